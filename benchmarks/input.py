@@ -1,0 +1,143 @@
+"""How fast rows become masked batches: the whole of train_batches over a store of synthetic rows in many
+languages.
+
+    python -m benchmarks.input --seq_len=512 --languages=100 --vocab=250002
+
+The last line is JSON. tokens_per_s counts every token of a row; stages are measured alone, one thread
+calling.
+"""
+
+import json
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from absl import app, flags
+
+from xlmr_jax.data.masking import mask_rows, slots_per_row
+from xlmr_jax.data.mixture import Mixture
+from xlmr_jax.data.pipeline import train_batches
+from xlmr_jax.data.rows import RowStore, file_sha256, language_folder, shard_name, write_manifest, write_shard
+from xlmr_jax.data.tokenizer import BOS, EOS, FIRST_PIECE
+from xlmr_jax.errors import run_command
+
+FLAGS = flags.FLAGS
+flags.DEFINE_integer("seq_len", 512, "tokens of a row")
+flags.DEFINE_integer("rows", 100_000, "rows in the store, shared out among the languages by a power law")
+flags.DEFINE_integer("batch_rows", 256, "rows of a batch")
+flags.DEFINE_integer("vocab", 250_002, "ids, <pad> and <mask> counted")
+flags.DEFINE_integer("languages", 100, "languages")
+flags.DEFINE_float("alpha", 0.3, "smoothing of the mixture")
+flags.DEFINE_float("seconds", 8, "how long to measure, warm-up not counted")
+flags.DEFINE_string("store", None, "a ROWS to read instead of a synthetic one")
+
+
+def write_store(root: Path, *, seq_len: int, rows: int, vocabulary_size: int, languages: int) -> None:
+  """A store of full rows of two documents each, ids uniform: the worst case for compression."""
+  rng = np.random.default_rng(0)
+  weights = 1 / np.arange(1, languages + 1) ** 1.2
+  counts = np.maximum(1, rows * weights / weights.sum()).astype(int)
+  (root / "tokenizer.model").write_bytes(b"synthetic")
+  described = {}
+  for index, count in enumerate(counts):
+    ids = rng.integers(FIRST_PIECE, vocabulary_size - 1, (count, seq_len), np.int32)
+    ids[:, [0, seq_len // 2]], ids[:, [seq_len // 2 - 1, -1]] = BOS, EOS
+    name = f"l{index:03d}"
+    write_shard(language_folder(root, name) / shard_name("train", 0, 1), ids)
+    empty = {"rows": 0, "tokens": 0, "bytes": 0, "documents": 0}
+    described[name] = {
+      "train": {"rows": count, "tokens": ids.size, "bytes": 4 * ids.size, "documents": 2 * count},
+      "held_out": empty,
+    }
+  write_manifest(
+    root, seq_len=seq_len, vocabulary_size=vocabulary_size, held_out_share=0.0, languages=described,
+    tokenizer_sha256=file_sha256(root / "tokenizer.model"),
+  )  # fmt: skip
+
+
+def tokens_per_s(work, tokens: int, seconds: float) -> float:
+  """Rate of a stage called again and again; the first call only warms up."""
+  work()
+  start, calls = time.perf_counter(), 0
+  while time.perf_counter() - start < seconds:
+    work()
+    calls += 1
+  return calls * tokens / (time.perf_counter() - start)
+
+
+def measure(store: RowStore) -> dict[str, float | int]:
+  import tensorflow as tf
+
+  mixture = Mixture(store.counts("train"), FLAGS.alpha, seed=0, languages=store.languages)
+  slots = slots_per_row(store.seq_len)
+  batch_tokens = FLAGS.batch_rows * store.seq_len
+
+  def stream(start_step: int):
+    return train_batches(
+      store, mixture, batch_rows=FLAGS.batch_rows, start_step=start_step, seed=0, slots=slots
+    )
+
+  with stream(0) as batches:  # the first call of TensorFlow builds its threads: count it for neither
+    next(batches)
+  first_batch_s = {}
+  for step in (0, 1_000_000) * 5:
+    start = time.perf_counter()
+    with stream(step) as batches:
+      next(batches)
+      first_batch_s.setdefault(step, []).append(time.perf_counter() - start)
+
+  with stream(0) as batches:
+    while time.perf_counter() - start < 1.0:  # past what is read ahead
+      next(batches)
+    start, steps = time.perf_counter(), 0
+    while time.perf_counter() - start < FLAGS.seconds:
+      next(batches)
+      steps += 1
+    rate = steps * batch_tokens / (time.perf_counter() - start)
+
+  positions = np.arange(2048)
+  language, row, _ = mixture.locate(positions)
+  ids = tf.constant(store.read("train", language, row)[: FLAGS.batch_rows])
+  mask = tf.function(
+    lambda first: mask_rows(ids, first, seed=0, vocabulary_size=store.vocabulary_size, slots=slots)
+  )
+  first = tf.constant(0, tf.int64)
+  stage, tokens = FLAGS.seconds / 8, positions.size * store.seq_len
+  return {
+    "tokens_per_s": round(rate),
+    "locate_tokens_per_s": round(tokens_per_s(lambda: mixture.locate(positions), tokens, stage)),
+    "read_tokens_per_s": round(tokens_per_s(lambda: store.read("train", language, row), tokens, stage)),
+    "mask_tokens_per_s": round(tokens_per_s(lambda: mask(first), batch_tokens, stage)),
+    "first_batch_s_at_step_0": round(statistics.median(first_batch_s[0]), 4),
+    "first_batch_s_at_step_1000000": round(statistics.median(first_batch_s[1_000_000]), 4),
+  }
+
+
+def main(argv) -> None:
+  del argv
+  folder = None
+  try:
+    if FLAGS.store is None:
+      folder = Path(tempfile.mkdtemp(prefix="xlmr_input_"))
+      write_store(
+        folder, seq_len=FLAGS.seq_len, rows=FLAGS.rows, vocabulary_size=FLAGS.vocab, languages=FLAGS.languages
+      )
+    store = RowStore(FLAGS.store or folder)
+    shape = {
+      "seq_len": store.seq_len,
+      "batch_rows": FLAGS.batch_rows,
+      "vocabulary_size": store.vocabulary_size,
+      "languages": len(store.languages),
+      "rows": int(store.counts("train").sum()),
+    }
+    print(json.dumps({**measure(store), **shape}))
+  finally:
+    if folder is not None:
+      shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+  app.run(run_command(main))

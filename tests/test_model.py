@@ -1,0 +1,162 @@
+"""The encoder against transformers' PyTorch XLM-R (stored, and live where torch is installed) and against itself."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.reference import make_hf_reference as reference
+from xlmr_jax import losses
+from xlmr_jax.convert import params_from_hf
+from xlmr_jax.model import XLMR, count_parameters, segments_and_positions
+
+
+def small(**changes) -> XLMR:
+  settings = dict(vocabulary_size=reference.VOCABULARY, layers=reference.LAYERS, hidden=reference.HIDDEN,
+                  heads=reference.HEADS, ffn=reference.FFN, max_positions=reference.SEQ + 2, dropout=0.0,
+                  attention_dropout=0.0, dtype=jnp.float32)
+  return XLMR(**(settings | changes))
+
+
+def mean_loss(model, params, batch):
+  h = model.apply({"params": params}, batch["ids"], batch["positions"])
+  total, _ = losses.mlm_loss(h, params["token_embedding"], params["head_bias"], batch["labels"], batch["weights"],
+                             vocabulary_size=model.vocabulary_size)
+  return total / batch["weights"].sum()
+
+
+def assert_same_as_hf(weights, logits, loss, gradients, **changes):
+  batch = reference.make_batch()
+  model = small(**changes)
+  params = params_from_hf(weights, heads=reference.HEADS)
+  ours = np.asarray(model.apply({"params": params}, batch["ids"], method="logits"))
+  real = batch["ids"] != 1
+  np.testing.assert_allclose(ours[real], logits[real], atol=1e-4, rtol=0)
+  our_loss, our_gradients = jax.jit(jax.value_and_grad(lambda p: mean_loss(model, p, batch)))(params)
+  assert abs(float(our_loss) - loss) < 1e-5
+  # token_type is folded into the positions on import; its gradient has no leaf of its own.
+  gradients = gradients | {"roberta.embeddings.token_type_embeddings.weight": np.zeros((1, reference.HIDDEN), np.float32)}
+  expected = params_from_hf(gradients, heads=reference.HEADS)
+  assert jax.tree.structure(expected) == jax.tree.structure(jax.tree.map(np.asarray, our_gradients))
+  for (path, g), e in zip(jax.tree_util.tree_flatten_with_path(our_gradients)[0], jax.tree.leaves(expected)):
+    error = np.linalg.norm(np.asarray(g) - e) / max(np.linalg.norm(e), 1e-6)
+    assert error < 1e-4, (jax.tree_util.keystr(path), error)
+
+
+def test_parity_with_stored_reference():
+  with np.load(reference.__file__.replace("make_hf_reference.py", "hf_tiny.npz")) as stored:
+    of = lambda prefix: {k[2:]: stored[k] for k in stored.files if k.startswith(prefix)}  # noqa: E731
+    assert_same_as_hf(of("w:"), stored["logits"], float(stored["loss"]), of("g:"))
+
+
+@pytest.mark.parametrize("changes", [{}, {"remat": "full"}, {"unroll_layers": True, "remat": "dots"}])
+def test_parity_with_transformers_live(changes):
+  pytest.importorskip("torch")
+  pytest.importorskip("transformers")
+  assert_same_as_hf(*reference.run(reference.make_model(3), reference.make_batch()), **changes)
+
+
+def test_parameter_counts():
+  base = XLMR(250_002, 12, 768, 12, 3072, pad_vocabulary=False)
+  large = XLMR(250_002, 24, 1024, 16, 4096, pad_vocabulary=False)
+  assert count_parameters(base) == 278_294_418
+  assert count_parameters(large) == 560_141_458
+  padded = XLMR(250_002, 12, 768, 12, 3072)
+  assert count_parameters(padded) - count_parameters(base) == (250_112 - 250_002) * 769
+
+
+def test_initial_values():
+  model = small(vocabulary_size=2000, hidden=64, ffn=256)
+  ids = jnp.zeros((1, 4), jnp.int32)
+  params = model.init(jax.random.key(0), ids, ids)["params"]
+  assert not np.any(params["token_embedding"][1]) and not np.any(params["position_embedding"][1])
+  assert not np.any(params["token_embedding"][2000:])
+  flat = {jax.tree_util.keystr(k, simple=True, separator="/"): v
+          for k, v in jax.tree_util.tree_flatten_with_path(params)[0]}
+  for name, value in flat.items():
+    if name.endswith(("kernel", "embedding")):
+      assert 0.018 < np.std(value) < 0.022, name
+    else:
+      assert np.all(np.asarray(value) == (1.0 if name.endswith("scale") else 0.0)), name
+  assert not np.allclose(params["layer"]["ffn_in"]["kernel"][0], params["layer"]["ffn_in"]["kernel"][1])
+
+
+def test_segments_and_positions():
+  ids = np.array([[0, 9, 9, 2, 0, 9, 2, 1, 1]])
+  segments, positions = segments_and_positions(ids, False)
+  assert segments.tolist() == [[1, 1, 1, 1, 1, 1, 1, 0, 0]]
+  assert positions.tolist() == [[2, 3, 4, 5, 6, 7, 8, 1, 1]]
+  segments, positions = segments_and_positions(ids, True)
+  assert segments.tolist() == [[1, 1, 1, 1, 2, 2, 2, 0, 0]]
+  assert positions.tolist() == [[2, 3, 4, 5, 2, 3, 4, 1, 1]]
+
+
+def random_params(model, seed=0):
+  ids = jnp.zeros((1, 4), jnp.int32)
+  params = model.init(jax.random.key(seed), ids, ids)["params"]
+  rng = np.random.default_rng(seed)
+  return jax.tree.map(lambda p: p + rng.normal(0, 0.2, p.shape).astype(np.float32), params)
+
+
+def test_isolated_documents_equal_documents_alone():
+  """A packed row gives each document the logits it has in a row of its own."""
+  model = small(isolate_documents=True)
+  params = random_params(model)
+  first, second = [0, 11, 12, 13, 98, 2], [0, 98, 21, 22, 2]
+  packed = np.array([first + second + [1] * 3])
+  alone = np.array([first + [1] * 8, second + [1] * 9])
+  logits = lambda ids: np.asarray(model.apply({"params": params}, ids, method="logits"))  # noqa: E731
+  together, apart = logits(packed)[0], logits(alone)
+  np.testing.assert_allclose(together[:6], apart[0, :6], atol=1e-5)
+  np.testing.assert_allclose(together[6:11], apart[1, :5], atol=1e-5)
+  leaking = small().apply({"params": params}, packed, method="logits")[0]
+  assert np.abs(np.asarray(leaking)[:6] - apart[0, :6]).max() > 1e-2  # fairseq's rows do leak
+
+
+def test_isolated_packed_loss_and_gradients_equal_unpacked():
+  model = small(isolate_documents=True)
+  params = random_params(model)
+  first, second = [0, 11, 98, 13, 14, 2], [0, 98, 21, 22, 2]
+  packed = {"ids": np.array([first + second + [1] * 3]), "positions": np.array([[2, 7]])}
+  alone = {"ids": np.array([first + [1] * 8, second + [1] * 9]), "positions": np.array([[2], [1]])}
+  for batch, shape in ((packed, (1, 2)), (alone, (2, 1))):
+    batch |= {"labels": np.array([40, 50]).reshape(shape), "weights": np.ones(shape, np.float32)}
+  a, b = (jax.value_and_grad(lambda p, x=x: mean_loss(model, p, x))(params) for x in (packed, alone))
+  assert abs(float(a[0] - b[0])) < 1e-5
+  for x, y in zip(jax.tree.leaves(a[1]), jax.tree.leaves(b[1])):
+    np.testing.assert_allclose(x, y, atol=2e-5)
+
+
+def test_padding_does_not_change_a_row():
+  model = small()
+  params = random_params(model)
+  row = [0, 11, 12, 98, 2]
+  logits = lambda ids: np.asarray(model.apply({"params": params}, np.array([ids]), method="logits"))[0]  # noqa: E731
+  np.testing.assert_allclose(logits(row), logits(row + [1] * 7)[:5], atol=1e-5)
+
+
+def test_attention_is_bidirectional_and_stays_in_its_row():
+  """Gradient probe: a row's outputs depend on all of its tokens and on no other row's."""
+  model = small()
+  params = random_params(model)
+  ids = np.array([[0, 11, 12, 13, 2], [0, 31, 32, 33, 2]])
+
+  def output(table):
+    return model.apply({"params": params | {"token_embedding": table}}, ids, method="encode")[0, 2].sum()
+
+  touched = np.abs(np.asarray(jax.grad(output)(params["token_embedding"]))).sum(axis=1) > 0
+  assert sorted(np.flatnonzero(touched)) == [0, 2, 11, 12, 13]
+
+
+def test_dropout_follows_its_key_and_rate():
+  model = small(dropout=0.1, attention_dropout=0.1)
+  params = random_params(model)
+  ids = np.array([[0, 11, 12, 13, 2]])
+  run = lambda seed: np.asarray(model.apply(  # noqa: E731
+    {"params": params}, ids, ids[:, :2], False, rngs={"dropout": jax.random.key(seed)}))
+  np.testing.assert_array_equal(run(1), run(1))
+  assert np.abs(run(1) - run(2)).max() > 1e-3
+
+  from xlmr_jax.model import dropout
+  x = dropout(jnp.ones((400, 400)), 0.1, jax.random.key(0))
+  assert abs(float((x == 0).mean()) - 0.1) < 0.005 and abs(float(x.mean()) - 1.0) < 0.01

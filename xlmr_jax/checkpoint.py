@@ -1,0 +1,200 @@
+"""Orbax behind a few functions: save, verified restore, retention.
+
+Orbax restores flipped bits silently, has no fall-back to an older step and casts a changed dtype. So a checkpoint
+counts only with MANIFEST.json, written last: the sha256 of each of its files and the shape and dtype of each leaf.
+"""
+
+import concurrent.futures
+import hashlib
+import json
+import os
+import shutil
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+from jax.experimental import multihost_utils
+from orbax.checkpoint import checkpoint_managers
+
+from xlmr_jax.errors import UserError
+
+MANIFEST = "MANIFEST.json"
+
+
+class DamagedError(ValueError):
+  """A checkpoint is not what was saved. The message names the file and what is wrong with it."""
+
+
+def _sha256(path: epath.Path) -> str:
+  with path.open("rb") as f:
+    return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def _digest(manifest: dict) -> str:
+  body = {key: value for key, value in manifest.items() if key != "digest"}
+  return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def _leaves(tree: Any) -> dict[str, list]:
+  """{path: [shape, dtype]} of a tree of arrays or of their shapes."""
+  flat = jax.tree_util.tree_flatten_with_path(tree)[0]
+  return {jax.tree_util.keystr(path, simple=True, separator="/"): [list(x.shape), str(x.dtype)] for path, x in flat}
+
+
+def _files(directory: epath.Path) -> list[epath.Path]:
+  return sorted(path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST)
+
+
+def write_manifest(directory: epath.Path, leaves: dict[str, list]) -> None:
+  """Seals a finished checkpoint directory."""
+  files = {str(path.relative_to(directory)): {"bytes": path.stat().length, "sha256": _sha256(path)}
+           for path in _files(directory)}
+  manifest = {"step": int(directory.name), "files": files, "leaves": leaves}
+  manifest["digest"] = _digest(manifest)
+  temporary = directory / f"{MANIFEST}.tmp"
+  temporary.write_text(json.dumps(manifest, indent=1, sort_keys=True))
+  temporary.rename(directory / MANIFEST)
+
+
+def verify(directory: epath.Path) -> dict:
+  """The manifest of a checkpoint whose every file is as saved. Raises DamagedError naming the first that is not."""
+  try:
+    manifest = json.loads((directory / MANIFEST).read_bytes())
+    sound = manifest["digest"] == _digest(manifest) and manifest["step"] == int(directory.name)
+  except FileNotFoundError:
+    raise DamagedError(f"{directory / MANIFEST} is missing: the save was not finished") from None
+  except (ValueError, KeyError, TypeError, UnicodeDecodeError):
+    sound = False
+  if not sound:
+    raise DamagedError(f"{directory / MANIFEST} does not match its own digest")
+  for name, expected in manifest["files"].items():
+    path = directory / name
+    if not path.exists():
+      raise DamagedError(f"{path} is missing")
+    if path.stat().length != expected["bytes"]:
+      raise DamagedError(f"{path} has {path.stat().length} bytes, saved were {expected['bytes']}")
+    if _sha256(path) != expected["sha256"]:
+      raise DamagedError(f"{path} has changed since it was saved (sha256 differs)")
+  return manifest
+
+
+def _steps(directory: epath.Path) -> list[int]:
+  """Steps with a finished Orbax directory, newest first."""
+  return sorted((int(path.name) for path in directory.iterdir() if path.name.isdigit()), reverse=True)
+
+
+class Checkpoints:
+  """The checkpoints of one run. Every process constructs it and makes the same calls.
+
+  keep: how many of the newest stay; at least 2, so that a verified one remains while the newest is being sealed.
+  keep_every: steps that are multiples of this stay for good (0: none).
+  """
+
+  def __init__(self, directory: str | os.PathLike, *, keep: int = 2, keep_every: int = 0):
+    if keep < 2:
+      raise UserError(f"config.checkpoint.keep={keep}: at least 2, or a damaged newest one leaves nothing")
+    self.directory = epath.Path(directory)
+    policies = [checkpoint_managers.LatestN(keep)]
+    if keep_every:
+      policies.append(checkpoint_managers.EveryNSteps(keep_every))
+    self._is_first = jax.process_index() == 0
+    if self._is_first:
+      self.directory.mkdir(parents=True, exist_ok=True)
+      self._set_aside_unsealed()
+    if jax.process_count() > 1:
+      multihost_utils.sync_global_devices("checkpoints")
+    self._manager = ocp.CheckpointManager(
+      self.directory,
+      options=ocp.CheckpointManagerOptions(
+        preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+        cleanup_tmp_directories=True, enable_async_checkpointing=True, save_root_metadata=False))
+    self._sealer = concurrent.futures.ThreadPoolExecutor(1, "seal")
+    self._unsealed: tuple[int, dict] | None = None
+    self._sealing: concurrent.futures.Future | None = None
+
+  def _set_aside_unsealed(self) -> None:
+    """A save that was killed before its manifest: removed, for the run makes that step again, bit for bit."""
+    for step in _steps(self.directory):
+      if not (self.directory / str(step) / MANIFEST).exists():
+        print(f"checkpoint {step} was not finished when the run ended: removed", file=sys.stderr, flush=True)
+        shutil.rmtree(self.directory / str(step))
+
+  def restore_latest(self, abstract_state: Any) -> tuple[int, Any, dict] | None:
+    """(step, state, notes) of the newest checkpoint that verifies, or None in a fresh workdir.
+
+    abstract_state: jax.ShapeDtypeStruct leaves with shardings. Damaged steps are named on stderr and moved to
+    `damaged/` beside the checkpoints. UserError when none of several verifies, or when the newest sound one has other
+    leaves than abstract_state.
+    """
+    step = self._choose() if self._is_first else -1
+    if jax.process_count() > 1:
+      step = int(multihost_utils.broadcast_one_to_all(np.int64(step)))
+    self._manager.reload()  # what process 0 moved away is gone for every process
+    if step == -2:
+      raise UserError(f"none of the checkpoints in {self.directory} is sound (see above); start in a new workdir")
+    if step < 0:
+      return None
+    manifest = json.loads((self.directory / str(step) / MANIFEST).read_bytes())
+    self._refuse_other_leaves(step, manifest["leaves"], _leaves(abstract_state))
+    restored = self._manager.restore(step, args=ocp.args.Composite(
+      state=ocp.args.StandardRestore(abstract_state), notes=ocp.args.JsonRestore()))
+    return step, restored["state"], restored["notes"]
+
+  def _choose(self) -> int:
+    """Newest sound step; -1 when there is no checkpoint, -2 when none is sound."""
+    steps = _steps(self.directory)
+    for step in steps:
+      try:
+        verify(self.directory / str(step))
+        return step
+      except DamagedError as error:
+        aside = self.directory.parent / "damaged"
+        aside.mkdir(exist_ok=True)
+        (self.directory / str(step)).rename(aside / f"{step}-{len(list(aside.iterdir()))}")
+        print(f"checkpoint {step} is damaged: {error}; moved to {aside}, going back to the one before",
+              file=sys.stderr, flush=True)
+    return -2 if steps else -1
+
+  def _refuse_other_leaves(self, step: int, saved: dict, wanted: dict) -> None:
+    for name in sorted({*saved, *wanted}):
+      if saved.get(name) != wanted.get(name):
+        describe = lambda x: "absent" if x is None else f"{x[1]}{x[0]}"  # noqa: E731
+        raise UserError(f"checkpoint {step} in {self.directory} has {name} {describe(saved.get(name))}, this run "
+                        f"{describe(wanted.get(name))}; use the config it was made with or a new workdir")
+
+  def save(self, step: int, state: Any, notes: dict) -> None:
+    """Starts an asynchronous save; a save still under way is waited for first. notes: small JSON kept with it."""
+    self.wait()
+    saved = self._manager.save(step, args=ocp.args.Composite(
+      state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave(notes)), force=True)
+    if not saved:
+      raise RuntimeError(f"Orbax refused to save step {step} in {self.directory}")
+    self._unsealed = (step, _leaves(state))
+
+  def poll(self) -> None:
+    """Seals a save that has finished in the background. Cheap; call it every step."""
+    if self._unsealed and not self._manager.is_saving_in_progress():
+      self._manager.wait_until_finished()  # raises what went wrong in the background, a full disk say
+      step, leaves = self._unsealed
+      self._unsealed = None
+      if self._is_first:
+        self._sealing = self._sealer.submit(write_manifest, self.directory / str(step), leaves)
+
+  def wait(self) -> None:
+    """Until everything saved so far is on disk and sealed. Raises what went wrong."""
+    self._manager.wait_until_finished()
+    self.poll()
+    if self._sealing:
+      self._sealing.result()
+      self._sealing = None
+
+  def close(self) -> None:
+    """Waits; without it, leaving right after save() loses the checkpoint with exit code 0."""
+    try:
+      self.wait()
+    finally:
+      self._manager.close()
+      self._sealer.shutdown()

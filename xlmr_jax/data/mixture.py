@@ -1,0 +1,153 @@
+"""Which row comes at which position: alpha-smoothed shares, exact quotas, closed form. NumPy only, no state.
+
+Positions 0, 1, 2, ... number the rows of all batches of a run. They come in blocks of `block_rows`; every
+block holds exactly `quotas[l]` rows of language l, in an order permuted by (seed, block). So a position has
+a language and an ordinal among that language's rows; ordinal -> (epoch, index) is a divmod, index -> row a
+permutation by (seed, language, epoch). Nothing is drawn in sequence: position 10^9 costs what position 0
+costs.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from xlmr_jax.errors import UserError
+
+_ROUNDS = 6  # 4 make a Feistel network a good permutation; two more for the tiny halves of tiny languages
+_GOLDEN = 0x9E3779B97F4A7C15
+_ORDER, _ROWS = 1, 2  # what a key is for: two permutations must not share one
+_MIN_BLOCK, _MIN_QUOTA = 8192, 16
+
+
+def smoothed_shares(counts: np.ndarray, alpha: float, languages: Sequence[str] | None = None) -> np.ndarray:
+  """Share of each language among the rows: q_l = n_l^alpha / sum n^alpha (Conneau et al. 2020, section 3).
+
+  counts: int[G], rows of each language, all > 0. Returns float64[G], summing to 1.
+  Raises UserError: alpha outside [0, 1], or a language without rows, naming it.
+  """
+  counts = np.asarray(counts, np.int64)
+  if not 0 <= alpha <= 1:
+    raise UserError(f"alpha is {alpha}; it must lie in [0, 1] (0: all languages alike, 1: as the data lies)")
+  names = languages if languages is not None else [f"language {i}" for i in range(len(counts))]
+  if empty := [str(name) for name, count in zip(names, counts) if count <= 0]:
+    raise UserError(f"no rows in {', '.join(empty)}; leave it out or add text")
+  weights = (counts / counts.sum()) ** alpha
+  return weights / weights.sum()
+
+
+class Mixture:
+  """position -> (language, row, epoch), for one (counts, alpha, seed)."""
+
+  def __init__(
+    self,
+    counts: np.ndarray,
+    alpha: float,
+    seed: int,
+    block_rows: int | None = None,
+    *,
+    languages: Sequence[str] | None = None,
+  ):
+    """counts: int64[G], rows of each language; languages: their names, for messages. By default block_rows
+    is the smallest power of two, from 8192, that gives the rarest language 16 rows: a large block costs
+    nothing.
+
+    Raises UserError: as smoothed_shares, or a block_rows too small for one row of every language.
+    """
+    self.counts = np.asarray(counts, np.int64)
+    self.shares = smoothed_shares(self.counts, alpha, languages)
+    if block_rows is None:
+      block_rows = _MIN_BLOCK
+      while block_rows * self.shares.min() < _MIN_QUOTA:
+        block_rows *= 2
+    self.block_rows = int(block_rows)
+    self.quotas = _largest_remainder(self.shares, self.block_rows)
+    if self.quotas.min() < 1:
+      rarest = int(self.shares.argmin())
+      name = languages[rarest] if languages is not None else f"language {rarest}"
+      raise UserError(f"block_rows is {block_rows}, too few for a row of {name}, whose share is "
+                      f"{self.shares.min():.2g}; use at least {int(np.ceil(1 / self.shares.min()))}")
+    self._ends = np.cumsum(self.quotas)
+    self._seed = _mix(np.array(int(seed) & (2**64 - 1), np.uint64))
+
+  def locate(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """int64[n], in any order -> (language int32[n], row of that language int64[n], its epoch int64[n])."""
+    block, language, within = self._slots(positions)
+    ordinal = block * self.quotas[language] + within
+    epoch, index = np.divmod(ordinal, self.counts[language])
+    key = self._key(_ROWS, language, epoch)
+    return language.astype(np.int32), _permute(index, self.counts[language], key), epoch
+
+  def epochs(self, position: int) -> np.ndarray:
+    """How often positions [0, position) have gone through each language: float64[G], exact to the row."""
+    blocks, rest = divmod(int(position), self.block_rows)
+    _, language, _ = self._slots(blocks * self.block_rows + np.arange(rest))
+    return (blocks * self.quotas + np.bincount(language, minlength=len(self.counts))) / self.counts
+
+  def _slots(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """positions -> (block, language, index among the block's rows of that language), int64[n] each."""
+    block, offset = np.divmod(np.asarray(positions, np.int64), self.block_rows)
+    key = self._key(_ORDER, block, np.zeros_like(block))
+    slot = _permute(offset, np.full_like(offset, self.block_rows), key)
+    language = np.searchsorted(self._ends, slot, side="right")
+    return block, language, slot - (self._ends - self.quotas)[language]
+
+  def _key(self, purpose: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    key = self._seed + np.uint64(purpose * _GOLDEN % 2**64)
+    for part in (a, b):
+      key = _mix(key ^ _mix(part.astype(np.uint64) + np.uint64(_GOLDEN)))
+    return key
+
+
+def _largest_remainder(shares: np.ndarray, total: int) -> np.ndarray:
+  """Whole numbers, int64[G], that sum to total and lie within one of shares * total."""
+  exact = shares * total
+  quotas = np.floor(exact).astype(np.int64)
+  by_remainder = np.argsort(quotas - exact, kind="stable")
+  quotas[by_remainder[: total - quotas.sum()]] += 1
+  return quotas
+
+
+def _permute(index: np.ndarray, size: np.ndarray, key: np.ndarray) -> np.ndarray:
+  """Keyed bijection of [0, size), element by element: int64[n] each (key uint64) -> int64[n].
+
+  A Feistel network over the next power of two, applied again to what falls outside [0, size) (cycle walking:
+  fewer than two passes on average), so it is a bijection whatever the round function is.
+  """
+  low_bits, high_bits = _halves(size)
+  out = np.empty_like(index)
+  left = np.arange(len(index))
+  x, size = index.astype(np.uint64), size.astype(np.uint64)
+  while left.size:
+    x = _feistel(x, low_bits, high_bits, key)
+    done = x < size
+    out[left[done]] = x[done]
+    more = ~done
+    left, x, size, key = left[more], x[more], size[more], key[more]
+    low_bits, high_bits = low_bits[more], high_bits[more]
+  return out
+
+
+def _halves(size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Bits of the two halves of the smallest power of two >= size: uint64[n], uint64[n]."""
+  bits = np.frexp((size - 1).astype(np.float64))[1].astype(np.uint64)  # exact below 2^53
+  return (bits + np.uint64(1)) >> np.uint64(1), bits >> np.uint64(1)
+
+
+def _feistel(x: np.ndarray, low_bits: np.ndarray, high_bits: np.ndarray, key: np.ndarray) -> np.ndarray:
+  one = np.uint64(1)
+  low_mask, high_mask = (one << low_bits) - one, (one << high_bits) - one
+  low, high = x & low_mask, x >> low_bits
+  for round in range(_ROUNDS):
+    salt = key + np.uint64(round * _GOLDEN % 2**64)
+    if round % 2 == 0:
+      low ^= _mix(high ^ salt) & low_mask
+    else:
+      high ^= _mix(low ^ salt) & high_mask
+  return high << low_bits | low
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+  """splitmix64's finalizer (Steele, Lea and Flood 2014): each bit of the result depends on each bit of x."""
+  x = (x ^ x >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+  x = (x ^ x >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+  return x ^ x >> np.uint64(31)

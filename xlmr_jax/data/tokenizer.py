@@ -1,0 +1,72 @@
+"""XLM-R's ids over a SentencePiece model. Owns the id layout; nothing else knows SentencePiece's own.
+
+SentencePiece puts <unk>, <s>, </s> at 0, 1, 2. XLM-R puts <s>, <pad>, </s>, <unk> at 0..3 and <mask> last, so
+every real piece moves up by one (fairseq: data/dictionary.py, tasks/multilingual_masked_lm.py).
+"""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from xlmr_jax.errors import UserError
+
+BOS, PAD, EOS, UNK, FIRST_PIECE = 0, 1, 2, 3, 4
+_SPECIALS = {BOS: "<s>", PAD: "<pad>", EOS: "</s>", UNK: "<unk>"}
+_SENTENCEPIECE_FIRST = ["<unk>", "<s>", "</s>"]
+
+
+class Tokenizer:
+  """Text to ids and back. `size` counts <pad> and <mask>; real pieces are ids FIRST_PIECE..mask_id - 1."""
+
+  def __init__(self, path: str | Path):
+    """Raises UserError: no such file, no SentencePiece model, or another layout of its first three pieces."""
+    import sentencepiece  # the constants above stay importable without it
+
+    try:
+      model = Path(path).read_bytes()
+    except OSError as error:
+      raise UserError(f"{path}: no vocabulary ({error.strerror}); name a .model file") from error
+    self._processor = sentencepiece.SentencePieceProcessor()
+    try:
+      self._processor.LoadFromSerializedProto(model)
+      first = [self._processor.IdToPiece(i) for i in range(min(3, self._processor.GetPieceSize()))]
+    except (RuntimeError, ValueError, IndexError) as error:
+      raise UserError(f"{path}: no SentencePiece model; see xlmr_jax.corpus.vocabulary") from error
+    if first != _SENTENCEPIECE_FIRST:
+      raise UserError(f"{path}: the first three pieces are {first}, not {_SENTENCEPIECE_FIRST}; "
+                      "train with unk_id=0, bos_id=1, eos_id=2 and no pad")
+    self.path = Path(path)
+    self.sha256 = hashlib.sha256(model).hexdigest()
+    self.size = self._processor.GetPieceSize() + 2
+    self.mask_id = self.size - 1
+
+  def encode(self, text: str) -> list[int]:
+    """`<s> text </s>` as ids."""
+    return [BOS, *self.encode_lines([text])[0].tolist(), EOS]
+
+  def encode_lines(self, lines: list[str], threads: int = 1) -> list[np.ndarray]:
+    """Ids of each line, int32[n], without <s> and </s>; one call into C++ for all of them."""
+    if not lines:
+      return []
+    encoded = self._processor.Encode(lines, out_type="numpy", num_threads=threads)
+    # Encoding text yields pieces and <unk> only: SentencePiece never emits its control pieces 1 and 2.
+    ids = np.concatenate(encoded) + np.int32(1)
+    ids[ids == 1] = UNK
+    ends = np.cumsum([line.size for line in encoded]).tolist()
+    return [ids[end - line.size : end] for line, end in zip(encoded, ends)]
+
+  def decode(self, ids: Iterable[int]) -> str:
+    """Text of the ids: <s>, <pad>, </s> dropped, <mask> kept as "<mask>"."""
+    pieces = [self.piece(i) for i in ids if i not in (BOS, PAD, EOS)]
+    return self._processor.DecodePieces(pieces)  # a piece it does not know (<mask>) passes through
+
+  def piece(self, id: int) -> str:
+    """The piece with this id, "▁" standing for a space. Raises IndexError outside [0, size)."""
+    id = int(id)
+    if not 0 <= id < self.size:
+      raise IndexError(f"id {id} is outside the vocabulary of {self.size}")
+    if id == self.mask_id:
+      return "<mask>"
+    return _SPECIALS.get(id) or self._processor.IdToPiece(id - 1)

@@ -1,0 +1,108 @@
+"""Several hosts as one run: start-up, agreement before step 1, preemption, and a watchdog for hung collectives."""
+
+import faulthandler
+import hashlib
+import importlib.metadata
+import json
+import os
+import signal
+import sys
+import threading
+import time
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from xlmr_jax.errors import EXIT_RESTART, UserError
+
+LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-cpu", "array_record", "numpy")
+
+
+def start(mode: str, coordinator: str, processes: int, process: int) -> None:
+  """Joins this process to the run. mode: "off"; "auto" (Cloud TPU, GKE, Slurm tell who takes part); "explicit"."""
+  if mode == "off":
+    return
+  if mode == "explicit":
+    if not coordinator or processes < 1 or not 0 <= process < processes:
+      raise UserError(f"--hosts=explicit needs --coordinator=HOST:PORT (is {coordinator!r}), --processes (is {processes}) "
+                      f"and --process in [0, processes) (is {process})")
+    jax.distributed.initialize(coordinator, processes, process)
+  elif mode == "auto":
+    jax.distributed.initialize()
+  else:
+    raise UserError(f"--hosts={mode!r}: one of off, auto, explicit")
+
+
+def versions() -> dict[str, str]:
+  """Versions that decide what a run computes."""
+  found = {"python": ".".join(map(str, sys.version_info[:3]))}
+  for name in LIBRARIES:
+    try:
+      found[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      found[name] = "absent"
+  return found
+
+
+def refuse_disagreement(facts: dict[str, object]) -> None:
+  """Compares facts (config, rows, versions, ...) over all processes; UserError names those that differ, and where."""
+  if jax.process_count() == 1:
+    return
+  names = sorted(facts)
+  digests = np.stack([np.frombuffer(hashlib.sha256(json.dumps(facts[name], sort_keys=True, default=str).encode())
+                                    .digest()[:8], np.uint32) for name in names])
+  everyone = multihost_utils.process_allgather(digests)  # [processes, facts, 2]
+  differing = [f"{name} (process {', '.join(map(str, np.flatnonzero(unlike)))})" for i, name in enumerate(names)
+               if (unlike := (everyone[:, i] != everyone[0, i]).any(axis=-1)).any()]
+  if differing:
+    raise UserError(f"these differ from process 0: {'; '.join(differing)}; start all hosts from the same code, "
+                    "environment, config and rows")
+
+
+class Preemption:
+  """True from stop() once the machine is being taken away (SIGTERM), at the same call on every process."""
+
+  def __init__(self):
+    self._told = False
+    self._calls = 0
+    if jax.process_count() == 1:  # with several, jax's coordination service listens to the signal itself
+      self._previous = signal.signal(signal.SIGTERM, self._on_signal)
+
+  def _on_signal(self, *_):
+    self._told = True
+
+  def stop(self) -> bool:
+    """Call it on every process at the same places: every step, and in evaluations."""
+    if jax.process_count() > 1 and not self._told:
+      self._calls += 1
+      self._told = multihost_utils.reached_preemption_sync_point(self._calls)
+    return self._told
+
+
+class Watchdog:
+  """Ends a hung process with exit 42: a peer that hangs, unlike one that dies, goes unnoticed in a collective.
+
+  seconds: 0 switches it off. alive() must be called more often than that.
+  """
+
+  def __init__(self, seconds: float):
+    self._seconds = seconds
+    self._seen = time.monotonic()
+    self._done = threading.Event()
+    if seconds:
+      threading.Thread(target=self._watch, daemon=True, name="watchdog").start()
+
+  def alive(self) -> None:
+    self._seen = time.monotonic()
+
+  def close(self) -> None:
+    self._done.set()
+
+  def _watch(self) -> None:
+    while not self._done.wait(min(1.0, self._seconds / 4)):
+      if time.monotonic() - self._seen > self._seconds:
+        print(f"watchdog: no step for {self._seconds:g} s; stacks follow, exit {EXIT_RESTART}", file=sys.stderr)
+        faulthandler.dump_traceback(file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(EXIT_RESTART)

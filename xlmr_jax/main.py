@@ -1,0 +1,142 @@
+"""Command: pretrain a config in a workdir, from its newest checkpoint if it has one.
+
+  python -m xlmr_jax.main --config=configs/base.py --workdir=DIR [--config.data.rows=ROWS] [--config.optimizer.peak_lr=...]
+
+Exit codes: 0 done, 1 the user must act, 42 start me again.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
+
+from xlmr_jax.errors import EXIT_DONE, UserError, run_command
+
+FLAGS = flags.FLAGS
+MAY_CHANGE = ("mesh", "log", "checkpoint", "watchdog_s", "data.rows")  # what a workdir's run may be continued with
+
+
+def define_flags() -> None:
+  config_flags.DEFINE_config_file("config", None, "Config file, e.g. configs/base.py or configs/base.py:runlocal")
+  flags.DEFINE_string("workdir", None, "Folder of the run: config, checkpoints, logs. Resumes what it holds.")
+  flags.DEFINE_enum("hosts", "off", ["off", "auto", "explicit"],
+                    "Several processes as one run: auto on Cloud TPU, GKE and Slurm; explicit with the next three")
+  flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0")
+  flags.DEFINE_integer("processes", 0, "How many processes there are")
+  flags.DEFINE_integer("process", -1, "Which one this is")
+  flags.mark_flags_as_required(["config", "workdir"])
+
+
+def flatten(config: dict, prefix: str = "") -> dict[str, object]:
+  """{"model.layers": 12, ...}"""
+  flat = {}
+  for key, value in config.items():
+    flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+  return flat
+
+
+def check_config(config: ConfigDict) -> None:
+  """Refuses values that would fail later, by name."""
+  positive = ("train_steps", "batch_rows", "micro_batches", "max_bad_steps", "model.layers", "model.hidden",
+              "model.heads", "model.ffn", "log.every_steps", "checkpoint.every_steps")
+  flat = flatten(config.to_dict())
+  for name in positive:
+    if flat[name] < 1:
+      raise UserError(f"config.{name}={flat[name]}: must be at least 1")
+  for name in ("data.alpha", "model.dropout", "model.attention_dropout", "data.mask_share"):
+    if not 0.0 <= flat[name] <= 1.0:
+      raise UserError(f"config.{name}={flat[name]}: must lie in [0, 1]")
+  if config.model.remat not in ("none", "dots", "full"):
+    raise UserError(f"config.model.remat={config.model.remat!r}: one of none, dots, full")
+  if config.model.dtype not in ("bfloat16", "float32"):
+    raise UserError(f"config.model.dtype={config.model.dtype!r}: bfloat16 or float32")
+  if not config.data.rows:
+    raise UserError("config.data.rows is not set; make rows with `python -m xlmr_jax.corpus.build` and pass "
+                    "--config.data.rows=ROWS, or =demo for the built-in corpus")
+
+
+def open_rows(config: ConfigDict, workdir: Path):
+  """The RowStore of the config, checked against its model."""
+  from xlmr_jax.data.rows import RowStore
+
+  rows = config.data.rows
+  if rows == "demo":
+    from xlmr_jax.demo.corpus import demo_rows
+
+    rows = demo_rows(workdir)
+  store = RowStore(rows, languages=tuple(config.data.languages) or None)
+  wanted = config.model.vocabulary_size
+  if wanted and wanted != store.vocabulary_size:
+    raise UserError(f"config.model.vocabulary_size={wanted}, but the rows in {rows} were made with a vocabulary of "
+                    f"{store.vocabulary_size} ({store.tokenizer_path}); build them with the other vocabulary")
+  if store.seq_len + 2 > config.model.max_positions:
+    raise UserError(f"config.model.max_positions={config.model.max_positions}: the rows in {rows} have "
+                    f"{store.seq_len} tokens and need {store.seq_len + 2}")
+  return store
+
+
+def refuse_other_run(workdir: Path, record: dict) -> None:
+  """UserError if the workdir holds a run with another config or other rows; what may change is said and let pass."""
+  path = workdir / "config.json"
+  if not path.exists():
+    return
+  try:
+    before = json.loads(path.read_text())
+    old, new = flatten(before["config"]), flatten(json.loads(json.dumps(record["config"])))
+  except (ValueError, KeyError) as error:
+    raise UserError(f"{path} cannot be read ({error}); restore it or use a new workdir") from None
+  if before["rows_fingerprint"] != record["rows_fingerprint"]:
+    raise UserError(f"{workdir} was trained on other rows (fingerprint {before['rows_fingerprint'][:12]}, now "
+                    f"{record['rows_fingerprint'][:12]}); use those or a new workdir")
+  changed = {key for key in {*old, *new} if old.get(key) != new.get(key)}
+  refused = sorted(key for key in changed if not key.startswith(MAY_CHANGE))
+  if refused:
+    what = ", ".join(f"{key}: {old.get(key)!r} there, {new.get(key)!r} here" for key in refused)
+    raise UserError(f"{workdir} holds a run of another config ({what}); use a new workdir")
+  for key in sorted(changed):
+    print(f"continuing with config.{key}={new.get(key)!r} (was {old.get(key)!r})", flush=True)
+
+
+def main(argv) -> int:
+  if len(argv) > 1:
+    raise UserError(f"unexpected argument {argv[1]!r}; flags are written --name=value")
+  config, workdir = FLAGS.config, Path(FLAGS.workdir)
+  check_config(config)
+  import jax  # after the cheap checks
+
+  from xlmr_jax import hosts, logs
+  from xlmr_jax.train import train
+
+  hosts.start(FLAGS.hosts, FLAGS.coordinator, FLAGS.processes, FLAGS.process)
+  preemption = hosts.Preemption()
+  store = open_rows(config, workdir)
+  record = {"config": config.to_dict(), "rows_fingerprint": store.fingerprint, "languages": store.languages,
+            "vocabulary_size": store.vocabulary_size, "seq_len": store.seq_len, "versions": hosts.versions()}
+  hosts.refuse_disagreement({key: record[key] for key in ("config", "rows_fingerprint", "languages", "versions")})
+  refuse_other_run(workdir, record)
+  if jax.process_index() == 0:
+    workdir.mkdir(parents=True, exist_ok=True)
+    logs.write_json(workdir / "config.json", record)
+  code = train(config, workdir, store, preemption)
+  if code == EXIT_DONE and jax.process_index() == 0:
+    lines = (workdir / "held_out.jsonl").read_text().splitlines()
+    last = json.loads(lines[-1])
+    print(json.dumps({"step": last["step"], "held_out_loss": last["mean_loss"], "languages": len(last["languages"]),
+                      "workdir": str(workdir)}))
+  return code
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+  """absl's parser; a misspelt config key or an unreadable config file is one line and exit 1."""
+  try:
+    return FLAGS(argv)
+  except (flags.Error, AttributeError, KeyError, TypeError, ValueError, FileNotFoundError, ImportError) as error:
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+  define_flags()
+  app.run(run_command(main), flags_parser=parse_flags)

@@ -1,0 +1,205 @@
+"""The XLM-R encoder and its masked-language-model head (Conneau et al. 2020; fairseq's roberta models), flax.linen.
+
+Pure functions of (params, ids): no sharding rules, no config object, no data. The vocabulary product and its loss
+live in losses.py; this file stops at the vectors that enter it.
+
+Letters: B rows, L tokens a row, P masked slots a row, D hidden width, H heads, K width of a head, F feed-forward
+width, V vocabulary (padded to a multiple of 128), N layers (scanned: parameters of a layer lead with N).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+BOS, PAD = 0, 1
+FIRST_POSITION = 2  # fairseq numbers positions from padding index + 1, so a table for 512 tokens has 514 rows
+LAYER_NORM_EPSILON = 1e-5  # linen's default is 1e-6, transformers' class default 1e-12; XLM-R was trained with 1e-5
+INIT = nn.initializers.normal(stddev=0.02)
+VOCABULARY_MULTIPLE = 128  # lanes of a TPU matrix unit: 250,002 entries are stored as 250,112 rows
+
+Array = jax.Array
+Dtype = Any
+
+
+def padded_vocabulary(vocabulary_size: int) -> int:
+  """Rows of the stored table for this many real entries."""
+  return -(-vocabulary_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+
+
+def segments_and_positions(ids_BxL: Array, isolate_documents: bool) -> tuple[Array, Array]:
+  """Segment ids (0 for pads) and position ids of rows of `<s> ... </s>` documents, both int32[B, L].
+
+  Isolated: every `<s>` opens a segment, and positions restart there. Otherwise fairseq's reading: a row is one
+  sequence, whatever it holds. Masking never touches `<s>`, so both can be read off the masked ids.
+  """
+  real_BxL = ids_BxL != PAD
+  if not isolate_documents:
+    positions_BxL = jnp.cumsum(real_BxL, axis=1) + FIRST_POSITION - 1
+    return real_BxL.astype(jnp.int32), jnp.where(real_BxL, positions_BxL, PAD).astype(jnp.int32)
+  starts_BxL = ids_BxL == BOS
+  index_L = jnp.arange(ids_BxL.shape[1], dtype=jnp.int32)
+  last_start_BxL = jax.lax.cummax(jnp.where(starts_BxL, index_L, 0), axis=1)
+  segments_BxL = jnp.where(real_BxL, jnp.maximum(jnp.cumsum(starts_BxL, axis=1), 1), 0)
+  positions_BxL = jnp.where(real_BxL, index_L - last_start_BxL + FIRST_POSITION, PAD)
+  return segments_BxL.astype(jnp.int32), positions_BxL.astype(jnp.int32)
+
+
+def dropout(x: Array, rate: float, key: Array | None) -> Array:
+  """Inverted dropout; the identity without a key. A threefry mask is the same on every mesh."""
+  if key is None or rate == 0.0:
+    return x
+  keep = jax.random.bits(key, x.shape, jnp.uint32) >= jnp.uint32(round(rate * 2**32))
+  return jnp.where(keep, x * jnp.asarray(1.0 / (1.0 - rate), x.dtype), jnp.zeros((), x.dtype))
+
+
+def attend(q_BxLxHxK: Array, k_BxLxHxK: Array, v_BxLxHxK: Array, segments_BxL: Array, *, rate: float,
+           key: Array | None) -> Array:
+  """Bidirectional attention inside each segment: softmax in fp32, dropout on the probabilities."""
+  scale = q_BxLxHxK.shape[-1] ** -0.5
+  scores_BxHxLxL = jnp.einsum("BQHK,BSHK->BHQS", q_BxLxHxK * jnp.asarray(scale, q_BxLxHxK.dtype), k_BxLxHxK,
+                              preferred_element_type=jnp.float32)
+  allowed_Bx1xLxL = (segments_BxL[:, :, None] == segments_BxL[:, None, :])[:, None]
+  probs_BxHxLxL = jax.nn.softmax(jnp.where(allowed_Bx1xLxL, scores_BxHxLxL, -1e30), axis=-1)
+  probs_BxHxLxL = dropout(probs_BxHxLxL.astype(v_BxLxHxK.dtype), rate, key)
+  return jnp.einsum("BHQS,BSHK->BQHK", probs_BxHxLxL, v_BxLxHxK)
+
+
+def gather_slots(x_BxLxD: Array, positions_BxP: Array) -> Array:
+  """x at the masked slots, [B, P, D]. A vmapped gather: take_along_axis is not partitioned over B (71 GiB on v5e-16)."""
+  return jax.vmap(lambda x_LxD, positions_P: x_LxD[positions_P])(x_BxLxD, positions_BxP)
+
+
+class LayerNorm(nn.Module):
+  """In fp32 whatever the compute dtype; returns the dtype it was given."""
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
+    bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32)
+    y = x.astype(jnp.float32)
+    y = y - y.mean(axis=-1, keepdims=True)
+    y = y * jax.lax.rsqrt(jnp.square(y).mean(axis=-1, keepdims=True) + LAYER_NORM_EPSILON)
+    return (y * scale + bias).astype(x.dtype)
+
+
+def gelu(x: Array) -> Array:
+  """The exact (erf) GELU in fp32, as fairseq computes it; jax.nn.gelu defaults to the tanh form."""
+  return jax.nn.gelu(x.astype(jnp.float32), approximate=False).astype(x.dtype)
+
+
+class Layer(nn.Module):
+  """One post-LN encoder layer."""
+
+  heads: int
+  ffn: int
+  dropout: float
+  attention_dropout: float
+  dtype: Dtype
+  constrain: Callable[[Array], Array]
+
+  @nn.compact
+  def __call__(self, x_BxLxD: Array, segments_BxL: Array, deterministic: bool) -> Array:
+    D = x_BxLxD.shape[-1]
+    keys = [None] * 3 if deterministic else list(jax.random.split(self.make_rng("dropout"), 3))
+    dense = lambda features, name, axis=-1: nn.DenseGeneral(  # noqa: E731
+      features, axis=axis, dtype=self.dtype, param_dtype=jnp.float32, kernel_init=INIT, name=name)
+
+    qkv_BxLx3xHxK = dense((3, self.heads, D // self.heads), "qkv")(x_BxLxD)
+    q, k, v = (qkv_BxLx3xHxK[:, :, i] for i in range(3))
+    y_BxLxHxK = attend(q, k, v, segments_BxL, rate=self.attention_dropout, key=keys[0])
+    y_BxLxD = dense(D, "attention_out", axis=(-2, -1))(y_BxLxHxK)
+    x_BxLxD = LayerNorm(name="attention_norm")(x_BxLxD + dropout(y_BxLxD, self.dropout, keys[1]))
+
+    y_BxLxF = gelu(dense(self.ffn, "ffn_in")(x_BxLxD))
+    y_BxLxD = dense(D, "ffn_out")(y_BxLxF)
+    x_BxLxD = LayerNorm(name="ffn_norm")(x_BxLxD + dropout(y_BxLxD, self.dropout, keys[2]))
+    return self.constrain(x_BxLxD)
+
+
+REMAT_POLICIES = {
+  "none": None,  # keep every activation
+  "dots": jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims,  # keep matrix products, recompute the rest
+  "full": jax.checkpoint_policies.nothing_saveable,  # keep a layer's input only
+}
+
+
+class XLMR(nn.Module):
+  """The encoder and the head's transform; `params` is a plain nested dict.
+
+  constrain: applied to activations with leading axis B, for the caller's sharding constraint.
+  """
+
+  vocabulary_size: int  # real entries; the table has padded_vocabulary() rows when pad_vocabulary
+  layers: int
+  hidden: int
+  heads: int
+  ffn: int
+  max_positions: int = 514
+  dropout: float = 0.1
+  attention_dropout: float = 0.1
+  isolate_documents: bool = False
+  dtype: Dtype = jnp.bfloat16
+  remat: str = "none"
+  unroll_layers: bool = False
+  pad_vocabulary: bool = True
+  constrain: Callable[[Array], Array] = lambda x: x
+
+  def setup(self):
+    rows = padded_vocabulary(self.vocabulary_size) if self.pad_vocabulary else self.vocabulary_size
+    # fairseq zeroes the padding row of both tables; rows past the real vocabulary never win or learn (losses.py).
+    self.token_embedding = self.param(
+      "token_embedding", lambda key: INIT(key, (rows, self.hidden), jnp.float32).at[PAD].set(0.0)
+      .at[self.vocabulary_size:].set(0.0))
+    self.position_embedding = self.param(
+      "position_embedding", lambda key: INIT(key, (self.max_positions, self.hidden), jnp.float32).at[PAD].set(0.0))
+    self.embedding_norm = LayerNorm()
+
+    layer = Layer
+    if self.remat != "none":
+      layer = nn.remat(Layer, policy=REMAT_POLICIES[self.remat], prevent_cse=False, static_argnums=(3,))
+    self.encoder = nn.scan(
+      lambda module, x, segments, deterministic: (module(x, segments, deterministic), None),
+      variable_axes={"params": 0}, split_rngs={"params": True, "dropout": True},
+      in_axes=(nn.broadcast, nn.broadcast), length=self.layers, unroll=self.layers if self.unroll_layers else 1)
+    self.layer = layer(self.heads, self.ffn, self.dropout, self.attention_dropout, self.dtype, self.constrain)
+
+    self.head_dense = nn.Dense(self.hidden, dtype=self.dtype, param_dtype=jnp.float32, kernel_init=INIT)
+    self.head_norm = LayerNorm()
+    self.head_bias = self.param("head_bias", nn.initializers.zeros, (rows,), jnp.float32)
+
+  def encode(self, ids_BxL: Array, deterministic: bool = True) -> Array:
+    """Last hidden states [B, L, D] of ids int32[B, L]. Needs a "dropout" key unless deterministic."""
+    segments_BxL, positions_BxL = segments_and_positions(ids_BxL, self.isolate_documents)
+    # Gathered in fp32, so that the table's sparse gradient is summed in fp32.
+    x_BxLxD = self.token_embedding[ids_BxL] + self.position_embedding[positions_BxL]
+    x_BxLxD = self.embedding_norm(x_BxLxD).astype(self.dtype)
+    key = None if deterministic else self.make_rng("dropout")
+    x_BxLxD = self.constrain(dropout(x_BxLxD, self.dropout, key))
+    x_BxLxD, _ = self.encoder(self.layer, x_BxLxD, segments_BxL, deterministic)
+    return x_BxLxD
+
+  def transform(self, x: Array) -> Array:
+    """The head before the vocabulary product: dense, GELU, LayerNorm. [..., D] to [..., D]."""
+    return self.head_norm(gelu(self.head_dense(x)))
+
+  def __call__(self, ids_BxL: Array, positions_BxP: Array, deterministic: bool = True) -> Array:
+    """Head vectors [B, P, D] of the masked slots only: what losses.mlm_loss multiplies with the table."""
+    x_BxLxD = self.encode(ids_BxL, deterministic)
+    return self.transform(self.constrain(gather_slots(x_BxLxD, positions_BxP)))
+
+  def logits(self, ids_BxL: Array) -> Array:
+    """fp32 logits [B, L, vocabulary_size] at every position; for parity tests and small inputs."""
+    h_BxLxD = self.transform(self.encode(ids_BxL))
+    table_VxD = self.token_embedding[: self.vocabulary_size].astype(self.dtype)
+    scores = jnp.einsum("BLD,VD->BLV", h_BxLxD, table_VxD, preferred_element_type=jnp.float32)
+    return scores + self.head_bias[: self.vocabulary_size]
+
+
+def count_parameters(model: XLMR) -> int:
+  """Parameters of the model as built, by shape alone."""
+  ids = jax.ShapeDtypeStruct((1, 8), jnp.int32)
+  params = jax.eval_shape(model.init, jax.random.key(0), ids, ids)["params"]
+  return sum(x.size for x in jax.tree.leaves(params))

@@ -1,0 +1,85 @@
+"""The mesh ("data", "fsdp"), one table of rules for the whole TrainState, and host rows to global arrays."""
+
+import re
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from xlmr_jax.errors import UserError
+
+BATCH_AXES = ("data", "fsdp")  # rows of a batch are spread over both
+
+RULES = (  # path in the TrainState             spec                          shape (N: scanned layers)
+  (r"token_embedding$",                         P("fsdp", None)),             # [V, D]
+  (r"position_embedding$",                      P(None, "fsdp")),             # [514, D]
+  (r"layer/qkv/kernel$",                        P(None, "fsdp")),             # [N, D, 3, H, K]
+  (r"layer/attention_out/kernel$",              P(None, None, None, "fsdp")), # [N, H, K, D]
+  (r"layer/ffn_in/kernel$",                     P(None, "fsdp")),             # [N, D, F]
+  (r"layer/ffn_out/kernel$",                    P(None, None, "fsdp")),       # [N, F, D]
+  (r"head_dense/kernel$",                       P("fsdp", None)),             # [D, D]
+  (r"head_bias$",                               P("fsdp")),                   # [V]
+  (r"(norm/(scale|bias)|bias|count|step)$",     P()),                         # small: everywhere
+)  # fmt: skip
+
+
+def make_mesh(data: int = -1, fsdp: int = 1, devices: list | None = None) -> Mesh:
+  """Mesh of data x fsdp devices; data = -1 takes what fsdp leaves. UserError if they do not multiply to all devices."""
+  devices = jax.devices() if devices is None else devices
+  count = len(devices)
+  if data == -1 and fsdp > 0 and count % fsdp == 0:
+    data = count // fsdp
+  if data < 1 or fsdp < 1 or data * fsdp != count:
+    raise UserError(f"config.mesh: data={data} x fsdp={fsdp} is not the {count} devices there are")
+  # Auto axes: make_mesh defaults to Explicit, under which linen's modules fail.
+  return jax.make_mesh((data, fsdp), BATCH_AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
+
+
+def state_shardings(mesh: Mesh, state: Any) -> Any:
+  """NamedSharding of every leaf by RULES. A leaf that no rule knows, or that its rule does not divide, is an error."""
+
+  def of_leaf(path, leaf):
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    for pattern, spec in RULES:
+      if re.search(pattern, name):
+        break
+    else:
+      raise ValueError(f"sharding.RULES has no row for {name} {leaf.shape}")
+    for size, axis in zip(leaf.shape, spec):
+      if axis and size % mesh.shape[axis]:
+        raise UserError(f"{name} {tuple(leaf.shape)}: {size} does not divide over {axis}={mesh.shape[axis]}; "
+                        f"choose another config.mesh.{axis}")
+    return NamedSharding(mesh, spec)
+
+  return jax.tree_util.tree_map_with_path(of_leaf, state)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  """Rows over all devices."""
+  return NamedSharding(mesh, P(BATCH_AXES))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  return NamedSharding(mesh, P())
+
+
+def host_rows(mesh: Mesh, batch_rows: int) -> slice:
+  """The rows of a global batch that this process feeds: one contiguous slice. UserError if devices do not divide it."""
+  if batch_rows % mesh.size:
+    raise UserError(f"config.batch_rows={batch_rows} does not divide over {mesh.size} devices; "
+                    f"use a multiple of {mesh.size}")
+  indices = batch_sharding(mesh).addressable_devices_indices_map((batch_rows,))
+  parts = sorted(index[0].indices(batch_rows)[:2] for index in indices.values())
+  start, stop = parts[0][0], parts[-1][1]
+  if stop - start != sum(b - a for a, b in parts):
+    raise ValueError(f"this process's devices hold rows {parts} of a batch: not one contiguous slice")
+  return slice(start, stop)
+
+
+def to_global(mesh: Mesh, batch: dict[str, np.ndarray], batch_rows: int) -> dict[str, jax.Array]:
+  """This host's rows of each array as a global array of batch_rows rows."""
+  sharding = batch_sharding(mesh)
+  return {name: jax.make_array_from_process_local_data(sharding, x, (batch_rows, *x.shape[1:]))
+          for name, x in batch.items()}

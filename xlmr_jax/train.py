@@ -1,0 +1,252 @@
+"""Pretraining, read top to bottom: the model, the state, the step, the loop. Configs are read here and in main.py only."""
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from xlmr_jax import hosts, losses, optimizer, sharding
+from xlmr_jax.checkpoint import Checkpoints
+from xlmr_jax.errors import EXIT_DONE, EXIT_RESTART, UserError
+from xlmr_jax.logs import RunLog, flops_per_token
+from xlmr_jax.model import XLMR, padded_vocabulary
+
+
+class TrainState(flax.struct.PyTreeNode):
+  """All there is to a run between two steps; with the seed, everything to come follows from it."""
+
+  step: jax.Array  # int32, steps made
+  params: Any  # fp32
+  opt_state: Any
+
+
+# --- from a config -----------------------------------------------------------------------------------------------
+
+
+def build_model(config: ConfigDict, vocabulary_size: int, mesh: jax.sharding.Mesh | None = None) -> XLMR:
+  """The model of config.model; with a mesh, its activations are constrained to lie by rows."""
+  model = config.model
+  if model.hidden % model.heads:
+    raise UserError(f"config.model.hidden={model.hidden} does not divide into config.model.heads={model.heads}")
+  constrain = lambda x: x  # noqa: E731
+  if mesh is not None:
+    rows = sharding.batch_sharding(mesh)
+    constrain = lambda x: jax.lax.with_sharding_constraint(x, rows)  # noqa: E731
+  return XLMR(
+    vocabulary_size=vocabulary_size, layers=model.layers, hidden=model.hidden, heads=model.heads, ffn=model.ffn,
+    max_positions=model.max_positions, dropout=model.dropout, attention_dropout=model.attention_dropout,
+    isolate_documents=model.isolate_documents, dtype=jnp.dtype(model.dtype), remat=model.remat,
+    unroll_layers=model.unroll_layers, constrain=constrain)
+
+
+def build_optimizer(config: ConfigDict):
+  """(optax transformation, schedule of steps made) of config.optimizer."""
+  o = config.optimizer
+  schedule = optimizer.polynomial_schedule(
+    peak_lr=o.peak_lr, warmup_steps=o.warmup_steps, train_steps=config.train_steps, end_lr=o.end_lr, power=o.power)
+  return optimizer.adamw(b1=o.b1, b2=o.b2, eps=o.eps, weight_decay=o.weight_decay, decay_pattern=o.decay_pattern,
+                         clip_norm=o.clip_norm), schedule
+
+
+def make_init(model: XLMR, tx) -> Callable[[jax.Array], TrainState]:
+  """key -> the state before step 0. To be jitted with out_shardings, so that no device holds what is not its own."""
+
+  def init(key):
+    ids = jnp.zeros((1, 8), jnp.int32)
+    params = model.init(key, ids, ids)["params"]
+    return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
+
+  return init
+
+
+# --- the step ----------------------------------------------------------------------------------------------------
+
+
+def make_loss(model: XLMR, languages: int, batch_axes: tuple[str, ...]):
+  """(params, batch, key or None) -> (loss sum, sums and weights per language)."""
+
+  def loss(params, batch, key):
+    rngs = {} if key is None else {"dropout": key}
+    h_BxPxD = model.apply({"params": params}, batch["ids"], batch["positions"], key is None, rngs=rngs)
+    total, losses_BxP = losses.mlm_loss(
+      h_BxPxD, params["token_embedding"], params["head_bias"], batch["labels"], batch["weights"],
+      vocabulary_size=model.vocabulary_size, batch_axes=batch_axes)
+    return total, losses.sums_by_language(losses_BxP, batch["weights"], batch["language"], languages)
+
+  return loss
+
+
+def make_train_step(model: XLMR, tx, schedule, *, seed: int, languages: int, micro_batches: int = 1,
+                    batch_axes: tuple[str, ...] = ()) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
+  """(state, batch) -> (state, metrics), pure. Metrics are sums and weights; a non-finite update is not made.
+
+  batch: the global batch, ids int32[B, L], positions and labels int32[B, P], weights fp32[B, P], language int32[B].
+  """
+  loss = make_loss(model, languages, batch_axes)
+
+  def train_step(state, batch):
+    # The key follows from (seed, step); the loss is divided once, by the weight of the whole batch.
+    key = jax.random.fold_in(jax.random.key(seed), state.step)
+    weight = batch["weights"].sum()
+    batch = batch | {"weights": batch["weights"] / jnp.maximum(weight, 1.0)}
+
+    def gradients(micro_batch, key):
+      (mean_loss, sums), grads = jax.value_and_grad(loss, has_aux=True)(state.params, micro_batch, key)
+      return mean_loss, sums, grads
+
+    if micro_batches == 1:
+      mean_loss, sums, grads = gradients(batch, key)
+    else:
+      # Every micro_batches-th row, so that each micro-batch lies over all devices as the batch does.
+      split = jax.tree.map(
+        lambda x: x.reshape(x.shape[0] // micro_batches, micro_batches, *x.shape[1:]).swapaxes(0, 1), batch)
+      if batch_axes:
+        split = jax.lax.with_sharding_constraint(split, jax.sharding.PartitionSpec(None, batch_axes))
+      zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype),
+                           jax.eval_shape(gradients, jax.tree.map(lambda x: x[0], split), key))
+      add = lambda total, x: (jax.tree.map(jnp.add, total, gradients(x[0], jax.random.fold_in(key, x[1]))), None)  # noqa: E731
+      (mean_loss, sums, grads), _ = jax.lax.scan(add, zeros, (split, jnp.arange(micro_batches)))
+
+    # Selected, never multiplied: 0 x NaN is NaN. Neither the parameters nor the moments see a bad step.
+    grad_norm = optimizer.optax.global_norm(grads)
+    finite = jnp.isfinite(mean_loss) & jnp.isfinite(grad_norm)
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    lr = schedule(state.step + 1)
+    params = jax.tree.map(lambda p, u: jnp.where(finite, p - lr * u, p), state.params, updates)
+    opt_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), opt_state, state.opt_state)
+
+    metrics = {"loss_sum": mean_loss * weight, "weight": weight, "grad_norm": grad_norm, "lr": lr, "finite": finite,
+               "language_loss": sums[0] * weight, "language_weight": sums[1] * weight,
+               "language_rows": jax.ops.segment_sum(jnp.ones_like(batch["language"]), batch["language"], languages)}
+    return TrainState(state.step + 1, params, opt_state), metrics
+
+  return train_step
+
+
+def make_held_out_step(model: XLMR, languages: int, batch_axes: tuple[str, ...] = ()):
+  """(params, batch) -> (loss sums fp32[G], weights fp32[G]), without dropout."""
+  loss = make_loss(model, languages, batch_axes)
+  return lambda params, batch: loss(params, batch, None)[1]
+
+
+# --- the loop ----------------------------------------------------------------------------------------------------
+
+
+def train(config: ConfigDict, workdir: Path, store, preemption: hosts.Preemption) -> int:
+  """Trains config in workdir from its newest checkpoint, or from the start; returns the exit code.
+
+  store: data.rows.RowStore. main.py has compared config and rows with the workdir's and between hosts.
+  """
+  from xlmr_jax.data import masking, mixture, pipeline  # TensorFlow: kept out of what train_step's users import
+
+  mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
+  rows = sharding.host_rows(mesh, config.batch_rows)
+  if config.batch_rows % (config.micro_batches * mesh.size):
+    raise UserError(f"config.batch_rows={config.batch_rows} does not divide into config.micro_batches="
+                    f"{config.micro_batches} over {mesh.size} devices")
+  slots = masking.slots_per_row(store.seq_len, config.data.mask_share)
+  mix = mixture.Mixture(store.counts("train"), config.data.alpha, config.seed)
+  languages = len(store.languages)
+
+  model = build_model(config, store.vocabulary_size, mesh)
+  tx, schedule = build_optimizer(config)
+  init = make_init(model, tx)
+  key = jax.random.key(config.seed)
+  abstract = jax.eval_shape(init, key)
+  shardings = sharding.state_shardings(mesh, abstract)
+  by_rows, whole = sharding.batch_sharding(mesh), sharding.replicated(mesh)
+  train_step = jax.jit(
+    make_train_step(model, tx, schedule, seed=config.seed, languages=languages, micro_batches=config.micro_batches,
+                    batch_axes=sharding.BATCH_AXES if mesh.size > 1 else ()),
+    in_shardings=(shardings, by_rows), out_shardings=(shardings, whole), donate_argnums=0)
+  held_out_step = jax.jit(
+    make_held_out_step(model, languages, sharding.BATCH_AXES if mesh.size > 1 else ()),
+    in_shardings=(shardings.params, by_rows), out_shardings=whole)
+
+  checkpoints = Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep,
+                            keep_every=config.checkpoint.keep_every)
+  restored = checkpoints.restore_latest(
+    jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings))
+  if restored:
+    start, state, notes = restored
+    print(f"resuming at step {start}", flush=True)
+  else:
+    start, state, notes = 0, jax.jit(init, out_shardings=shardings)(key), None
+  log = RunLog(
+    workdir, start=start, notes=notes, train_steps=config.train_steps, every_steps=config.log.every_steps,
+    languages=store.languages, shares=mix.shares, epochs=lambda step: mix.epochs(step * config.batch_rows),
+    tokens_per_step=config.batch_rows * store.seq_len, tensorboard=config.log.tensorboard,
+    flops_per_token=flops_per_token(
+      layers=config.model.layers, hidden=config.model.hidden, ffn=config.model.ffn, seq_len=store.seq_len,
+      vocabulary=padded_vocabulary(store.vocabulary_size), slots=slots))
+  watchdog = hosts.Watchdog(config.watchdog_s)
+
+  def evaluate(step, params) -> bool:
+    """Held-out losses per language; False when told to stop before the end."""
+    sums = np.zeros((2, languages))
+    with pipeline.held_out_batches(
+        store, batch_rows=config.batch_rows, seed=config.seed, slots=slots, host_rows=rows,
+        max_rows_per_language=config.held_out.max_rows_per_language or None,
+        mask_share=config.data.mask_share) as batches:
+      for batch in batches:
+        sums += np.stack(jax.device_get(held_out_step(params, sharding.to_global(mesh, batch, config.batch_rows))))
+        watchdog.alive()
+        if preemption.stop():
+          return False
+    log.held_out(step, *sums, bits_per_nat_token(store))
+    return True
+
+  try:
+    with jax.set_mesh(mesh), pipeline.train_batches(
+        store, mix, batch_rows=config.batch_rows, start_step=start, seed=config.seed, slots=slots, host_rows=rows,
+        mask_share=config.data.mask_share) as batches, jax.transfer_guard("disallow"):
+      for step in range(start, config.train_steps + 1):
+        # Order is law: evaluation and checkpoint see the state before this step's batch is fetched.
+        last, stop = step == config.train_steps, preemption.stop()
+        if (due(step, config.held_out.every_steps) or last) and not stop and log.held_out_at != step:
+          stop = not evaluate(step, state.params)
+          log.restart_clock()
+        if (due(step, config.checkpoint.every_steps) or last or stop) and step > start:
+          log.flush()
+          checkpoints.save(step, state, log.notes())
+          log.restart_clock()
+        if log.bad_in_a_row >= config.max_bad_steps:
+          raise UserError(f"loss or gradients were not finite in {log.bad_in_a_row} steps in a row up to step {step}; "
+                          "lower the learning rate, or resume with another config.seed for another order of data")
+        if last or stop:
+          break
+        with jax.profiler.StepTraceAnnotation("train", step_num=step):
+          state, metrics = train_step(state, sharding.to_global(mesh, next(batches), config.batch_rows))
+        log.later(step, metrics)  # fetches the metrics of the step before
+        if step == start:
+          jax.block_until_ready(metrics)
+          log.restart_clock()
+        checkpoints.poll()
+        watchdog.alive()
+  finally:
+    log.close()
+    checkpoints.close()
+    watchdog.close()
+  if stop and not last:
+    print(f"told to stop: saved step {step}; the same command goes on from there", file=sys.stderr, flush=True)
+    return EXIT_RESTART
+  return EXIT_DONE
+
+
+def due(step: int, every_steps: int) -> bool:
+  """Whether something done every so many steps (0: never) falls on this one."""
+  return every_steps > 0 and step % every_steps == 0
+
+
+@functools.lru_cache(maxsize=1)
+def bits_per_nat_token(store) -> np.ndarray:
+  """Factor from nats a token to bits a UTF-8 byte on the held-out rows, float64[G]."""
+  held_out = [store.manifest["languages"][name]["held_out"] for name in store.languages]
+  return np.array([x["tokens"] / max(x["bytes"], 1) for x in held_out]) / np.log(2)
