@@ -1,11 +1,17 @@
 """Before anything imports jax: the CPU, as 8 devices, so that meshes can be tested on any machine."""
 
 import os
+import tempfile
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# One compilation of each program, however many tests and child processes run it.
+_COMPILED = tempfile.TemporaryDirectory(prefix="xlmr_jax_compiled")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED.name
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import pytest
 
@@ -18,3 +24,17 @@ def shared() -> Path:
   if not SHARED.is_dir():
     pytest.skip("needs ../shared, the folder of real data beside the checkout")
   return SHARED
+
+
+@pytest.fixture(scope="session")
+def tiny_rows(tmp_path_factory) -> Path:
+  from tests import tiny
+
+  return tiny.make_store(tmp_path_factory.mktemp("tiny") / "rows")
+
+
+@pytest.fixture(scope="session")
+def tiny_store(tiny_rows):
+  from xlmr_jax.data.rows import RowStore
+
+  return RowStore(tiny_rows)

@@ -1,5 +1,7 @@
 """The encoder against transformers' PyTorch XLM-R (stored, and live where torch is installed) and against itself."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +20,15 @@ def small(**changes) -> XLMR:
   return XLMR(**(settings | changes))
 
 
+def initial_params(model, seed):
+  ids = jnp.zeros((1, 4), jnp.int32)
+  return jax.jit(model.init)(jax.random.key(seed), ids, ids)["params"]
+
+
+def logits_of(model, params, ids):
+  return np.asarray(jax.jit(functools.partial(model.apply, method="logits"))({"params": params}, np.asarray(ids)))
+
+
 def mean_loss(model, params, batch):
   h = model.apply({"params": params}, batch["ids"], batch["positions"])
   total, _ = losses.mlm_loss(h, params["token_embedding"], params["head_bias"], batch["labels"], batch["weights"],
@@ -29,7 +40,7 @@ def assert_same_as_hf(weights, logits, loss, gradients, **changes):
   batch = reference.make_batch()
   model = small(**changes)
   params = params_from_hf(weights, heads=reference.HEADS)
-  ours = np.asarray(model.apply({"params": params}, batch["ids"], method="logits"))
+  ours = logits_of(model, params, batch["ids"])
   real = batch["ids"] != 1
   np.testing.assert_allclose(ours[real], logits[real], atol=1e-4, rtol=0)
   our_loss, our_gradients = jax.jit(jax.value_and_grad(lambda p: mean_loss(model, p, batch)))(params)
@@ -67,8 +78,7 @@ def test_parameter_counts():
 
 def test_initial_values():
   model = small(vocabulary_size=2000, hidden=64, ffn=256)
-  ids = jnp.zeros((1, 4), jnp.int32)
-  params = model.init(jax.random.key(0), ids, ids)["params"]
+  params = initial_params(model, 0)
   assert not np.any(params["token_embedding"][1]) and not np.any(params["position_embedding"][1])
   assert not np.any(params["token_embedding"][2000:])
   flat = {jax.tree_util.keystr(k, simple=True, separator="/"): v
@@ -92,8 +102,7 @@ def test_segments_and_positions():
 
 
 def random_params(model, seed=0):
-  ids = jnp.zeros((1, 4), jnp.int32)
-  params = model.init(jax.random.key(seed), ids, ids)["params"]
+  params = initial_params(model, seed)
   rng = np.random.default_rng(seed)
   return jax.tree.map(lambda p: p + rng.normal(0, 0.2, p.shape).astype(np.float32), params)
 
@@ -105,12 +114,11 @@ def test_isolated_documents_equal_documents_alone():
   first, second = [0, 11, 12, 13, 98, 2], [0, 98, 21, 22, 2]
   packed = np.array([first + second + [1] * 3])
   alone = np.array([first + [1] * 8, second + [1] * 9])
-  logits = lambda ids: np.asarray(model.apply({"params": params}, ids, method="logits"))  # noqa: E731
-  together, apart = logits(packed)[0], logits(alone)
+  together, apart = logits_of(model, params, packed)[0], logits_of(model, params, alone)
   np.testing.assert_allclose(together[:6], apart[0, :6], atol=1e-5)
   np.testing.assert_allclose(together[6:11], apart[1, :5], atol=1e-5)
-  leaking = small().apply({"params": params}, packed, method="logits")[0]
-  assert np.abs(np.asarray(leaking)[:6] - apart[0, :6]).max() > 1e-2  # fairseq's rows do leak
+  leaking = logits_of(small(), params, packed)[0]
+  assert np.abs(leaking[:6] - apart[0, :6]).max() > 1e-2  # fairseq's rows do leak
 
 
 def test_isolated_packed_loss_and_gradients_equal_unpacked():
@@ -121,7 +129,7 @@ def test_isolated_packed_loss_and_gradients_equal_unpacked():
   alone = {"ids": np.array([first + [1] * 8, second + [1] * 9]), "positions": np.array([[2], [1]])}
   for batch, shape in ((packed, (1, 2)), (alone, (2, 1))):
     batch |= {"labels": np.array([40, 50]).reshape(shape), "weights": np.ones(shape, np.float32)}
-  a, b = (jax.value_and_grad(lambda p, x=x: mean_loss(model, p, x))(params) for x in (packed, alone))
+  a, b = (jax.jit(jax.value_and_grad(lambda p, x=x: mean_loss(model, p, x)))(params) for x in (packed, alone))
   assert abs(float(a[0] - b[0])) < 1e-5
   for x, y in zip(jax.tree.leaves(a[1]), jax.tree.leaves(b[1])):
     np.testing.assert_allclose(x, y, atol=2e-5)
@@ -131,8 +139,8 @@ def test_padding_does_not_change_a_row():
   model = small()
   params = random_params(model)
   row = [0, 11, 12, 98, 2]
-  logits = lambda ids: np.asarray(model.apply({"params": params}, np.array([ids]), method="logits"))[0]  # noqa: E731
-  np.testing.assert_allclose(logits(row), logits(row + [1] * 7)[:5], atol=1e-5)
+  alone, padded = logits_of(model, params, [row])[0], logits_of(model, params, [row + [1] * 7])[0]
+  np.testing.assert_allclose(alone, padded[:5], atol=1e-5)
 
 
 def test_attention_is_bidirectional_and_stays_in_its_row():
@@ -144,7 +152,7 @@ def test_attention_is_bidirectional_and_stays_in_its_row():
   def output(table):
     return model.apply({"params": params | {"token_embedding": table}}, ids, method="encode")[0, 2].sum()
 
-  touched = np.abs(np.asarray(jax.grad(output)(params["token_embedding"]))).sum(axis=1) > 0
+  touched = np.abs(np.asarray(jax.jit(jax.grad(output))(params["token_embedding"]))).sum(axis=1) > 0
   assert sorted(np.flatnonzero(touched)) == [0, 2, 11, 12, 13]
 
 
@@ -152,8 +160,8 @@ def test_dropout_follows_its_key_and_rate():
   model = small(dropout=0.1, attention_dropout=0.1)
   params = random_params(model)
   ids = np.array([[0, 11, 12, 13, 2]])
-  run = lambda seed: np.asarray(model.apply(  # noqa: E731
-    {"params": params}, ids, ids[:, :2], False, rngs={"dropout": jax.random.key(seed)}))
+  apply = jax.jit(lambda key: model.apply({"params": params}, ids, ids[:, :2], False, rngs={"dropout": key}))
+  run = lambda seed: np.asarray(apply(jax.random.key(seed)))  # noqa: E731
   np.testing.assert_array_equal(run(1), run(1))
   assert np.abs(run(1) - run(2)).max() > 1e-3
 

@@ -8,7 +8,6 @@ import concurrent.futures
 import hashlib
 import json
 import os
-import shutil
 import sys
 from typing import Any
 
@@ -45,7 +44,11 @@ def _leaves(tree: Any) -> dict[str, list]:
 
 
 def _files(directory: epath.Path) -> list[epath.Path]:
-  return sorted(path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST)
+  """All files below a checkpoint but its manifest; epath knows no recursive glob."""
+  found = []
+  for path in directory.iterdir():
+    found += _files(path) if path.is_dir() else [path] if not path.name.startswith(MANIFEST) else []
+  return sorted(found)
 
 
 def write_manifest(directory: epath.Path, leaves: dict[str, list]) -> None:
@@ -103,7 +106,6 @@ class Checkpoints:
     self._is_first = jax.process_index() == 0
     if self._is_first:
       self.directory.mkdir(parents=True, exist_ok=True)
-      self._set_aside_unsealed()
     if jax.process_count() > 1:
       multihost_utils.sync_global_devices("checkpoints")
     self._manager = ocp.CheckpointManager(
@@ -115,18 +117,11 @@ class Checkpoints:
     self._unsealed: tuple[int, dict] | None = None
     self._sealing: concurrent.futures.Future | None = None
 
-  def _set_aside_unsealed(self) -> None:
-    """A save that was killed before its manifest: removed, for the run makes that step again, bit for bit."""
-    for step in _steps(self.directory):
-      if not (self.directory / str(step) / MANIFEST).exists():
-        print(f"checkpoint {step} was not finished when the run ended: removed", file=sys.stderr, flush=True)
-        shutil.rmtree(self.directory / str(step))
-
   def restore_latest(self, abstract_state: Any) -> tuple[int, Any, dict] | None:
     """(step, state, notes) of the newest checkpoint that verifies, or None in a fresh workdir.
 
-    abstract_state: jax.ShapeDtypeStruct leaves with shardings. Damaged steps are named on stderr and moved to
-    `damaged/` beside the checkpoints. UserError when none of several verifies, or when the newest sound one has other
+    abstract_state: jax.ShapeDtypeStruct leaves with shardings. Damaged and unfinished steps are named on stderr and
+    moved to `damaged/` beside the checkpoints, for the run makes those steps again, bit for bit. UserError when none of several verifies, or when the newest sound one has other
     leaves than abstract_state.
     """
     step = self._choose() if self._is_first else -1
@@ -154,8 +149,8 @@ class Checkpoints:
         aside = self.directory.parent / "damaged"
         aside.mkdir(exist_ok=True)
         (self.directory / str(step)).rename(aside / f"{step}-{len(list(aside.iterdir()))}")
-        print(f"checkpoint {step} is damaged: {error}; moved to {aside}, going back to the one before",
-              file=sys.stderr, flush=True)
+        print(f"checkpoint {step} cannot be used: {error}; moved to {aside} (may be deleted), going back to the one "
+              "before", file=sys.stderr, flush=True)
     return -2 if steps else -1
 
   def _refuse_other_leaves(self, step: int, saved: dict, wanted: dict) -> None:
@@ -187,9 +182,9 @@ class Checkpoints:
     """Until everything saved so far is on disk and sealed. Raises what went wrong."""
     self._manager.wait_until_finished()
     self.poll()
-    if self._sealing:
-      self._sealing.result()
-      self._sealing = None
+    sealing, self._sealing = self._sealing, None
+    if sealing:
+      sealing.result()
 
   def close(self) -> None:
     """Waits; without it, leaving right after save() loses the checkpoint with exit code 0."""

@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from xlmr_jax.errors import EXIT_DONE, UserError, run_command
@@ -102,6 +102,7 @@ def refuse_other_run(workdir: Path, record: dict) -> None:
 def main(argv) -> int:
   if len(argv) > 1:
     raise UserError(f"unexpected argument {argv[1]!r}; flags are written --name=value")
+  logging.set_verbosity(logging.WARNING)  # Orbax tells of every file at INFO
   config, workdir = FLAGS.config, Path(FLAGS.workdir)
   check_config(config)
   import jax  # after the cheap checks
@@ -121,10 +122,11 @@ def main(argv) -> int:
     logs.write_json(workdir / "config.json", record)
   code = train(config, workdir, store, preemption)
   if code == EXIT_DONE and jax.process_index() == 0:
-    lines = (workdir / "held_out.jsonl").read_text().splitlines()
-    last = json.loads(lines[-1])
-    print(json.dumps({"step": last["step"], "held_out_loss": last["mean_loss"], "languages": len(last["languages"]),
-                      "workdir": str(workdir)}))
+    last = json.loads((workdir / "held_out.jsonl").read_text().splitlines()[-1])
+    result = {"step": last["step"], "held_out_loss": last["mean_loss"], "languages": len(last["languages"]),
+              "workdir": str(workdir)}
+    logs.write_json(workdir / "result.json", result)  # its presence says that the run is done
+    print(json.dumps(result))
   return code
 
 
@@ -132,7 +134,7 @@ def parse_flags(argv: list[str]) -> list[str]:
   """absl's parser; a misspelt config key or an unreadable config file is one line and exit 1."""
   try:
     return FLAGS(argv)
-  except (flags.Error, AttributeError, KeyError, TypeError, ValueError, FileNotFoundError, ImportError) as error:
+  except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, ImportError, SyntaxError) as error:
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     sys.exit(1)
 

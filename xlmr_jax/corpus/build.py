@@ -69,7 +69,7 @@ def build_rows(
   Raises UserError for whatever the user must mend; nothing is left at `out` or beside it then.
   """
   began = time.perf_counter()
-  out, workers = Path(out).absolute(), len(os.sched_getaffinity(0)) if workers is None else workers
+  out, workers = Path(out).absolute(), cores() if workers is None else workers
   check_seq_len(seq_len)
   if not 0 <= held_out < 1:
     raise UserError(f"--held_out={held_out}: a share of the documents, at least 0 and below 1")
@@ -103,6 +103,11 @@ def build_rows(
     "real_token_share": round(total["tokens"] / (total["rows"] * seq_len), 5),
     "mb_per_s": round(total["bytes"] / 1e6 / seconds, 2),
   }
+
+
+def cores() -> int:
+  """Cores that this process may use; macOS does not tell, and has no containers to limit them."""
+  return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 # ---- the pipeline -----------------------------------------------------------------------------------------
@@ -220,12 +225,12 @@ def _tokenise(item: tuple, job: Job) -> dict:
   if item[0] == "error":
     return item[1]
   language, number, index, path, start, length, below, tail, threads = item
-  tokenizer = _tokenizer(job.tokenizer)
+  encode = functools.partial(_tokenizer(job.tokenizer).encode_lines, threads=threads)
   folder = row_files.language_folder(job.folder, language)
   shards = []
   shard, taken = _Shard(), 0
   for block in sources.read_blocks(path, start, length):
-    shard.add(sources.documents(block), functools.partial(tokenizer.encode_lines, threads=threads), below, tail)
+    shard.add(sources.documents(block), encode, below, tail)
     taken += len(block)
     if taken >= job.shard_bytes:
       shards.append(shard.write(folder, f"{number:05d}-{index + len(shards):05d}", job.seq_len))
@@ -305,6 +310,7 @@ def _tokenizer(path: str) -> Tokenizer:
 def _unfinished(out: Path) -> Iterator[Path]:
   """A new folder beside `out`, gone again if anything goes wrong, also on TERM."""
   folder = out.parent / f".{out.name}.unfinished-{os.getpid()}"
+  new_parents = [path for path in folder.parents if not path.exists()]
   try:
     (folder / "reports").mkdir(parents=True)
   except OSError as error:
@@ -313,6 +319,9 @@ def _unfinished(out: Path) -> Iterator[Path]:
     yield folder
   finally:
     shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):  # stops at the first that holds something: the finished rows, if any
+      for path in new_parents:
+        path.rmdir()
 
 
 def _finish(job: Job, vocabulary: Tokenizer) -> dict:

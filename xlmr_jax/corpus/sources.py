@@ -97,7 +97,7 @@ def document_hash(document: bytes) -> int:
   return int.from_bytes(hashlib.blake2b(document, digest_size=8).digest())
 
 
-def scan(path: str | Path, shard_bytes: int) -> dict:
+def scan(path: str | Path, shard_bytes: float = float("inf")) -> dict:
   """Reads a file once, before anything expensive: checks it and finds where to cut it.
 
   Returns "shards" (start, length; about shard_bytes each; a compressed file has one, length None), "bytes",

@@ -26,6 +26,8 @@ from xlmr_jax.errors import UserError, run_command
 # Part of the result: the sums over threads are rounded in their order. So not the number of cores.
 TRAINER_THREADS = 16
 MOST_SENTENCES = 1_000_000  # by default; SentencePiece takes about 7 GB for a million different ones
+# SentencePiece silently drops lines over 4192 bytes; told to keep them, one long run of "=" costs it minutes.
+LONGEST_LINE = 1000  # characters; longer ones are cut
 TABLE_LINES = 1000  # of each language, for characters per token
 
 
@@ -42,10 +44,11 @@ def train_vocabulary(
 ) -> dict:
   """Trains and writes a vocabulary of `size` ids; returns the command's summary and, under "table", its rows.
 
-  `sentences` paragraphs are drawn (by default all, at most MOST_SENTENCES), of language l a share proportional to
-  n_l^alpha, n_l its paragraphs (Conneau et al. 2020, sections 3 and 5.1: sentences are what they count). A
-  language with fewer than its quota is repeated, as pretraining will repeat it, so the shares are exact; one
-  with more gives one paragraph out of each of quota equal stretches, so the sample spans its whole corpus.
+  `sentences` paragraphs are drawn (by default as many as there are, at most MOST_SENTENCES), of language l a
+  share proportional to n_l^alpha, n_l its paragraphs (Conneau et al. 2020, sections 3 and 5.1: sentences are
+  what they count). A language with fewer than its quota is repeated, as pretraining will repeat it, so the
+  shares are exact; one with more gives one paragraph out of each of quota equal stretches, so that the sample
+  spans its whole corpus.
   Raises UserError for whatever the user must mend; `out` is written whole or not at all.
   """
   began = time.perf_counter()
@@ -56,19 +59,17 @@ def train_vocabulary(
     raise UserError(f"{out.absolute().parent}: no such folder; make it or choose another --out")
   if not 0.98 <= character_coverage <= 1:
     raise UserError(f"--character_coverage={character_coverage}: a share between 0.98 and 1")
-  if not 0 <= alpha <= 1:
-    raise UserError(f"--alpha={alpha}: must be in [0, 1]")
+  if not 0 <= alpha <= 1:  # before the text is read
+    raise UserError(f"--alpha={alpha}: must lie in [0, 1]")
   files = sources.find_sources(text, languages)
   if size < 16:
     raise UserError(f"--size={size}: too small for a vocabulary")
   if sentences is not None and sentences < len(files):
     raise UserError(f"--sentences={sentences}: fewer than one for each of the {len(files)} languages")
-  counts = np.array([sum(sources.scan(path, 1 << 60)["paragraphs"] for path in files[name]) for name in files])
-  for name in np.array(list(files))[counts == 0]:
-    raise UserError(f"{text}: no text in {name}; add some or leave it out with --languages")
+  counts = np.array([sum(sources.scan(path)["paragraphs"] for path in paths) for paths in files.values()])
   if sentences is None:
     sentences = min(MOST_SENTENCES, max(int(counts.sum()), len(files)))
-  quotas = np.maximum(1, np.round(smoothed_shares(counts, alpha) * sentences).astype(np.int64))
+  quotas = np.maximum(1, np.round(smoothed_shares(counts, alpha, list(files)) * sentences).astype(np.int64))
   samples = {name: [] for name in files}  # the first few of each language, for the table
   model = _train(_sample(files, counts, quotas, seed, samples), size, character_coverage)
   unfinished = out.with_name(f".{out.name}.unfinished-{os.getpid()}")
@@ -108,27 +109,41 @@ def choose(count: int, quota: int, rng: np.random.Generator) -> tuple[np.ndarray
   return np.arange(count), times
 
 
+def cut(line: str) -> Iterator[str]:
+  """The line in parts of at most LONGEST_LINE characters, at spaces where it has any."""
+  while len(line) > LONGEST_LINE:
+    end = max(line.rfind(" ", 1, LONGEST_LINE), 0) or LONGEST_LINE
+    yield line[:end]
+    line = line[end:]
+  yield line
+
+
 def _sample(
-  files: dict[str, list[Path]], counts: np.ndarray, quotas: np.ndarray, seed: int, samples: dict[str, list[str]]
+  files: dict[str, list[Path]],
+  counts: np.ndarray,
+  quotas: np.ndarray,
+  seed: int,
+  samples: dict[str, list[str]],
 ) -> Iterator[str]:
   """The chosen paragraphs and how often each counts, as SentencePiece's TSV; one block of text at a time."""
   for index, name in enumerate(files):
-    chosen, times = choose(int(counts[index]), int(quotas[index]), np.random.default_rng([seed, *name.encode()]))
+    rng = np.random.default_rng([seed, *name.encode()])
+    chosen, times = choose(int(counts[index]), int(quotas[index]), rng)
     passed = 0
     for path in files[name]:
       for block in sources.read_blocks(path):
         lines = [line for document in sources.documents(block) for line in document.split(b"\n")]
-        part = slice(*np.searchsorted(chosen, [passed, passed + len(lines)]))
-        for place, often in zip(chosen[part].tolist(), times[part].tolist()):
+        here = slice(*np.searchsorted(chosen, [passed, passed + len(lines)]))
+        for place, often in zip(chosen[here].tolist(), times[here].tolist()):
           line = lines[place - passed].decode("utf-8").replace("\t", " ")
           if len(samples[name]) < TABLE_LINES:
             samples[name].append(line)
-          yield f"{line}\t{often}"
+          yield from (f"{part}\t{often}" for part in cut(line))
         passed += len(lines)
 
 
 def _train(sample: Iterator[str], size: int, character_coverage: float) -> bytes:
-  """The serialized model. unk, bos, eos at 0, 1, 2 and no pad: what data/tokenizer.py turns into XLM-R's ids."""
+  """The serialized model. unk, bos, eos at 0, 1, 2 and no pad: data/tokenizer.py makes it XLM-R's ids."""
   import sentencepiece
 
   model = io.BytesIO()
@@ -146,7 +161,6 @@ def _train(sample: Iterator[str], size: int, character_coverage: float) -> bytes
       eos_id=2,
       pad_id=-1,
       num_threads=TRAINER_THREADS,
-      max_sentence_length=1 << 30,  # by default a paragraph over 4192 bytes is silently left out
       train_extremely_large_corpus=True,  # 64-bit suffix array: over 2^31 characters it is a must
       minloglevel=2,
     )
@@ -154,8 +168,9 @@ def _train(sample: Iterator[str], size: int, character_coverage: float) -> bytes
     if found := re.search(r"Vocabulary size too high .*?<= (\d+)", str(error)):
       raise UserError(f"--size={size}: too large for this text; at most {int(found[1]) + 2}") from error
     if found := re.search(r"smaller than required_chars. \d+ vs (\d+)", str(error)):
-      raise UserError(f"--size={size}: too small for the characters of this text; at least {int(found[1]) + 2}, "
-                      "or lower --character_coverage") from error
+      least = int(found[1]) + 2
+      raise UserError(f"--size={size}: too small for the characters of this text; at least {least}, or lower "
+                      "--character_coverage") from error
     raise
   return model.getvalue()
 
@@ -170,14 +185,14 @@ def main(argv: list[str]) -> None:
   )
   print(f"{'language':>10} {'paragraphs':>12} {'sampled':>10} {'characters/token':>17}")
   for row in summary.pop("table"):
-    print(f"{row['language']:>10} {row['paragraphs']:>12} {row['sampled']:>10} {row['characters_per_token']:>17}")
+    print("{language:>10} {paragraphs:>12} {sampled:>10} {characters_per_token:>17}".format(**row))
   print(json.dumps(summary))
 
 
 def run() -> None:
   flags.DEFINE_string("text", None, "folder with LANG.txt[.gz|.xz] or LANG/*.txt[.gz|.xz]", required=True)
   flags.DEFINE_string("out", None, "the model file to write", required=True)
-  flags.DEFINE_integer("size", None, "ids, with <s>, <pad>, </s>, <unk>, <mask>; XLM-R has 250002", required=True)
+  flags.DEFINE_integer("size", None, "ids, specials and all; XLM-R has 250002", required=True)
   flags.DEFINE_float("alpha", 0.3, "smoothing of the languages' shares: 1 as they are, 0 all equal")
   flags.DEFINE_integer("sentences", None, f"paragraphs to train on; all by default, at most {MOST_SENTENCES}")
   flags.DEFINE_integer("seed", 0, "of the sample")

@@ -90,9 +90,8 @@ def mask_rows(
   written = tf.where(kind < replace_share, mask_id, kept_or_random)
   change = tf.where(used, written - labels, 0)  # added, not stored: unused slots all point at position 0
   flat = tf.range(rows)[:, None] * seq_len + positions
-  masked = tf.tensor_scatter_nd_add(tf.reshape(ids, [-1]), flat[..., None], change)
   return {
-    "ids": tf.reshape(masked, [-1, seq_len]),
+    "ids": ids + tf.reshape(tf.math.unsorted_segment_sum(change, flat, rows * seq_len), [-1, seq_len]),
     "positions": positions,
     "labels": tf.where(used, labels, PAD),
     "weights": tf.cast(used, tf.float32),

@@ -163,7 +163,7 @@ def _batches(
   def batches(iterator: Iterator[Batch]) -> Iterator[Batch]:  # its frame alone holds the tf.data iterator
     try:
       yield from iterator
-    except tf.errors.OpError:
+    except Exception:
       if raised:
         raise raised[0] from None
       raise

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# N processes of one run on this machine, joined over loopback (gloo on CPUs).
+#   launch/local.sh N --config=... --workdir=...
+# Output lines carry the process number. A signal goes to all; the exit code is the first that is not 0.
+set -u
+count=${1:-}
+case $count in ''|*[!0-9]*|0) echo "usage: launch/local.sh N --config=... --workdir=..." >&2; exit 1;; esac
+shift
+cd "$(dirname "$0")/.." || exit 1
+python=${PYTHON:-python3}; [ -n "${PYTHON:-}" ] || { [ -x .venv/bin/python ] && python=.venv/bin/python; }
+port=${PORT:-$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')}
+pids=()
+forward() { for pid in "${pids[@]}"; do kill -"$1" "$pid" 2>/dev/null; done; }
+trap 'forward TERM' TERM
+trap 'forward INT' INT
+for ((i = 0; i < count; i++)); do
+  "$python" -u -m xlmr_jax.main --hosts=explicit --coordinator="127.0.0.1:$port" --processes="$count" --process="$i" "$@" \
+    > >(sed -u "s/^/[$i] /") 2> >(sed -u "s/^/[$i] /" >&2) &
+  pids+=($!)
+done
+[ -z "${PIDS_FILE:-}" ] || echo "${pids[@]}" > "$PIDS_FILE"
+code=0
+for pid in "${pids[@]}"; do
+  wait "$pid"; one=$?
+  while kill -0 "$pid" 2>/dev/null; do wait "$pid"; one=$?; done  # a signal interrupts wait itself
+  [ "$code" -ne 0 ] || code=$one
+done
+exit "$code"

@@ -1,0 +1,337 @@
+"""Text to rows: every token once and in order, splits cut by document, builds identical, clear errors."""
+
+import gzip
+import hashlib
+import json
+import lzma
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from xlmr_jax.corpus import build, sources, vocabulary
+from xlmr_jax.corpus.packing import pack
+from xlmr_jax.data.rows import RowStore, language_folder
+from xlmr_jax.data.tokenizer import BOS, EOS, PAD, Tokenizer
+from xlmr_jax.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+SEQ_LEN = 64
+
+
+# ---- packing -----------------------------------------------------------------------------------------------
+
+
+def _pieces(rows: np.ndarray) -> list[list[int]]:
+  """The pieces between <s> and </s>, in order; fails on anything that is not a row."""
+  pieces = []
+  for row in rows.tolist():
+    end = row.index(PAD) if PAD in row else len(row)
+    assert set(row[end:]) <= {PAD} and end
+    at = 0
+    while at < end:
+      assert row[at] == BOS
+      close = row.index(EOS, at)
+      pieces.append(row[at + 1 : close])
+      at = close + 1
+  return pieces
+
+
+@pytest.mark.parametrize("seq_len", [16, 64, 512])
+@pytest.mark.parametrize("mean", [3, 40, 700])
+def test_packing_keeps_every_token_once_and_in_order(seq_len, mean):
+  rng = np.random.default_rng(seq_len * mean)
+  lengths = rng.geometric(1 / mean, 300) - 1  # some documents hold no token
+  tokens = np.arange(4, 4 + lengths.sum(), dtype=np.int32)
+  rows = pack(tokens, lengths, seq_len)
+  assert rows.dtype == np.int32 and rows.shape[1] == seq_len
+  pieces = _pieces(rows)
+  assert [token for piece in pieces for token in piece] == tokens.tolist()
+  # Documents begin where they should, and no piece holds tokens of two of them.
+  starts = set((4 + np.cumsum(lengths) - lengths)[lengths > 0].tolist())
+  document = np.repeat(np.arange(300), lengths)
+  smallest = min(16, seq_len // 8)
+  for piece in pieces:
+    assert len(set(document[np.array(piece) - 4].tolist())) == 1
+    whole = piece[0] in starts and len(piece) == lengths[document[piece[0] - 4]]
+    assert whole or len(piece) >= smallest
+  # Pads: only where the next piece would have been a mere fragment, and after the last document.
+  pads = (rows == PAD).sum(1)
+  assert pads[:-1].max(initial=0) < 2 * smallest + 2
+  if seq_len == 512 and mean == 700:
+    assert pads[:-1].mean() < 0.01 * seq_len
+
+
+def test_packing_edges():
+  nothing = pack(np.empty(0, np.int32), np.array([0, 0]), 64)
+  assert nothing.shape == (0, 64)
+  exact = pack(np.arange(4, 66, dtype=np.int32), np.array([62]), 64)
+  assert exact.shape == (1, 64) and exact[0, 0] == BOS and exact[0, -1] == EOS
+  one_more = pack(np.arange(4, 67, dtype=np.int32), np.array([63]), 64)
+  assert [len(piece) for piece in _pieces(one_more)] == [55, 8]  # 62 and 1 would leave a fragment
+
+
+# ---- the whole build ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+  """Four languages, plain and compressed and in a folder, one of a single document; and their vocabulary."""
+  root = tmp_path_factory.mktemp("world")
+  text = root / "text"
+  (text / "sw").mkdir(parents=True)
+  contents = {}
+  for language, letters, documents in (
+    ("en", "abdeghilmnoprst", 400),
+    ("ru", "абвгдеиклмнопрст", 120),
+    ("sw", "aeiouklmnpw", 60),
+    ("th", "กขคงจชดตนบปม", 1),
+  ):
+    draw = random.Random(language)
+    words = ["".join(draw.choices(letters, k=draw.randint(2, 7))) for _ in range(300)]
+    contents[language] = []
+    for _ in range(documents):
+      lines = draw.randint(1, 9) if documents > 1 else 15
+      made = [" ".join(draw.choices(words, k=draw.randint(3, 20))) for _ in range(lines)]
+      contents[language].append("\n".join(made))
+  (text / "en.txt").write_text("\n\n".join(contents["en"]) + "\n")
+  (text / "ru.txt.xz").write_bytes(lzma.compress("\n\n".join(contents["ru"]).encode()))
+  (text / "sw" / "a.txt").write_text("\n\n".join(contents["sw"][:30]))
+  (text / "sw" / "b.txt.gz").write_bytes(gzip.compress("\n\n".join(contents["sw"][30:]).encode()))
+  (text / "th.txt").write_text(contents["th"][0])
+  vocabulary.train_vocabulary(text, root / "v.model", size=900)
+  return root, contents
+
+
+def _build(world, out, **change):
+  root, _ = world
+  options = {"text": root / "text", "tokenizer": root / "v.model", "seq_len": SEQ_LEN, "held_out": 0.1,
+             "workers": 2, "shard_mb": 0.02, **change}
+  return build.build_rows(out=out, **options)
+
+
+@pytest.fixture(scope="module")
+def built(world, tmp_path_factory):
+  """The build, in shards of a few blocks each."""
+  out = tmp_path_factory.mktemp("built") / "rows"
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(sources, "BLOCK", 5000)
+    summary = _build(world, out)
+  return out, summary
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+  files = sorted(path for path in folder.rglob("*") if path.is_file())
+  return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def _rows(store: RowStore, split: str, language: str) -> np.ndarray:
+  index = store.languages.index(language)
+  count = store.counts(split)[index]
+  return store.read(split, np.full(count, index), np.arange(count))
+
+
+def _expected(tokenizer: Tokenizer, documents: list[str]) -> list[list[int]]:
+  return [[i for line in text.split("\n") for i in tokenizer.encode(line)[1:-1]] for text in documents]
+
+
+def test_rows_hold_exactly_the_documents_each_in_one_split(world, built):
+  root, contents = world
+  store, tokenizer = RowStore(built[0]), Tokenizer(root / "v.model")
+  assert store.languages == ("en", "ru", "sw", "th") and store.seq_len == SEQ_LEN
+  for language in ("en", "ru", "sw"):
+    below = 2**64 // 10
+    split = {"train": [], "held_out": []}
+    for document in contents[language]:
+      split["held_out" if sources.document_hash(document.encode()) < below else "train"].append(document)
+    assert len(split["held_out"]) >= 1
+    for name, documents in split.items():
+      flat = [i for piece in _pieces(_rows(store, name, language)) for i in piece]
+      assert flat == [i for document in _expected(tokenizer, documents) for i in document]
+      counted = store.manifest["languages"][language][name]
+      assert counted["documents"] == len(documents)
+      assert counted["bytes"] == sum(len(document.encode()) for document in documents)
+      assert counted["tokens"] == np.count_nonzero(_rows(store, name, language) != PAD)
+
+
+def test_a_lone_document_has_its_last_paragraphs_held_out(world, built):
+  root, contents = world
+  store, tokenizer = RowStore(built[0]), Tokenizer(root / "v.model")
+  lines = contents["th"][0].split("\n")
+  tail = max(1, round(0.1 * len(lines)))
+  for split, part in (("train", lines[:-tail]), ("held_out", lines[-tail:])):
+    flat = [i for piece in _pieces(_rows(store, split, "th")) for i in piece]
+    assert [flat] == _expected(tokenizer, ["\n".join(part)])
+
+
+def test_summary_and_names(built):
+  out, summary = built
+  manifest = json.loads((out / "manifest.json").read_text())
+  splits = [split for language in manifest["languages"].values() for split in language.values()]
+  total = {key: sum(split[key] for split in splits) for key in ("rows", "tokens")}
+  assert list(summary) == ["languages", "rows", "tokens", "real_token_share", "mb_per_s"]
+  assert (summary["languages"], summary["rows"], summary["tokens"]) == (4, total["rows"], total["tokens"])
+  assert summary["real_token_share"] == pytest.approx(total["tokens"] / total["rows"] / SEQ_LEN, abs=1e-5)
+  names = sorted(path.name for path in language_folder(out, "en").glob("rows-train*"))
+  assert len(names) > 2 and names[0] == f"rows-train.array_record-00000-of-{len(names):05d}"
+  assert sorted(path.name for path in out.iterdir()) == ["manifest.json", "rows", "tokenizer.model"]
+  assert [path.name for path in out.parent.iterdir()] == ["rows"]
+  assert manifest["files"] == {name: sha for name, sha in _hashes(out).items() if "array_record" in name}
+
+
+def test_tfds_opens_a_language(built):
+  tfds = pytest.importorskip("tensorflow_datasets")
+  builder = tfds.builder_from_directory(language_folder(built[0], "en"))
+  store = RowStore(built[0])
+  for split in ("train", "held_out"):
+    read = np.stack([example["tokens"] for example in builder.as_data_source(split)])
+    np.testing.assert_array_equal(read, _rows(store, split, "en"))
+
+
+@pytest.mark.parametrize("change", [{"workers": 1}, {"workers": 3}, {"beam_args": ["--direct_num_workers=2",
+                                    "--direct_running_mode=multi_threading"]}])
+def test_builds_are_byte_identical(world, built, tmp_path, monkeypatch, change):
+  monkeypatch.setattr(sources, "BLOCK", 5000)
+  _build(world, tmp_path / "rows", **change)
+  assert _hashes(tmp_path / "rows") == _hashes(built[0])
+
+
+def test_processes_give_the_same_bytes_as_threads(world, tmp_path, monkeypatch):
+  _build(world, tmp_path / "threads")
+  monkeypatch.setattr(build, "PROCESS_BYTES", 1)
+  _build(world, tmp_path / "processes")
+  assert _hashes(tmp_path / "threads") == _hashes(tmp_path / "processes")
+
+
+def test_compressed_text_gives_the_same_rows(world, built, tmp_path, monkeypatch):
+  monkeypatch.setattr(sources, "BLOCK", 5000)
+  text = tmp_path / "text"
+  text.mkdir()
+  (text / "en.txt.gz").write_bytes(gzip.compress((world[0] / "text" / "en.txt").read_bytes()))
+  _build(world, tmp_path / "rows", text=text)
+  mine, whole = _hashes(tmp_path / "rows" / "rows" / "en"), _hashes(built[0] / "rows" / "en")
+  assert mine == whole
+
+
+def test_a_share_too_small_or_too_large_still_leaves_a_document_on_both_sides(world, tmp_path):
+  for held_out in (1e-9, 0.999999):
+    _build(world, tmp_path / str(held_out), held_out=held_out)
+    for name, counts in RowStore(tmp_path / str(held_out)).manifest["languages"].items():
+      small = "held_out" if held_out < 0.5 else "train"
+      assert counts[small]["documents"] == 1 and counts[small]["rows"] >= 1, name
+
+
+def test_without_held_out(world, tmp_path):
+  _build(world, tmp_path / "rows", held_out=0.0, languages=["en", "th"])
+  store = RowStore(tmp_path / "rows")
+  assert store.languages == ("en", "th") and store.counts("held_out").tolist() == [0, 0]
+  assert store.manifest["languages"]["en"]["train"]["documents"] == 400
+
+
+def _write(folder: Path, name: str, data: bytes) -> None:
+  (folder / name).parent.mkdir(exist_ok=True, parents=True)
+  (folder / name).write_bytes(data)
+
+
+GOOD = b"one two\n\nthree four\n"
+
+
+@pytest.mark.parametrize("files, change, message", [
+  ({}, {}, "no such folder"),
+  ({"en.txt": GOOD, "fr.txt": b" \n\n"}, {}, r"fr\.txt: no text"),
+  ({"en.txt": GOOD, "fr.txt": b""}, {}, r"fr\.txt: no text"),
+  ({"en.txt": GOOD}, {"languages": ["en", "fr"]}, "no text of fr"),
+  ({"en.txt": GOOD, "fr.txt": GOOD + b"caf\xe9\n"}, {}, r"fr\.txt, line 4: not UTF-8"),
+  ({"en.txt": GOOD, "fr.txt": b"\xff", "sw.txt": b"\xff"}, {}, r"fr\.txt, line 1: .* \(and 1 more error"),
+  ({"en.txt": GOOD, "de.txt.gz": b"plain"}, {}, r"de\.txt\.gz: damaged"),
+  ({"en.txt": GOOD, "en.txt.gz": gzip.compress(GOOD)}, {}, "also in"),
+  ({"english.txt": GOOD}, {}, "no language code"),
+  ({"en.txt": b"only one"}, {}, "only one paragraph"),
+  ({"en.txt": b"same\n\nsame\n\nsame"}, {}, "3 times the same document"),
+  ({"en.txt": GOOD}, {"held_out": 1.0}, "held_out=1.0"),
+  ({"en.txt": GOOD}, {"held_out": -0.1}, "held_out=-0.1"),
+  ({"en.txt": GOOD}, {"seq_len": 8}, "seq_len=8"),
+  ({"en.txt": GOOD}, {"workers": 0}, "workers=0"),
+  ({"en.txt": GOOD}, {"tokenizer": __file__}, "no SentencePiece model"),
+  ({"en.txt": GOOD}, {"tokenizer": "/nowhere.model"}, "no vocabulary"),
+  ({"en.txt": GOOD}, {"beam_args": ["--direct_runing_mode=x"]}, "--direct_runing_mode: neither"),
+  ({"en.txt": GOOD}, {"beam_args": ["--runner=Nonesuch"]}, "--runner=Nonesuch"),
+  ({"en.txt": GOOD}, {"beam_args": ["stray"]}, "stray: not understood"),
+])
+def test_bad_input_is_one_clear_line_and_leaves_nothing(world, tmp_path, files, change, message):
+  for name, data in files.items():
+    _write(tmp_path / "text", name, data)
+  with pytest.raises(UserError, match=message) as error:
+    _build(world, tmp_path / "out" / "rows", text=tmp_path / "text", **change)
+  assert "\n" not in str(error.value)
+  assert not (tmp_path / "out").exists()
+
+
+def test_existing_output_is_left_alone(world, tmp_path):
+  (tmp_path / "rows").mkdir()
+  with pytest.raises(UserError, match="exists"):
+    _build(world, tmp_path / "rows")
+  assert [path.name for path in tmp_path.iterdir()] == ["rows"]
+
+
+@pytest.mark.parametrize("error, raised", [
+  (OSError(28, "No space left on device"), UserError), (ZeroDivisionError("a bug"), RuntimeError)
+])
+def test_a_failing_worker_leaves_nothing(world, tmp_path, monkeypatch, error, raised):
+  def fail(*_):
+    raise error
+
+  monkeypatch.setattr(build.row_files, "write_shard", fail)
+  with pytest.raises(raised, match=r"No space left|a bug"):
+    _build(world, tmp_path / "rows")
+  assert list(tmp_path.iterdir()) == []
+
+
+def _command(world, out, *more):
+  arguments = [f"--text={world[0] / 'text'}", f"--tokenizer={world[0] / 'v.model'}", f"--out={out}", *more]
+  return [sys.executable, "-m", "xlmr_jax.corpus.build", *arguments]
+
+
+def test_the_command(world, tmp_path):
+  command = _command(world, tmp_path / "rows", "--seq_len=32")
+  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  assert json.loads(done.stdout.splitlines()[-1])["languages"] == 4
+  assert RowStore(tmp_path / "rows").seq_len == 32
+  again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+  assert again.returncode == 1 and again.stdout == ""
+  assert again.stderr.count("\n") == 1 and again.stderr.startswith("error: ") and "exists" in again.stderr
+
+
+def test_a_terminated_build_leaves_nothing(world, tmp_path):
+  _write(tmp_path / "text", "en.txt", (world[0] / "text" / "en.txt").read_bytes() * 400)
+  command = _command(world, tmp_path / "out" / "rows", f"--text={tmp_path / 'text'}", "--shard_mb=1")
+  running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+  until = time.monotonic() + 60
+  while not any((tmp_path / "out").glob(".rows.unfinished*/rows/*/*/*")) and time.monotonic() < until:
+    assert running.poll() is None, running.communicate()
+    time.sleep(0.02)
+  running.terminate()
+  _, said = running.communicate(timeout=60)
+  assert running.returncode == 143 and said == "stopped; nothing is left behind\n"
+  assert [path.name for path in tmp_path.iterdir()] == ["text"]
+
+
+# ---- real text ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_real_text_of_94_languages(shared, tmp_path):
+  data = shared / "data"
+  for workers in (1, 3):
+    summary = build.build_rows(
+      data / "tiny100", data / "tokenizer" / "xlmr.spm.model", tmp_path / str(workers), workers=workers
+    )
+    assert summary["languages"] == 94 and summary["real_token_share"] >= 0.98
+  store = RowStore(tmp_path / "1")
+  assert (store.counts("train") > 0).all() and (store.counts("held_out") > 0).all()
+  assert _hashes(tmp_path / "1") == _hashes(tmp_path / "3")

@@ -1,0 +1,139 @@
+"""Damage of every kind to every file of a checkpoint: the one before, or an error, never a silent load."""
+
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+
+from xlmr_jax.checkpoint import MANIFEST, Checkpoints, DamagedError, verify
+from xlmr_jax.errors import UserError
+
+
+def state_of(step: int) -> dict:
+  rng = np.random.default_rng(step)
+  return {"step": jnp.asarray(step, jnp.int32), "params": {"w": jnp.asarray(rng.normal(size=(64, 33)), jnp.float32)}}
+
+
+def abstract(state=None):
+  device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), state or state_of(0))
+
+
+def restore(folder, wanted=None):
+  checkpoints = Checkpoints(folder)
+  try:
+    return checkpoints.restore_latest(wanted or abstract())
+  finally:
+    checkpoints.close()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("run") / "checkpoints"
+  checkpoints = Checkpoints(folder, keep=2)
+  for step in (3, 6, 9):
+    checkpoints.save(step, state_of(step), {"rows_seen": [step]})
+    checkpoints.poll()
+  checkpoints.close()
+  return folder
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+  return shutil.copytree(saved, tmp_path / "run" / "checkpoints")
+
+
+def assert_is(found, step):
+  assert found[0] == step and found[2] == {"rows_seen": [step]}
+  for a, b in zip(jax.tree.leaves(found[1]), jax.tree.leaves(state_of(step))):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_newest_comes_back_bit_for_bit_and_old_ones_go(folder):
+  assert sorted(path.name for path in folder.iterdir()) == ["6", "9"]
+  assert_is(restore(folder), 9)
+
+
+def test_nothing_saved_is_no_error(tmp_path):
+  assert restore(tmp_path / "checkpoints") is None
+
+
+def flip(path):
+  data = bytearray(path.read_bytes())
+  data[len(data) // 2] ^= 1
+  path.write_bytes(data)
+
+
+def cut(path):
+  path.write_bytes(path.read_bytes()[:-1])
+
+
+DAMAGES = {"flipped": flip, "cut": cut, "deleted": lambda path: path.unlink()}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_to_any_file_is_found(folder, damage):
+  """Every file of the newest checkpoint in turn, by verify(), which restore_latest() goes by."""
+  files = [path for path in (folder / "9").rglob("*") if path.is_file()]
+  assert len(files) > 8
+  for path in files:
+    intact = path.read_bytes()
+    if damage == "cut" and not intact:
+      continue
+    if damage == "flipped" and not intact:
+      path.write_bytes(b"x")
+    else:
+      DAMAGES[damage](path)
+    with pytest.raises(DamagedError, match=path.name.replace(".", r"\.")):
+      verify(epath.Path(folder) / "9")
+    path.write_bytes(intact)
+  verify(epath.Path(folder) / "9")
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("which", ["largest", MANIFEST, "state/_METADATA"])
+def test_falls_back_past_damage_and_says_so(folder, damage, which, capfd):
+  files = sorted(((folder / "9").rglob("*")), key=lambda path: path.stat().st_size if path.is_file() else -1)
+  path = files[-1] if which == "largest" else folder / "9" / which
+  DAMAGES[damage](path)
+  assert_is(restore(folder), 6)
+  assert f"checkpoint 9 cannot be used: {path.parent}/{path.name}" in capfd.readouterr().err
+  assert not (folder / "9").exists() and len(list((folder.parent / "damaged").iterdir())) == 1
+  checkpoints = Checkpoints(folder)  # and step 9 can be made again
+  checkpoints.save(9, state_of(9), {"rows_seen": [9]})
+  checkpoints.close()
+  assert_is(restore(folder), 9)
+
+
+def test_all_damaged_is_an_error(folder, capfd):
+  for step in ("6", "9"):
+    flip(folder / step / "state" / "_METADATA")
+  with pytest.raises(UserError, match="none of the checkpoints .* is sound"):
+    restore(folder)
+
+
+def test_other_leaves_are_refused_by_name(folder):
+  state = state_of(0)
+  state["params"]["w"] = state["params"]["w"].astype(jnp.bfloat16)  # Orbax alone would cast
+  with pytest.raises(UserError, match=r"params/w float32\[64, 33\], this run bfloat16\[64, 33\]"):
+    restore(folder, abstract(state))
+  state = state_of(0)
+  state["params"]["extra"] = state["params"].pop("w")
+  with pytest.raises(UserError, match=r"params/extra absent, this run float32"):
+    restore(folder, abstract(state))
+
+
+def test_keep_one_is_refused(tmp_path):
+  with pytest.raises(UserError, match="keep=1"):
+    Checkpoints(tmp_path, keep=1)
+
+
+def test_errors_of_a_background_save_are_not_swallowed(tmp_path, monkeypatch):
+  checkpoints = Checkpoints(tmp_path / "checkpoints")
+  monkeypatch.setattr("xlmr_jax.checkpoint.write_manifest", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+  checkpoints.save(1, state_of(1), {})
+  with pytest.raises(OSError, match="disk full"):
+    checkpoints.close()

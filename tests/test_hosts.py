@@ -1,0 +1,145 @@
+"""Runs of real processes: kill -9 at any time, SIGTERM to one of two, and the same run on 1, 2 and 4 processes."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.test_train import assert_same_run
+from xlmr_jax import hosts
+from xlmr_jax.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+STEPS = 40
+
+
+def flags_for(rows, workdir):
+  return [f"--config=tests/tiny.py:{rows}", f"--workdir={workdir}", f"--config.train_steps={STEPS}",
+          "--config.checkpoint.every_steps=5", "--config.held_out.every_steps=10", "--config.log.every_steps=2",
+          "--config.model.dropout=0.1"]
+
+
+def environment(devices=1):
+  return os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "PYTHON": sys.executable}
+
+
+def start(processes, rows, workdir, *more, pids=None):
+  """A run of so many processes; one process does without jax.distributed."""
+  flags = [*flags_for(rows, workdir), *more]
+  line = ["launch/local.sh", str(processes), *flags] if processes > 1 else [sys.executable, "-m", "xlmr_jax.main", *flags]
+  return subprocess.Popen(line, cwd=ROOT, env=environment() | ({"PIDS_FILE": str(pids)} if pids else {}),
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(process, code=0):
+  output = process.communicate(timeout=300)[0]
+  assert process.returncode == code, output[-3000:]
+  return output
+
+
+def wait_for_step(workdir, step, process):
+  """Until the run has logged a step; fails if it ends before."""
+  path = Path(workdir) / "train.jsonl"
+  while not path.exists() or not any(json.loads(x)["step"] >= step for x in path.read_text().splitlines() if x.endswith("}")):
+    assert process.poll() is None, process.communicate()[0][-3000:]
+    time.sleep(0.02)
+
+
+def losses(workdir):
+  return [json.loads(line) for line in (Path(workdir) / "train.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def unbroken(tiny_rows, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("one_process")
+  finish(start(1, tiny_rows, workdir))
+  return workdir
+
+
+@pytest.mark.slow
+def test_killed_at_random_and_restarted_is_bit_equal(unbroken, tiny_rows, tmp_path):
+  """kill -9 at random moments, some of them during a save, then the same command, until it is done."""
+  rng = random.Random(0)
+  for kill in range(5):
+    process = start(1, tiny_rows, tmp_path)
+    if kill % 2:  # during a save: Orbax writes under a temporary name first
+      while process.poll() is None and not list(tmp_path.glob("checkpoints/*tmp*")):
+        time.sleep(0.001)
+    else:
+      wait_for_step(tmp_path, min(2 + 8 * kill, STEPS), process)
+      time.sleep(rng.random() * 0.2)
+    process.kill()
+    process.communicate()
+  finish(start(1, tiny_rows, tmp_path))
+  assert_same_run(unbroken, tmp_path, STEPS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_do_not_change_the_run(unbroken, tiny_rows, tmp_path, processes):
+  finish(start(processes, tiny_rows, tmp_path))
+  for a, b in zip(losses(unbroken), losses(tmp_path), strict=True):
+    assert a["step"] == b["step"] and a["masked_tokens"] == b["masked_tokens"]
+    np.testing.assert_allclose(b["loss"], a["loss"], rtol=1e-5)
+    for name, of in a["languages"].items():
+      assert b["languages"][name]["rows"] == of["rows"]
+      if of["loss"] is not None:
+        np.testing.assert_allclose(b["languages"][name]["loss"], of["loss"], rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_term_to_one_of_two_stops_both_at_one_step_and_one_process_goes_on(unbroken, tiny_rows, tmp_path):
+  pids = tmp_path / "pids"
+  process = start(2, tiny_rows, tmp_path / "run", "--config.checkpoint.every_steps=1000", pids=pids)
+  wait_for_step(tmp_path / "run", 6, process)
+  os.kill(int(pids.read_text().split()[1]), signal.SIGTERM)
+  output = finish(process, 42)
+  said = {line[1]: line.split("saved step ")[1].split(";")[0] for line in output.splitlines() if "saved step" in line}
+  assert set(said) == {"0", "1"} and len(set(said.values())) == 1, output[-2000:]
+  assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == [said["0"]]
+  assert f"resuming at step {said['0']}" in finish(start(1, tiny_rows, tmp_path / "run"))
+  for a, b in zip(losses(unbroken), losses(tmp_path / "run"), strict=True):
+    np.testing.assert_allclose(b["loss"], a["loss"], rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_term_to_a_single_process_saves_and_exits_42(unbroken, tiny_rows, tmp_path):
+  process = start(1, tiny_rows, tmp_path)
+  wait_for_step(tmp_path, 4, process)
+  process.terminate()
+  assert "the same command goes on from there" in finish(process, 42)
+  finish(start(1, tiny_rows, tmp_path))
+  assert_same_run(unbroken, tmp_path, STEPS)
+
+
+@pytest.mark.slow
+def test_hosts_that_disagree_are_named(tiny_rows, tmp_path):
+  """Two processes, one of them with another seed: both say what differs, and train nothing."""
+  port = 20000 + os.getpid() % 20000
+  processes = [
+    subprocess.Popen(
+      [sys.executable, "-m", "xlmr_jax.main", *flags_for(tiny_rows, tmp_path / "run"), f"--config.seed={i}",
+       "--hosts=explicit", f"--coordinator=127.0.0.1:{port}", "--processes=2", f"--process={i}"],
+      cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for i in range(2)]
+  for process in processes:
+    assert "these differ from process 0: config (process 1)" in finish(process, 1)
+  assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_explicit_hosts_need_their_flags():
+  with pytest.raises(UserError, match="--hosts=explicit needs --coordinator"):
+    hosts.start("explicit", "", 2, 0)
+
+
+def test_watchdog_ends_a_hung_process():
+  code = "import time\nfrom xlmr_jax.hosts import Watchdog\nWatchdog(0.5)\ntime.sleep(60)"
+  began = time.monotonic()
+  result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment(), capture_output=True, text=True)
+  assert result.returncode == 42 and "no step for 0.5 s" in result.stderr and time.monotonic() - began < 40

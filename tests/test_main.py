@@ -1,0 +1,80 @@
+"""The command: bad input is one clear line and exit 1, and leaves nothing behind."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import tiny
+from xlmr_jax import main
+from xlmr_jax.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+
+
+def command(*args, **env):
+  import os
+
+  return subprocess.run([sys.executable, "-m", "xlmr_jax.main", *map(str, args)], cwd=ROOT, capture_output=True,
+                        text=True, env=os.environ | env, timeout=300)
+
+
+@pytest.mark.parametrize("args, message", [
+  (["--config=configs/smoke.py", "--config.optimizer.peak_lrr=1"], "peak_lrr"),
+  (["--config=configs/smoke.py", "--config.data.alpha=much"], "much"),
+  (["--config=configs/nothing.py"], "nothing.py"),
+  (["--config=configs/smoke.py", "--hosts=maybe"], "maybe"),
+  (["--config=configs/base.py"], "config.data.rows is not set"),
+  (["--config=configs/smoke.py", "extra"], "extra"),
+])
+def test_refused_in_one_line(args, message, tmp_path):
+  result = command(*args, f"--workdir={tmp_path / 'run'}")
+  assert result.returncode == 1
+  assert message in result.stderr and result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+  assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("changes, message", [
+  ({"data__alpha": 1.5}, r"config.data.alpha=1.5: must lie in \[0, 1\]"),
+  ({"data__alpha": -0.1}, "config.data.alpha=-0.1"),
+  ({"batch_rows": 0}, "config.batch_rows=0: must be at least 1"),
+  ({"model__remat": "some"}, "config.model.remat='some'"),
+  ({"model__dtype": "float16"}, "config.model.dtype='float16'"),
+])
+def test_values_are_refused_by_name(changes, message):
+  with pytest.raises(UserError, match=message):
+    main.check_config(tiny.config("rows", **changes))
+
+
+def test_rows_that_do_not_match_the_model(tiny_rows, tmp_path):
+  with pytest.raises(UserError, match=r"vocabulary_size=250002, but the rows in .* vocabulary of 90"):
+    main.open_rows(tiny.config(tiny_rows, model__vocabulary_size=250_002), tmp_path)
+  with pytest.raises(UserError, match=r"max_positions=20: the rows in .* have 32 tokens and need 34"):
+    main.open_rows(tiny.config(tiny_rows, model__max_positions=20), tmp_path)
+  with pytest.raises(UserError, match="no rows of xx"):
+    main.open_rows(tiny.config(tiny_rows, data__languages=("aa", "xx")), tmp_path)
+
+
+def test_workdir_of_another_run(tmp_path, capsys):
+  record = {"config": tiny.config("rows").to_dict(), "rows_fingerprint": "a" * 64}
+  (tmp_path / "config.json").write_text(json.dumps(record))
+  main.refuse_other_run(tmp_path, record)
+  with pytest.raises(UserError, match=r"another config \(optimizer.peak_lr: 0.01 there, 0.5 here\)"):
+    main.refuse_other_run(tmp_path, record | {"config": tiny.config("rows", optimizer__peak_lr=0.5).to_dict()})
+  with pytest.raises(UserError, match="trained on other rows"):
+    main.refuse_other_run(tmp_path, record | {"rows_fingerprint": "b" * 64})
+  main.refuse_other_run(tmp_path, record | {"config": tiny.config("rows", mesh__fsdp=4).to_dict()})
+  assert "continuing with config.mesh.fsdp=4 (was 1)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["base", "large", "smoke", "tiny100"])
+def test_every_config_has_a_runlocal_and_is_locked(name):
+  import importlib
+
+  module = importlib.import_module(f"configs.{name}")
+  for arg in ("", "runlocal"):
+    config = module.get_config(arg)
+    assert config.is_locked and set(main.flatten(config.to_dict())) == set(main.flatten(tiny.config().to_dict()))
+  assert config.data.rows == "demo" and config.train_steps <= 20

@@ -1,0 +1,89 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from xlmr_jax.data.tokenizer import BOS, EOS, FIRST_PIECE, PAD, UNK, Tokenizer
+from xlmr_jax.errors import UserError
+
+SHARED = Path(__file__).parents[2] / "shared" / "data" / "tokenizer"
+WORDS = [(animal, n, thing) for animal in ("cat", "dog") for n in range(60) for thing in ("hut", "stone")]
+TEXT = [f"the {animal} sees {n} of the {thing}s" for animal, n, thing in WORDS]
+
+
+@pytest.fixture(scope="module")
+def xlmr():
+  if not (SHARED / "xlmr.spm.model").is_file():
+    pytest.skip("XLM-R's vocabulary is not beside this checkout")
+  return Tokenizer(SHARED / "xlmr.spm.model")
+
+
+def train(path: Path, **options) -> Path:
+  import sentencepiece
+
+  sentencepiece.SentencePieceTrainer.Train(
+    sentence_iterator=iter(TEXT), model_prefix=str(path), vocab_size=34, minloglevel=2, **options
+  )
+  return path.with_suffix(".model")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+  return Tokenizer(train(tmp_path_factory.mktemp("vocabulary") / "small"))
+
+
+def test_reproduces_published_encodings(xlmr):
+  vectors = json.loads((SHARED / "reference_vectors.json").read_text(encoding="utf-8"))
+  assert len(vectors) >= 10
+  for vector in vectors:
+    assert xlmr.encode(vector["text"]) == vector["ids"], vector["text"]
+  assert (xlmr.size, xlmr.mask_id) == (250_002, 250_001)
+
+
+def test_id_layout(small):
+  assert small.size == 34 + 2 and small.mask_id == 35
+  pieces = [small.piece(i) for i in range(small.size)]
+  assert pieces[:4] == ["<s>", "<pad>", "</s>", "<unk>"] and pieces[-1] == "<mask>"
+  assert len(set(pieces)) == small.size
+  assert small.piece(FIRST_PIECE) == small._processor.IdToPiece(3)
+  for outside in (-1, small.size):
+    with pytest.raises(IndexError, match="outside the vocabulary of 36"):
+      small.piece(outside)
+
+
+def test_text_comes_back(small):
+  for text in TEXT[::17]:
+    ids = small.encode(text)
+    assert ids[0] == BOS and ids[-1] == EOS
+    assert all(FIRST_PIECE <= i < small.mask_id for i in ids[1:-1])
+    assert small.decode(ids) == text
+    assert small.decode([*ids, PAD, PAD]) == text
+  masked = [*small.encode("the cat"), small.mask_id, *small.encode("stones")]
+  assert small.decode(masked) == "the cat<mask> stones"
+
+
+def test_unknown_characters_become_unk(small):
+  assert UNK in small.encode("the 猫") and UNK not in small.encode("the cat")
+
+
+def test_lines_are_the_texts_without_specials(small):
+  lines = [*TEXT[:50], "", "猫"]
+  for threads in (1, 2):
+    encoded = small.encode_lines(lines, threads)
+    assert all(ids.dtype == "int32" for ids in encoded)
+    assert [ids.tolist() for ids in encoded] == [small.encode(line)[1:-1] for line in lines]
+  assert small.encode_lines([]) == []
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no model at all", b"\n\x03abc"])
+def test_refuses_what_is_no_model(tmp_path, content):
+  path = tmp_path / "vocabulary.model"
+  if content is not None:
+    path.write_bytes(content)
+  with pytest.raises(UserError, match=r"vocabulary\.model"):
+    Tokenizer(path)
+
+
+def test_refuses_another_layout(tmp_path):
+  with pytest.raises(UserError, match="first three pieces"):
+    Tokenizer(train(tmp_path / "t5", pad_id=0, eos_id=1, unk_id=2, bos_id=-1))

@@ -1,0 +1,217 @@
+"""The step's laws on meshes of virtual devices, and the loop: resume, bad steps, refusals."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests import tiny
+from xlmr_jax import sharding
+from xlmr_jax.errors import EXIT_DONE, EXIT_RESTART, UserError
+from xlmr_jax.train import build_model, build_optimizer, make_init, make_train_step, train
+
+
+def one_step(data, fsdp, rows=16, seed=0, **changes):
+  """(metrics, state) as NumPy after one step from fixed parameters on a mesh of data x fsdp devices."""
+  config = tiny.config(model__dropout=0.0, model__attention_dropout=0.0, **changes)
+  mesh = sharding.make_mesh(data, fsdp, jax.devices()[: data * fsdp])
+  model = build_model(config, tiny.VOCABULARY, mesh)
+  tx, schedule = build_optimizer(config)
+  init = make_init(model, tx)
+  shardings = sharding.state_shardings(mesh, jax.eval_shape(init, jax.random.key(0)))
+  with jax.set_mesh(mesh):
+    state = jax.jit(init, out_shardings=shardings)(jax.random.key(seed))
+    step = jax.jit(
+      make_train_step(model, tx, schedule, seed=0, languages=3, micro_batches=config.micro_batches,
+                      batch_axes=sharding.BATCH_AXES if mesh.size > 1 else ()),
+      in_shardings=(shardings, sharding.batch_sharding(mesh)), out_shardings=(shardings, sharding.replicated(mesh)))
+    batch = sharding.to_global(mesh, tiny.batch(np.random.default_rng(1), rows), rows)
+    state, metrics = step(state, batch)
+  return jax.tree.map(np.asarray, metrics), jax.tree.map(np.asarray, state)
+
+
+@pytest.fixture(scope="module")
+def reference():
+  return one_step(1, 1)
+
+
+@pytest.mark.parametrize("data, fsdp, changes", [
+  (8, 1, {}), (1, 8, {}), (2, 4, {}), (1, 1, {"micro_batches": 4}), (4, 2, {"micro_batches": 2}),
+  (1, 1, {"model__remat": "full"}), (2, 1, {"model__remat": "dots"}), (1, 1, {"model__unroll_layers": True}),
+])
+def test_loss_and_gradients_do_not_depend_on_mesh_micro_batches_or_remat(reference, data, fsdp, changes):
+  """Law 2. After one step from zero moments, mu is 0.1 x the clipped gradient: it stands for the gradients."""
+  metrics, state = one_step(data, fsdp, **changes)
+  expected, expected_state = reference
+  for name in expected:
+    np.testing.assert_allclose(metrics[name], expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
+  mu, expected_mu = (s.opt_state[1].mu for s in (state, expected_state))
+  for (path, a), b in zip(jax.tree_util.tree_flatten_with_path(mu)[0], jax.tree.leaves(expected_mu)):
+    error = np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-8)
+    # A key's bias moves all scores of a query alike: its gradient is zero but for rounding.
+    assert error < 1e-5 or "qkv/bias" in jax.tree_util.keystr(path, simple=True, separator="/"), (path, error)
+
+
+def test_loss_does_not_depend_on_padding_rows(reference):
+  """Rows of pads and weight 0 (as in the last held-out batch) change nothing."""
+  config = tiny.config(model__dropout=0.0, model__attention_dropout=0.0)
+  model = build_model(config, tiny.VOCABULARY)
+  tx, schedule = build_optimizer(config)
+  state = jax.jit(make_init(model, tx))(jax.random.key(0))
+  step = jax.jit(make_train_step(model, tx, schedule, seed=0, languages=3))
+  batch = tiny.batch(np.random.default_rng(1), 16)
+  padded = {name: np.concatenate([x, np.full_like(x[:5], 1 if name in ("ids", "labels") else 0)])
+            for name, x in batch.items()}
+  a, b = step(state, batch)[1], step(state, padded)[1]
+  for name in ("loss_sum", "weight", "grad_norm", "language_loss"):
+    np.testing.assert_allclose(a[name], b[name], rtol=1e-5, err_msg=name)
+
+
+def test_language_sums_add_up(reference):
+  metrics, _ = reference
+  np.testing.assert_allclose(metrics["language_loss"].sum(), metrics["loss_sum"], rtol=1e-5)
+  assert metrics["language_weight"].sum() == metrics["weight"] == 16 * 8 - 8
+  assert metrics["language_rows"].sum() == 16
+
+
+def test_dropout_is_the_same_on_every_mesh():
+  config = tiny.config()
+  model = build_model(config, tiny.VOCABULARY)
+  tx, schedule = build_optimizer(config)
+  batch = tiny.batch(np.random.default_rng(1), 16)
+  losses = []
+  for data, fsdp in ((1, 1), (8, 1), (2, 4)):
+    mesh = sharding.make_mesh(data, fsdp, jax.devices()[: data * fsdp])
+    with jax.set_mesh(mesh):
+      state = jax.jit(make_init(model, tx))(jax.random.key(0))
+      step = jax.jit(make_train_step(model, tx, schedule, seed=0, languages=3))
+      losses.append(float(step(state, sharding.to_global(mesh, batch, 16))[1]["loss_sum"]))
+  np.testing.assert_allclose(losses, losses[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("poison", ["weights", "params"])
+def test_a_bad_step_changes_nothing_but_the_step(poison):
+  config = tiny.config()
+  model = build_model(config, tiny.VOCABULARY)
+  tx, schedule = build_optimizer(config)
+  step = jax.jit(make_train_step(model, tx, schedule, seed=0, languages=3))
+  batch = tiny.batch(np.random.default_rng(1), 16)
+  good, _ = step(jax.jit(make_init(model, tx))(jax.random.key(0)), batch)
+  before, bad_batch = good, dict(batch)
+  if poison == "weights":
+    bad_batch["weights"] = np.where(np.arange(8) == 3, np.nan, batch["weights"]).astype(np.float32)
+  else:
+    before = good.replace(params=good.params | {"head_bias": good.params["head_bias"].at[7].set(jnp.inf)})
+  after, metrics = step(before, bad_batch)
+  assert not metrics["finite"] and int(after.step) == int(before.step) + 1
+  for a, b in zip(jax.tree.leaves((before.params, before.opt_state)), jax.tree.leaves((after.params, after.opt_state))):
+    np.testing.assert_array_equal(a, b)
+  if poison == "weights":  # the run goes on
+    recovered, metrics = step(after, batch)
+    assert metrics["finite"] and np.abs(recovered.params["head_bias"] - after.params["head_bias"]).max() > 0
+
+
+def test_every_leaf_has_a_rule():
+  mesh = sharding.make_mesh(2, 4)
+  with pytest.raises(ValueError, match=r"no row for params/new_table \(8, 4\)"):
+    sharding.state_shardings(mesh, {"params": {"new_table": jax.ShapeDtypeStruct((8, 4), jnp.float32)}})
+  with pytest.raises(UserError, match="90 does not divide over fsdp=4"):
+    sharding.state_shardings(mesh, {"token_embedding": jax.ShapeDtypeStruct((90, 4), jnp.float32)})
+
+
+def test_mesh_and_batch_are_refused_by_name():
+  with pytest.raises(UserError, match="data=3 x fsdp=2 is not the 8 devices"):
+    sharding.make_mesh(3, 2)
+  with pytest.raises(UserError, match="batch_rows=12 does not divide over 8 devices"):
+    sharding.host_rows(sharding.make_mesh(), 12)
+
+
+# --- the loop ----------------------------------------------------------------------------------------------------
+
+
+class StopAt:
+  """A Preemption that comes at one call."""
+
+  def __init__(self, call=None):
+    self.call, self.calls = call, 0
+
+  def stop(self):
+    self.calls += 1
+    return self.call is not None and self.calls > self.call
+
+
+def run(config, workdir, store, stop=None):
+  workdir.mkdir(exist_ok=True)
+  return train(config, workdir, store, StopAt(stop))
+
+
+def final_state(workdir, step):
+  import orbax.checkpoint as ocp
+
+  return ocp.StandardCheckpointer().restore(workdir / "checkpoints" / str(step) / "state")
+
+
+def assert_same_run(a, b, step):
+  for x, y in zip(*(jax.tree.leaves(final_state(w, step)) for w in (a, b)), strict=True):
+    np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+  for name in ("train.jsonl", "held_out.jsonl"):
+    assert (a / name).read_text() == (b / name).read_text()
+
+
+@pytest.fixture(scope="module")
+def unbroken(tiny_store, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("unbroken")
+  assert run(tiny.config(), workdir, tiny_store) == EXIT_DONE
+  return workdir
+
+
+def test_it_learns_and_logs(unbroken):
+  lines = [json.loads(line) for line in (unbroken / "train.jsonl").read_text().splitlines()]
+  assert [line["step"] for line in lines] == [3, 6, 9, 12]
+  assert lines[-1]["loss"] < lines[0]["loss"] < 6.0
+  languages = lines[-1]["languages"]
+  assert sum(of["rows"] for of in languages.values()) == 12 * 16
+  assert all(abs(of["share"] - of["share_wanted"]) < 0.08 and of["epochs"] > 0 for of in languages.values())
+  held_out = [json.loads(line) for line in (unbroken / "held_out.jsonl").read_text().splitlines()]
+  assert [line["step"] for line in held_out] == [0, 4, 8, 12]
+  assert held_out[-1]["mean_loss"] < held_out[0]["mean_loss"]
+  assert set(held_out[0]["languages"]) == {"aa", "bb", "cc"}
+
+
+@pytest.mark.parametrize("stops", [[2, 3], [9], [11, 1]])
+def test_resume_is_bit_equal(unbroken, tiny_store, tmp_path, stops):
+  """Stopped at steps that fall into logging intervals and evaluations, and taken up again."""
+  for stop in stops:
+    assert run(tiny.config(), tmp_path, tiny_store, stop) == EXIT_RESTART
+  assert run(tiny.config(), tmp_path, tiny_store) == EXIT_DONE
+  assert_same_run(unbroken, tmp_path, 12)
+
+
+def test_a_finished_run_is_left_as_it_is(unbroken, tiny_store):
+  before = (unbroken / "held_out.jsonl").read_text(), (unbroken / "train.jsonl").read_text()
+  assert run(tiny.config(), unbroken, tiny_store) == EXIT_DONE
+  assert before == ((unbroken / "held_out.jsonl").read_text(), (unbroken / "train.jsonl").read_text())
+
+
+def test_a_run_continues_on_another_mesh(unbroken, tiny_store, tmp_path):
+  assert run(tiny.config(mesh__fsdp=8), tmp_path, tiny_store, 8) == EXIT_RESTART
+  assert run(tiny.config(mesh__fsdp=1), tmp_path, tiny_store) == EXIT_DONE
+  a, b = (json.loads((w / "held_out.jsonl").read_text().splitlines()[-1]) for w in (unbroken, tmp_path))
+  assert abs(a["mean_loss"] - b["mean_loss"]) < 1e-3
+
+
+def test_bad_steps_in_a_row_end_the_run(tiny_store, tmp_path):
+  config = tiny.config(optimizer__peak_lr=1e30, max_bad_steps=3, train_steps=40)
+  with pytest.raises(UserError, match="not finite in 3 steps in a row"):
+    run(config, tmp_path, tiny_store)
+
+
+def test_refusals(tiny_store, tmp_path):
+  with pytest.raises(UserError, match=r"batch_rows=12 does not divide over 8 devices"):
+    run(tiny.config(batch_rows=12), tmp_path, tiny_store)
+  with pytest.raises(UserError, match=r"batch_rows=16 does not divide into config.micro_batches=4 over 8"):
+    run(tiny.config(micro_batches=4), tmp_path, tiny_store)
+  with pytest.raises(UserError, match=r"hidden=16 does not divide into config.model.heads=3"):
+    run(tiny.config(model__heads=3), tmp_path, tiny_store)

@@ -1,0 +1,120 @@
+"""Command: the demo world as text in CC-100 layout, a LANG.txt a language, sizes as unequal as CC-100's.
+
+  python -m xlmr_jax.demo.text --out=DIR [--scale=1.0] [--seed=0]
+
+Same seed and scale, same bytes. Languages are drawn independently: no document is another's translation.
+"""
+
+import json
+import os
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from absl import app, flags
+
+from xlmr_jax.demo import grammar, world
+from xlmr_jax.demo.lexicon import LANGUAGES, load
+from xlmr_jax.errors import UserError, run_command
+
+# kB at scale 1.0, 3.4 MB in all: the order is CC-100's (Conneau et al. 2020, appendix A), the range 20:1.
+SIZES = {
+  "en": 1200, "ru": 450, "vi": 230, "de": 190, "th": 180, "fr": 160, "es": 155, "bg": 150, "el": 140,
+  "zh": 135, "ar": 110, "tr": 100, "hi": 95, "ur": 65, "sw": 60,
+}  # fmt: skip
+QUESTIONS = 0.1  # share of the facts that are asked for before they are told
+
+
+def documents(
+  language: str, *, count: int | None = None, size: int | None = None, seed: int = 0
+) -> Iterator[list[str]]:
+  """Documents, as lists of paragraphs: `count` of them, or enough to fill `size` bytes, or endlessly many."""
+  rng = random.Random(f"{seed} {language}")
+  made = filled = 0
+  while (count is None or made < count) and (size is None or filled < size):
+    document = _paragraphs(_draw_facts(rng), language, rng)
+    yield document
+    made, filled = made + 1, filled + len(_layout(document))
+
+
+def write_text(out_dir: str | Path, scale: float = 1.0, seed: int = 0) -> dict:
+  """Writes out_dir/LANG.txt for every language, under that name once whole. Returns what the command prints.
+
+  scale: of SIZES; a file ends with the document that reaches its size.
+  Raises UserError: a scale of 0 or less, a folder that cannot be written.
+  """
+  if not scale > 0:
+    raise UserError(f"--scale={scale}: must be above 0")
+  out_dir, total, count = Path(out_dir), 0, 0
+  try:
+    out_dir.mkdir(parents=True, exist_ok=True)
+    for language in LANGUAGES:
+      path, unfinished = out_dir / f"{language}.txt", out_dir / f".{language}.txt.{os.getpid()}"
+      try:
+        with unfinished.open("wb") as file:
+          for document in documents(language, size=max(1, round(1000 * SIZES[language] * scale)), seed=seed):
+            total += file.write(_layout(document))
+            count += 1
+        unfinished.replace(path)
+      finally:
+        unfinished.unlink(missing_ok=True)
+  except OSError as error:
+    raise UserError(f"--out={out_dir}: cannot be written ({error.strerror})") from error
+  return {"languages": len(LANGUAGES), "bytes": total, "documents": count}
+
+
+def _draw_facts(rng: random.Random) -> list[world.Fact]:
+  """3 to 8 facts about a person, a city or a day, in any order."""
+  subject = rng.choices(("person", "city", "day"), weights=(3, 1, 1))[0]
+  if subject == "person":
+    facts = world.person_facts(world.draw_person(rng))
+  elif subject == "city":
+    facts = world.city_facts(rng.choice(world.WORDS["city"]), rng)
+  else:
+    facts = world.day_facts(rng.choice(world.WORDS["day"]), rng)
+  return rng.sample(facts, rng.randint(3, min(8, len(facts))))
+
+
+def _paragraphs(facts: list[world.Fact], language: str, rng: random.Random) -> list[str]:
+  """The facts as paragraphs of 1 to 3 of them; a question stands in the paragraph of its answer."""
+  paragraphs, at = [], 0
+  while at < len(facts):
+    until, sentences = at + rng.randint(1, 3), []
+    for fact in facts[at:until]:
+      if fact.kind in world.ASKED and rng.random() < QUESTIONS:
+        sentences.append(grammar.question(fact, language, rng.choice(world.ASKED[fact.kind])).text)
+      variant = rng.randrange(grammar.variants(fact.kind, language))
+      sentences.append(grammar.render(fact, language, variant).text)
+    paragraphs.append(load(language).space.join(sentences))
+    at = until
+  return paragraphs
+
+
+def _layout(document: list[str]) -> bytes:
+  return ("\n".join(document) + "\n\n").encode()
+
+
+def main(argv: list[str]) -> None:
+  if argv[1:]:
+    raise UserError(f"{argv[1]}: not understood; options are --name=value")
+  given = flags.FLAGS
+  print(json.dumps(write_text(given.out, scale=given.scale, seed=given.seed)))
+
+
+def run() -> None:
+  flags.DEFINE_string("out", None, "folder to write the LANG.txt to", required=True)
+  flags.DEFINE_float("scale", 1.0, "size of the text; 1 is 3.4 MB")
+  flags.DEFINE_integer("seed", 0, "another seed, another text about the same world")
+  app.run(run_command(main), flags_parser=_parse)
+
+
+def _parse(argv: list[str]) -> list[str]:
+  try:
+    return flags.FLAGS(argv)
+  except flags.Error as error:
+    sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+  run()
