@@ -14,12 +14,12 @@ from configs import common
 def get_config(arg: str = ""):
   c = common.get_config()
   c.data.rows = "runs/tiny100_rows"
-  c.model.update(layers=4, hidden=256, heads=4, ffn=1024, max_positions=130, vocabulary_size=32_000, unroll_layers=True)
+  c.model.update(layers=4, hidden=192, heads=3, ffn=768, max_positions=130, vocabulary_size=32_000, unroll_layers=True)
   # A model this small, this briefly trained, underfits: dropout would only slow it (ours).
   c.model.update(dropout=0.0, attention_dropout=0.0)
-  c.update(train_steps=3000, batch_rows=32)
-  c.optimizer.update(peak_lr=1e-3, warmup_steps=150)
-  c.checkpoint.update(every_steps=500, keep_every=1000)
-  c.held_out.update(every_steps=500, max_rows_per_language=4)
+  c.update(train_steps=2800, batch_rows=32)
+  c.optimizer.update(peak_lr=1.5e-3, warmup_steps=200)
+  c.checkpoint.update(every_steps=400, keep_every=1400)
+  c.held_out.update(every_steps=400, max_rows_per_language=4)
   c.log.every_steps = 50
   return common.runlocal(c) if arg == "runlocal" else c

@@ -117,10 +117,13 @@ def test_the_permutation_equals_a_scalar_reference():
 def test_orders_differ_by_seed_block_language_and_epoch():
   counts = np.array([100, 100])
   mixture = Mixture(counts, 1.0, 0, block_rows=200)
-  language, row, _ = mixture.locate(np.arange(800))
+  language, row, epoch = mixture.locate(np.arange(800))  # here a block is an epoch
   blocks = language.reshape(4, 200)
-  rows = [row.reshape(4, 200)[b][blocks[b] == l] for b in range(4) for l in range(2)]
-  assert len({tuple(r) for r in rows}) == 8 and len({tuple(b) for b in blocks}) == 4
+  assert len({tuple(block) for block in blocks}) == 4
+  within = mixture._slots(np.arange(800))[2]  # the order inside the epoch, without that of the block
+  rows = np.zeros((2, 4, 100), np.int64)
+  rows[language, epoch, within] = row
+  assert len({tuple(order) for order in rows.reshape(8, 100)}) == 8
   other, other_row, _ = Mixture(counts, 1.0, 1, block_rows=200).locate(np.arange(200))
   assert not np.array_equal(other, blocks[0]) and not np.array_equal(other_row, row[:200])
 

@@ -89,6 +89,14 @@ def _steps(directory: epath.Path) -> list[int]:
   return sorted((int(path.name) for path in directory.iterdir() if path.name.isdigit()), reverse=True)
 
 
+def _refuse_other_leaves(directory: epath.Path, step: int, saved: dict, wanted: dict) -> None:
+  for name in sorted({*saved, *wanted}):
+    if saved.get(name) != wanted.get(name):
+      describe = lambda x: "absent" if x is None else f"{x[1]}{x[0]}"  # noqa: E731
+      raise UserError(f"checkpoint {step} in {directory} has {name} {describe(saved.get(name))}, this run "
+                      f"{describe(wanted.get(name))}; use the config it was made with or a new workdir")
+
+
 class Checkpoints:
   """The checkpoints of one run. Every process constructs it and makes the same calls.
 
@@ -133,7 +141,7 @@ class Checkpoints:
     if step < 0:
       return None
     manifest = json.loads((self.directory / str(step) / MANIFEST).read_bytes())
-    self._refuse_other_leaves(step, manifest["leaves"], _leaves(abstract_state))
+    _refuse_other_leaves(self.directory, step, manifest["leaves"], _leaves(abstract_state))
     restored = self._manager.restore(step, args=ocp.args.Composite(
       state=ocp.args.StandardRestore(abstract_state), notes=ocp.args.JsonRestore()))
     return step, restored["state"], restored["notes"]
@@ -152,13 +160,6 @@ class Checkpoints:
         print(f"checkpoint {step} cannot be used: {error}; moved to {aside} (may be deleted), going back to the one "
               "before", file=sys.stderr, flush=True)
     return -2 if steps else -1
-
-  def _refuse_other_leaves(self, step: int, saved: dict, wanted: dict) -> None:
-    for name in sorted({*saved, *wanted}):
-      if saved.get(name) != wanted.get(name):
-        describe = lambda x: "absent" if x is None else f"{x[1]}{x[0]}"  # noqa: E731
-        raise UserError(f"checkpoint {step} in {self.directory} has {name} {describe(saved.get(name))}, this run "
-                        f"{describe(wanted.get(name))}; use the config it was made with or a new workdir")
 
   def save(self, step: int, state: Any, notes: dict) -> None:
     """Starts an asynchronous save; a save still under way is waited for first. notes: small JSON kept with it."""
@@ -193,3 +194,25 @@ class Checkpoints:
     finally:
       self._manager.close()
       self._sealer.shutdown()
+
+
+def restore_params(directory: str | os.PathLike, step: int, abstract_params: Any) -> Any:
+  """The parameters alone of one verified checkpoint; abstract_params as in Checkpoints.restore_latest.
+
+  Raises DamagedError, or UserError when the parameters are other ones.
+  """
+  directory = epath.Path(directory)
+  manifest = verify(directory / str(step))
+  saved = {name: leaf for name, leaf in manifest["leaves"].items() if name.startswith("params/")}
+  _refuse_other_leaves(directory, step, saved, _leaves({"params": abstract_params}))
+  wanted = {"params": abstract_params}
+  restored = ocp.Checkpointer(ocp.PyTreeCheckpointHandler()).restore(
+    directory / str(step) / "state", args=ocp.args.PyTreeRestore(
+      wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted), partial_restore=True))
+  return restored["params"]
+
+
+def sound_steps(directory: str | os.PathLike) -> list[int]:
+  """Steps whose save was finished, newest first; their files are not read."""
+  directory = epath.Path(directory)
+  return [step for step in _steps(directory) if (directory / str(step) / MANIFEST).exists()] if directory.exists() else []

@@ -29,6 +29,15 @@ def define_flags() -> None:
   flags.mark_flags_as_required(["config", "workdir"])
 
 
+def read_config() -> ConfigDict:
+  """FLAGS.config. UserError if its file could not be loaded, which absl tells only now."""
+  try:
+    FLAGS.config.lock()
+  except OSError as error:
+    raise UserError(" ".join(str(error).split())) from None
+  return FLAGS.config
+
+
 def flatten(config: dict, prefix: str = "") -> dict[str, object]:
   """{"model.layers": 12, ...}"""
   flat = {}
@@ -103,7 +112,7 @@ def main(argv) -> int:
   if len(argv) > 1:
     raise UserError(f"unexpected argument {argv[1]!r}; flags are written --name=value")
   logging.set_verbosity(logging.WARNING)  # Orbax tells of every file at INFO
-  config, workdir = FLAGS.config, Path(FLAGS.workdir)
+  config, workdir = read_config(), Path(FLAGS.workdir).absolute()  # Orbax insists on absolute paths
   check_config(config)
   import jax  # after the cheap checks
 

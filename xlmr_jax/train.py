@@ -1,6 +1,5 @@
 """Pretraining, read top to bottom: the model, the state, the step, the loop. Configs are read here and in main.py only."""
 
-import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -190,17 +189,17 @@ def train(config: ConfigDict, workdir: Path, store, preemption: hosts.Preemption
 
   def evaluate(step, params) -> bool:
     """Held-out losses per language; False when told to stop before the end."""
-    sums = np.zeros((2, languages))
     with pipeline.held_out_batches(
         store, batch_rows=config.batch_rows, seed=config.seed, slots=slots, host_rows=rows,
         max_rows_per_language=config.held_out.max_rows_per_language or None,
         mask_share=config.data.mask_share) as batches:
+      sums = np.zeros((2, languages))
       for batch in batches:
         sums += np.stack(jax.device_get(held_out_step(params, sharding.to_global(mesh, batch, config.batch_rows))))
         watchdog.alive()
         if preemption.stop():
           return False
-    log.held_out(step, *sums, bits_per_nat_token(store))
+    log.held_out(step, *sums, bits_per_nat(store, "held_out"))
     return True
 
   try:
@@ -245,8 +244,10 @@ def due(step: int, every_steps: int) -> bool:
   return every_steps > 0 and step % every_steps == 0
 
 
-@functools.lru_cache(maxsize=1)
-def bits_per_nat_token(store) -> np.ndarray:
-  """Factor from nats a token to bits a UTF-8 byte on the held-out rows, float64[G]."""
-  held_out = [store.manifest["languages"][name]["held_out"] for name in store.languages]
-  return np.array([x["tokens"] / max(x["bytes"], 1) for x in held_out]) / np.log(2)
+def bits_per_nat(store, split: str) -> np.ndarray:
+  """Factor from nats a masked token to bits a UTF-8 byte of the split's text, float64[G].
+
+  The masked tokens' mean loss stands for every token's: comparable across vocabularies, not a code length.
+  """
+  counts = [store.manifest["languages"][name][split] for name in store.languages]
+  return np.array([of["tokens"] / max(of["bytes"], 1) for of in counts]) / np.log(2)

@@ -3,6 +3,7 @@
 A batch is a function of (seed, step): starting at step 10^6 is starting at step 0 with another number.
 """
 
+import atexit
 import contextlib
 import os
 from collections.abc import Callable, Iterator
@@ -64,13 +65,14 @@ def held_out_batches(
   host_rows: slice = slice(None),
   mask_share: float = 0.15,
   max_rows_per_language: int | None = None,
+  split: str = "held_out",
   prefetch: int = 2,
 ) -> Iterator[Iterator[Batch]]:
-  """One pass over the held-out rows, languages in order; batches as of train_batches, the same at every call.
+  """One pass over the rows of a split, languages in order; batches as of train_batches, the same every time.
 
   The last batch is filled up with rows of <pad>: weight 0, language 0.
   """
-  counts = store.counts("held_out")
+  counts = store.counts(split)
   if max_rows_per_language is not None:
     counts = np.minimum(counts, max_rows_per_language)
   ends = np.cumsum(counts)
@@ -85,7 +87,7 @@ def held_out_batches(
     language[positions < total] = np.searchsorted(ends, real, side="right")
     if real.size:
       of = language[positions < total]
-      ids[positions < total] = store.read("held_out", of, real - (ends - counts)[of])
+      ids[positions < total] = store.read(split, of, real - (ends - counts)[of])
     return ids, language
 
   with _batches(
@@ -118,8 +120,7 @@ def _batches(
   mask_share: float,
   prefetch: int,
 ) -> Iterator[Iterator[Batch]]:
-  """The tf.data program of both: read(steps int64[k]) -> ids int32[k * rows, L], languages int32[k *
-  rows]."""
+  """The tf.data program of both; read: steps int64[k] -> ids int32[k * rows, L], language int32[k * rows]."""
   import tensorflow as tf
 
   tf.config.set_visible_devices([], "GPU")
@@ -169,4 +170,8 @@ def _batches(
       raise
 
   with contextlib.closing(batches(dataset.as_numpy_iterator())) as stream:
-    yield stream
+    atexit.register(stream.close)  # for a context that is never left
+    try:
+      yield stream
+    finally:
+      atexit.unregister(stream.close)

@@ -1,0 +1,103 @@
+"""Command: masked loss and bits a byte of a run's checkpoint on any rows made with its vocabulary, per language.
+
+  python -m xlmr_jax.corpus.build --text=TEXT --tokenizer=RUN_ROWS/tokenizer.model --held_out=0 --out=ROWS ...
+  python -m xlmr_jax.score --workdir=RUN --rows=ROWS [--checkpoint=STEP|latest|initial] [--passes=4] [--out=FILE.json]
+
+Every row is masked --passes times, each time anew, always the same for the same rows.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from absl import app, flags, logging
+from ml_collections import ConfigDict
+
+from xlmr_jax.errors import UserError, run_command
+
+FLAGS = flags.FLAGS
+
+
+def load_params(workdir: Path, config: ConfigDict, model, checkpoint: str):
+  """(step, parameters) of a run: at a step, its newest one, or "initial", as before step 0."""
+  import jax
+
+  from xlmr_jax import checkpoint as checkpoints
+  from xlmr_jax.train import build_optimizer, make_init
+
+  key = jax.random.key(config.seed)
+  init = make_init(model, build_optimizer(config)[0])
+  if checkpoint == "initial":
+    return 0, jax.jit(lambda key: init(key).params)(key)
+  steps = checkpoints.sound_steps(workdir / "checkpoints")
+  if not steps:
+    raise UserError(f"{workdir / 'checkpoints'} holds no finished checkpoint")
+  if checkpoint != "latest" and checkpoint not in map(str, steps):
+    raise UserError(f"--checkpoint={checkpoint}: {workdir} has {', '.join(map(str, sorted(steps)))}, latest, initial")
+  step = steps[0] if checkpoint == "latest" else int(checkpoint)
+  device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device),
+                          jax.eval_shape(init, key).params)
+  try:
+    return step, checkpoints.restore_params(workdir / "checkpoints", step, abstract)
+  except checkpoints.DamagedError as error:
+    raise UserError(f"checkpoint {step} is damaged: {error}; choose another with --checkpoint") from None
+
+
+def score(workdir: Path, rows: Path, checkpoint: str = "latest", passes: int = 4, batch_rows: int = 64) -> dict:
+  """{"step", "rows", "languages": {name: {"loss" nats a masked token, "bits_per_byte"}}}."""
+  import jax
+
+  from xlmr_jax.data import masking
+  from xlmr_jax.data.pipeline import held_out_batches
+  from xlmr_jax.data.rows import RowStore
+  from xlmr_jax.train import bits_per_nat, build_model, make_held_out_step
+
+  path = workdir / "config.json"
+  if not path.exists():
+    raise UserError(f"{path} is missing: {workdir} is not the workdir of a run")
+  run = json.loads(path.read_text())
+  config = ConfigDict(run["config"])
+  store = RowStore(rows)
+  if store.vocabulary_size != run["vocabulary_size"]:
+    raise UserError(f"{rows} was made with a vocabulary of {store.vocabulary_size}, the run in {workdir} with one of "
+                    f"{run['vocabulary_size']}; build the rows with the run's tokenizer.model")
+  model = build_model(config, store.vocabulary_size)
+  step, params = load_params(workdir, config, model, checkpoint)
+  languages = len(store.languages)
+  held_out_step = jax.jit(make_held_out_step(model, languages))
+  sums = np.zeros((2, languages))
+  for seed in range(passes):
+    with held_out_batches(store, split="train", batch_rows=batch_rows, seed=seed, mask_share=config.data.mask_share,
+                          slots=masking.slots_per_row(store.seq_len, config.data.mask_share)) as batches:
+      for batch in batches:
+        sums += np.stack(jax.device_get(held_out_step(params, batch)))
+  per_token, factor = sums[0] / np.maximum(sums[1], 1), bits_per_nat(store, "train")
+  return {"step": step, "rows": str(rows), "languages": {
+    name: {"loss": float(per_token[i]), "bits_per_byte": float(per_token[i] * factor[i])}
+    for i, name in enumerate(store.languages)}}
+
+
+def main(_) -> int | None:
+  logging.set_verbosity(logging.WARNING)
+  result = score(Path(FLAGS.workdir), Path(FLAGS.rows), FLAGS.checkpoint, FLAGS.passes)
+  print(f"{'language':12s} {'nats/token':>10s} {'bits/byte':>10s}", file=sys.stderr)
+  for name, of in result["languages"].items():
+    print(f"{name:12s} {of['loss']:10.3f} {of['bits_per_byte']:10.3f}", file=sys.stderr)
+  if FLAGS.out:
+    from xlmr_jax.logs import write_json
+
+    write_json(FLAGS.out, result)
+  of = result["languages"].values()
+  print(json.dumps({"step": result["step"], "languages": len(of), "loss": float(np.mean([x["loss"] for x in of])),
+                    "bits_per_byte": float(np.mean([x["bits_per_byte"] for x in of]))}))
+
+
+if __name__ == "__main__":
+  flags.DEFINE_string("workdir", None, "folder of the run", required=True)
+  flags.DEFINE_string("rows", None, "rows to score, their train split, made with the run's vocabulary", required=True)
+  flags.DEFINE_string("checkpoint", "latest", "a step, latest, or initial")
+  flags.DEFINE_integer("passes", 4, "times that every row is masked")
+  flags.DEFINE_string("out", None, "also write the scores of each language to this JSON file")
+  app.run(run_command(main))
