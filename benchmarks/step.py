@@ -62,7 +62,8 @@ def main(_):
   loss = float(metrics["loss_sum"] / metrics["weight"])
   print(f"{jax.devices()[0].device_kind} {f.dtype} L{f.layers} d{f.hidden} V{f.vocab} seq{f.seq} rows{f.rows}: "
         f"first call {seen[0]:.1f} s")
-  print(json.dumps({"tokens_per_s": round(f.rows * f.seq / step_s, 1), "step_ms": round(step_s * 1e3, 1), "loss": round(loss, 4)}))
+  print(json.dumps({"tokens_per_s": round(f.rows * f.seq / step_s, 1), "step_ms": round(step_s * 1e3, 1),
+                    "loss": round(loss, 4)}))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """A CPU-sized model on tiny100 (94 languages, 51 MB, CC-100 layout), about 30 minutes on 2 cores.
 
   python -m xlmr_jax.corpus.vocabulary --text=../shared/data/tiny100 --size=32000 --alpha=0.3 --out=runs/tiny100.model
-  python -m xlmr_jax.corpus.build --text=../shared/data/tiny100 --tokenizer=runs/tiny100.model --seq_len=128 --out=runs/tiny100_rows
+  python -m xlmr_jax.corpus.build --text=../shared/data/tiny100 --tokenizer=runs/tiny100.model --seq_len=128 \\
+      --out=runs/tiny100_rows
   python -m xlmr_jax.main --config=configs/tiny100.py --workdir=runs/tiny100
 
 A vocabulary of 32,000 rather than XLM-R's: on a CPU the 250k product and its optimizer would be most of each step.

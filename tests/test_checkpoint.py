@@ -111,7 +111,7 @@ def test_falls_back_past_damage_and_says_so(folder, damage, which, capfd):
 def test_all_damaged_is_an_error(folder, capfd):
   for step in ("6", "9"):
     flip(folder / step / "state" / "_METADATA")
-  with pytest.raises(UserError, match="none of the checkpoints .* is sound"):
+  with pytest.raises(UserError, match=r"none of the checkpoints .* is sound"):
     restore(folder)
 
 

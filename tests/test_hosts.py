@@ -47,7 +47,8 @@ def finish(process, code=0):
 def wait_for_step(workdir, step, process):
   """Until the run has logged a step; fails if it ends before."""
   path = Path(workdir) / "train.jsonl"
-  while not path.exists() or not any(json.loads(x)["step"] >= step for x in path.read_text().splitlines() if x.endswith("}")):
+  logged = lambda: [json.loads(x)["step"] for x in path.read_text().splitlines() if x.endswith("}")]  # noqa: E731
+  while not path.exists() or max(logged(), default=0) < step:
     assert process.poll() is None, process.communicate()[0][-3000:]
     time.sleep(0.02)
 

@@ -69,8 +69,8 @@ def test_tpu_vm_dry_run_prints_every_command(tmp_path):
               "--config=configs/base.py", "--workdir=/data/run one")
   assert out.returncode == 0, out.stderr
   lines = [shlex.split(line) for line in out.stdout.splitlines()]
-  assert [line[:5] for line in lines if line[0] == "gcloud"][0] == ["gcloud", "compute", "tpus", "tpu-vm", "create"]
-  assert any("git" == line[0] and "archive" in line for line in lines)
+  assert next(line[:5] for line in lines if line[0] == "gcloud") == ["gcloud", "compute", "tpus", "tpu-vm", "create"]
+  assert any(line[0] == "git" and "archive" in line for line in lines)
   start = next(line[-1] for line in lines if "xlmr_jax.main" in line[-1])
   assert "--hosts=auto" in start and "babysit.sh" in start
   assert "--workdir=/data/run one" in shlex.split(start.split("nohup ")[1].split(">")[0])

@@ -66,6 +66,7 @@ def test_workdir_of_another_run(tmp_path, capsys):
   with pytest.raises(UserError, match="trained on other rows"):
     main.refuse_other_run(tmp_path, record | {"rows_fingerprint": "b" * 64})
   main.refuse_other_run(tmp_path, record | {"config": tiny.config("rows", mesh__fsdp=4).to_dict()})
+  main.refuse_other_run(tmp_path, record | {"config": tiny.config("rows", seed=1).to_dict()}, allowed=("seed",))
   assert "continuing with config.mesh.fsdp=4 (was 1)" in capsys.readouterr().out
 
 

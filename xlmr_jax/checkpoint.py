@@ -129,8 +129,8 @@ class Checkpoints:
     """(step, state, notes) of the newest checkpoint that verifies, or None in a fresh workdir.
 
     abstract_state: jax.ShapeDtypeStruct leaves with shardings. Damaged and unfinished steps are named on stderr and
-    moved to `damaged/` beside the checkpoints, for the run makes those steps again, bit for bit. UserError when none of several verifies, or when the newest sound one has other
-    leaves than abstract_state.
+    moved to `damaged/` beside the checkpoints, for the run makes those steps again, bit for bit. UserError when none
+    of several verifies, or when the newest sound one has other leaves than abstract_state.
     """
     step = self._choose() if self._is_first else -1
     if jax.process_count() > 1:

@@ -35,9 +35,10 @@ def _chunk(h_CxD, labels_C, weights_C, table_VxD, bias_V, with_gradients: bool):
   if not with_gradients:
     return losses_C, None
   is_label_CxV = labels_C[:, None] == jax.lax.broadcasted_iota(jnp.int32, logits_CxV.shape, 1)
-  d_logits_CxV = (exps_CxV / sums_C[:, None] - is_label_CxV) * weights_C[:, None]
-  d_bias_V = d_logits_CxV.sum(axis=0)
-  d_logits_CxV = d_logits_CxV.astype(h_CxD.dtype)
+  d_logits_CxV = ((exps_CxV / sums_C[:, None] - is_label_CxV) * weights_C[:, None]).astype(h_CxD.dtype)
+  # As a product: XLA's CPU backend takes 80 ms for the plain sum over C where this takes 3 (768 slots, 32k entries).
+  d_bias_V = jax.lax.dot_general(jnp.ones(d_logits_CxV.shape[:1], h_CxD.dtype), d_logits_CxV, (((0,), (0,)), ((), ())),
+                                 preferred_element_type=jnp.float32)
   d_h_CxD = jax.lax.dot_general(d_logits_CxV, table_VxD, (((1,), (0,)), ((), ())), preferred_element_type=jnp.float32)
   d_table_VxD = jax.lax.dot_general(d_logits_CxV, h_CxD, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32)
   return losses_C, (d_h_CxD.astype(h_CxD.dtype), d_table_VxD, d_bias_V)

@@ -26,6 +26,7 @@ def define_flags() -> None:
   flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0")
   flags.DEFINE_integer("processes", 0, "How many processes there are")
   flags.DEFINE_integer("process", -1, "Which one this is")
+  flags.DEFINE_list("allow_change", [], "Config keys in which a continued run may differ, e.g. optimizer.peak_lr,seed")
   flags.mark_flags_as_required(["config", "workdir"])
 
 
@@ -86,8 +87,11 @@ def open_rows(config: ConfigDict, workdir: Path):
   return store
 
 
-def refuse_other_run(workdir: Path, record: dict) -> None:
-  """UserError if the workdir holds a run with another config or other rows; what may change is said and let pass."""
+def refuse_other_run(workdir: Path, record: dict, allowed: tuple[str, ...] = ()) -> None:
+  """UserError if the workdir holds a run with another config or other rows; what may change is said and let pass.
+
+  allowed: further keys that may change, such as a learning rate after a divergence.
+  """
   path = workdir / "config.json"
   if not path.exists():
     return
@@ -100,10 +104,11 @@ def refuse_other_run(workdir: Path, record: dict) -> None:
     raise UserError(f"{workdir} was trained on other rows (fingerprint {before['rows_fingerprint'][:12]}, now "
                     f"{record['rows_fingerprint'][:12]}); use those or a new workdir")
   changed = {key for key in {*old, *new} if old.get(key) != new.get(key)}
-  refused = sorted(key for key in changed if not key.startswith(MAY_CHANGE))
+  refused = sorted(key for key in changed if not key.startswith((*MAY_CHANGE, *allowed)))
   if refused:
     what = ", ".join(f"{key}: {old.get(key)!r} there, {new.get(key)!r} here" for key in refused)
-    raise UserError(f"{workdir} holds a run of another config ({what}); use a new workdir")
+    raise UserError(f"{workdir} holds a run of another config ({what}); use a new workdir, or go on with the change: "
+                    f"--allow_change={','.join(refused)}")
   for key in sorted(changed):
     print(f"continuing with config.{key}={new.get(key)!r} (was {old.get(key)!r})", flush=True)
 
@@ -125,7 +130,7 @@ def main(argv) -> int:
   record = {"config": config.to_dict(), "rows_fingerprint": store.fingerprint, "languages": store.languages,
             "vocabulary_size": store.vocabulary_size, "seq_len": store.seq_len, "versions": hosts.versions()}
   hosts.refuse_disagreement({key: record[key] for key in ("config", "rows_fingerprint", "languages", "versions")})
-  refuse_other_run(workdir, record)
+  refuse_other_run(workdir, record, tuple(FLAGS.allow_change))
   if jax.process_index() == 0:
     workdir.mkdir(parents=True, exist_ok=True)
     logs.write_json(workdir / "config.json", record)

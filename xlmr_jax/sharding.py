@@ -42,10 +42,8 @@ def state_shardings(mesh: Mesh, state: Any) -> Any:
 
   def of_leaf(path, leaf):
     name = jax.tree_util.keystr(path, simple=True, separator="/")
-    for pattern, spec in RULES:
-      if re.search(pattern, name):
-        break
-    else:
+    spec = next((spec for pattern, spec in RULES if re.search(pattern, name)), None)
+    if spec is None:
       raise ValueError(f"sharding.RULES has no row for {name} {leaf.shape}")
     for size, axis in zip(leaf.shape, spec):
       if axis and size % mesh.shape[axis]:

@@ -218,7 +218,8 @@ def train(config: ConfigDict, workdir: Path, store, preemption: hosts.Preemption
           log.restart_clock()
         if log.bad_in_a_row >= config.max_bad_steps:
           raise UserError(f"loss or gradients were not finite in {log.bad_in_a_row} steps in a row up to step {step}; "
-                          "lower the learning rate, or resume with another config.seed for another order of data")
+                          "go on with a lower learning rate or another order of the data, e.g. "
+                          "--config.seed=1 --allow_change=seed")
         if last or stop:
           break
         with jax.profiler.StepTraceAnnotation("train", step_num=step):

@@ -23,7 +23,7 @@ def make_model(seed: int = 0):
     intermediate_size=FFN, max_position_embeddings=SEQ + 2, type_vocab_size=1, layer_norm_eps=1e-5,
     hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, pad_token_id=1, bos_token_id=0, eos_token_id=2))
   with torch.no_grad():
-    for name, p in model.named_parameters():
+    for p in model.parameters():
       p.add_(torch.randn_like(p) * 0.1)
     model.roberta.embeddings.token_type_embeddings.weight.zero_()
   return model.eval()

@@ -5,8 +5,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 GENDER = {
-  **dict.fromkeys("anna maria sara fatima elena leila amina olga julia zeynep priya meiling".split(), "f"),
-  **dict.fromkeys("ali omar ivan david daniel hassan viktor paul ravi mehmet juma nikos".split(), "m"),
+  **dict.fromkeys(("anna", "maria", "sara", "fatima", "elena", "leila",
+                   "amina", "olga", "julia", "zeynep", "priya", "meiling"), "f"),
+  **dict.fromkeys(("ali", "omar", "ivan", "david", "daniel", "hassan",
+                   "viktor", "paul", "ravi", "mehmet", "juma", "nikos"), "m"),
 }
 COUNTRY = {  # city -> country
   "london": "uk", "paris": "france", "berlin": "germany", "hamburg": "germany", "madrid": "spain",

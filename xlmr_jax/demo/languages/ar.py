@@ -90,7 +90,7 @@ PATTERNS = {
   "lives": ("{person:يعيش|تعيش} {person} في {city}.", "يقع بيت {person} في {city}."),
   "born": ("{person:وُلد|وُلدت} {person} في {city}.", "مسقط رأس {person} هو مدينة {city}."),
   "year": ("{person:وُلد|وُلدت} {person} عام {year}.", "سنة ميلاد {person} هي {year}."),
-  "age": ("{person:يبلغ|تبلغ} {person} من العمر {age} عامًا.", "سن {person} {age} سنة."),
+  "age": ("{person:يبلغ|تبلغ} {person} من العمر {age} عامًا.", "{person} {person:عمره|عمرها} {age} سنة."),
   "job": ("{person} {job/person}.", "{person:يعمل|تعمل} {person} {job.acc/person}."),
   "works": ("{person:يعمل|تعمل} {person} {place}.", "{person:يعمل|تعمل} {person} كل يوم {place}."),
   "pet": ("لدى {person} {animal} {colour/animal}.", "{animal} {person} {colour/animal}."),

@@ -54,8 +54,9 @@ WORDS = {
   "sight": table("many", """
     museum: संग्रहालय; park: पार्क; bridge: पुल; market: बाज़ार; hotel: होटल; school: स्कूल"""),
   "action": table("m f", """
-    read: किताब पढ़ता | किताब पढ़ती; cook: खाना पकाता | खाना पकाती; swim: तैरता | तैरती; sing: गाना गाता | गाना गाती
-    dance: नाचता | नाचती; football: फ़ुटबॉल खेलता | फ़ुटबॉल खेलती; music: संगीत सुनता | संगीत सुनती
+    read: किताब पढ़ता | किताब पढ़ती; cook: खाना पकाता | खाना पकाती
+    swim: तैरता | तैरती; sing: गाना गाता | गाना गाती; dance: नाचता | नाचती
+    football: फ़ुटबॉल खेलता | फ़ुटबॉल खेलती; music: संगीत सुनता | संगीत सुनती
     letters: चिट्ठियाँ लिखता | चिट्ठियाँ लिखती"""),
   "time": table("in", "morning: [सुबह]; afternoon: [दोपहर] में; evening: [शाम] को"),
   # With the possessive, which agrees: before a postposition, and (is) with the verb, polite for parents.

@@ -21,7 +21,7 @@ WORDS = {
     pakistan: Pakistan; china: China; thailand: Thailand; vietnam: Vietnam; japan: Japani; usa: Marekani"""),
   "job": table("name", """
     teacher: mwalimu; doctor: daktari; cook: mpishi; engineer: mhandisi; scientist: mwanasayansi
-    actor: mwigizaji; farmer: mkulima; lawyer: wakili; seller: muuzaji wa dukani; librarian: mkutubi"""),
+    actor: mwigizaji; farmer: mkulima; lawyer: wakili; seller: muuzaji wa duka; librarian: mkutubi"""),
   "place": table("at", """
     school: shuleni; hospital: hospitalini; restaurant: mkahawani; factory: kiwandani
     university: katika [chuo kikuu]; theatre: katika [jumba la maigizo]; farm: shambani; office: ofisini

@@ -87,7 +87,8 @@ WORDS = {
   "kin": table("m f is_m is_f gen_m gen_f", """
     parent: babası | annesi | [babası]dır | [annesi]dir | [babası]nın | [annesi]nin
     child: oğlu | kızı | [oğlu]dur | [kızı]dır | [oğlu]nun | [kızı]nın
-    sibling: erkek kardeşi | kız kardeşi | [erkek kardeşi]dir | [kız kardeşi]dir | [erkek kardeşi]nin | [kız kardeşi]nin
+    sibling: erkek kardeşi | kız kardeşi | [erkek kardeşi]dir | [kız kardeşi]dir \
+      | [erkek kardeşi]nin | [kız kardeşi]nin
     friend: arkadaşı | arkadaşı | [arkadaşı]dır | [arkadaşı]dır | [arkadaşı]nın | [arkadaşı]nın
     neighbour: komşusu | komşusu | [komşusu]dur | [komşusu]dur | [komşusu]nun | [komşusu]nun"""),
   "spot": table("in", """

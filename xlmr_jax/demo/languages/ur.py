@@ -54,8 +54,9 @@ WORDS = {
   "sight": table("many", """
     museum: عجائب گھر; park: پارک; bridge: پل; market: بازار; hotel: ہوٹل; school: اسکول"""),
   "action": table("m f", """
-    read: کتاب پڑھتا | کتاب پڑھتی; cook: کھانا پکاتا | کھانا پکاتی; swim: تیرتا | تیرتی; sing: گانا گاتا | گانا گاتی
-    dance: رقص کرتا | رقص کرتی; football: فٹ بال کھیلتا | فٹ بال کھیلتی; music: موسیقی سنتا | موسیقی سنتی
+    read: کتاب پڑھتا | کتاب پڑھتی; cook: کھانا پکاتا | کھانا پکاتی
+    swim: تیرتا | تیرتی; sing: گانا گاتا | گانا گاتی; dance: رقص کرتا | رقص کرتی
+    football: فٹ بال کھیلتا | فٹ بال کھیلتی; music: موسیقی سنتا | موسیقی سنتی
     letters: خط لکھتا | خط لکھتی"""),
   "time": table("in", "morning: [صبح]; afternoon: [سہ پہر] کو; evening: [شام] کو"),
   # With the possessive, which agrees: before a postposition, and (is) with the verb, polite for parents.
@@ -129,7 +130,7 @@ QUESTIONS = {
   ("travels", "day"): "{person} {city} کب جا {person:رہا|رہی} ہے؟",
   ("kin", "person"): "{other} {kin/person} کا نام کیا ہے؟",
   ("country", "country"): "{city} کس ملک میں ہے؟",
-  ("capital", "city"): "{country} کا دارالحکومت کون سا ہے؟",
+  ("capital", "city"): "{country} کا دارالحکومت کون سا شہر ہے؟",
   ("sights", "number"): "{city} میں کتنے {sight} ہیں؟",
   ("sleeps", "spot"): "{colour/animal} {animal} کہاں سو {animal:رہا|رہی} ہے؟",
 }
