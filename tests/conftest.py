@@ -38,3 +38,16 @@ def tiny_store(tiny_rows):
   from xlmr_jax.data.rows import RowStore
 
   return RowStore(tiny_rows)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_store, tiny_rows, tmp_path_factory) -> Path:
+  """The workdir of a finished run of tiny.config(), with the config.json that main.py writes."""
+  from tests import tiny
+  from xlmr_jax.logs import write_json
+
+  workdir, config = tmp_path_factory.mktemp("tiny_run"), tiny.config(tiny_rows)
+  write_json(workdir / "config.json", {"config": config.to_dict(), "vocabulary_size": tiny.VOCABULARY,
+                                       "seq_len": tiny.SEQ_LEN, "rows_fingerprint": tiny_store.fingerprint})
+  assert tiny.run(config, workdir, tiny_store) == 0
+  return workdir

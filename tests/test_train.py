@@ -10,7 +10,7 @@ import pytest
 from tests import tiny
 from xlmr_jax import sharding
 from xlmr_jax.errors import EXIT_DONE, EXIT_RESTART, UserError
-from xlmr_jax.train import build_model, build_optimizer, make_init, make_train_step, train
+from xlmr_jax.train import build_model, build_optimizer, make_init, make_train_step
 
 
 def one_step(data, fsdp, rows=16, seed=0, **changes):
@@ -131,22 +131,6 @@ def test_mesh_and_batch_are_refused_by_name():
 # --- the loop ----------------------------------------------------------------------------------------------------
 
 
-class StopAt:
-  """A Preemption that comes at one call."""
-
-  def __init__(self, call=None):
-    self.call, self.calls = call, 0
-
-  def stop(self):
-    self.calls += 1
-    return self.call is not None and self.calls > self.call
-
-
-def run(config, workdir, store, stop=None):
-  workdir.mkdir(exist_ok=True)
-  return train(config, workdir, store, StopAt(stop))
-
-
 def final_state(workdir, step):
   import orbax.checkpoint as ocp
 
@@ -160,58 +144,51 @@ def assert_same_run(a, b, step):
     assert (a / name).read_text() == (b / name).read_text()
 
 
-@pytest.fixture(scope="module")
-def unbroken(tiny_store, tmp_path_factory):
-  workdir = tmp_path_factory.mktemp("unbroken")
-  assert run(tiny.config(), workdir, tiny_store) == EXIT_DONE
-  return workdir
-
-
-def test_it_learns_and_logs(unbroken):
-  lines = [json.loads(line) for line in (unbroken / "train.jsonl").read_text().splitlines()]
+def test_it_learns_and_logs(tiny_run):
+  lines = [json.loads(line) for line in (tiny_run / "train.jsonl").read_text().splitlines()]
   assert [line["step"] for line in lines] == [3, 6, 9, 12]
   assert lines[-1]["loss"] < lines[0]["loss"] < 6.0
   languages = lines[-1]["languages"]
   assert sum(of["rows"] for of in languages.values()) == 12 * 16
   assert all(abs(of["share"] - of["share_wanted"]) < 0.08 and of["epochs"] > 0 for of in languages.values())
-  held_out = [json.loads(line) for line in (unbroken / "held_out.jsonl").read_text().splitlines()]
+  held_out = [json.loads(line) for line in (tiny_run / "held_out.jsonl").read_text().splitlines()]
   assert [line["step"] for line in held_out] == [0, 4, 8, 12]
   assert held_out[-1]["mean_loss"] < held_out[0]["mean_loss"]
   assert set(held_out[0]["languages"]) == {"aa", "bb", "cc"}
 
 
 @pytest.mark.parametrize("stops", [[2, 3], [9], [11, 1]])
-def test_resume_is_bit_equal(unbroken, tiny_store, tmp_path, stops):
+def test_resume_is_bit_equal(tiny_run, tiny_store, tmp_path, stops):
   """Stopped at steps that fall into logging intervals and evaluations, and taken up again."""
   for stop in stops:
-    assert run(tiny.config(), tmp_path, tiny_store, stop) == EXIT_RESTART
-  assert run(tiny.config(), tmp_path, tiny_store) == EXIT_DONE
-  assert_same_run(unbroken, tmp_path, 12)
+    assert tiny.run(tiny.config(), tmp_path, tiny_store, stop) == EXIT_RESTART
+  assert tiny.run(tiny.config(), tmp_path, tiny_store) == EXIT_DONE
+  assert_same_run(tiny_run, tmp_path, 12)
 
 
-def test_a_finished_run_is_left_as_it_is(unbroken, tiny_store):
-  before = (unbroken / "held_out.jsonl").read_text(), (unbroken / "train.jsonl").read_text()
-  assert run(tiny.config(), unbroken, tiny_store) == EXIT_DONE
-  assert before == ((unbroken / "held_out.jsonl").read_text(), (unbroken / "train.jsonl").read_text())
+def test_a_finished_run_is_left_as_it_is(tiny_run, tiny_store):
+  before = (tiny_run / "held_out.jsonl").read_text(), (tiny_run / "train.jsonl").read_text()
+  assert tiny.run(tiny.config(), tiny_run, tiny_store) == EXIT_DONE
+  assert before == ((tiny_run / "held_out.jsonl").read_text(), (tiny_run / "train.jsonl").read_text())
 
 
-def test_a_run_continues_on_another_mesh(unbroken, tiny_store, tmp_path):
-  assert run(tiny.config(mesh__fsdp=8), tmp_path, tiny_store, 8) == EXIT_RESTART
-  assert run(tiny.config(mesh__fsdp=1), tmp_path, tiny_store) == EXIT_DONE
-  a, b = (json.loads((w / "held_out.jsonl").read_text().splitlines()[-1]) for w in (unbroken, tmp_path))
+def test_a_run_continues_on_another_mesh(tiny_run, tiny_store, tmp_path):
+  assert tiny.run(tiny.config(mesh__fsdp=8), tmp_path, tiny_store, 8) == EXIT_RESTART
+  assert tiny.run(tiny.config(mesh__fsdp=1), tmp_path, tiny_store) == EXIT_DONE
+  a, b = (json.loads((w / "held_out.jsonl").read_text().splitlines()[-1]) for w in (tiny_run, tmp_path))
   assert abs(a["mean_loss"] - b["mean_loss"]) < 1e-3
 
 
 def test_bad_steps_in_a_row_end_the_run(tiny_store, tmp_path):
   config = tiny.config(optimizer__peak_lr=1e30, max_bad_steps=3, train_steps=40)
   with pytest.raises(UserError, match="not finite in 3 steps in a row"):
-    run(config, tmp_path, tiny_store)
+    tiny.run(config, tmp_path, tiny_store)
 
 
 def test_refusals(tiny_store, tmp_path):
   with pytest.raises(UserError, match=r"batch_rows=12 does not divide over 8 devices"):
-    run(tiny.config(batch_rows=12), tmp_path, tiny_store)
+    tiny.run(tiny.config(batch_rows=12), tmp_path, tiny_store)
   with pytest.raises(UserError, match=r"batch_rows=16 does not divide into config.micro_batches=4 over 8"):
-    run(tiny.config(micro_batches=4), tmp_path, tiny_store)
+    tiny.run(tiny.config(micro_batches=4), tmp_path, tiny_store)
   with pytest.raises(UserError, match=r"hidden=16 does not divide into config.model.heads=3"):
-    run(tiny.config(model__heads=3), tmp_path, tiny_store)
+    tiny.run(tiny.config(model__heads=3), tmp_path, tiny_store)

@@ -71,3 +71,22 @@ def batch(rng: np.random.Generator, rows: int, slots: int = 8) -> dict[str, np.n
   weights[::2, -1] = 0.0
   return {"ids": ids, "positions": positions, "labels": labels, "weights": weights,
           "language": rng.integers(0, 3, rows).astype(np.int32)}
+
+
+class StopAt:
+  """A Preemption that comes at one call."""
+
+  def __init__(self, call=None):
+    self.call, self.calls = call, 0
+
+  def stop(self):
+    self.calls += 1
+    return self.call is not None and self.calls > self.call
+
+
+def run(config, workdir, store, stop=None):
+  """train() in this process; stop: the call of Preemption.stop() after which it is told to."""
+  workdir.mkdir(exist_ok=True)
+  from xlmr_jax.train import train
+
+  return train(config, workdir, store, StopAt(stop))

@@ -209,17 +209,20 @@ def train(config: ConfigDict, workdir: Path, store, preemption: hosts.Preemption
       for step in range(start, config.train_steps + 1):
         # Order is law: evaluation and checkpoint see the state before this step's batch is fetched.
         last, stop = step == config.train_steps, preemption.stop()
-        if (due(step, config.held_out.every_steps) or last) and not stop and log.held_out_at != step:
-          stop = not evaluate(step, state.params)
-          log.restart_clock()
-        if (due(step, config.checkpoint.every_steps) or last or stop) and step > start:
+        look = (due(step, config.held_out.every_steps) or last) and not stop and log.held_out_at != step
+        save = (due(step, config.checkpoint.every_steps) or last or stop) and step > start
+        if look or save:
           log.flush()
-          checkpoints.save(step, state, log.notes())
-          log.restart_clock()
         if log.bad_in_a_row >= config.max_bad_steps:
           raise UserError(f"loss or gradients were not finite in {log.bad_in_a_row} steps in a row up to step {step}; "
                           "go on with a lower learning rate or another order of the data, e.g. "
                           "--config.seed=1 --allow_change=seed")
+        if look and not evaluate(step, state.params):
+          stop = save = True
+        if save and step > start:
+          checkpoints.save(step, state, log.notes())
+        if look or save:
+          log.restart_clock()
         if last or stop:
           break
         with jax.profiler.StepTraceAnnotation("train", step_num=step):
