@@ -47,9 +47,9 @@ def write_store(root: Path, *, seq_len: int, rows: int, vocabulary_size: int, la
     ids[:, [0, seq_len // 2]], ids[:, [seq_len // 2 - 1, -1]] = BOS, EOS
     name = f"l{index:03d}"
     write_shard(language_folder(root, name) / shard_name("train", 0, 1), ids)
-    empty = {"rows": 0, "tokens": 0, "bytes": 0, "documents": 0}
+    empty = {"rows": 0, "tokens": 0, "pieces": 0, "bytes": 0, "documents": 0}
     described[name] = {
-      "train": {"rows": count, "tokens": ids.size, "bytes": 4 * ids.size, "documents": 2 * count},
+      "train": {"rows": count, "tokens": ids.size, "pieces": ids.size, "bytes": 4 * ids.size, "documents": 2 * count},
       "held_out": empty,
     }
   write_manifest(

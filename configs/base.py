@@ -1,4 +1,4 @@
-"""XLM-R Base: 12 layers x 768, 278M parameters, 250,002 entries (paper, section 3; facts 1.1).
+"""XLM-R Base: 12 layers x 768, 278M parameters, 250,002 entries (paper, section 3).
 
   python -m xlmr_jax.main --config=configs/base.py --config.data.rows=ROWS --workdir=DIR
   python -m xlmr_jax.main --config=configs/base.py:runlocal --workdir=DIR      # a laptop, under a minute
@@ -13,4 +13,4 @@ from configs import common
 def get_config(arg: str = ""):
   c = common.get_config()
   c.model.vocabulary_size = 250_002
-  return common.runlocal(c) if arg == "runlocal" else c
+  return common.variant(c, arg)

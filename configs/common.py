@@ -1,4 +1,4 @@
-"""Every key a run has, with its unit and, for XLM-R's own numbers, where they come from (facts: the paper and its code).
+"""Every key a run has, with its unit and, for XLM-R's own numbers, where they come from (the paper or its code).
 
 The other files here start from get_config() and change what they must; `--config.KEY=VALUE` changes one for one run.
 """
@@ -37,23 +37,23 @@ def get_config() -> ConfigDict:
   c.data.mask_share = 0.15  # of a row's non-special tokens (fairseq multilingual_masked_lm)
 
   c.optimizer = ConfigDict()
-  c.optimizer.peak_lr = 4e-4  # not in the paper; two published launch scripts of this task (facts 2.5)
+  c.optimizer.peak_lr = 4e-4  # not in the paper; two published launch scripts of this task (published launch scripts)
   c.optimizer.end_lr = 0.0
-  c.optimizer.power = 1.0  # of the polynomial decay; 1: linear (facts 2.5)
-  c.optimizer.warmup_steps = 15_000  # facts 2.5
-  c.optimizer.b1 = 0.9  # facts 2.5
-  c.optimizer.b2 = 0.98  # facts 2.5
-  c.optimizer.eps = 1e-6  # facts 2.5
-  c.optimizer.weight_decay = 0.01  # decoupled (facts 2.5)
+  c.optimizer.power = 1.0  # of the polynomial decay; 1: linear (published launch scripts)
+  c.optimizer.warmup_steps = 15_000  # published launch scripts
+  c.optimizer.b1 = 0.9  # published launch scripts
+  c.optimizer.b2 = 0.98  # published launch scripts
+  c.optimizer.eps = 1e-6  # published launch scripts
+  c.optimizer.weight_decay = 0.01  # decoupled (published launch scripts)
   c.optimizer.decay_pattern = ".*"  # paths that decay: fairseq decays every parameter
-  c.optimizer.clip_norm = 1.0  # global norm of the gradient (facts 2.5); 0: off
+  c.optimizer.clip_norm = 1.0  # global norm of the gradient (published launch scripts); 0: off
 
   c.mesh = ConfigDict()
   c.mesh.data = -1  # devices that hold different rows and the same parameters; -1: all that fsdp leaves
   c.mesh.fsdp = 1  # devices that hold different rows and different parts of the parameters
 
   c.checkpoint = ConfigDict()
-  c.checkpoint.every_steps = 3000  # facts 2.5
+  c.checkpoint.every_steps = 3000  # published launch scripts
   c.checkpoint.keep = 3  # newest ones
   c.checkpoint.keep_every = 50_000  # steps that are a multiple stay for good; 0: none
 
@@ -65,6 +65,13 @@ def get_config() -> ConfigDict:
   c.log.every_steps = 100  # steps that a line of train.jsonl averages over
   c.log.tensorboard = True
   return c.lock()
+
+
+def variant(c: ConfigDict, arg: str) -> ConfigDict:
+  """`c` itself for "", runlocal(c) for "runlocal"; any other argument is an error."""
+  if arg not in ("", "runlocal"):
+    raise ValueError(f"the config takes no argument {arg!r}; it takes runlocal, or none")
+  return runlocal(c) if arg else c
 
 
 def runlocal(c: ConfigDict) -> ConfigDict:

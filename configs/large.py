@@ -1,4 +1,4 @@
-"""XLM-R (Large): 24 layers x 1024, 560M parameters, 250,002 entries (paper, section 3; facts 1.1).
+"""XLM-R (Large): 24 layers x 1024, 560M parameters, 250,002 entries (paper, section 3).
 
   python -m xlmr_jax.main --config=configs/large.py --config.data.rows=ROWS --workdir=DIR
   python -m xlmr_jax.main --config=configs/large.py:runlocal --workdir=DIR     # a laptop, under a minute
@@ -15,4 +15,4 @@ def get_config(arg: str = ""):
   c.model.update(layers=24, hidden=1024, heads=16, ffn=4096, vocabulary_size=250_002)
   c.mesh.fsdp = 4  # parameters and moments are 6.7 GB in fp32 (ours)
   c.model.remat = "dots"  # ours
-  return common.runlocal(c) if arg == "runlocal" else c
+  return common.variant(c, arg)

@@ -17,4 +17,4 @@ def get_config(arg: str = ""):
   c.checkpoint.update(every_steps=200, keep_every=0)
   c.held_out.update(every_steps=200, max_rows_per_language=32)
   c.log.every_steps = 50
-  return common.runlocal(c) if arg == "runlocal" else c
+  return common.variant(c, arg)

@@ -23,4 +23,4 @@ def get_config(arg: str = ""):
   c.checkpoint.update(every_steps=400, keep_every=1400)
   c.held_out.update(every_steps=400, max_rows_per_language=4)
   c.log.every_steps = 50
-  return common.runlocal(c) if arg == "runlocal" else c
+  return common.variant(c, arg)

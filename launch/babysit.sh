@@ -4,8 +4,8 @@
 # Five starts in a row that end within a minute end it too. TERM is passed on and ends it.
 set -u
 [ $# -gt 0 ] || { echo "usage: launch/babysit.sh COMMAND..." >&2; exit 1; }
-told='' short=0
-trap 'told=1; kill -TERM "$child" 2>/dev/null' TERM INT
+told='' short=0 child=''
+trap 'told=1; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null' TERM INT
 while :; do
   began=$SECONDS
   "$@" & child=$!
@@ -16,5 +16,7 @@ while :; do
   if [ $((SECONDS - began)) -lt "${SHORT_S:-60}" ]; then short=$((short + 1)); else short=0; fi
   [ "$short" -lt 5 ] || { echo "babysit: five quick ends in a row, the last with exit $code: giving up" >&2; exit "$code"; }
   echo "babysit: exit $code after $((SECONDS - began)) s, starting again" >&2
+  child=''
   sleep "${PAUSE_S:-5}"
+  [ -z "$told" ] || exit "$code"
 done

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # N processes of one run on this machine, joined over loopback (gloo on CPUs).
 #   launch/local.sh N --config=... --workdir=...
-# Output lines carry the process number. A signal goes to all; the exit code is the first that is not 0.
+# Output lines carry the process number. A signal goes to all. The exit code is 1 if any process ended with it (the
+# user must act), else 42 if any did, else the first that is not 0.
 set -u
 count=${1:-}
 case $count in ''|*[!0-9]*|0) echo "usage: launch/local.sh N --config=... --workdir=..." >&2; exit 1;; esac
@@ -23,6 +24,6 @@ code=0
 for pid in "${pids[@]}"; do
   wait "$pid"; one=$?
   while kill -0 "$pid" 2>/dev/null; do wait "$pid"; one=$?; done  # a signal interrupts wait itself
-  [ "$code" -ne 0 ] || code=$one
+  case $code,$one in *,0|1,*) ;; *,1|0,*) code=$one;; *,42) code=42;; esac
 done
 exit "$code"

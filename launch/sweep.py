@@ -10,19 +10,24 @@ started again; one that fails is named at the end, and the others still run.
 import argparse
 import importlib.util
 import json
+import os
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+
+from xlmr_jax.errors import EXIT_RESTART, run_child
+
+RESTARTS = 20  # of one run, at most
 
 
 def load_runs(config: Path) -> dict[str, dict]:
   """{name: overrides} in the order of sweep(add); exits with one line if the file has none or repeats a name."""
   if not config.is_file():
     sys.exit(f"error: {config}: no such config file")
-  sys.path.insert(0, str(ROOT))
   spec = importlib.util.spec_from_file_location("sweep_config", config)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
@@ -62,7 +67,10 @@ def main() -> int:
       print(shlex.join(line))
       continue
     print(f"{name}: {shlex.join(line)}", file=sys.stderr, flush=True)
-    while (code := subprocess.run(line, cwd=Path.cwd(), check=False).returncode) == 42:
+    for _ in range(RESTARTS):
+      code = run_child(line)
+      if code != EXIT_RESTART:
+        break
       print(f"{name}: asked to be started again", file=sys.stderr, flush=True)
     if code:
       failed.append(f"{name} (exit {code})")

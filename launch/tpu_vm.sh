@@ -4,16 +4,17 @@
 #       -- --config=configs/base.py --config.data.rows=/data/rows --workdir=/data/runs/base
 #   launch/tpu_vm.sh ... --stop      TERM to every worker: the run saves one common step and ends with 42
 #   launch/tpu_vm.sh ... --follow    the log of worker 0, from a run started before
-# The workdir and the rows must be one folder for all workers: a Filestore or gcsfuse mount (--bucket=B mounts B at /data).
+# The workdir and the rows must be in one folder that all workers share: --nfs=HOST:/SHARE (Filestore, say) mounts it at
+# /data. A gcsfuse mount will not do: checkpoints are committed by renaming folders, logs by appending.
 # The run is started again when it ends with 42 or is killed; it stops at 0 (done) and 1 (the user must act).
 # --dry-run prints every command and runs none.
 set -euo pipefail
-name='' zone='' type='' project='' version='' bucket='' spot='' dry='' action=start
+name='' zone='' type='' project='' version='' nfs='' spot='' dry='' action=start
 die() { echo "error: $1" >&2; exit 1; }
 while [ $# -gt 0 ]; do
   case $1 in
     --name=*) name=${1#*=};; --zone=*) zone=${1#*=};; --type=*) type=${1#*=};; --project=*) project=${1#*=};;
-    --version=*) version=${1#*=};; --bucket=*) bucket=${1#*=};; --spot) spot=--spot;; --dry-run) dry=1;;
+    --version=*) version=${1#*=};; --nfs=*) nfs=${1#*=};; --spot) spot=--spot;; --dry-run) dry=1;;
     --stop) action=stop;; --follow) action=follow;; --) shift; break;;
     *) die "unknown option $1; the run's own flags go behind --";;
   esac
@@ -37,7 +38,7 @@ at=(--zone="$zone"); [ -z "$project" ] || at+=(--project="$project")
 tpu=(gcloud compute tpus tpu-vm)
 on_workers() { run "${tpu[@]}" ssh "$name" "${at[@]}" --worker="$1" --command="$2"; }
 
-if [ "$action" = stop ]; then on_workers all "pkill -TERM -f xlmr_jax.main || true"; exit; fi
+if [ "$action" = stop ]; then on_workers all "pkill -TERM -f '[x]lmr_jax.main' || true"; exit; fi
 if [ "$action" = follow ]; then on_workers 0 "tail -n 50 -F xlmr_jax_run.log"; exit; fi
 
 cd "$(dirname "$0")/.."
@@ -46,15 +47,18 @@ cd "$(dirname "$0")/.."
 if [ -n "$dry" ] || ! "${tpu[@]}" describe "$name" "${at[@]}" >/dev/null 2>&1; then
   run "${tpu[@]}" create "$name" "${at[@]}" --accelerator-type="$type" --version="$version" ${spot:+"$spot"}
 fi
-archive=$(mktemp -d)/xlmr_jax.tar.gz
+archive=xlmr_jax.tar.gz
+[ -n "$dry" ] || { folder=$(mktemp -d); trap 'rm -rf "$folder"' EXIT; archive=$folder/xlmr_jax.tar.gz; }
 run git archive --format=tar.gz --output="$archive" HEAD
 run "${tpu[@]}" scp "$archive" "$name": "${at[@]}" --worker=all
-if [ -n "$bucket" ]; then
-  on_workers all "sudo mkdir -p /data && sudo chown \$USER /data && (mountpoint -q /data || gcsfuse --implicit-dirs $bucket /data)"
+if [ -n "$nfs" ]; then
+  on_workers all "sudo apt-get install -qy nfs-common && sudo mkdir -p /data && (mountpoint -q /data || sudo mount -t nfs $nfs /data)"
 fi
-on_workers all "mkdir -p xlmr_jax && tar -xzf xlmr_jax.tar.gz -C xlmr_jax && cd xlmr_jax && python3 -m venv .venv && \
-.venv/bin/pip install -q -r requirements.txt 'jax[tpu]'"
+# The images' own Python may be older than 3.11: uv brings one.
+on_workers all "mkdir -p xlmr_jax && tar -xzf xlmr_jax.tar.gz -C xlmr_jax && cd xlmr_jax && python3 -m pip install -q --user uv && \
+python3 -m uv venv -q --python 3.12 .venv && python3 -m uv pip install -q --python .venv/bin/python -r requirements.txt 'jax[tpu]'"
 flags=$(printf '%q ' "$@")
+on_workers all "cd xlmr_jax && ! pgrep -f '[l]aunch/babysit.sh' || { echo 'a run is under way here: --stop it first' >&2; exit 1; }"
 on_workers all "cd xlmr_jax && nohup bash launch/babysit.sh .venv/bin/python -u -m xlmr_jax.main --hosts=auto $flags \
 > ../xlmr_jax_run.log 2>&1 < /dev/null &"
 on_workers 0 "tail -n +1 -F xlmr_jax_run.log"

@@ -48,6 +48,7 @@ def tiny_run(tiny_store, tiny_rows, tmp_path_factory) -> Path:
 
   workdir, config = tmp_path_factory.mktemp("tiny_run"), tiny.config(tiny_rows)
   write_json(workdir / "config.json", {"config": config.to_dict(), "vocabulary_size": tiny.VOCABULARY,
-                                       "seq_len": tiny.SEQ_LEN, "rows_fingerprint": tiny_store.fingerprint})
+                                       "seq_len": tiny.SEQ_LEN, "rows_fingerprint": tiny_store.fingerprint,
+                                       "tokenizer_sha256": tiny_store.manifest["tokenizer_sha256"]})
   assert tiny.run(config, workdir, tiny_store) == 0
   return workdir

@@ -101,7 +101,8 @@ def test_falls_back_past_damage_and_says_so(folder, damage, which, capfd):
   DAMAGES[damage](path)
   assert_is(restore(folder), 6)
   assert f"checkpoint 9 cannot be used: {path.parent}/{path.name}" in capfd.readouterr().err
-  assert not (folder / "9").exists() and len(list((folder.parent / "damaged").iterdir())) == 1
+  unfinished = which == MANIFEST and damage == "deleted"  # as if killed before it was written: nothing worth keeping
+  assert not (folder / "9").exists() and (folder.parent / "damaged").exists() != unfinished
   checkpoints = Checkpoints(folder)  # and step 9 can be made again
   checkpoints.save(9, state_of(9), {"rows_seen": [9]})
   checkpoints.close()
@@ -111,8 +112,17 @@ def test_falls_back_past_damage_and_says_so(folder, damage, which, capfd):
 def test_all_damaged_is_an_error(folder, capfd):
   for step in ("6", "9"):
     flip(folder / step / "state" / "_METADATA")
-  with pytest.raises(UserError, match=r"none of the checkpoints .* is sound"):
-    restore(folder)
+  for _ in range(2):  # and again: the first refusal must not clear the way for a silent start from nothing
+    with pytest.raises(UserError, match=r"none of the checkpoints .* is sound"):
+      restore(folder)
+  assert sorted(path.name for path in folder.iterdir()) == ["6", "9"]
+
+
+def test_killed_before_the_first_was_sealed_starts_anew(folder, capfd):
+  for step in ("6", "9"):
+    (folder / step / MANIFEST).unlink()
+  assert restore(folder) is None
+  assert "checkpoint 9 cannot be used" in capfd.readouterr().err
 
 
 def test_other_leaves_are_refused_by_name(folder):

@@ -17,12 +17,12 @@ from xlmr_jax import hosts
 from xlmr_jax.errors import UserError
 
 ROOT = Path(__file__).parents[1]
-STEPS = 40
+STEPS = 150
 
 
 def flags_for(rows, workdir):
   return [f"--config=tests/tiny.py:{rows}", f"--workdir={workdir}", f"--config.train_steps={STEPS}",
-          "--config.checkpoint.every_steps=5", "--config.held_out.every_steps=10", "--config.log.every_steps=2",
+          "--config.checkpoint.every_steps=5", "--config.held_out.every_steps=50", "--config.log.every_steps=2",
           "--config.model.dropout=0.1"]
 
 
@@ -44,13 +44,18 @@ def finish(process, code=0):
   return output
 
 
-def wait_for_step(workdir, step, process):
-  """Until the run has logged a step; fails if it ends before."""
+def logged(workdir) -> int:
+  """Newest step in train.jsonl, 0 without one."""
   path = Path(workdir) / "train.jsonl"
-  logged = lambda: [json.loads(x)["step"] for x in path.read_text().splitlines() if x.endswith("}")]  # noqa: E731
-  while not path.exists() or max(logged(), default=0) < step:
+  lines = path.read_text().splitlines() if path.exists() else []
+  return max((json.loads(line)["step"] for line in lines if line.endswith("}")), default=0)
+
+
+def wait_until(true, process):
+  """Until true() holds; fails if the run ends before."""
+  while not true():
     assert process.poll() is None, process.communicate()[0][-3000:]
-    time.sleep(0.02)
+    time.sleep(0.002)
 
 
 def losses(workdir):
@@ -68,14 +73,16 @@ def unbroken(tiny_rows, tmp_path_factory):
 def test_killed_at_random_and_restarted_is_bit_equal(unbroken, tiny_rows, tmp_path):
   """kill -9 at random moments, some of them during a save, then the same command, until it is done."""
   rng = random.Random(0)
-  for kill in range(5):
+  unfinished = lambda: list(tmp_path.glob("checkpoints/*tmp*"))  # noqa: E731  Orbax's name for a save under way
+  for kill in range(6):
+    before = logged(tmp_path)
     process = start(1, tiny_rows, tmp_path)
-    if kill % 2:  # during a save: Orbax writes under a temporary name first
-      while process.poll() is None and not list(tmp_path.glob("checkpoints/*tmp*")):
-        time.sleep(0.001)
+    wait_until(lambda: logged(tmp_path) >= before + 8, process)  # noqa: B023
+    if kill % 2:
+      wait_until(unfinished, process)
     else:
-      wait_for_step(tmp_path, min(2 + 8 * kill, STEPS), process)
-      time.sleep(rng.random() * 0.2)
+      time.sleep(rng.random() * 0.1)
+    assert process.poll() is None
     process.kill()
     process.communicate()
   finish(start(1, tiny_rows, tmp_path))
@@ -99,7 +106,7 @@ def test_processes_do_not_change_the_run(unbroken, tiny_rows, tmp_path, processe
 def test_term_to_one_of_two_stops_both_at_one_step_and_one_process_goes_on(unbroken, tiny_rows, tmp_path):
   pids = tmp_path / "pids"
   process = start(2, tiny_rows, tmp_path / "run", "--config.checkpoint.every_steps=1000", pids=pids)
-  wait_for_step(tmp_path / "run", 6, process)
+  wait_until(lambda: logged(tmp_path / "run") >= 6, process)
   os.kill(int(pids.read_text().split()[1]), signal.SIGTERM)
   output = finish(process, 42)
   said = {line[1]: line.split("saved step ")[1].split(";")[0] for line in output.splitlines() if "saved step" in line}
@@ -113,11 +120,32 @@ def test_term_to_one_of_two_stops_both_at_one_step_and_one_process_goes_on(unbro
 @pytest.mark.slow
 def test_term_to_a_single_process_saves_and_exits_42(unbroken, tiny_rows, tmp_path):
   process = start(1, tiny_rows, tmp_path)
-  wait_for_step(tmp_path, 4, process)
+  wait_until(lambda: logged(tmp_path) >= 4, process)
   process.terminate()
   assert "the same command goes on from there" in finish(process, 42)
   finish(start(1, tiny_rows, tmp_path))
   assert_same_run(unbroken, tmp_path, STEPS)
+
+
+@pytest.mark.slow
+def test_two_processes_build_the_demo_once(tmp_path):
+  """launch/README.md's own example, smaller."""
+  process = subprocess.Popen(
+    ["launch/local.sh", "2", "--config=configs/smoke.py:runlocal", f"--workdir={tmp_path / 'run'}",
+     "--config.train_steps=2"], cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+  assert "held-out at step 2" in finish(process)
+
+
+@pytest.mark.slow
+def test_a_process_that_fails_ends_the_others():
+  """Neither waits for the other in a collective; the sound one says who failed."""
+  code = ("import sys\nfrom xlmr_jax import hosts\nme = int(sys.argv[1])\n"
+          "hosts.start('explicit', sys.argv[2], 2, me)\nhosts.together(lambda: 1 // (1 - me))")
+  address = f"127.0.0.1:{20000 + (os.getpid() + 7) % 20000}"
+  processes = [subprocess.Popen([sys.executable, "-c", code, str(i), address], cwd=ROOT, env=environment(),
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for i in range(2)]
+  assert "process 1 failed; see what it says" in finish(processes[0], 1)
+  assert "ZeroDivisionError" in finish(processes[1], 1)
 
 
 @pytest.mark.slow

@@ -60,13 +60,16 @@ def test_babysit_starts_again_until_done(tmp_path):
   assert out.returncode == 0 and (tmp_path / "starts").read_text() == "x\n" * 4
   out = shell("bash", "launch/babysit.sh", "bash", "-c", "exit 1", PAUSE_S="0")
   assert out.returncode == 1 and "again" not in out.stderr
+  out = shell("timeout", "-s", "TERM", "2", "bash", "launch/babysit.sh", "bash", "-c", f"echo x >> {tmp_path}/once; exit 42",
+              PAUSE_S="30", SHORT_S="0")
+  assert (tmp_path / "once").read_text() == "x\n"  # TERM while it waits: not started again
   out = shell("bash", "launch/babysit.sh", "bash", "-c", "exit 42", PAUSE_S="0")
   assert out.returncode == 42 and "five quick ends" in out.stderr
 
 
 def test_tpu_vm_dry_run_prints_every_command(tmp_path):
-  out = shell("launch/tpu_vm.sh", "--dry-run", "--name=xlmr", "--zone=us-central2-b", "--type=v4-32", "--bucket=b", "--",
-              "--config=configs/base.py", "--workdir=/data/run one")
+  out = shell("launch/tpu_vm.sh", "--dry-run", "--name=xlmr", "--zone=us-central2-b", "--type=v4-32",
+              "--nfs=10.0.0.2:/share", "--", "--config=configs/base.py", "--workdir=/data/run one")
   assert out.returncode == 0, out.stderr
   lines = [shlex.split(line) for line in out.stdout.splitlines()]
   assert next(line[:5] for line in lines if line[0] == "gcloud") == ["gcloud", "compute", "tpus", "tpu-vm", "create"]

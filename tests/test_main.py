@@ -36,9 +36,25 @@ def test_refused_in_one_line(args, message, tmp_path):
   assert not (tmp_path / "run").exists()
 
 
+def test_a_refused_batch_leaves_the_workdir_alone(tiny_rows, tmp_path):
+  """On 8 devices; then the corrected command is not told that the folder holds another run."""
+  result = command(f"--config=tests/tiny.py:{tiny_rows}", "--config.batch_rows=30", f"--workdir={tmp_path / 'run'}")
+  assert result.returncode == 1 and "batch_rows=30 does not divide over 8 devices" in result.stderr
+  assert not (tmp_path / "run").exists()
+
+
+def test_two_runs_in_one_workdir(tmp_path):
+  main.lock_workdir(tmp_path)
+  with pytest.raises(UserError, match="being trained in by another process"):
+    main.lock_workdir(tmp_path)
+
+
 @pytest.mark.parametrize("changes, message", [
   ({"data__alpha": 1.5}, r"config.data.alpha=1.5: must lie in \[0, 1\]"),
   ({"data__alpha": -0.1}, "config.data.alpha=-0.1"),
+  ({"model__heads": 3}, r"hidden=16 does not divide into config.model.heads=3"),
+  ({"model__dropout": 1.0}, "config.model.dropout=1.0"),
+  ({"checkpoint__keep": 1}, "config.checkpoint.keep=1"),
   ({"batch_rows": 0}, "config.batch_rows=0: must be at least 1"),
   ({"model__remat": "some"}, "config.model.remat='some'"),
   ({"model__dtype": "float16"}, "config.model.dtype='float16'"),

@@ -38,7 +38,7 @@ def make_store(root: Path, shards: dict[str, dict[str, list[int]]], seq_len=16, 
       held[language, split] = rows
       for i, part in enumerate(np.split(rows, np.cumsum(lengths)[:-1]) if lengths else []):
         write_shard(language_folder(root, language) / shard_name(split, i, len(lengths)), part)
-      described[language][split] = {"rows": len(rows), "tokens": rows.size, "bytes": 9, "documents": 1}
+      described[language][split] = {"rows": len(rows), "tokens": rows.size, "pieces": rows.size, "bytes": 9, "documents": 1}
     write_dataset_info(root, language, seq_len, splits)
   write_manifest(
     root, seq_len=seq_len, vocabulary_size=VOCABULARY, held_out_share=0.01, languages=described,

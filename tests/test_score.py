@@ -23,7 +23,7 @@ def test_training_lowers_the_score_of_its_rows(tiny_run, tiny_rows):
 def test_bits_per_byte_is_loss_times_tokens_over_bytes(tiny_run, tiny_rows, tiny_store):
   of = score.score(tiny_run, tiny_rows, passes=1)["languages"]["aa"]
   counts = tiny_store.manifest["languages"]["aa"]["train"]
-  assert of["bits_per_byte"] == pytest.approx(of["loss"] / np.log(2) * counts["tokens"] / counts["bytes"])
+  assert of["bits_per_byte"] == pytest.approx(of["loss"] / np.log(2) * counts["pieces"] / counts["bytes"])
 
 
 def test_refusals(tiny_run, tiny_rows, tmp_path):
@@ -31,6 +31,8 @@ def test_refusals(tiny_run, tiny_rows, tmp_path):
     score.score(tiny_run, tiny_rows, "5")
   with pytest.raises(UserError, match=r"config.json is missing"):
     score.score(tmp_path, tiny_rows)
+  with pytest.raises(UserError, match="--passes=0"):
+    score.score(tiny_run, tiny_rows, passes=0)
   damaged = shutil.copytree(tiny_run, tmp_path / "damaged")
   data = max((damaged / "checkpoints" / "12").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
   data.write_bytes(data.read_bytes()[:-1])

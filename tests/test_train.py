@@ -49,9 +49,10 @@ def test_loss_and_gradients_do_not_depend_on_mesh_micro_batches_or_remat(referen
     np.testing.assert_allclose(metrics[name], expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
   mu, expected_mu = (s.opt_state[1].mu for s in (state, expected_state))
   for (path, a), b in zip(jax.tree_util.tree_flatten_with_path(mu)[0], jax.tree.leaves(expected_mu)):
+    if "qkv/bias" in jax.tree_util.keystr(path, simple=True, separator="/"):
+      a, b = a[:, ::2], b[:, ::2]  # a key's bias moves all scores of a query alike: its gradient is rounding only
     error = np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-8)
-    # A key's bias moves all scores of a query alike: its gradient is zero but for rounding.
-    assert error < 1e-5 or "qkv/bias" in jax.tree_util.keystr(path, simple=True, separator="/"), (path, error)
+    assert error < 1e-5, (path, error)
 
 
 def test_loss_does_not_depend_on_padding_rows(reference):
@@ -157,11 +158,13 @@ def test_it_learns_and_logs(tiny_run):
   assert set(held_out[0]["languages"]) == {"aa", "bb", "cc"}
 
 
-@pytest.mark.parametrize("stops", [[2, 3], [9], [11, 1]])
+# Calls of Preemption.stop(): one a step and one a held-out batch (one or two an evaluation). 0 is before the first
+# evaluation, 1 within it, 19 and 20 around the last one.
+@pytest.mark.parametrize("stops", [[0, 1], [2, 3], [9], [11, 1], [18], [19], [20]])
 def test_resume_is_bit_equal(tiny_run, tiny_store, tmp_path, stops):
   """Stopped at steps that fall into logging intervals and evaluations, and taken up again."""
   for stop in stops:
-    assert tiny.run(tiny.config(), tmp_path, tiny_store, stop) == EXIT_RESTART
+    assert tiny.run(tiny.config(), tmp_path, tiny_store, stop) in (EXIT_RESTART, EXIT_DONE)
   assert tiny.run(tiny.config(), tmp_path, tiny_store) == EXIT_DONE
   assert_same_run(tiny_run, tmp_path, 12)
 
@@ -183,6 +186,40 @@ def test_bad_steps_in_a_row_end_the_run(tiny_store, tmp_path):
   config = tiny.config(optimizer__peak_lr=1e30, max_bad_steps=3, train_steps=40)
   with pytest.raises(UserError, match="not finite in 3 steps in a row"):
     tiny.run(config, tmp_path, tiny_store)
+  # Nothing bad was saved: with another rate the same run goes on.
+  assert tiny.run(tiny.config(train_steps=10), tmp_path, tiny_store) == EXIT_DONE
+
+
+def test_evaluation_told_to_stop_at_the_end_is_not_done(tiny_store, tmp_path):
+  """Whatever call of stop() is the first to say so: either the run is done and evaluated, or it asks to come again."""
+  seen = set()
+  for stop in range(14, 24):
+    workdir = tmp_path / str(stop)
+    code = tiny.run(tiny.config(held_out__every_steps=0), workdir, tiny_store, stop)
+    seen.add(code)
+    evaluated = '"step": 12' in (workdir / "held_out.jsonl").read_text()
+    assert evaluated == (code == EXIT_DONE), stop
+    if len(seen) == 2:
+      break
+  assert seen == {EXIT_DONE, EXIT_RESTART}
+
+
+def test_a_run_past_its_end_is_refused(tiny_run, tiny_store, tmp_path):
+  with pytest.raises(UserError, match=r"is at step 12, past config.train_steps=9"):
+    tiny.run(tiny.config(train_steps=9), tiny_run, tiny_store)
+
+
+def test_hosts_feed_contiguous_rows_whatever_the_interconnect():
+  """make_mesh alone interleaves the processes of most TPU slices; fake devices of two hosts, listed out of order."""
+  real = jax.devices()
+
+  class Fake:
+    def __init__(self, i):
+      self.id, self.process_index, self.platform, self.device_kind = i, i % 2, "tpu", "TPU v4"
+
+  mesh = sharding.make_mesh(4, 2, [Fake(i) for i in range(8)])
+  assert [device.process_index for device in mesh.devices.ravel()] == [0] * 4 + [1] * 4
+  assert len(real) == 8
 
 
 def test_refusals(tiny_store, tmp_path):
@@ -190,5 +227,3 @@ def test_refusals(tiny_store, tmp_path):
     tiny.run(tiny.config(batch_rows=12), tmp_path, tiny_store)
   with pytest.raises(UserError, match=r"batch_rows=16 does not divide into config.micro_batches=4 over 8"):
     tiny.run(tiny.config(micro_batches=4), tmp_path, tiny_store)
-  with pytest.raises(UserError, match=r"hidden=16 does not divide into config.model.heads=3"):
-    tiny.run(tiny.config(model__heads=3), tmp_path, tiny_store)

@@ -31,8 +31,8 @@ def make_store(root: Path) -> Path:
         row[:length] = pieces
         row[0], row[length // 2 - 1], row[length // 2], row[length - 1] = 0, 2, 0, 2
       store.write_shard(folder / store.shard_name(split, 0, 1), ids)
-      counts[split] = {"rows": count, "tokens": int((ids != 1).sum()), "bytes": int((ids > 3).sum()) * 4,
-                       "documents": 2 * count}
+      counts[split] = {"rows": count, "tokens": int((ids != 1).sum()), "pieces": int((ids > 2).sum()),
+                       "bytes": int((ids > 3).sum()) * 4, "documents": 2 * count}
     store.write_dataset_info(root, name, SEQ_LEN, {split: [n] for split, n in zip(counts, sizes)})
     languages[name] = counts
   store.write_manifest(root, seq_len=SEQ_LEN, vocabulary_size=VOCABULARY, held_out_share=0.1, languages=languages,

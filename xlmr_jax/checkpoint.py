@@ -9,15 +9,16 @@ import hashlib
 import json
 import os
 import sys
+import time
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
+from xlmr_jax import hosts
 from xlmr_jax.errors import UserError
 
 MANIFEST = "MANIFEST.json"
@@ -97,6 +98,13 @@ def _refuse_other_leaves(directory: epath.Path, step: int, saved: dict, wanted: 
                       f"{describe(wanted.get(name))}; use the config it was made with or a new workdir")
 
 
+class _Manager(ocp.CheckpointManager):
+  """Orbax asks for preemption with its own step count, which would overwrite the one hosts.Preemption agrees by."""
+
+  def reached_preemption(self, step: int) -> bool:
+    return False
+
+
 class Checkpoints:
   """The checkpoints of one run. Every process constructs it and makes the same calls.
 
@@ -116,7 +124,7 @@ class Checkpoints:
       self.directory.mkdir(parents=True, exist_ok=True)
     if jax.process_count() > 1:
       multihost_utils.sync_global_devices("checkpoints")
-    self._manager = ocp.CheckpointManager(
+    self._manager = _Manager(
       self.directory,
       options=ocp.CheckpointManagerOptions(
         preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
@@ -129,12 +137,10 @@ class Checkpoints:
     """(step, state, notes) of the newest checkpoint that verifies, or None in a fresh workdir.
 
     abstract_state: jax.ShapeDtypeStruct leaves with shardings. Damaged and unfinished steps are named on stderr and
-    moved to `damaged/` beside the checkpoints, for the run makes those steps again, bit for bit. UserError when none
-    of several verifies, or when the newest sound one has other leaves than abstract_state.
+    make way, the damaged ones to `damaged/` beside the checkpoints: the run makes those steps again, bit for bit.
+    UserError when none of several is sound, or when the newest sound one has other leaves than abstract_state.
     """
-    step = self._choose() if self._is_first else -1
-    if jax.process_count() > 1:
-      step = int(multihost_utils.broadcast_one_to_all(np.int64(step)))
+    step = hosts.on_first(self._choose)
     self._manager.reload()  # what process 0 moved away is gone for every process
     if step == -2:
       raise UserError(f"none of the checkpoints in {self.directory} is sound (see above); start in a new workdir")
@@ -147,19 +153,34 @@ class Checkpoints:
     return step, restored["state"], restored["notes"]
 
   def _choose(self) -> int:
-    """Newest sound step; -1 when there is no checkpoint, -2 when none is sound."""
-    steps = _steps(self.directory)
-    for step in steps:
+    """Newest sound step; -1 when no save was ever finished, -2 when none of the finished ones is sound.
+
+    A save that was killed before its manifest is removed; a damaged one is moved aside, but only for a sound one.
+    """
+    unfinished, damaged = [], []
+    for step in _steps(self.directory):
+      if not (self.directory / str(step) / MANIFEST).exists():
+        unfinished.append(step)
+        continue
       try:
         verify(self.directory / str(step))
-        return step
-      except DamagedError as error:
-        aside = self.directory.parent / "damaged"
-        aside.mkdir(exist_ok=True)
-        (self.directory / str(step)).rename(aside / f"{step}-{len(list(aside.iterdir()))}")
-        print(f"checkpoint {step} cannot be used: {error}; moved to {aside} (may be deleted), going back to the one "
-              "before", file=sys.stderr, flush=True)
-    return -2 if steps else -1
+        break
+      except (DamagedError, OSError) as error:
+        print(f"checkpoint {step} cannot be used: {error}", file=sys.stderr, flush=True)
+        damaged.append(step)
+    else:
+      step = -2 if damaged else -1
+    for name in unfinished:
+      print(f"checkpoint {name} cannot be used: {self.directory / str(name) / MANIFEST} is missing: the save was not "
+            "finished; removed", file=sys.stderr, flush=True)
+      (self.directory / str(name)).rmtree()
+    if step >= 0:
+      for name in damaged:
+        aside = self.directory.parent / "damaged" / f"{name}-{time.time_ns()}"
+        aside.parent.mkdir(exist_ok=True)
+        (self.directory / str(name)).rename(aside)
+        print(f"going back to checkpoint {step}; {name} is now {aside} (may be deleted)", file=sys.stderr, flush=True)
+    return step
 
   def save(self, step: int, state: Any, notes: dict) -> None:
     """Starts an asynchronous save; a save still under way is waited for first. notes: small JSON kept with it."""

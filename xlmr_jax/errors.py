@@ -1,9 +1,12 @@
-"""How commands fail: one clear line and exit 1 for what the user must mend, a traceback for what we must."""
+"""How commands end: one clear line and exit 1 for what the user must mend, a traceback and exit 70 for a crash."""
 
+import signal
+import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 
-EXIT_DONE, EXIT_USER, EXIT_RESTART = 0, 1, 42
+EXIT_DONE, EXIT_USER, EXIT_RESTART, EXIT_CRASH = 0, 1, 42, 70
 
 
 class UserError(ValueError):
@@ -11,7 +14,7 @@ class UserError(ValueError):
 
 
 def run_command(main: Callable[..., int | None]) -> Callable[..., None]:
-  """Wraps a command's main: a UserError becomes one line on stderr and exit 1."""
+  """Wraps a command's main: a UserError becomes one line on stderr and exit 1, anything else a traceback and exit 70."""
 
   def wrapped(*args):
     try:
@@ -19,5 +22,20 @@ def run_command(main: Callable[..., int | None]) -> Callable[..., None]:
     except UserError as error:
       print(f"error: {error}", file=sys.stderr, flush=True)
       sys.exit(EXIT_USER)
+    except Exception:
+      traceback.print_exc()
+      sys.exit(EXIT_CRASH)
 
   return wrapped
+
+
+def run_child(command: list[str], **options) -> int:
+  """Runs a command to its end and returns its exit code; SIGTERM and SIGINT go on to it."""
+  child = subprocess.Popen(command, **options)
+  before = {number: signal.signal(number, lambda number, _: child.send_signal(number))
+            for number in (signal.SIGTERM, signal.SIGINT)}
+  try:
+    return child.wait()
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)

@@ -5,10 +5,14 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import secrets
 import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -16,6 +20,7 @@ from jax.experimental import multihost_utils
 
 from xlmr_jax.errors import EXIT_RESTART, UserError
 
+T = TypeVar("T")
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-cpu", "array_record", "numpy")
 
 
@@ -25,13 +30,60 @@ def start(mode: str, coordinator: str, processes: int, process: int) -> None:
     return
   if mode == "explicit":
     if not coordinator or processes < 1 or not 0 <= process < processes:
-      raise UserError(f"--hosts=explicit needs --coordinator=HOST:PORT (is {coordinator!r}), --processes (is {processes}) "
-                      f"and --process in [0, processes) (is {process})")
+      raise UserError(f"--hosts=explicit needs --coordinator=HOST:PORT (is {coordinator!r}), --processes (is "
+                      f"{processes}) and --process in [0, processes) (is {process})")
     jax.distributed.initialize(coordinator, processes, process)
   elif mode == "auto":
-    jax.distributed.initialize()
+    try:
+      jax.distributed.initialize()
+    except (ValueError, RuntimeError) as error:
+      raise UserError(f"--hosts=auto found no cluster ({' '.join(str(error).split())}); use --hosts=off on one machine, or "
+                      "--hosts=explicit") from None
   else:
     raise UserError(f"--hosts={mode!r}: one of off, auto, explicit")
+
+
+def together(work: Callable[[], T]) -> T:
+  """work() on every process. Where it fails on one, all end, rather than wait for it in the next collective."""
+  try:
+    value, error = work(), None
+  except Exception as problem:
+    value, error = None, problem
+  failed = [False]
+  if jax.process_count() > 1:
+    failed = multihost_utils.process_allgather(np.bool_(error is not None)).ravel()
+  if error is not None:
+    raise error
+  if any(failed):
+    raise UserError(f"process {int(np.flatnonzero(failed)[0])} failed; see what it says")
+  return value
+
+
+def on_first(work: Callable[[], int]) -> int:
+  """The integer that work() gives on process 0, on every process."""
+  value = together(lambda: work() if jax.process_index() == 0 else 0)
+  return int(multihost_utils.broadcast_one_to_all(np.int32(value))) if jax.process_count() > 1 else value
+
+
+def refuse_unshared(folder: Path) -> None:
+  """UserError unless all processes see one and the same folder, which is made where it is not there."""
+  if jax.process_count() == 1:
+    return
+  marker = folder / ".seen_by_all_hosts"
+  nonce = on_first(lambda: secrets.randbits(30))
+
+  def write():
+    folder.mkdir(parents=True, exist_ok=True)
+    marker.write_text(str(nonce))
+    return 0
+
+  def read():
+    if not marker.exists() or marker.read_text() != str(nonce):
+      raise UserError(f"{folder} is not the folder that process 0 sees; --workdir must be one shared folder")
+
+  on_first(write)
+  together(read)
+  on_first(lambda: marker.unlink() or 0)
 
 
 def versions() -> dict[str, str]:

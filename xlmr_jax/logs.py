@@ -65,6 +65,10 @@ class JsonLines:
     self._file.write(json.dumps(line) + "\n")
     self._file.flush()
 
+  def sync(self) -> None:
+    """Onto the disk: no checkpoint may outlive the lines before it."""
+    os.fsync(self._file.fileno())
+
   def close(self) -> None:
     self._file.close()
 
@@ -84,7 +88,7 @@ class RunLog:
   def __init__(self, workdir: os.PathLike, *, start: int, notes: dict | None, train_steps: int, every_steps: int,
                languages: tuple[str, ...], shares: np.ndarray, epochs, tokens_per_step: int, flops_per_token: float,
                tensorboard: bool = True):
-    """epochs: function of a step, float[G]: epochs of each language consumed by then. tokens: positions of all hosts."""
+    """epochs: function of a step, float[G]: epochs of each language consumed by then. tokens: of all hosts."""
     self._every, self._train_steps, self._languages, self._shares = every_steps, train_steps, languages, shares
     self._epochs, self._tokens_per_step = epochs, tokens_per_step
     self._peak = peak_flops(jax.devices()[0].device_kind)
@@ -104,12 +108,12 @@ class RunLog:
     if jax.process_index() == 0:
       workdir = Path(workdir)
       self._lines = JsonLines(workdir / "train.jsonl", start)
-      self._held_out = JsonLines(workdir / "held_out.jsonl", start)
+      self._held_out = JsonLines(workdir / "held_out.jsonl", self.held_out_at)
       self._timing = JsonLines(workdir / "timing.jsonl", start)
       if tensorboard:
         from tensorboardX import SummaryWriter  # a second to import; processes that write nothing skip it
 
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start or None)
+        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
 
   def _clear(self) -> None:
     self._sums, self._steps = {}, 0
@@ -130,6 +134,9 @@ class RunLog:
     before, self._pending = self._pending, None
     if before:
       self._add(*before)
+    for file in (self._lines, self._held_out):
+      if file is not None:
+        file.sync()
 
   def _add(self, step: int, metrics: dict) -> None:
     metrics = jax.device_get(metrics)
@@ -152,7 +159,7 @@ class RunLog:
     """One line about the interval that ends with `done` steps made."""
     if self._lines is not None:
       sums, good = self._sums, max(self._steps - float(self._sums["skipped"]), 1.0)
-      loss = float(sums["loss_sum"]) / max(float(sums["weight"]), 1.0)
+      loss = float(sums["loss_sum"]) / float(sums["weight"]) if sums["weight"] else None
       line = {"step": done, "loss": loss, "grad_norm": float(sums["grad_norm"]) / good, "lr": lr,
               "skipped": int(sums["skipped"]), "masked_tokens": int(sums["weight"]), "languages": {}}
       epochs, rows = self._epochs(done), self.rows_seen
@@ -176,12 +183,14 @@ class RunLog:
     self._timing.write(timing)
     mfu = f"  MFU {timing['mfu']:.1%}" if self._peak else ""
     skipped = f"  skipped {line['skipped']}" if line["skipped"] else ""
-    print(f"step {done}/{self._train_steps}  loss {line['loss']:.3f}  lr {line['lr']:.2e}  "
+    loss = "none" if line["loss"] is None else f"{line['loss']:.3f}"
+    print(f"step {done}/{self._train_steps}  loss {loss}  lr {line['lr']:.2e}  "
           f"{timing['tokens_per_s']:,.0f} tokens/s{mfu}{skipped}  "
           f"{_duration(step_s * (self._train_steps - done))} left", flush=True)
     if self._board:
-      scalars = {"loss": line["loss"], "grad_norm": line["grad_norm"], "lr": line["lr"], "skipped": line["skipped"],
+      scalars = {"grad_norm": line["grad_norm"], "lr": line["lr"], "skipped": line["skipped"],
                  "speed/tokens_per_s": timing["tokens_per_s"]}
+      scalars |= {"loss": line["loss"]} if line["loss"] is not None else {}
       scalars |= {"speed/mfu": timing["mfu"]} if self._peak else {}
       for name, of in line["languages"].items():
         scalars |= {f"epochs/{name}": of["epochs"]} | ({f"loss/{name}": of["loss"]} if of["loss"] is not None else {})

@@ -90,10 +90,13 @@ def _spread(args, batch_axes, with_gradients, chunk_bytes):
     losses, gradients = local(*args)
     if gradients is None:
       return losses
-    d_h, d_table, d_bias = gradients
-    return losses, (d_h, jax.lax.psum(d_table, batch_axes), jax.lax.psum(d_bias, batch_axes))
+    d_h, *of_table = gradients
+    # Summed over devices and left in parts on the last axis, as the table itself lies.
+    of_table = [jax.lax.psum_scatter(x, batch_axes[-1], scatter_dimension=0, tiled=True) for x in of_table]
+    return losses, (d_h, *jax.lax.psum(of_table, batch_axes[:-1]))
 
-  out = (rows, (rows, whole, whole)) if with_gradients else rows
+  parts = PartitionSpec(batch_axes[-1])
+  out = (rows, (rows, parts, parts)) if with_gradients else rows
   result = jax.shard_map(on_device, in_specs=(rows, rows, rows, whole, whole), out_specs=out, check_vma=False)(*args)
   return result if with_gradients else (result, None)
 
@@ -124,7 +127,8 @@ def mlm_loss(h_BxPxD: Array, table_VxD: Array, bias_V: Array, labels_BxP: Array,
   """Sum of weighted negative log-likelihoods (nats), and each slot's own.
 
   h: compute dtype, head vectors. table: fp32, tied embedding, its rows past vocabulary_size count for nothing.
-  labels: int32. weights: fp32, 0 for unused slots. batch_axes: mesh axes that B is spread over, under jax.set_mesh.
+  labels: int32. weights: fp32, 0 for unused slots. batch_axes: mesh axes that B is spread over, under jax.set_mesh;
+  the last one divides V, and the table's gradient lies in parts over it.
   Returns (fp32 scalar, fp32[B, P]); only the scalar carries gradients. Products accumulate in fp32. Extra memory on
   a device is a few times chunk_bytes, however many slots there are, beside the table's gradient itself.
   """

@@ -1,10 +1,11 @@
 """Command: pretrain a config in a workdir, from its newest checkpoint if it has one.
 
-  python -m xlmr_jax.main --config=configs/base.py --workdir=DIR [--config.data.rows=ROWS] [--config.optimizer.peak_lr=...]
+  python -m xlmr_jax.main --config=configs/base.py --workdir=DIR [--config.data.rows=ROWS]
 
-Exit codes: 0 done, 1 the user must act, 42 start me again.
+Exit codes: 0 done, 1 the user must act, 42 start me again, 70 a crash.
 """
 
+import fcntl
 import json
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from ml_collections import ConfigDict, config_flags
 from xlmr_jax.errors import EXIT_DONE, UserError, run_command
 
 FLAGS = flags.FLAGS
+_LOCKS = []  # kept open for as long as the process lives
 MAY_CHANGE = ("mesh", "log", "checkpoint", "watchdog_s", "data.rows")  # what a workdir's run may be continued with
 
 
@@ -55,9 +57,16 @@ def check_config(config: ConfigDict) -> None:
   for name in positive:
     if flat[name] < 1:
       raise UserError(f"config.{name}={flat[name]}: must be at least 1")
-  for name in ("data.alpha", "model.dropout", "model.attention_dropout", "data.mask_share"):
-    if not 0.0 <= flat[name] <= 1.0:
-      raise UserError(f"config.{name}={flat[name]}: must lie in [0, 1]")
+  if not 0.0 <= config.data.alpha <= 1.0:
+    raise UserError(f"config.data.alpha={config.data.alpha}: must lie in [0, 1]")
+  for name in ("model.dropout", "model.attention_dropout", "data.mask_share"):
+    if not 0.0 <= flat[name] < 1.0:
+      raise UserError(f"config.{name}={flat[name]}: must lie in [0, 1)")
+  if config.model.hidden % config.model.heads:
+    raise UserError(f"config.model.hidden={config.model.hidden} does not divide into config.model.heads="
+                    f"{config.model.heads}")
+  if config.checkpoint.keep < 2:
+    raise UserError(f"config.checkpoint.keep={config.checkpoint.keep}: at least 2, or a damaged newest one leaves nothing")
   if config.model.remat not in ("none", "dots", "full"):
     raise UserError(f"config.model.remat={config.model.remat!r}: one of none, dots, full")
   if config.model.dtype not in ("bfloat16", "float32"):
@@ -73,9 +82,11 @@ def open_rows(config: ConfigDict, workdir: Path):
 
   rows = config.data.rows
   if rows == "demo":
-    from xlmr_jax.demo.corpus import demo_rows
+    from xlmr_jax import hosts
+    from xlmr_jax.demo import corpus
 
-    rows = demo_rows(workdir)
+    hosts.on_first(lambda: corpus.build_demo_rows(workdir) or 0)
+    rows = corpus.demo_rows(workdir)
   store = RowStore(rows, languages=tuple(config.data.languages) or None)
   wanted = config.model.vocabulary_size
   if wanted and wanted != store.vocabulary_size:
@@ -84,7 +95,17 @@ def open_rows(config: ConfigDict, workdir: Path):
   if store.seq_len + 2 > config.model.max_positions:
     raise UserError(f"config.model.max_positions={config.model.max_positions}: the rows in {rows} have "
                     f"{store.seq_len} tokens and need {store.seq_len + 2}")
+  for split in ("train", "held_out"):
+    empty = [name for name, count in zip(store.languages, store.counts(split)) if not count]
+    if empty:
+      raise UserError(f"{rows} has no {split} rows in {', '.join(empty)}; build them with --held_out above 0, or leave "
+                      "those languages out with --config.data.languages")
   return store
+
+
+def is_below(key: str, names: tuple[str, ...]) -> bool:
+  """Whether a dotted key is one of names or lies below one."""
+  return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
 def refuse_other_run(workdir: Path, record: dict, allowed: tuple[str, ...] = ()) -> None:
@@ -104,7 +125,7 @@ def refuse_other_run(workdir: Path, record: dict, allowed: tuple[str, ...] = ())
     raise UserError(f"{workdir} was trained on other rows (fingerprint {before['rows_fingerprint'][:12]}, now "
                     f"{record['rows_fingerprint'][:12]}); use those or a new workdir")
   changed = {key for key in {*old, *new} if old.get(key) != new.get(key)}
-  refused = sorted(key for key in changed if not key.startswith((*MAY_CHANGE, *allowed)))
+  refused = sorted(key for key in changed if not is_below(key, (*MAY_CHANGE, *allowed)))
   if refused:
     what = ", ".join(f"{key}: {old.get(key)!r} there, {new.get(key)!r} here" for key in refused)
     raise UserError(f"{workdir} holds a run of another config ({what}); use a new workdir, or go on with the change: "
@@ -113,28 +134,48 @@ def refuse_other_run(workdir: Path, record: dict, allowed: tuple[str, ...] = ())
     print(f"continuing with config.{key}={new.get(key)!r} (was {old.get(key)!r})", flush=True)
 
 
+def lock_workdir(workdir: Path) -> None:
+  """UserError if another process trains in this workdir; the lock goes with the process."""
+  lock = (workdir / ".lock").open("w")
+  try:
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except OSError:
+    raise UserError(f"{workdir} is being trained in by another process; wait for it or use a new workdir") from None
+  _LOCKS.append(lock)
+
+
 def main(argv) -> int:
   if len(argv) > 1:
     raise UserError(f"unexpected argument {argv[1]!r}; flags are written --name=value")
   logging.set_verbosity(logging.WARNING)  # Orbax tells of every file at INFO
+  if "://" in FLAGS.workdir:
+    raise UserError(f"--workdir={FLAGS.workdir}: must be a folder; mount the store (see launch/README.md)")
   config, workdir = read_config(), Path(FLAGS.workdir).absolute()  # Orbax insists on absolute paths
   check_config(config)
   import jax  # after the cheap checks
 
   from xlmr_jax import hosts, logs
-  from xlmr_jax.train import train
+  from xlmr_jax.train import mesh_of, train
 
   hosts.start(FLAGS.hosts, FLAGS.coordinator, FLAGS.processes, FLAGS.process)
   preemption = hosts.Preemption()
-  store = open_rows(config, workdir)
+  mesh_of(config)
+  hosts.refuse_disagreement({"config": config.to_dict(), "workdir": str(workdir), "versions": hosts.versions()})
+  hosts.refuse_unshared(workdir)
+  store = hosts.together(lambda: open_rows(config, workdir))
   record = {"config": config.to_dict(), "rows_fingerprint": store.fingerprint, "languages": store.languages,
-            "vocabulary_size": store.vocabulary_size, "seq_len": store.seq_len, "versions": hosts.versions()}
-  hosts.refuse_disagreement({key: record[key] for key in ("config", "rows_fingerprint", "languages", "versions")})
+            "vocabulary_size": store.vocabulary_size, "tokenizer_sha256": store.manifest["tokenizer_sha256"],
+            "rows": str(store.root.absolute()), "seq_len": store.seq_len, "versions": hosts.versions()}
+  hosts.refuse_disagreement({key: record[key] for key in ("rows_fingerprint", "languages")})
   refuse_other_run(workdir, record, tuple(FLAGS.allow_change))
-  if jax.process_index() == 0:
-    workdir.mkdir(parents=True, exist_ok=True)
-    logs.write_json(workdir / "config.json", record)
-  code = train(config, workdir, store, preemption)
+
+  def begin():
+    if jax.process_index() == 0:
+      workdir.mkdir(parents=True, exist_ok=True)
+      lock_workdir(workdir)
+      logs.write_json(workdir / "config.json", record)
+
+  code = train(config, workdir, store, preemption, lambda: hosts.together(begin))
   if code == EXIT_DONE and jax.process_index() == 0:
     last = json.loads((workdir / "held_out.jsonl").read_text().splitlines()[-1])
     result = {"step": last["step"], "held_out_loss": last["mean_loss"], "languages": len(last["languages"]),

@@ -59,10 +59,11 @@ def score(workdir: Path, rows: Path, checkpoint: str = "latest", passes: int = 4
     raise UserError(f"{path} is missing: {workdir} is not the workdir of a run")
   run = json.loads(path.read_text())
   config = ConfigDict(run["config"])
-  store = RowStore(rows)
-  if store.vocabulary_size != run["vocabulary_size"]:
-    raise UserError(f"{rows} was made with a vocabulary of {store.vocabulary_size}, the run in {workdir} with one of "
-                    f"{run['vocabulary_size']}; build the rows with the run's tokenizer.model")
+  store = RowStore(rows, tokenizer_sha256=run["tokenizer_sha256"])
+  if store.seq_len + 2 > config.model.max_positions:
+    raise UserError(f"{rows} has rows of {store.seq_len} tokens; the run's model takes {config.model.max_positions - 2}")
+  if passes < 1:
+    raise UserError(f"--passes={passes}: at least 1")
   model = build_model(config, store.vocabulary_size)
   step, params = load_params(workdir, config, model, checkpoint)
   languages = len(store.languages)
@@ -73,7 +74,9 @@ def score(workdir: Path, rows: Path, checkpoint: str = "latest", passes: int = 4
                           slots=masking.slots_per_row(store.seq_len, config.data.mask_share)) as batches:
       for batch in batches:
         sums += np.stack(jax.device_get(held_out_step(params, batch)))
-  per_token, factor = sums[0] / np.maximum(sums[1], 1), bits_per_nat(store, "train")
+  if not sums[1].all():
+    raise UserError(f"{rows}: nothing to score in {', '.join(np.array(store.languages)[sums[1] == 0])}")
+  per_token, factor = sums[0] / sums[1], bits_per_nat(store, "train")
   return {"step": step, "rows": str(rows), "languages": {
     name: {"loss": float(per_token[i]), "bits_per_byte": float(per_token[i] * factor[i])}
     for i, name in enumerate(store.languages)}}

@@ -34,7 +34,13 @@ def make_mesh(data: int = -1, fsdp: int = 1, devices: list | None = None) -> Mes
   if data < 1 or fsdp < 1 or data * fsdp != count:
     raise UserError(f"config.mesh: data={data} x fsdp={fsdp} is not the {count} devices there are")
   # Auto axes: make_mesh defaults to Explicit, under which linen's modules fail.
-  return jax.make_mesh((data, fsdp), BATCH_AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
+  auto = (AxisType.Auto,) * 2
+  if len({device.process_index for device in devices}) == 1:
+    return jax.make_mesh((data, fsdp), BATCH_AXES, axis_types=auto, devices=devices)
+  # By process: make_mesh's order by interconnect interleaves the processes of most TPU slices, and a host's rows must
+  # be one slice of the batch. Devices of a host stay neighbours; only data parallelism crosses hosts either way.
+  ordered = sorted(devices, key=lambda device: (device.process_index, device.id))
+  return Mesh(np.array(ordered).reshape(data, fsdp), BATCH_AXES, axis_types=auto)
 
 
 def state_shardings(mesh: Mesh, state: Any) -> Any:

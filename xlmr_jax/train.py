@@ -1,4 +1,4 @@
-"""Pretraining, read top to bottom: the model, the state, the step, the loop. Configs are read here and in main.py only."""
+"""Pretraining, read top to bottom: the model, the state, the step, the loop. Here and in main.py configs are read."""
 
 import sys
 from collections.abc import Callable
@@ -138,20 +138,30 @@ def make_held_out_step(model: XLMR, languages: int, batch_axes: tuple[str, ...] 
 # --- the loop ----------------------------------------------------------------------------------------------------
 
 
-def train(config: ConfigDict, workdir: Path, store, preemption: hosts.Preemption) -> int:
-  """Trains config in workdir from its newest checkpoint, or from the start; returns the exit code.
-
-  store: data.rows.RowStore. main.py has compared config and rows with the workdir's and between hosts.
-  """
-  from xlmr_jax.data import masking, mixture, pipeline  # TensorFlow: kept out of what train_step's users import
-
+def mesh_of(config: ConfigDict) -> jax.sharding.Mesh:
+  """The mesh of config.mesh over all devices; UserError if they do not divide the batch."""
   mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
-  rows = sharding.host_rows(mesh, config.batch_rows)
+  sharding.host_rows(mesh, config.batch_rows)
   if config.batch_rows % (config.micro_batches * mesh.size):
     raise UserError(f"config.batch_rows={config.batch_rows} does not divide into config.micro_batches="
                     f"{config.micro_batches} over {mesh.size} devices")
+  return mesh
+
+
+def train(config: ConfigDict, workdir: Path, store, preemption: hosts.Preemption,
+          begin: Callable[[], None] = lambda: None) -> int:
+  """Trains config in workdir from its newest checkpoint, or from the start; returns the exit code.
+
+  store: data.rows.RowStore. main.py has compared config and rows with the workdir's and between hosts. begin: called
+  once nothing is left to refuse, before anything is written.
+  """
+  from xlmr_jax.data import masking, mixture, pipeline  # TensorFlow: kept out of what train_step's users import
+
+  mesh = mesh_of(config)
+  rows = sharding.host_rows(mesh, config.batch_rows)
+  look_rows = config.batch_rows // config.micro_batches  # of a held-out batch: what memory allows
   slots = masking.slots_per_row(store.seq_len, config.data.mask_share)
-  mix = mixture.Mixture(store.counts("train"), config.data.alpha, config.seed)
+  mix = mixture.Mixture(store.counts("train"), config.data.alpha, config.seed, languages=store.languages)
   languages = len(store.languages)
 
   model = build_model(config, store.vocabulary_size, mesh)
@@ -169,6 +179,7 @@ def train(config: ConfigDict, workdir: Path, store, preemption: hosts.Preemption
     make_held_out_step(model, languages, sharding.BATCH_AXES if mesh.size > 1 else ()),
     in_shardings=(shardings.params, by_rows), out_shardings=whole)
 
+  begin()
   checkpoints = Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep,
                             keep_every=config.checkpoint.keep_every)
   restored = checkpoints.restore_latest(
@@ -176,6 +187,8 @@ def train(config: ConfigDict, workdir: Path, store, preemption: hosts.Preemption
   if restored:
     start, state, notes = restored
     print(f"resuming at step {start}", flush=True)
+    if start > config.train_steps:
+      raise UserError(f"{workdir} is at step {start}, past config.train_steps={config.train_steps}")
   else:
     start, state, notes = 0, jax.jit(init, out_shardings=shardings)(key), None
   log = RunLog(
@@ -190,12 +203,12 @@ def train(config: ConfigDict, workdir: Path, store, preemption: hosts.Preemption
   def evaluate(step, params) -> bool:
     """Held-out losses per language; False when told to stop before the end."""
     with pipeline.held_out_batches(
-        store, batch_rows=config.batch_rows, seed=config.seed, slots=slots, host_rows=rows,
+        store, batch_rows=look_rows, seed=config.seed, slots=slots, host_rows=sharding.host_rows(mesh, look_rows),
         max_rows_per_language=config.held_out.max_rows_per_language or None,
         mask_share=config.data.mask_share) as batches:
       sums = np.zeros((2, languages))
       for batch in batches:
-        sums += np.stack(jax.device_get(held_out_step(params, sharding.to_global(mesh, batch, config.batch_rows))))
+        sums += np.stack(jax.device_get(held_out_step(params, sharding.to_global(mesh, batch, look_rows))))
         watchdog.alive()
         if preemption.stop():
           return False
@@ -234,13 +247,14 @@ def train(config: ConfigDict, workdir: Path, store, preemption: hosts.Preemption
         checkpoints.poll()
         watchdog.alive()
   finally:
-    log.close()
-    checkpoints.close()
-    watchdog.close()
-  if stop and not last:
+    try:
+      checkpoints.close()
+    finally:
+      log.close()
+      watchdog.close()
+  if stop:
     print(f"told to stop: saved step {step}; the same command goes on from there", file=sys.stderr, flush=True)
-    return EXIT_RESTART
-  return EXIT_DONE
+  return EXIT_RESTART if stop else EXIT_DONE
 
 
 def due(step: int, every_steps: int) -> bool:
@@ -254,4 +268,4 @@ def bits_per_nat(store, split: str) -> np.ndarray:
   The masked tokens' mean loss stands for every token's: comparable across vocabularies, not a code length.
   """
   counts = [store.manifest["languages"][name][split] for name in store.languages]
-  return np.array([of["tokens"] / max(of["bytes"], 1) for of in counts]) / np.log(2)
+  return np.array([of["pieces"] / max(of["bytes"], 1) for of in counts]) / np.log(2)

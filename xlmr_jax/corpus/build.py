@@ -29,7 +29,7 @@ from absl import app, flags
 from xlmr_jax.corpus import sources
 from xlmr_jax.corpus.packing import check_seq_len, pack
 from xlmr_jax.data import rows as row_files
-from xlmr_jax.data.tokenizer import PAD, Tokenizer
+from xlmr_jax.data.tokenizer import EOS, PAD, Tokenizer
 from xlmr_jax.errors import UserError, run_command
 
 # From so much text a worker on, processes are worth their start of a second. Below it, threads: SentencePiece
@@ -285,6 +285,7 @@ class _Shard:
         "sha256": row_files.file_sha256(path),
         "rows": len(rows),
         "tokens": int(np.count_nonzero(rows != PAD)),
+        "pieces": int(np.count_nonzero(rows > EOS)),
         "bytes": found["bytes"],
         "documents": int(np.count_nonzero(lengths)),
       })
@@ -354,7 +355,7 @@ def _finish(job: Job, vocabulary: Tokenizer) -> dict:
     lengths = {split: [shard["rows"] for shard in parts] for split, parts in splits.items()}
     row_files.write_dataset_info(folder, language, job.seq_len, lengths)
     counts[language] = {
-      split: {key: sum(shard[key] for shard in parts) for key in ("rows", "tokens", "bytes", "documents")}
+      split: {key: sum(shard[key] for shard in parts) for key in row_files.COUNTS}
       for split, parts in splits.items()
     }
   shutil.rmtree(folder / "reports")

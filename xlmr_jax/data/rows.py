@@ -17,13 +17,13 @@ import numpy as np
 
 from xlmr_jax.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 SPLITS = ("train", "held_out")
 _VERSION = "1.0.0"
 # Reading waits for the disk, or for the network behind it, without the GIL: many threads, if each has
 # enough to do.
 _THREADS, _ROWS_PER_THREAD = 16, 32
-_COUNTS = ("rows", "tokens", "bytes", "documents")
+COUNTS = ("rows", "tokens", "pieces", "bytes", "documents")
 # group_size 1: a larger group is decompressed whole for one row. zstd:1 halves the files and reads as fast.
 _WRITER_OPTIONS = "group_size:1,zstd:1"
 
@@ -100,7 +100,8 @@ def write_manifest(
 ) -> dict:
   """Finishes a store: writes manifest.json, atomically, and returns it.
 
-  languages: {language: {split: {"rows", "tokens" (not <pad>), "bytes" (UTF-8 of the text), "documents"}}}.
+  languages: {language: {split: {"rows", "tokens" (not <pad>), "pieces" (nor <s>, </s>), "bytes" (UTF-8 of
+  the text), "documents"}}}.
   files: sha256 of every shard by its path under root; computed here where not given.
   """
   root = Path(root)
@@ -114,7 +115,7 @@ def write_manifest(
     "tokenizer_sha256": tokenizer_sha256,
     "held_out_share": held_out_share,
     "languages": {
-      language: {split: {key: int(languages[language][split][key]) for key in _COUNTS} for split in SPLITS}
+      language: {split: {key: int(languages[language][split][key]) for key in COUNTS} for split in SPLITS}
       for language in sorted(languages)
     },
     "files": dict(sorted(files.items())),

@@ -11,14 +11,18 @@ VOCABULARY_SIZE = 6000
 SEQ_LEN = 64
 
 
-def demo_rows(workdir: Path, *, scale: float = 1.0, seq_len: int = SEQ_LEN) -> Path:
-  """The folder of the demo's rows under workdir, built if it is not there. scale: of the text's 3.5 MB."""
-  home = Path(workdir) / "demo"
-  rows = home / "rows"
+def demo_rows(workdir: Path) -> Path:
+  """The folder of the demo's rows under workdir."""
+  return Path(workdir) / "demo" / "rows"
+
+
+def build_demo_rows(workdir: Path, *, scale: float = 1.0, seq_len: int = SEQ_LEN) -> None:
+  """Builds demo_rows(workdir) if they are not there. scale: of the text's 3.5 MB."""
+  rows = demo_rows(workdir)
+  home = rows.parent
   if not (rows / "manifest.json").exists():
     shutil.rmtree(home, ignore_errors=True)  # what an earlier try left unfinished
     home.mkdir(parents=True)
     write_text(home / "text", scale=scale)
     train_vocabulary(home / "text", home / "vocabulary.model", size=VOCABULARY_SIZE, alpha=0.5)
     build_rows(home / "text", home / "vocabulary.model", rows, seq_len=seq_len, held_out=0.05)
-  return rows

@@ -2,7 +2,6 @@
 
 import json
 import random
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags, logging
 
-from xlmr_jax.errors import UserError, run_command
+from xlmr_jax.errors import UserError, run_child, run_command
 
 FLAGS = flags.FLAGS
 
@@ -61,8 +60,9 @@ def main(_) -> int | None:
   logging.set_verbosity(logging.WARNING)
   workdir, began = Path(FLAGS.workdir).absolute(), time.monotonic()
   say("1/4  text in 15 languages from a small world of facts, a vocabulary, and rows of 64 tokens")
-  from xlmr_jax.demo.corpus import demo_rows
+  from xlmr_jax.demo.corpus import build_demo_rows, demo_rows
 
+  build_demo_rows(workdir)
   rows = demo_rows(workdir)
   manifest = json.loads((rows / "manifest.json").read_text())
   counts = {name: of["train"]["rows"] for name, of in manifest["languages"].items()}
@@ -70,7 +70,7 @@ def main(_) -> int | None:
       f"{min(counts, key=counts.get)} {min(counts.values()):,}; in {rows}")
   say("2/4  pretraining (configs/smoke.py); stop it and run it again, it goes on where it was")
   command = [sys.executable, "-m", "xlmr_jax.main", "--config=configs/smoke.py", f"--workdir={workdir}", *FLAGS.pass_on]
-  code = subprocess.run(command, check=False).returncode
+  code = run_child(command)
   if code:
     return code
 
@@ -86,7 +86,7 @@ def main(_) -> int | None:
   report.languages_picture(before, after, workdir / "languages.png", label="held-out loss, nats a masked token",
                            title=f"Demo: before and after {lines[-1]['step']} updates", bound=entropy)
 
-  say("4/4  what it learnt: held-out loss a language, beside the unigram entropy (knowing only how often a piece comes)")
+  say("4/4  what it learnt: held-out loss a language, beside the unigram entropy (knowing only frequencies)")
   for name in store.languages:
     say(f"     {name}  {before[name]:6.2f} -> {after[name]:5.2f}   unigram {entropy[name]:.2f}")
   say("     and the countries it puts into gaps:")
