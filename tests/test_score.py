@@ -1,6 +1,7 @@
 """Scoring a run's checkpoints on rows, and the run's pictures."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from xlmr_jax import report, score
 from xlmr_jax.errors import UserError
 
 
-def test_training_lowers_the_score_of_its_rows(tiny_run, tiny_rows):
+def test_training_lowers_the_score_of_its_rows(tiny_run, tiny_rows, monkeypatch):
+  monkeypatch.chdir(tiny_run.parent)
+  tiny_run = Path(tiny_run.name)  # a relative workdir too
   before, after = (score.score(tiny_run, tiny_rows, which, passes=2) for which in ("initial", "latest"))
   assert before["step"] == 0 and after["step"] == 12 and set(after["languages"]) == set(tiny.ROWS)
   for name in tiny.ROWS:

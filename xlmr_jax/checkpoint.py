@@ -28,6 +28,11 @@ class DamagedError(ValueError):
   """A checkpoint is not what was saved. The message names the file and what is wrong with it."""
 
 
+def _absolute(directory: str | os.PathLike) -> epath.Path:
+  """Orbax refuses relative paths, late."""
+  return epath.Path(os.path.abspath(directory))
+
+
 def _sha256(path: epath.Path) -> str:
   with path.open("rb") as f:
     return hashlib.file_digest(f, "sha256").hexdigest()
@@ -115,7 +120,7 @@ class Checkpoints:
   def __init__(self, directory: str | os.PathLike, *, keep: int = 2, keep_every: int = 0):
     if keep < 2:
       raise UserError(f"config.checkpoint.keep={keep}: at least 2, or a damaged newest one leaves nothing")
-    self.directory = epath.Path(directory)
+    self.directory = _absolute(directory)
     policies = [checkpoint_managers.LatestN(keep)]
     if keep_every:
       policies.append(checkpoint_managers.EveryNSteps(keep_every))
@@ -222,7 +227,7 @@ def restore_params(directory: str | os.PathLike, step: int, abstract_params: Any
 
   Raises DamagedError, or UserError when the parameters are other ones.
   """
-  directory = epath.Path(directory)
+  directory = _absolute(directory)
   manifest = verify(directory / str(step))
   saved = {name: leaf for name, leaf in manifest["leaves"].items() if name.startswith("params/")}
   _refuse_other_leaves(directory, step, saved, _leaves({"params": abstract_params}))
@@ -235,5 +240,5 @@ def restore_params(directory: str | os.PathLike, step: int, abstract_params: Any
 
 def sound_steps(directory: str | os.PathLike) -> list[int]:
   """Steps whose save was finished, newest first; their files are not read."""
-  directory = epath.Path(directory)
+  directory = _absolute(directory)
   return [step for step in _steps(directory) if (directory / str(step) / MANIFEST).exists()] if directory.exists() else []

@@ -150,7 +150,7 @@ def main(argv) -> int:
   logging.set_verbosity(logging.WARNING)  # Orbax tells of every file at INFO
   if "://" in FLAGS.workdir:
     raise UserError(f"--workdir={FLAGS.workdir}: must be a folder; mount the store (see launch/README.md)")
-  config, workdir = read_config(), Path(FLAGS.workdir).absolute()  # Orbax insists on absolute paths
+  config, workdir = read_config(), Path(FLAGS.workdir).absolute()
   check_config(config)
   import jax  # after the cheap checks
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from xlmr_jax.errors import UserError
 
-FORMAT = 2
+FORMAT = 1
 SPLITS = ("train", "held_out")
 _VERSION = "1.0.0"
 # Reading waits for the disk, or for the network behind it, without the GIL: many threads, if each has
