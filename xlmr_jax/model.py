@@ -7,6 +7,7 @@ Letters: B rows, L tokens a row, P masked slots a row, D hidden width, H heads, 
 width, V vocabulary (padded to a multiple of 128), N layers (scanned: parameters of a layer lead with N).
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +19,6 @@ import jax.numpy as jnp
 BOS, PAD = 0, 1
 FIRST_POSITION = 2  # fairseq numbers positions from padding index + 1, so a table for 512 tokens has 514 rows
 LAYER_NORM_EPSILON = 1e-5  # linen's default is 1e-6, transformers' class default 1e-12; XLM-R was trained with 1e-5
-INIT = nn.initializers.normal(stddev=0.02)
 VOCABULARY_MULTIPLE = 128  # lanes of a TPU matrix unit: 250,002 entries are stored as 250,112 rows
 
 Array = jax.Array
@@ -124,13 +124,14 @@ class Dense(nn.Module):
   """
 
   features: tuple[int, ...]
+  init_std: float
   axes: int = 1
   dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     lead, contracted = x.shape[: x.ndim - self.axes], x.shape[x.ndim - self.axes :]
-    kernel = self.param("kernel", INIT, (*contracted, *self.features), jnp.float32)
+    kernel = self.param("kernel", nn.initializers.normal(self.init_std), (*contracted, *self.features), jnp.float32)
     bias = self.param("bias", nn.initializers.zeros, self.features, jnp.float32)
     inputs, outputs = math.prod(contracted), math.prod(self.features)
     y = affine(x.astype(self.dtype).reshape(-1, inputs), kernel.reshape(inputs, outputs), bias.reshape(outputs))
@@ -144,6 +145,7 @@ class Layer(nn.Module):
   ffn: int
   dropout: float
   attention_dropout: float
+  init_std: float
   dtype: Dtype
   constrain: Callable[[Array], Array]
 
@@ -151,15 +153,16 @@ class Layer(nn.Module):
   def __call__(self, x_BxLxD: Array, segments_BxL: Array, deterministic: bool) -> Array:
     D = x_BxLxD.shape[-1]
     keys = [None] * 3 if deterministic else list(jax.random.split(self.make_rng("dropout"), 3))
+    dense = functools.partial(Dense, init_std=self.init_std, dtype=self.dtype)
 
-    qkv_BxLx3xHxK = Dense((3, self.heads, D // self.heads), dtype=self.dtype, name="qkv")(x_BxLxD)
+    qkv_BxLx3xHxK = dense((3, self.heads, D // self.heads), name="qkv")(x_BxLxD)
     q, k, v = (qkv_BxLx3xHxK[:, :, i] for i in range(3))
     y_BxLxHxK = attend(q, k, v, segments_BxL, rate=self.attention_dropout, key=keys[0])
-    y_BxLxD = Dense((D,), axes=2, dtype=self.dtype, name="attention_out")(y_BxLxHxK)
+    y_BxLxD = dense((D,), axes=2, name="attention_out")(y_BxLxHxK)
     x_BxLxD = LayerNorm(name="attention_norm")(x_BxLxD + dropout(y_BxLxD, self.dropout, keys[1]))
 
-    y_BxLxF = gelu(Dense((self.ffn,), dtype=self.dtype, name="ffn_in")(x_BxLxD))
-    y_BxLxD = Dense((D,), dtype=self.dtype, name="ffn_out")(y_BxLxF)
+    y_BxLxF = gelu(dense((self.ffn,), name="ffn_in")(x_BxLxD))
+    y_BxLxD = dense((D,), name="ffn_out")(y_BxLxF)
     x_BxLxD = LayerNorm(name="ffn_norm")(x_BxLxD + dropout(y_BxLxD, self.dropout, keys[2]))
     return self.constrain(x_BxLxD)
 
@@ -186,6 +189,7 @@ class XLMR(nn.Module):
   dropout: float = 0.1
   attention_dropout: float = 0.1
   isolate_documents: bool = False
+  init_std: float = 0.02  # of every kernel and embedding
   dtype: Dtype = jnp.bfloat16
   remat: str = "none"
   unroll_layers: bool = False
@@ -194,12 +198,13 @@ class XLMR(nn.Module):
 
   def setup(self):
     rows = padded_vocabulary(self.vocabulary_size) if self.pad_vocabulary else self.vocabulary_size
+    init = nn.initializers.normal(self.init_std)
     # fairseq zeroes the padding row of both tables; rows past the real vocabulary never win or learn (losses.py).
     self.token_embedding = self.param(
-      "token_embedding", lambda key: INIT(key, (rows, self.hidden), jnp.float32).at[PAD].set(0.0)
+      "token_embedding", lambda key: init(key, (rows, self.hidden), jnp.float32).at[PAD].set(0.0)
       .at[self.vocabulary_size:].set(0.0))
     self.position_embedding = self.param(
-      "position_embedding", lambda key: INIT(key, (self.max_positions, self.hidden), jnp.float32).at[PAD].set(0.0))
+      "position_embedding", lambda key: init(key, (self.max_positions, self.hidden), jnp.float32).at[PAD].set(0.0))
     self.embedding_norm = LayerNorm()
 
     layer = Layer
@@ -209,9 +214,10 @@ class XLMR(nn.Module):
       lambda module, x, segments, deterministic: (module(x, segments, deterministic), None),
       variable_axes={"params": 0}, split_rngs={"params": True, "dropout": True},
       in_axes=(nn.broadcast, nn.broadcast), length=self.layers, unroll=self.layers if self.unroll_layers else 1)
-    self.layer = layer(self.heads, self.ffn, self.dropout, self.attention_dropout, self.dtype, self.constrain)
+    self.layer = layer(self.heads, self.ffn, self.dropout, self.attention_dropout, self.init_std, self.dtype,
+                       self.constrain)
 
-    self.head_dense = Dense((self.hidden,), dtype=self.dtype)
+    self.head_dense = Dense((self.hidden,), init_std=self.init_std, dtype=self.dtype)
     self.head_norm = LayerNorm()
     self.head_bias = self.param("head_bias", nn.initializers.zeros, (rows,), jnp.float32)
 

@@ -41,7 +41,7 @@ def build_model(config: ConfigDict, vocabulary_size: int, mesh: jax.sharding.Mes
   return XLMR(
     vocabulary_size=vocabulary_size, layers=model.layers, hidden=model.hidden, heads=model.heads, ffn=model.ffn,
     max_positions=model.max_positions, dropout=model.dropout, attention_dropout=model.attention_dropout,
-    isolate_documents=model.isolate_documents, dtype=jnp.dtype(model.dtype), remat=model.remat,
+    isolate_documents=model.isolate_documents, init_std=model.init_std, dtype=jnp.dtype(model.dtype), remat=model.remat,
     unroll_layers=model.unroll_layers, constrain=constrain)
 
 
