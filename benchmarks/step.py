@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from xlmr_jax import optimizer
+from xlmr_jax import hosts, optimizer
 from xlmr_jax.model import XLMR
 from xlmr_jax.train import make_init, make_train_step
 
@@ -46,6 +46,7 @@ def synthetic_batch(rng: np.random.Generator, rows: int, seq: int, vocab: int) -
 
 def main(_):
   f = FLAGS
+  hosts.keep_freed_memory()
   model = XLMR(f.vocab, f.layers, f.hidden, f.heads, f.ffn, max_positions=f.seq + 2, dropout=f.dropout,
                attention_dropout=f.dropout, dtype=DTYPES[f.dtype], remat=f.remat, unroll_layers=f.unroll)
   tx = optimizer.adamw(b1=0.9, b2=0.98, eps=1e-6, weight_decay=0.01, decay_pattern=".*", clip_norm=1.0)

@@ -30,7 +30,7 @@ def test_bits_per_byte_is_loss_times_tokens_over_bytes(tiny_run, tiny_rows, tiny
 
 
 def test_refusals(tiny_run, tiny_rows, tmp_path):
-  with pytest.raises(UserError, match=r"--checkpoint=5: .* has 8, 12, latest, initial"):
+  with pytest.raises(UserError, match=r"--checkpoint=5: .* has (4, )?8, 12, latest, initial"):
     score.score(tiny_run, tiny_rows, "5")
   with pytest.raises(UserError, match=r"config.json is missing"):
     score.score(tmp_path, tiny_rows)

@@ -157,6 +157,7 @@ def main(argv) -> int:
   from xlmr_jax import hosts, logs
   from xlmr_jax.train import mesh_of, train
 
+  hosts.keep_freed_memory()
   hosts.start(FLAGS.hosts, FLAGS.coordinator, FLAGS.processes, FLAGS.process)
   preemption = hosts.Preemption()
   mesh_of(config)

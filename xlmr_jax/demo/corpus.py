@@ -7,7 +7,7 @@ from xlmr_jax.corpus.build import build_rows
 from xlmr_jax.corpus.vocabulary import train_vocabulary
 from xlmr_jax.demo.text import write_text
 
-VOCABULARY_SIZE = 6000
+VOCABULARY_SIZE = 3000
 SEQ_LEN = 64
 
 

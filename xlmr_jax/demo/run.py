@@ -18,15 +18,15 @@ def say(text: str) -> None:
   print(text, flush=True)
 
 
-def guesses(workdir: Path, tokenizer_path: Path, languages: tuple[str, ...], seed: int = 0):
-  """(language, sentence with a gap, what the model puts there, what stood there): one country a language."""
+def guesses(workdir: Path, tokenizer_path: Path, languages: tuple[str, ...], seed: int = 1):
+  """(language, new text with a gap, the piece the model puts there, the piece that stood there): one gap a language."""
   import functools
 
   import jax
   from ml_collections import ConfigDict
 
-  from xlmr_jax.data.tokenizer import BOS, EOS, Tokenizer
-  from xlmr_jax.demo import grammar, world
+  from xlmr_jax.data.tokenizer import PAD, Tokenizer
+  from xlmr_jax.demo.text import documents
   from xlmr_jax.score import load_params
   from xlmr_jax.train import build_model
 
@@ -37,23 +37,17 @@ def guesses(workdir: Path, tokenizer_path: Path, languages: tuple[str, ...], see
   logits = jax.jit(functools.partial(model.apply, method="logits"))
   tokenizer, rng = Tokenizer(tokenizer_path), random.Random(seed)
   for language in languages:
-    city = rng.choice(sorted(world.COUNTRY))
-    sentence = grammar.render(world.Fact.of("country", city=city, country=world.COUNTRY[city]), language, 0)
-    start, end = sentence.slots["country"]
-    pieces = tokenizer.encode(sentence.text)[1:-1]
-    left = tokenizer.encode(sentence.text[:start].rstrip())[1:-1]
-    right = tokenizer.encode(sentence.text[end:])[1:-1]
-    while right and pieces[-len(right):] != right:  # the text behind the gap may begin inside a piece
-      right = right[1:]
-    gap = len(pieces) - len(left) - len(right)
-    if gap < 1:
-      continue
-    ids = np.full((1, run["seq_len"]), 1, np.int32)
-    filled = [BOS, *left, *[tokenizer.mask_id] * gap, *right, EOS]
-    ids[0, : len(filled)] = filled
-    best = np.asarray(logits({"params": params}, ids))[0, 1 + len(left) : 1 + len(left) + gap].argmax(axis=-1)
-    said = tokenizer.decode(best.tolist()).strip()
-    yield language, f"{sentence.text[:start]}___{sentence.text[end:]}", said, sentence.text[start:end]
+    pieces = tokenizer.encode(next(documents(language, count=1, seed=seed))[0])[: run["seq_len"]]
+    gap = rng.choice([i for i in range(1, len(pieces) - 1) if any(map(str.isalpha, tokenizer.piece(pieces[i])[1:]))])
+    ids = np.full((1, run["seq_len"]), PAD, np.int32)
+    ids[0, : len(pieces)] = pieces
+    ids[0, gap] = tokenizer.mask_id
+    best = int(np.asarray(logits({"params": params}, ids))[0, gap].argmax())
+    # SentencePiece drops the space in front of a text's first piece; only pieces that begin a word have one.
+    space = lambda piece: " " if tokenizer.piece(piece).startswith("\u2581") else ""  # noqa: E731
+    after = pieces[gap + 1]
+    text = f"{tokenizer.decode(pieces[1:gap])}{space(pieces[gap])}___{space(after)}{tokenizer.decode(pieces[gap + 1:])}"
+    yield language, text, tokenizer.decode([best]), tokenizer.decode([pieces[gap]])
 
 
 def main(_) -> int | None:
@@ -89,9 +83,9 @@ def main(_) -> int | None:
   say("4/4  what it learnt: held-out loss a language, beside the unigram entropy (knowing only frequencies)")
   for name in store.languages:
     say(f"     {name}  {before[name]:6.2f} -> {after[name]:5.2f}   unigram {entropy[name]:.2f}")
-  say("     and the countries it puts into gaps:")
-  for language, sentence, said, truth in guesses(workdir, store.tokenizer_path, store.languages):
-    say(f"     {language}  {sentence}   {said}   {'(right)' if said == truth else f'(it was {truth})'}")
+  say("     and one gap in a new text of each, as it fills it:")
+  for language, text, said, truth in guesses(workdir, store.tokenizer_path, store.languages):
+    say(f"     {language}  {text}   {said}   {'(right)' if said == truth else f'(it was {truth})'}")
   say(f"     pictures     {workdir / 'languages.png'}\n                  {workdir / 'held_out.png'}\n"
       f"     checkpoints  {workdir / 'checkpoints'}\n"
       f"     everything   tensorboard --logdir={workdir / 'tensorboard'}   (in .venv/bin)")
