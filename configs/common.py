@@ -62,6 +62,25 @@ def get_config() -> ConfigDict:
   c.held_out.every_steps = 5000  # held-out loss per language; 0: at the end only
   c.held_out.max_rows_per_language = 128  # 0: all
 
+  c.evaluate = ConfigDict()  # by xlmr_jax.evaluate, a second process; all of it ours
+  c.evaluate.tasks = ()  # names, e.g. ("xnli", "panx"); (): no evaluator is expected
+  c.evaluate.folder = ""  # root of the labelled data: a task's are in folder/NAME
+  c.evaluate.data = ""  # "NAME=PATH,NAME=PATH": where single tasks' data are instead
+  c.evaluate.every_steps = 0  # checkpoints at multiples, and the last, are evaluated; 0: every checkpoint
+  c.evaluate.seeds = 1  # fine-tunings a task and checkpoint, each with its own seed
+  c.evaluate.setting = "zero_shot"  # zero_shot | per_language | translate_train | translate_train_all | translate_test
+  c.evaluate.languages = ()  # names; (): all languages of each task
+  c.evaluate.max_examples = 0  # of each split and language; 0: all
+  c.evaluate.keep_unevaluated = 5  # checkpoints that wait for the evaluator; beyond, the oldest is dropped unseen
+  c.evaluate.wait_s = 30.0  # seconds between two looks for a new checkpoint
+
+  c.stop = ConfigDict()  # when xlmr_jax.evaluate ends the training (the rule is ours, the idea the paper's)
+  c.stop.patience = 0  # evaluations without gain; 0: never stops
+  c.stop.min_gain = 0.0  # score, absolute: a gain is more than this above the last one
+  c.stop.min_steps = 0  # no stop before this step
+  c.stop.on_nonfinite = "skip"  # an evaluation without a finite score is: skip ignored | count no gain | stop the end
+  c.stop.score = ""  # "TASK" or "TASK/LANGUAGE"; "": mean over tasks of the mean over languages of the first metric
+
   c.log = ConfigDict()
   c.log.every_steps = 100  # steps that a line of train.jsonl averages over
   c.log.tensorboard = True
@@ -84,5 +103,7 @@ def runlocal(c: ConfigDict) -> ConfigDict:
   c.mesh.update(data=-1, fsdp=1)
   c.checkpoint.update(every_steps=10, keep_every=0)
   c.held_out.update(every_steps=10, max_rows_per_language=4)
+  c.evaluate.tasks = ()
+  c.stop.score = ""
   c.log.every_steps = 5
   return c

@@ -1,6 +1,9 @@
 """Damage of every kind to every file of a checkpoint: the one before, or an error, never a silent load."""
 
+import json
+import random
 import shutil
+import time
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +11,10 @@ import numpy as np
 import pytest
 from etils import epath
 
-from xlmr_jax.checkpoint import MANIFEST, Checkpoints, DamagedError, verify
+from xlmr_jax import checkpoint
+from xlmr_jax.checkpoint import MANIFEST, Checkpoints, DamagedError, steps_to_keep, verify
 from xlmr_jax.errors import UserError
+from xlmr_jax.logs import write_json
 
 
 def state_of(step: int) -> dict:
@@ -147,3 +152,106 @@ def test_errors_of_a_background_save_are_not_swallowed(tmp_path, monkeypatch):
   checkpoints.save(1, state_of(1), {})
   with pytest.raises(OSError, match="disk full"):
     checkpoints.close()
+
+
+# --- retention ---------------------------------------------------------------------------------------------------
+
+
+def test_what_is_kept_in_a_thousand_random_histories():
+  """A trainer saves, an evaluator pins and evaluates at random: what is pinned, or waits within its bound, never goes."""
+  rng = random.Random(0)
+  dropped = 0
+  for _ in range(1000):
+    keep, keep_every, bound = rng.randint(2, 4), rng.choice([0, 0, 10, 21]), rng.randint(1, 4)
+    every = rng.choice([1, 2])  # of the checkpoints, how many are eligible
+    steps, evaluated, pinned, best = set(), set(), set(), None
+    for step in range(7, 7 * rng.randint(4, 16), 7):
+      steps.add(step)
+      waiting = {s for s in steps if s % (7 * every) == 0 and s not in evaluated}
+      kept = steps_to_keep(steps, keep=keep, keep_every=keep_every, pinned=pinned, unevaluated=waiting,
+                           keep_unevaluated=bound, best=best)
+      assert kept <= steps
+      must = pinned | set(sorted(waiting)[-bound:]) | set(sorted(steps)[-keep:]) | ({best} & steps)
+      must |= {s for s in steps if keep_every and s % keep_every == 0}
+      assert kept == must & steps and pinned <= kept
+      dropped += len(waiting - kept)
+      steps = kept
+      for _ in range(rng.randint(0, 2)):
+        if pinned and rng.random() < 0.7:  # the evaluator finishes one
+          evaluated |= pinned
+          best = rng.choice(sorted(evaluated & steps) or [None])
+          pinned = set()
+        elif not pinned and waiting & steps:
+          pinned = {min(waiting & steps - evaluated, default=step)}
+  assert dropped > 100
+
+
+def run_of(folder, steps, **options):
+  """Checkpoints after saves at these steps."""
+  checkpoints = Checkpoints(folder, keep=2, **options)
+  for step in steps:
+    checkpoints.save(step, state_of(step), {"rows_seen": [step]})
+    checkpoints.wait()
+  checkpoints.close()
+
+
+def left(folder):
+  return sorted(int(path.name) for path in folder.iterdir())
+
+
+def test_pinned_best_unevaluated_and_every_nth_stay(tmp_path, capfd):
+  folder = tmp_path / "checkpoints"
+  (tmp_path / "evaluations").mkdir()
+  for step in (2, 5):
+    write_json(checkpoint.evaluation_path(tmp_path, step), {"step": step})
+  write_json(tmp_path / "best.json", {"step": 2, "score": 1.0})
+  with checkpoint.pin(tmp_path, 1):
+    run_of(folder, range(1, 11), keep_every=4, is_eligible=lambda step: step < 9, keep_unevaluated=2)
+  # 1 pinned, 2 the best, 4 and 8 every fourth, 7 and 8 the newest unevaluated, 9 and 10 the newest of all
+  assert left(folder) == [1, 2, 4, 7, 8, 9, 10]
+  said = capfd.readouterr().err
+  assert [step for step in range(1, 11) if f"checkpoint {step} is dropped unevaluated" in said] == [3, 6]
+  entries = {step: json.loads(checkpoint.evaluation_path(tmp_path, step).read_text()) for step in (2, 3, 5, 6)}
+  assert [step for step, entry in entries.items() if "error" in entry] == [3, 6]
+
+
+def test_a_stale_pin_is_ignored_and_an_unreadable_one_not(tmp_path):
+  pins = tmp_path / "evaluations" / "pins"
+  with checkpoint.pin(tmp_path, 1):
+    assert checkpoint.pinned_steps(tmp_path) == {1}
+    write_json(pins / "1", {"pid": 1, "time": time.time() - checkpoint.STALE_PIN_S - 1})
+    (pins / "2").write_text("{")
+    assert checkpoint.pinned_steps(tmp_path) == {2}
+  assert [path.name for path in pins.iterdir()] == ["2"]
+
+
+def test_one_pinned_while_it_is_being_removed_comes_back(tmp_path, monkeypatch):
+  """The trainer saw no pin, then put the step aside; a pin from in between is seen before anything is lost."""
+  asked = []
+
+  def pinned(workdir):
+    asked.append(None)
+    return {1} if len(asked) > 1 and not (tmp_path / "checkpoints" / "1").exists() else set()
+
+  monkeypatch.setattr(checkpoint, "pinned_steps", pinned)
+  run_of(tmp_path / "checkpoints", (1, 2, 3))
+  assert left(tmp_path / "checkpoints") == [1, 2, 3]
+  verify(epath.Path(tmp_path / "checkpoints" / "1"))
+
+
+def test_a_pinned_one_is_not_even_put_aside(tmp_path, monkeypatch):
+  """Its reader would find it gone for a moment: pins are read once a save, and again only for what is on its way out."""
+  asked, real = [], checkpoint.pinned_steps
+  monkeypatch.setattr(checkpoint, "pinned_steps", lambda workdir: asked.append(None) or real(workdir))
+  with checkpoint.pin(tmp_path, 1):
+    run_of(tmp_path / "checkpoints", (1, 2, 3))
+  assert left(tmp_path / "checkpoints") == [1, 2, 3] and len(asked) == 3
+
+
+def test_killed_while_it_removed_one(folder):
+  """Whole ones come back, half removed ones go; neither is taken for a checkpoint or in Orbax's way."""
+  shutil.copytree(folder / "6", folder / "deleting-3")
+  shutil.copytree(folder / "6", folder / "deleting-2")
+  (folder / "deleting-2" / MANIFEST).unlink()
+  assert_is(restore(folder), 9)
+  assert left(folder) == [3, 6, 9]

@@ -15,6 +15,7 @@ import pytest
 from tests.test_train import assert_same_run
 from xlmr_jax import hosts
 from xlmr_jax.errors import UserError
+from xlmr_jax.logs import write_json
 
 ROOT = Path(__file__).parents[1]
 STEPS = 150
@@ -125,6 +126,21 @@ def test_term_to_a_single_process_saves_and_exits_42(unbroken, tiny_rows, tmp_pa
   assert "the same command goes on from there" in finish(process, 42)
   finish(start(1, tiny_rows, tmp_path))
   assert_same_run(unbroken, tmp_path, STEPS)
+
+
+@pytest.mark.slow
+def test_stop_between_steps_ends_both_processes_at_one_step(tiny_rows, tmp_path):
+  """And started again they say that the run is done."""
+  workdir = tmp_path / "run"
+  process = start(2, tiny_rows, workdir, "--config.checkpoint.every_steps=1000")
+  wait_until(lambda: logged(workdir) >= 6, process)
+  write_json(workdir / "STOP.json", {"step": 4, "reason": "no gain"})
+  for output in (finish(process), finish(start(2, tiny_rows, workdir, "--config.checkpoint.every_steps=1000"))):
+    said = {line[1]: int(line.split("ended at step ")[1].split()[0]) for line in output.splitlines() if "ended at" in line}
+    assert set(said) == {"0", "1"} and len(set(said.values())) == 1 and 6 <= said["0"] < STEPS, output[-2000:]
+    assert [path.name for path in (workdir / "checkpoints").iterdir()] == [str(said["0"])]
+    result = json.loads((workdir / "result.json").read_text())
+    assert (result["step"], result["stopped_by"]) == (said["0"], "no gain")
 
 
 @pytest.mark.slow

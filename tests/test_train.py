@@ -10,7 +10,7 @@ import pytest
 from tests import tiny
 from xlmr_jax import sharding
 from xlmr_jax.errors import EXIT_DONE, EXIT_RESTART, UserError
-from xlmr_jax.train import build_model, build_optimizer, make_init, make_train_step
+from xlmr_jax.train import asked_to_end, build_model, build_optimizer, make_init, make_train_step
 
 
 def one_step(data, fsdp, rows=16, seed=0, **changes):
@@ -221,3 +221,44 @@ def test_refusals(tiny_store, tmp_path):
     tiny.run(tiny.config(batch_rows=12), tmp_path, tiny_store)
   with pytest.raises(UserError, match=r"batch_rows=16 does not divide into config.micro_batches=4 over 8"):
     tiny.run(tiny.config(micro_batches=4), tmp_path, tiny_store)
+
+
+# --- the evaluator's word ------------------------------------------------------------------------------------------
+
+
+def test_a_stopped_run_ends_early_stays_so_and_can_go_on(tiny_run, tiny_store, tmp_path, capsys):
+  """Looked at where logs and checkpoints fall (0, 3, 4, 6, ...) and obeyed from its step on."""
+  (tmp_path / "STOP.json").write_text('{"step": 5, "reason": "enough"}')
+  for _ in range(2):
+    assert tiny.run(tiny.config(), tmp_path, tiny_store) == EXIT_DONE
+    held_out = [json.loads(line)["step"] for line in (tmp_path / "held_out.jsonl").read_text().splitlines()]
+    assert held_out == [0, 4, 6] and max(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == 6
+    said = capsys.readouterr().err
+    assert f"done: ended at step 6 because of {tmp_path / 'STOP.json'}; to go on, remove it" in said
+  (tmp_path / "STOP.json").unlink()
+  assert tiny.run(tiny.config(), tmp_path, tiny_store) == EXIT_DONE
+  for x, y in zip(*(jax.tree.leaves(final_state(workdir, 12)) for workdir in (tiny_run, tmp_path)), strict=True):
+    np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+  assert (tiny_run / "train.jsonl").read_text() == (tmp_path / "train.jsonl").read_text()
+
+
+@pytest.mark.parametrize("text", ["{", '{"step": 1}', "[]", '{"step": "x", "reason": ""}'])
+def test_a_stop_that_cannot_be_read_is_said_and_not_obeyed(tmp_path, capsys, text):
+  (tmp_path / "STOP.json").write_text(text)
+  assert not asked_to_end(tmp_path, 100)
+  assert f"{tmp_path / 'STOP.json'} is not obeyed" in capsys.readouterr().err
+
+
+def test_a_stop_waits_for_its_step(tmp_path):
+  assert not asked_to_end(tmp_path, 100)
+  (tmp_path / "STOP.json").write_text('{"step": 5, "reason": "enough"}')
+  assert [step for step in range(8) if asked_to_end(tmp_path, step)] == [5, 6, 7]
+
+
+@pytest.mark.parametrize("tasks, every, left", [
+  ((), 0, [8, 10]), (("t",), 0, [4, 6, 8, 10]), (("t",), 4, [4, 8, 10])])
+def test_what_the_evaluator_has_to_see_stays(tiny_store, tmp_path, tasks, every, left):
+  config = tiny.config(train_steps=10, checkpoint__every_steps=2, checkpoint__keep=2, evaluate__tasks=tasks,
+                       evaluate__every_steps=every, evaluate__keep_unevaluated=4, held_out__every_steps=0)
+  assert tiny.run(config, tmp_path, tiny_store) == EXIT_DONE
+  assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == left

@@ -2,14 +2,18 @@
 
 Orbax restores flipped bits silently, has no fall-back to an older step and casts a changed dtype. So a checkpoint
 counts only with MANIFEST.json, written last: the sha256 of each of its files and the shape and dtype of each leaf.
+The evaluator is another process: it pins what it reads, and what it has not yet evaluated stays for it.
 """
 
 import concurrent.futures
+import contextlib
 import hashlib
 import json
 import os
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,8 +24,11 @@ from orbax.checkpoint import checkpoint_managers
 
 from xlmr_jax import hosts
 from xlmr_jax.errors import UserError
+from xlmr_jax.logs import write_json
 
 MANIFEST = "MANIFEST.json"
+STALE_PIN_S = 12 * 3600.0  # a pin this old is of an evaluator that is gone; a live one renews its own
+_DELETING = "deleting-"  # a step on its way out has this before its name
 
 
 class DamagedError(ValueError):
@@ -103,6 +110,82 @@ def _refuse_other_leaves(directory: epath.Path, step: int, saved: dict, wanted: 
                       f"{describe(wanted.get(name))}; use the config it was made with or a new workdir")
 
 
+# --- retention ---------------------------------------------------------------------------------------------------
+
+
+def evaluation_path(workdir: str | os.PathLike, step: int) -> Path:
+  """The ledger's record of a step; that it is there says that nothing more will be done about the step."""
+  return Path(workdir) / "evaluations" / f"{step}.json"
+
+
+def evaluated_steps(workdir: str | os.PathLike) -> set[int]:
+  return {int(path.stem) for path in (Path(workdir) / "evaluations").glob("*.json") if path.stem.isdigit()}
+
+
+def _pins(workdir: str | os.PathLike) -> Path:
+  return Path(workdir) / "evaluations" / "pins"
+
+
+def renew_pin(workdir: str | os.PathLike, step: int) -> None:
+  write_json(_pins(workdir) / str(step), {"pid": os.getpid(), "time": time.time()})
+
+
+@contextlib.contextmanager
+def pin(workdir: str | os.PathLike, step: int) -> Iterator[None]:
+  """Keeps a step from being removed. Look whether it is still there only once it is pinned."""
+  _pins(workdir).mkdir(parents=True, exist_ok=True)
+  renew_pin(workdir, step)
+  try:
+    yield
+  finally:
+    (_pins(workdir) / str(step)).unlink(missing_ok=True)
+
+
+def clear_pins(workdir: str | os.PathLike) -> None:
+  """For an evaluator that knows itself to be the only one: removes the pins of one that was killed."""
+  for path in _pins(workdir).glob("*"):
+    path.unlink(missing_ok=True)
+
+
+def pinned_steps(workdir: str | os.PathLike) -> set[int]:
+  """Steps with a pin that is not stale. A pin that cannot be read counts."""
+  found = set()
+  for path in _pins(workdir).glob("*"):
+    if not path.name.isdigit():
+      continue
+    try:
+      age = time.time() - json.loads(path.read_text())["time"]
+    except FileNotFoundError:
+      continue
+    except (OSError, ValueError, KeyError, TypeError):
+      age = 0.0
+    if age < STALE_PIN_S:
+      found.add(int(path.name))
+  return found
+
+
+def best_step(workdir: str | os.PathLike) -> int | None:
+  """The step of best.json, if there is one."""
+  try:
+    return int(json.loads((Path(workdir) / "best.json").read_text())["step"])
+  except (OSError, ValueError, KeyError, TypeError):
+    return None
+
+
+def steps_to_keep(steps: Iterable[int], *, keep: int, keep_every: int = 0, pinned: Iterable[int] = (),
+                  unevaluated: Iterable[int] = (), keep_unevaluated: int = 0, best: int | None = None) -> set[int]:
+  """Those of steps that stay: the newest `keep`, multiples of keep_every (0: none), pinned ones, the best one, and of
+  the unevaluated ones, which the evaluator has yet to see, the newest keep_unevaluated.
+  """
+  steps = set(steps)
+  waiting = sorted(steps & set(unevaluated))
+  stays = {*sorted(steps)[-keep:], *pinned, best, *waiting[max(len(waiting) - keep_unevaluated, 0):]}
+  return steps & (stays | {step for step in steps if keep_every and step % keep_every == 0})
+
+
+# --- a run's checkpoints -----------------------------------------------------------------------------------------
+
+
 class _Manager(ocp.CheckpointManager):
   """Orbax asks for preemption with its own step count, which would overwrite the one hosts.Preemption agrees by."""
 
@@ -115,15 +198,17 @@ class Checkpoints:
 
   keep: how many of the newest stay; at least 2, so that a verified one remains while the newest is being sealed.
   keep_every: steps that are multiples of this stay for good (0: none).
+  is_eligible: whether an evaluator is to see a step (None: there is no evaluator). So many as keep_unevaluated wait for
+  it; any older one is dropped, which is said and written into the ledger.
   """
 
-  def __init__(self, directory: str | os.PathLike, *, keep: int = 2, keep_every: int = 0):
+  def __init__(self, directory: str | os.PathLike, *, keep: int = 2, keep_every: int = 0,
+               is_eligible: Callable[[int], bool] | None = None, keep_unevaluated: int = 0):
     if keep < 2:
       raise UserError(f"config.checkpoint.keep={keep}: at least 2, or a damaged newest one leaves nothing")
     self.directory = _absolute(directory)
-    policies = [checkpoint_managers.LatestN(keep)]
-    if keep_every:
-      policies.append(checkpoint_managers.EveryNSteps(keep_every))
+    self._keep, self._keep_every, self._keep_unevaluated = keep, keep_every, keep_unevaluated
+    self._is_eligible = is_eligible or (lambda step: False)
     self._is_first = jax.process_index() == 0
     if self._is_first:
       self.directory.mkdir(parents=True, exist_ok=True)
@@ -132,7 +217,8 @@ class Checkpoints:
     self._manager = _Manager(
       self.directory,
       options=ocp.CheckpointManagerOptions(
-        preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+        # Orbax would decide when a save starts and delete when it ends; pins have to be read in between.
+        preservation_policy=checkpoint_managers.LatestN(None),  # all
         cleanup_tmp_directories=True, enable_async_checkpointing=True, save_root_metadata=False))
     self._sealer = concurrent.futures.ThreadPoolExecutor(1, "seal")
     self._unsealed: tuple[int, dict] | None = None
@@ -163,6 +249,12 @@ class Checkpoints:
     A save that was killed before its manifest is removed; a damaged one is moved aside, but only for a sound one.
     """
     unfinished, damaged = [], []
+    for path in self.directory.glob(f"{_DELETING}*"):  # killed while it removed a step; whole ones come back
+      here = self.directory / path.name.removeprefix(_DELETING)
+      if (path / MANIFEST).exists() and not here.exists():
+        path.rename(here)
+      else:
+        path.rmtree()
     for step in _steps(self.directory):
       if not (self.directory / str(step) / MANIFEST).exists():
         unfinished.append(step)
@@ -203,7 +295,35 @@ class Checkpoints:
       step, leaves = self._unsealed
       self._unsealed = None
       if self._is_first:
-        self._sealing = self._sealer.submit(write_manifest, self.directory / str(step), leaves)
+        self._sealing = self._sealer.submit(self._seal, step, leaves)
+
+  def _seal(self, step: int, leaves: dict) -> None:
+    """On process 0, in the background: only a sealed checkpoint makes older ones superfluous."""
+    write_manifest(self.directory / str(step), leaves)
+    self._remove_superfluous()
+
+  def _remove_superfluous(self) -> None:
+    workdir, steps = self.directory.parent, _steps(self.directory)
+    pinned = pinned_steps(workdir)  # before the ledger: a step loses its pin only once it is in there
+    evaluated = evaluated_steps(workdir)
+    unevaluated = {step for step in steps if self._is_eligible(step) and step not in evaluated}
+    stays = steps_to_keep(steps, keep=self._keep, keep_every=self._keep_every, pinned=pinned, unevaluated=unevaluated,
+                          keep_unevaluated=self._keep_unevaluated, best=best_step(workdir))
+    for step in sorted({*steps} - stays):
+      # Out of sight first, then the pins once more: one who pinned it before either sees it gone or gets it back.
+      here, aside = self.directory / str(step), self.directory / f"{_DELETING}{step}"
+      here.rename(aside)
+      if step in pinned_steps(workdir):
+        aside.rename(here)
+        continue
+      if step in unevaluated and not evaluation_path(workdir, step).exists():
+        message = (f"checkpoint {step} is dropped unevaluated: more than config.evaluate.keep_unevaluated="
+                   f"{self._keep_unevaluated} wait for the evaluator")
+        print(message, file=sys.stderr, flush=True)
+        evaluation_path(workdir, step).parent.mkdir(parents=True, exist_ok=True)
+        write_json(evaluation_path(workdir, step), {"step": step, "error": message})
+      (aside / MANIFEST).unlink(missing_ok=True)  # first: what has one is whole
+      aside.rmtree()
 
   def wait(self) -> None:
     """Until everything saved so far is on disk and sealed. Raises what went wrong."""

@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 the user must act, 42 start me again, 70 a crash.
 
 import fcntl
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from xlmr_jax.errors import EXIT_DONE, UserError, run_command
 
 FLAGS = flags.FLAGS
 _LOCKS = []  # kept open for as long as the process lives
-MAY_CHANGE = ("mesh", "log", "checkpoint", "watchdog_s", "data.rows")  # what a workdir's run may be continued with
+# What a workdir's run may be continued with.
+MAY_CHANGE = ("mesh", "log", "checkpoint", "watchdog_s", "data.rows", "evaluate", "stop")
 
 
 def define_flags() -> None:
@@ -71,9 +73,40 @@ def check_config(config: ConfigDict) -> None:
     raise UserError(f"config.model.remat={config.model.remat!r}: one of none, dots, full")
   if config.model.dtype not in ("bfloat16", "float32"):
     raise UserError(f"config.model.dtype={config.model.dtype!r}: bfloat16 or float32")
+  check_evaluation(config)
   if not config.data.rows:
     raise UserError("config.data.rows is not set; make rows with `python -m xlmr_jax.corpus.build` and pass "
                     "--config.data.rows=ROWS, or =demo for the built-in corpus")
+
+
+def check_evaluation(config: ConfigDict) -> None:
+  """Refuses values of config.evaluate and config.stop by name."""
+  from xlmr_jax.tasks.registry import SETTINGS
+
+  flat = flatten(config.to_dict())
+  least = {"evaluate.seeds": 1, "evaluate.keep_unevaluated": 1, "evaluate.every_steps": 0, "evaluate.max_examples": 0,
+           "stop.patience": 0, "stop.min_gain": 0, "stop.min_steps": 0}
+  for name, value in least.items():
+    if not flat[name] >= value:
+      raise UserError(f"config.{name}={flat[name]}: must be at least {value}")
+  if not config.evaluate.wait_s > 0:
+    raise UserError(f"config.evaluate.wait_s={config.evaluate.wait_s}: must be above 0")
+  if config.evaluate.setting not in SETTINGS:
+    raise UserError(f"config.evaluate.setting={config.evaluate.setting!r}: one of {', '.join(SETTINGS)}")
+  if len(set(config.evaluate.tasks)) < len(config.evaluate.tasks):
+    raise UserError(f"config.evaluate.tasks={config.evaluate.tasks}: names a task twice")
+  for part in filter(None, config.evaluate.data.split(",")):
+    if not all(part.partition("=")):
+      raise UserError(f"config.evaluate.data={config.evaluate.data!r}: {part!r} is not NAME=PATH")
+  if config.stop.on_nonfinite not in ("skip", "count", "stop"):
+    raise UserError(f"config.stop.on_nonfinite={config.stop.on_nonfinite!r}: one of skip, count, stop")
+  task, _, language = config.stop.score.partition("/")
+  if task and task not in config.evaluate.tasks:
+    raise UserError(f"config.stop.score={config.stop.score!r}: {task!r} is not in config.evaluate.tasks="
+                    f"{tuple(config.evaluate.tasks)}")
+  if language and config.evaluate.languages and language not in config.evaluate.languages:
+    raise UserError(f"config.stop.score={config.stop.score!r}: {language!r} is not in config.evaluate.languages="
+                    f"{tuple(config.evaluate.languages)}")
 
 
 def open_rows(config: ConfigDict, workdir: Path):
@@ -155,7 +188,7 @@ def main(argv) -> int:
   import jax  # after the cheap checks
 
   from xlmr_jax import hosts, logs
-  from xlmr_jax.train import mesh_of, train
+  from xlmr_jax.train import mesh_of, read_stop, train
 
   hosts.keep_freed_memory()
   hosts.start(FLAGS.hosts, FLAGS.coordinator, FLAGS.processes, FLAGS.process)
@@ -174,13 +207,17 @@ def main(argv) -> int:
     if jax.process_index() == 0:
       workdir.mkdir(parents=True, exist_ok=True)
       lock_workdir(workdir)
+      shutil.copyfile(store.tokenizer_path, workdir / "tokenizer.model")  # for evaluation where the rows are not
       logs.write_json(workdir / "config.json", record)
+      (workdir / "result.json").unlink(missing_ok=True)  # a stopped run may go on
 
   code = train(config, workdir, store, preemption, lambda: hosts.together(begin))
   if code == EXIT_DONE and jax.process_index() == 0:
     last = json.loads((workdir / "held_out.jsonl").read_text().splitlines()[-1])
     result = {"step": last["step"], "held_out_loss": last["mean_loss"], "languages": len(last["languages"]),
               "workdir": str(workdir)}
+    stop = read_stop(workdir) if last["step"] < config.train_steps else None
+    result |= {"stopped_by": stop["reason"]} if stop else {}
     logs.write_json(workdir / "result.json", result)  # its presence says that the run is done
     print(json.dumps(result))
   return code

@@ -20,6 +20,7 @@ RULES = (  # path in the TrainState             spec                          sh
   (r"layer/ffn_in/kernel$",                     P(None, "fsdp")),             # [N, D, F]
   (r"layer/ffn_out/kernel$",                    P(None, None, "fsdp")),       # [N, F, D]
   (r"head_dense/kernel$",                       P("fsdp", None)),             # [D, D]
+  (r"head/(dense|out)/kernel$",                 P()),                         # [D, D], [D, C]: a fine-tuned task's
   (r"head_bias$",                               P("fsdp")),                   # [V]
   (r"(norm/(scale|bias)|bias|count|step)$",     P()),                         # small: everywhere
 )  # fmt: skip

@@ -1,5 +1,6 @@
 """Pretraining, read top to bottom: the model, the state, the step, the loop. Here and in main.py configs are read."""
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from xlmr_jax import hosts, losses, optimizer, sharding
+from xlmr_jax import hosts, losses, optimizer, sharding, stopping
 from xlmr_jax.checkpoint import Checkpoints
 from xlmr_jax.errors import EXIT_DONE, EXIT_RESTART, UserError
 from xlmr_jax.logs import RunLog, flops_per_token
@@ -180,8 +181,10 @@ def train(config: ConfigDict, workdir: Path, store, preemption: hosts.Preemption
     in_shardings=(shardings.params, by_rows), out_shardings=whole)
 
   begin()
-  checkpoints = Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep,
-                            keep_every=config.checkpoint.keep_every)
+  is_eligible = lambda step: stopping.is_eligible(step, config.evaluate.every_steps, config.train_steps)  # noqa: E731
+  checkpoints = Checkpoints(
+    workdir / "checkpoints", keep=config.checkpoint.keep, keep_every=config.checkpoint.keep_every,
+    is_eligible=is_eligible if config.evaluate.tasks else None, keep_unevaluated=config.evaluate.keep_unevaluated)
   restored = checkpoints.restore_latest(
     jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings))
   if restored:
@@ -222,6 +225,8 @@ def train(config: ConfigDict, workdir: Path, store, preemption: hosts.Preemption
       for step in range(start, config.train_steps + 1):
         # Order is law: evaluation and checkpoint see the state before this step's batch is fetched.
         last, stop = step == config.train_steps, preemption.stop()
+        if step == start or due(step, config.log.every_steps) or due(step, config.checkpoint.every_steps):
+          last = last or asked_to_end(workdir, step)
         look = (due(step, config.held_out.every_steps) or last) and not stop and log.held_out_at != step
         save = (due(step, config.checkpoint.every_steps) or last or stop) and step > start
         if look or save:
@@ -254,7 +259,38 @@ def train(config: ConfigDict, workdir: Path, store, preemption: hosts.Preemption
       watchdog.close()
   if stop:
     print(f"told to stop: saved step {step}; the same command goes on from there", file=sys.stderr, flush=True)
+  elif step < config.train_steps:
+    print(f"done: ended at step {step} because of {workdir / 'STOP.json'}; to go on, remove it and run the same command "
+          "(and the evaluator with another rule, e.g. --config.stop.patience=0)", file=sys.stderr, flush=True)
   return EXIT_RESTART if stop else EXIT_DONE
+
+
+def read_stop(workdir: Path) -> dict | None:
+  """STOP.json, {"step", "reason"}, or None. A user may write one too; what cannot be read is said and not obeyed."""
+  path = workdir / "STOP.json"
+  try:
+    stop = json.loads(path.read_text())
+    return {"step": int(stop["step"]), "reason": str(stop["reason"])}
+  except FileNotFoundError:
+    return None
+  except (OSError, ValueError, KeyError, TypeError):
+    print(f'{path} is not obeyed: it must be {{"step": 0, "reason": "why"}}', file=sys.stderr, flush=True)
+    return None
+
+
+def asked_to_end(workdir: Path, step: int) -> bool:
+  """Whether STOP.json ends the run at this step; the same on every process, all of which must call it.
+
+  Obeyed from the step that was evaluated on: a run that fell back behind it makes those steps again first. A stopped
+  run stays so until the file is removed.
+  """
+
+  def asked() -> int:
+    stop = read_stop(workdir)
+    return int(stop is not None and step >= stop["step"])
+
+  with jax.transfer_guard("allow"):  # hosts agree by way of the devices
+    return bool(hosts.on_first(asked))
 
 
 def due(step: int, every_steps: int) -> bool:

@@ -1,0 +1,330 @@
+"""The evaluator: every eligible checkpoint once and in order, whatever is killed; nothing damaged is loaded; the stop."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from tests import tiny
+from tests.test_checkpoint import abstract, flip, state_of
+from xlmr_jax import checkpoint, evaluate
+from xlmr_jax import main as run_main
+from xlmr_jax.errors import UserError
+from xlmr_jax.logs import write_json
+
+ROOT = Path(__file__).parents[1]
+
+
+def config_of(**changes):
+  return tiny.config("rows", **{"evaluate__tasks": ("t",), "evaluate__wait_s": 0.02, "evaluate__keep_unevaluated": 100,
+                                "train_steps": 20} | changes)
+
+
+def params_abstract():
+  return abstract()["params"]
+
+
+class Fake:
+  """A scorer that compares the parameters with those of their step; scores: {step: score of task t, language xx}."""
+
+  def __init__(self, scores=None, pause=0.0, seen=None):
+    self.scores, self.pause, self.seen, self.steps = scores or {}, pause, seen, []
+
+  def __call__(self, params, step, seed):
+    np.testing.assert_array_equal(params["w"], state_of(step)["params"]["w"])
+    if self.seen:
+      with self.seen.open("a") as file:
+        print(step, file=file)
+    time.sleep(self.pause)
+    self.steps.append(step)
+    return {"t": {"xx": {"acc": self.scores.get(step, step / 100) + seed}}}, {}
+
+
+def checkpoints_of(workdir, config, **changes):
+  from xlmr_jax.stopping import is_eligible
+
+  return checkpoint.Checkpoints(
+    workdir / "checkpoints", keep_unevaluated=config.evaluate.keep_unevaluated,
+    is_eligible=lambda step: is_eligible(step, config.evaluate.every_steps, config.train_steps), **changes)
+
+
+def save(workdir, config, steps, pause=0.0):
+  """A trainer that saves at these steps."""
+  checkpoints = checkpoints_of(workdir, config)
+  for step in steps:
+    checkpoints.save(step, state_of(step), {})
+    checkpoints.wait()
+    time.sleep(pause)
+  checkpoints.close()
+
+
+def follow(workdir, config, scorer, **options):
+  return evaluate.follow(config, workdir, scorer, params_abstract(), **options)
+
+
+def ledger(workdir):
+  return evaluate.read_ledger(workdir)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+  """A run of checkpoints 4, 8, ..., 20, none of them evaluated."""
+  workdir = tmp_path_factory.mktemp("saved")
+  save(workdir, config_of(), range(4, 21, 4))
+  return workdir
+
+
+@pytest.fixture
+def workdir(saved, tmp_path):
+  return shutil.copytree(saved, tmp_path / "run")
+
+
+def test_every_checkpoint_once_and_in_order(workdir, capsys):
+  scorer = Fake({4: 0.3, 8: 0.9, 12: 0.4})
+  assert follow(workdir, config_of(evaluate__seeds=2, log__tensorboard=True), scorer) == 0
+  assert scorer.steps == [4, 4, 8, 8, 12, 12, 16, 16, 20, 20]
+  entries = ledger(workdir)
+  assert [entry["step"] for entry in entries] == [4, 8, 12, 16, 20]
+  manifest = json.loads((workdir / "checkpoints" / "8" / "MANIFEST.json").read_text())
+  assert entries[1]["digest"] == manifest["digest"] and entries[1]["scores"] == {"t": {"xx": {"acc": [0.9, 1.9]}}}
+  assert entries[1]["score"] == pytest.approx(1.4) and entries[1]["versions"]["jax"] and entries[1]["seconds"] >= 0
+  assert entries[1]["recipe"]["evaluate"]["seeds"] == 2
+  assert json.loads((workdir / "best.json").read_text()) == {"step": 8, "score": pytest.approx(1.4)}
+  assert [path.name for path in (workdir / "best").iterdir()] == ["8"] and not (workdir / "best.tmp").exists()
+  params = checkpoint.restore_params(workdir / "best", 8, params_abstract())
+  np.testing.assert_array_equal(params["w"], state_of(8)["params"]["w"])
+  assert not list((workdir / "evaluations" / "pins").iterdir()) and not (workdir / "STOP.json").exists()
+  assert list((workdir / "evaluations" / "tensorboard").iterdir())
+  assert "step 8: score 1.4 (t 1.4)  best 1.4 at step 8" in capsys.readouterr().out
+  follow(workdir, config_of(), scorer)  # all is done
+  assert len(scorer.steps) == 10
+
+
+def test_only_eligible_ones(workdir):
+  scorer = Fake()
+  follow(workdir, config_of(evaluate__every_steps=8, train_steps=20), scorer)
+  assert scorer.steps == [8, 16, 20]
+
+
+def test_the_rule_ends_it_and_replay_agrees(workdir):
+  scorer = Fake({4: 0.3, 8: 0.5, 12: 0.5, 16: 0.4, 20: 0.9})
+  rule = {"stop__patience": 2}
+  assert follow(workdir, config_of(**rule), scorer) == 0
+  assert scorer.steps == [4, 8, 12, 16]
+  stop = json.loads((workdir / "STOP.json").read_text())
+  assert stop == {"step": 16, "reason": "no gain above 0 in 2 evaluations up to step 16 (best 0.5 at step 8)"}
+  assert follow(workdir, config_of(**rule), scorer) == 0 and scorer.steps[-1] == 16  # stays stopped
+  follow(workdir, config_of(**rule), scorer, once=True)
+  assert scorer.steps[-1] == 20
+  assert json.loads((workdir / "STOP.json").read_text()) == stop
+  found = evaluate.replay(config_of(**rule), workdir)
+  assert (found["stop"], found["reason"], found["evaluations"]) == (16, stop["reason"], 5)
+  assert evaluate.replay(config_of(stop__patience=3), workdir)["stop"] is None
+
+
+def test_killed_between_its_writes_it_goes_on(workdir):
+  """The record is there, best.json, best/ and STOP.json are not: the next start makes them and scores nothing again."""
+  scorer = Fake({4: 0.3, 8: 0.2})
+  follow(workdir, config_of(stop__patience=1), scorer)
+  for name in ("best.json", "STOP.json"):
+    (workdir / name).unlink()
+  shutil.rmtree(workdir / "best")
+  (workdir / "evaluations" / "pins" / "8").write_text("{}")
+  (workdir / "best.tmp" / "8").mkdir(parents=True)
+  follow(workdir, config_of(stop__patience=1), scorer)
+  assert scorer.steps == [4, 8] and json.loads((workdir / "STOP.json").read_text())["step"] == 8
+  assert json.loads((workdir / "best.json").read_text())["step"] == 4 and (workdir / "best" / "4").exists()
+  assert not (workdir / "best.tmp").exists() and not (workdir / "evaluations" / "pins" / "8").exists()
+
+
+@pytest.mark.parametrize("name", ["state/_METADATA", "MANIFEST.json"])
+def test_a_damaged_one_is_recorded_and_not_loaded(workdir, name, monkeypatch):
+  monkeypatch.setattr(evaluate.time, "sleep", lambda _: None)
+  flip(workdir / "checkpoints" / "8" / name)
+  scorer = Fake()
+  follow(workdir, config_of(stop__patience=1, stop__on_nonfinite="stop"), scorer)
+  assert scorer.steps == [4, 12, 16, 20]  # and it is no evaluation: the rule does not hear of it
+  entry = ledger(workdir)[1]
+  assert set(entry) == {"step", "error"} and entry["step"] == 8 and Path(name).name in entry["error"]
+
+
+def test_one_removed_before_it_is_pinned_is_recorded(workdir, monkeypatch):
+  monkeypatch.setattr(evaluate.time, "sleep", lambda _: None)
+  waiting = evaluate.waiting_steps
+
+  def too_late(config, folder):
+    steps = waiting(config, folder)
+    shutil.rmtree(folder / "checkpoints" / "8", ignore_errors=True)
+    return sorted({*steps, 8} - checkpoint.evaluated_steps(folder))
+
+  monkeypatch.setattr(evaluate, "waiting_steps", too_late)
+  scorer = Fake()
+  follow(workdir, config_of(), scorer)
+  assert scorer.steps == [4, 12, 16, 20] and "dropped" in ledger(workdir)[1]["error"]
+
+
+def test_one_that_the_trainer_brings_back_is_read(workdir):
+  """It was out of sight for a moment, because the trainer had begun to remove it before it was pinned."""
+  here, aside = workdir / "checkpoints" / "4", workdir / "checkpoints" / "deleting-4"
+  here.rename(aside)
+  threading.Timer(0.3, lambda: aside.rename(here)).start()
+  with checkpoint.pin(workdir, 4):
+    assert evaluate.load(workdir, 4, params_abstract())[1]
+
+
+def test_a_failing_task_leaves_the_others(workdir):
+  class Failing(Fake):
+    def __call__(self, params, step, seed):
+      scores, _ = super().__call__(params, step, seed)
+      if step == 12:
+        raise UserError("nothing works")
+      return scores, {"u": "no such file"} if step == 8 else {}
+
+  config = config_of()
+  config.evaluate.tasks = ("t", "u")
+  follow(workdir, config, Failing({4: float("nan")}))
+  first, second, third = ledger(workdir)[:3]
+  assert first["scores"] == {"t": {"xx": {"acc": [None]}}} and first["errors"] == {"u": "no score"}
+  assert second["scores"]["t"]["xx"] == {"acc": [0.08]} and second["errors"] == {"u": "no such file"}
+  assert third["scores"] == {} and third["errors"] == {"t": "nothing works", "u": "nothing works"}
+  assert not (workdir / "best.json").exists() and second["score"] is None
+  config.stop.score = "t"
+  assert evaluate.replay(config, workdir)["best_step"] == 20
+
+
+def test_only_one_evaluator(tmp_path):
+  with evaluate.only_one(tmp_path), pytest.raises(UserError, match="being evaluated by another process"):
+    follow(tmp_path, config_of(), Fake())
+
+
+def test_best_goes_with_the_scores(tmp_path):
+  """The trainer removes what is evaluated and not the best; best/ holds the best one all the same."""
+  config = config_of()
+  for step, best in ((4, 4), (8, 8), (12, 8), (16, 8), (20, 20)):
+    save(tmp_path, config, [step])
+    follow(tmp_path, config, Fake({4: 0.1, 8: 0.5, 12: 0.2, 16: 0.3, 20: 0.6}), once=True)
+    assert [path.name for path in (tmp_path / "best").iterdir()] == [str(best)]
+  assert sorted(map(int, os.listdir(tmp_path / "checkpoints"))) == [8, 16, 20]
+
+
+def test_a_trainer_too_fast_drops_the_oldest_and_says_so(tmp_path, capfd):
+  config = config_of(evaluate__keep_unevaluated=3)
+  save(tmp_path, config, range(2, 21, 2))
+  scorer = Fake()
+  follow(tmp_path, config, scorer)
+  assert scorer.steps == [16, 18, 20]
+  assert [entry["step"] for entry in ledger(tmp_path)] == list(range(2, 21, 2))
+  assert all("dropped" in entry["error"] for entry in ledger(tmp_path)[:7])
+  assert "checkpoint 14 is dropped unevaluated" in capfd.readouterr().err
+
+
+def child(workdir):
+  """A slow evaluator, to be killed."""
+  workdir = Path(workdir)
+  os.environ.setdefault("JAX_PLATFORMS", "cpu")
+  sys.exit(follow(workdir, config_of(train_steps=12), Fake(pause=0.25, seen=workdir / "seen")))
+
+
+def test_killed_twice_and_slower_than_the_trainer(tmp_path):
+  config, steps = config_of(train_steps=12), list(range(1, 13))
+  trainer = threading.Thread(target=save, args=(tmp_path, config, steps, 0.1))
+  seen = lambda: (tmp_path / "seen").read_text().split() if (tmp_path / "seen").exists() else []  # noqa: E731
+  command = [sys.executable, "-c", f"from tests import test_evaluate; test_evaluate.child({str(tmp_path)!r})"]
+  trainer.start()
+  for kill_after in (2, 6, None):
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if kill_after:
+      while len(seen()) < kill_after:
+        assert process.poll() is None, process.communicate()[0][-3000:]
+        time.sleep(0.01)
+      process.kill()
+    output = process.communicate(timeout=120)[0]
+    assert kill_after or process.returncode == 0, output[-3000:]
+  trainer.join()
+  assert [entry["step"] for entry in ledger(tmp_path)] == steps and all("score" in entry for entry in ledger(tmp_path))
+  written = [checkpoint.evaluation_path(tmp_path, step).stat().st_mtime_ns for step in steps]
+  assert written == sorted(written)
+  order = list(map(int, seen()))
+  assert order == sorted(order) and 12 <= len(order) <= 14  # only what a kill interrupted was begun again
+  assert not list((tmp_path / "evaluations" / "pins").iterdir())
+
+
+# --- the command -------------------------------------------------------------------------------------------------
+
+
+def command(*args):
+  return [sys.executable, "-m", "xlmr_jax.evaluate", *map(str, args)]
+
+
+def test_overrides_and_old_runs():
+  record = {"config": json.loads(json.dumps(config_of(evaluate__seeds=3).to_dict()))}
+  config = evaluate.read_config(record, ["--config.evaluate.tasks=a,b", "--config.stop.patience=4",
+                                         "--config.evaluate.languages=('sw',)", "--config.stop.min_gain=0.5"])
+  assert (config.evaluate.tasks, config.evaluate.languages) == (("a", "b"), ("sw",))
+  assert (config.evaluate.seeds, config.stop.patience, config.stop.min_gain, config.train_steps) == (3, 4, 0.5, 20)
+  del record["config"]["evaluate"], record["config"]["stop"]
+  assert evaluate.read_config(record, []).evaluate.tasks == ()
+  for override, message in (("--config.model.layers=3", "all else is as the run has it"),
+                            ("--config.stop.patienc=3", "patienc"), ("--config.stop.patience", "patience"),
+                            ("--config.stop.patience=x", "=x: not int")):
+    with pytest.raises(UserError, match=message):
+      evaluate.read_config(record, [override])
+
+
+@pytest.mark.parametrize("changes, message", [
+  ({"evaluate__seeds": 0}, "config.evaluate.seeds=0: must be at least 1"),
+  ({"evaluate__keep_unevaluated": 0}, "config.evaluate.keep_unevaluated=0"),
+  ({"evaluate__every_steps": -1}, "config.evaluate.every_steps=-1"),
+  ({"evaluate__wait_s": 0.0}, "config.evaluate.wait_s=0.0"),
+  ({"evaluate__setting": "mixed"}, "config.evaluate.setting='mixed': one of zero_shot"),
+  ({"evaluate__tasks": ("t", "t")}, "names a task twice"),
+  ({"evaluate__data": "t=/a,u"}, "'u' is not NAME=PATH"),
+  ({"stop__patience": -1}, "config.stop.patience=-1"),
+  ({"stop__min_gain": float("nan")}, "config.stop.min_gain=nan"),
+  ({"stop__on_nonfinite": "die"}, "config.stop.on_nonfinite='die': one of skip, count, stop"),
+  ({"stop__score": "u"}, "'u' is not in config.evaluate.tasks"),
+  ({"stop__score": "t/fr", "evaluate__languages": ("de",)}, "'fr' is not in config.evaluate.languages"),
+])
+def test_values_are_refused_by_name(changes, message):
+  run_main.check_config(config_of(evaluate__data="t=/a, u=/b=c"))
+  with pytest.raises(UserError, match=re.escape(message)):
+    run_main.check_config(config_of(**changes))
+
+
+def test_the_command_replays_and_refuses(workdir):
+  write_json(workdir / "config.json", {"config": config_of().to_dict()})
+  follow(workdir, config_of(), Fake({4: 0.3, 8: 0.2}))
+  result = subprocess.run(command(f"--workdir={workdir}", "--replay", "--config.stop.patience=1"), cwd=ROOT,
+                          capture_output=True, text=True)
+  assert result.returncode == 0, result.stderr
+  assert json.loads(result.stdout.splitlines()[-1])["stop"] == 8 and "step 8: score 0.2  <- stop" in result.stdout
+  assert not (workdir / "STOP.json").exists()
+  for flags, message in ((["--config.seed=1"], "--config.seed=1"), (["--config.stop.patience=-1"], "patience=-1"),
+                         (["--onec"], "onec"), (["--once", "--config.evaluate.tasks="], "tasks is empty")):
+    result = subprocess.run(command(f"--workdir={workdir}", *flags), cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 1 and message in result.stderr and result.stderr.count("\n") == 1, result.stderr
+
+
+def test_it_waits_for_the_run_and_leaves_on_term(tmp_path):
+  process = subprocess.Popen(command(f"--workdir={tmp_path / 'run'}"), cwd=ROOT, stdout=subprocess.PIPE, text=True)
+  assert "waiting for" in process.stdout.readline()
+  process.terminate()
+  process.communicate(timeout=60)
+  assert process.returncode == 42
+
+
+def test_params_shapes_are_those_of_a_run(tiny_run):
+  """The real model's checkpoint loads by them."""
+  record = evaluate.read_run(tiny_run, wait=False)
+  shapes = evaluate.params_shapes(evaluate.read_config(record, []), record["vocabulary_size"])
+  params = checkpoint.restore_params(tiny_run / "checkpoints", 12, shapes)
+  assert jax.tree.map(np.shape, params) == jax.tree.map(lambda x: x.shape, shapes)

@@ -1,0 +1,101 @@
+"""The stop rule: what counts as a gain, when it may stop, and the one number of an evaluation."""
+
+import math
+import random
+
+import pytest
+from ml_collections import ConfigDict
+
+from xlmr_jax import stopping
+
+
+def rule(**changes):
+  return ConfigDict({"patience": 2, "min_gain": 0.0, "min_steps": 0, "on_nonfinite": "skip", "score": ""} | changes)
+
+
+def history(*scores):
+  """Evaluations at steps 10, 20, ..."""
+  return [{"step": 10 * (i + 1), "score": score} for i, score in enumerate(scores)]
+
+
+NAN, INF = math.nan, math.inf
+
+
+@pytest.mark.parametrize("scores, changes, stops_at", [
+  ((1, 2, 3, 3, 3, 3), {}, 50),  # equal is no gain
+  ((1, 2, 1, 3, 2, 4), {}, None),  # a gain starts the count again
+  ((3, 2, 1), {}, 30),
+  ((3, 2, 1), {"patience": 1}, 20),
+  ((3, 2, 1, 0, -1), {"patience": 0}, None),
+  ((3, 2, 1, 0, -1), {"min_steps": 50}, 50),
+  ((3, 2, 1, 0, -1), {"min_steps": 51}, None),
+  ((3, 2, 1, 5, -1), {"min_steps": 40}, None),  # what happened before min_steps counts, a gain at it too
+  ((1.0, 1.3, 1.6, 1.9, 2.2), {"min_gain": 0.5}, None),  # small steps up count together: gains at 1.6 and 2.2
+  ((1.0, 1.1, 1.2, 1.9), {"min_gain": 0.5}, 30),
+  ((1.0, 1.5, 1.5), {"min_gain": 0.5}, 30),  # more than min_gain
+  ((3, None, NAN, INF, 2, 4), {}, None),
+  ((3, None, NAN, 4), {"on_nonfinite": "count"}, 30),
+  ((None, -INF), {"on_nonfinite": "count"}, 20),
+  ((3, 4, NAN, 5), {"on_nonfinite": "stop"}, 30),
+  ((3, 4, NAN, 5), {"on_nonfinite": "stop", "min_steps": 31}, None),
+  ((3, 4, NAN, 5), {"on_nonfinite": "stop", "patience": 0}, None),
+  ((), {}, None),
+])
+def test_when_it_stops(scores, changes, stops_at):
+  step, decision = stopping.first_stop(history(*scores), rule(**changes))
+  assert (step, decision.stop) == (stops_at, stops_at is not None)
+
+
+def test_what_it_says():
+  decision = stopping.decide(history(1.0, 71.25, 71.25, None, 70.0), rule())
+  assert decision == (True, "no gain above 0 in 2 evaluations up to step 50 (best 71.25 at step 20)", 20, 71.25, 2)
+  decision = stopping.decide(history(1.0, 1.2), rule(min_gain=0.5))
+  assert (decision.best_step, decision.since) == (20, 1)  # the best one need not be a gain
+  assert stopping.decide([], rule()) == (False, "no score yet", None, None, 0)
+
+
+def test_replay_is_what_was_decided_live():
+  rng = random.Random(0)
+  stopped = 0
+  for _ in range(300):
+    scores = [rng.choice([None, NAN, rng.random(), rng.random(), 0.5]) for _ in range(12)]
+    of = rule(patience=rng.randrange(4), min_gain=rng.choice([0.0, 0.1]), min_steps=rng.choice([0, 60]),
+              on_nonfinite=rng.choice(["skip", "count", "stop"]))
+    live, seen = None, []
+    for entry in history(*scores):
+      seen.append(entry)
+      if stopping.decide(seen, of).stop:
+        live = entry["step"]
+        break
+    stopped += live is not None
+    assert stopping.first_stop(history(*scores), of)[0] == live
+  assert 50 < stopped < 250
+
+
+EVALUATION = {
+  "scores": {"panx": {"de": {"f1": [0.5, 0.7], "em": [0.0, 0.0]}, "sw": {"f1": [0.2, 0.2]}},
+             "xnli": {"en": {"acc": [0.9, 0.7]}}},
+  "metrics": {"panx": "f1", "xnli": "acc"}, "errors": {}}
+
+
+@pytest.mark.parametrize("score, expected", [
+  ("", 0.6), ("panx", 0.4), ("xnli", 0.8), ("panx/sw", 0.2), ("panx/fr", None), ("pawsx", None)])
+def test_score_of(score, expected):
+  found = stopping.score_of(EVALUATION, rule(score=score))
+  assert found is None if expected is None else found == pytest.approx(expected)
+
+
+def test_a_failed_or_non_finite_task_leaves_no_mean_but_the_others_their_own():
+  failed = EVALUATION | {"errors": {"pawsx": "no such file"}}
+  assert stopping.score_of(failed, rule()) is None
+  assert stopping.score_of(failed, rule(score="xnli")) == pytest.approx(0.8)
+  half = EVALUATION | {"errors": {"xnli": "failed with seed 1"}}
+  assert stopping.score_of(half, rule(score="xnli")) is None
+  bad = {**EVALUATION, "scores": EVALUATION["scores"] | {"xnli": {"en": {"acc": [0.9, None]}}}}
+  assert stopping.score_of(bad, rule()) is None and stopping.score_of(bad, rule(score="panx")) == pytest.approx(0.4)
+  assert stopping.score_of({"scores": {}, "errors": {}, "metrics": {}}, rule()) is None
+
+
+def test_what_is_eligible():
+  assert [step for step in range(0, 26, 5) if stopping.is_eligible(step, 10, 25)] == [0, 10, 20, 25]
+  assert stopping.is_eligible(7, 0, 25)

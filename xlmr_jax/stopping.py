@@ -1,0 +1,96 @@
+"""When to stop: pure functions of the history of downstream scores. No files, no JAX.
+
+XLM-R was stopped by downstream scores and not by its own loss: Conneau et al. (2020) found that tasks go on getting
+better after the validation perplexity has levelled out.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+
+class Decision(NamedTuple):
+  """What a rule says at the end of a history. best_step: of the highest score, the first of equal ones."""
+
+  stop: bool
+  reason: str
+  best_step: int | None
+  best_score: float | None
+  since: int  # evaluations since the last gain
+
+
+def is_eligible(step: int, every_steps: int, train_steps: int) -> bool:
+  """Whether a checkpoint is to be evaluated: every multiple of every_steps (0: every one), and the run's last."""
+  return step == train_steps or not every_steps or step % every_steps == 0
+
+
+def is_finite(score: float | None) -> bool:
+  return score is not None and math.isfinite(score)
+
+
+def decide(history: Sequence[dict], rule: Any) -> Decision:
+  """Whether to stop after the last evaluation of a history [{"step": int, "score": float or None}, ...] in order.
+
+  rule: config.stop. A gain is a score more than rule.min_gain above that of the last gain, so that many small steps up
+  count together. A non-finite score is no score: skipped, counted as no gain, or a reason to stop, as on_nonfinite says.
+  rule.patience 0 never stops, whatever else the rule says.
+  """
+  best_step = best_score = reference = None
+  since = 0
+  for entry in history:
+    score = entry["score"]
+    if not is_finite(score):
+      since += rule.on_nonfinite == "count"
+      continue
+    if best_score is None or score > best_score:
+      best_step, best_score = entry["step"], score
+    if reference is None or score > reference + rule.min_gain:
+      reference, since = score, 0
+    else:
+      since += 1
+  said = "no score yet" if best_step is None else f"best {best_score:.6g} at step {best_step}"
+  last = history[-1] if history else None
+  if not rule.patience or last is None or last["step"] < rule.min_steps:
+    stop, reason = False, said
+  elif rule.on_nonfinite == "stop" and not is_finite(last["score"]):
+    stop, reason = True, f"no finite score at step {last['step']} ({said})"
+  elif since >= rule.patience:
+    stop, reason = True, f"no gain above {rule.min_gain:g} in {since} evaluations up to step {last['step']} ({said})"
+  else:
+    stop, reason = False, said
+  return Decision(stop, reason, best_step, best_score, since)
+
+
+def first_stop(history: Sequence[dict], rule: Any) -> tuple[int | None, Decision]:
+  """(step of the evaluation after which the rule stops, its decision); step None, at the end, where it never does."""
+  for end in range(1, len(history) + 1):
+    decision = decide(history[:end], rule)
+    if decision.stop:
+      return history[end - 1]["step"], decision
+  return None, decide(history, rule)
+
+
+def score_of(evaluation: dict, rule: Any) -> float | None:
+  """The one number of an evaluation: the mean over tasks of the mean over languages of each task's first metric.
+
+  evaluation: "scores" {task: {language: {metric: [one per seed]}}}, "metrics" {task: its first metric}, "errors" {task:
+  message}. rule.score "TASK" or "TASK/LANGUAGE" names one instead. None when a task that it needs has failed, is not
+  there, or scored something non-finite: a mean over what is left would not compare with the others.
+  """
+  task, _, language = rule.score.partition("/")
+  wanted = [task] if task else sorted({*evaluation["scores"], *evaluation["errors"]})
+  means = []
+  for name in wanted:
+    by_language = evaluation["scores"].get(name, {})
+    if name in evaluation["errors"] or not by_language or (language and language not in by_language):
+      return None
+    metric = evaluation["metrics"][name]
+    seeds = [by_language[each].get(metric) or [None] for each in ([language] if language else sorted(by_language))]
+    if not all(is_finite(score) for scores in seeds for score in scores):
+      return None
+    means.append(_mean([_mean(scores) for scores in seeds]))
+  return _mean(means) if means else None
+
+
+def _mean(values: list[float]) -> float:
+  return math.fsum(values) / len(values)

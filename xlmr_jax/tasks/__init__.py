@@ -1,0 +1,1 @@
+"""Labelled tasks: what they are, how they are read, fine-tuned and scored."""
