@@ -17,9 +17,11 @@ def get_config(arg: str = ""):
   # with the initial 0.02 of wide models, or documents that see each other, it is still at 4.3 after 2,000.
   c.model.update(init_std=0.08, isolate_documents=True)
   c.data.mask_share = 0.3
-  c.update(train_steps=2200, batch_rows=32)
+  c.update(train_steps=4800, batch_rows=32)  # a limit: the rule ends the run before
   c.optimizer.update(peak_lr=3.5e-3, warmup_steps=100)
   c.checkpoint.update(every_steps=200, keep_every=0)
   c.held_out.update(every_steps=200, max_rows_per_language=32)
   c.log.every_steps = 100
+  c.evaluate.update(tasks=("demo_entities",), every_steps=400, wait_s=0.5)
+  c.stop.update(patience=2, min_gain=0.01)
   return common.variant(c, arg)

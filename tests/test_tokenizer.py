@@ -75,6 +75,37 @@ def test_lines_are_the_texts_without_specials(small):
   assert small.encode_lines([]) == []
 
 
+OFFSETS = {  # text: what each piece stands for in it
+  "  Hello  wórld ﬁne ½ ㎏ ": ["Hello", "w", "ór", "ld", "ﬁne", "½", "㎏"],
+  "你好，世界😀x": ["", "你好", "，", "世界", "😀", "x"],
+  "กำลังน้ำ": ["กำลัง", "น้ำ"],
+  "e\u0301tude ｶﾞ x": ["", "e\u0301tude", "", "ｶﾞ", "x"],
+  "a\u200bb \u00a0 c\u0007d \u3000": ["a", "b", "c\u0007d"],
+  "a ﷺ yes": ["a", "ﷺ", "ﷺ", "ﷺ", "ﷺ", "yes"],  # one character, four words
+  "𐐷 a": ["", "𐐷", "a"],
+  "": [], " \n ": [],
+}
+
+
+def test_offsets_are_of_the_text_itself(xlmr):
+  for threads in (1, 2):
+    encoded = xlmr.encode_with_offsets(list(OFFSETS), threads)
+    for (text, expected), (ids, starts, ends) in zip(OFFSETS.items(), encoded, strict=True):
+      assert [text[start:end] for start, end in zip(starts, ends)] == expected
+      assert ids.dtype == starts.dtype == ends.dtype == "int32"
+      assert ids.tolist() == xlmr.encode(text)[1:-1]
+  assert xlmr.encode_with_offsets([]) == []
+
+
+def test_offsets_cover_the_text(small):
+  texts = [*TEXT[:50], "the  猫 cat\u3000sees", "ﬁve\u200b stones "]
+  for text, (ids, starts, ends) in zip(texts, small.encode_with_offsets(texts), strict=True):
+    assert ids.tolist() == small.encode(text)[1:-1]
+    covered = {at for start, end in zip(starts, ends) for at in range(start, end)}
+    assert covered == {at for at, letter in enumerate(text) if not letter.isspace() and letter != "\u200b"}
+    assert all(starts[1:] >= starts[:-1]) and all(ends[1:] >= ends[:-1]) and all(ends >= starts)
+
+
 @pytest.mark.parametrize("content", [None, b"", b"no model at all", b"\n\x03abc"])
 def test_refuses_what_is_no_model(tmp_path, content):
   path = tmp_path / "vocabulary.model"

@@ -3,6 +3,7 @@
   python -m xlmr_jax.evaluate --workdir=DIR [--config.evaluate.tasks=xnli,panx] [--config.stop.patience=5]
   python -m xlmr_jax.evaluate --workdir=DIR --once      # scores what is there, and ends
   python -m xlmr_jax.evaluate --workdir=DIR --replay [--config.stop.patience=3]      # where a rule would have stopped
+  python -m xlmr_jax.evaluate --workdir=DIR --checkpoint=best --tasks=xnli,mlqa --seeds=5 [--settings=zero_shot,...]
 
 The config is the run's own (config.json), of which evaluate.* and stop.* can be given anew. Every eligible checkpoint is
 taken once and in order; evaluations/STEP.json, written last, says that a step is done, so a killed evaluator goes on where
@@ -206,7 +207,8 @@ def load(workdir: Path, step: int, abstract_params: Any) -> tuple[Any, str]:
   raise AssertionError
 
 
-def score_checkpoint(config: ConfigDict, workdir: Path, step: int, params: Any, scorer: Scorer) -> dict:
+def score_checkpoint(config: ConfigDict, workdir: Path, step: int, params: Any, scorer: Scorer,
+                     pinned: bool = True) -> dict:
   """{"scores", "errors", "metrics", "score"} of one checkpoint over all seeds; see stopping.score_of."""
   from xlmr_jax import checkpoint
   from xlmr_jax.tasks import registry
@@ -225,7 +227,8 @@ def score_checkpoint(config: ConfigDict, workdir: Path, step: int, params: Any, 
         for metric, value in values.items():
           of_seeds = scores.setdefault(task, {}).setdefault(language, {}).setdefault(metric, [])
           of_seeds.append(float(value) if stopping.is_finite(value) else None)  # JSON has no NaN
-    checkpoint.renew_pin(workdir, step)
+    if pinned:
+      checkpoint.renew_pin(workdir, step)
   for task in config.evaluate.tasks:
     if task not in scores and task not in errors:
       errors[task] = "no score"
@@ -351,17 +354,68 @@ def follow(config: ConfigDict, workdir: Path, scorer: Scorer, abstract_params: A
   return EXIT_DONE
 
 
+# --- the final table -----------------------------------------------------------------------------------------------
+
+
+def load_checkpoint(record: dict, config: ConfigDict, workdir: Path, name: str) -> tuple[int, Any]:
+  """(step, parameters) of the best, the latest, the initial or a numbered checkpoint."""
+  from xlmr_jax import checkpoint, score
+  from xlmr_jax.train import build_model
+
+  if name != "best":
+    return score.load_params(workdir, config, build_model(config, record["vocabulary_size"]), name)
+  steps = checkpoint.sound_steps(workdir / "best")
+  if not steps:
+    raise UserError(f"--checkpoint=best: {workdir / 'best'} holds none; run the evaluator first, or name a step or latest")
+  try:
+    return steps[0], checkpoint.restore_params(workdir / "best", steps[0], params_shapes(config, record["vocabulary_size"]))
+  except checkpoint.DamagedError as error:
+    raise UserError(f"the best checkpoint, {steps[0]}, is damaged: {error}; name another with --checkpoint") from None
+
+
+def final(record: dict, config: ConfigDict, workdir: Path, name: str, settings: list[str], split: str) -> dict:
+  """Scores of one checkpoint in several settings, printed beside the paper's and written to evaluations/final/."""
+  from xlmr_jax.logs import write_json
+  from xlmr_jax.tasks import finetune, paper
+
+  config = config.copy_and_resolve_references()
+  step, params = load_checkpoint(record, config, workdir, name)
+  scores, errors = {}, {}
+  for setting in settings:
+    config.evaluate.setting = setting
+    run_main.check_evaluation(config)
+    scorer = finetune.Scorer(record | {"config": config.to_dict()}, workdir, split)
+    found = score_checkpoint(config, workdir, step, params, scorer, pinned=False)
+    for task, of_task in found["scores"].items():
+      scores.setdefault(task, {})[setting] = of_task
+    for task, message in found["errors"].items():
+      errors.setdefault(task, {})[setting] = message
+      print(f"{task}, {setting}: {message}", file=sys.stderr, flush=True)
+  print(paper.table(scores, f"{name} ({step})"), flush=True)
+  result = {"checkpoint": name, "step": step, "split": split, "seeds": config.evaluate.seeds, "scores": scores,
+            "errors": errors, "recipe": scorer.recipe()}
+  path = workdir / "evaluations" / "final" / f"{name}.json"
+  path.parent.mkdir(parents=True, exist_ok=True)
+  write_json(path, result)
+  means = {task: {setting: stopping.score_of({"scores": {task: of}, "metrics": found["metrics"], "errors": {}},
+                                             ConfigDict({"score": task})) for setting, of in of_task.items()}
+           for task, of_task in scores.items()}
+  return {"step": step, "means": means, "failed": sorted(errors), "file": str(path)}
+
+
 def main(argv: list[str]) -> int | None:
   overrides = argv[1:]
+  overrides += [f"--config.evaluate.{name}={value}" for name, value in (
+    ("tasks", FLAGS.tasks), ("seeds", FLAGS.seeds)) if value is not None]
   unknown = [each for each in overrides if not each.startswith("--config.")]
   if unknown:
     raise UserError(f"unexpected argument {unknown[0]!r}; flags are written --name=value")
-  if FLAGS.once and FLAGS.replay:
-    raise UserError("--once and --replay: give one of them")
+  if FLAGS.once + FLAGS.replay + bool(FLAGS.checkpoint) > 1:
+    raise UserError("--once, --replay and --checkpoint: give one of them")
   logging.set_verbosity(logging.WARNING)
   workdir = Path(FLAGS.workdir).absolute()
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_RESTART))  # anywhere: it is as safe as kill -9
-  record = read_run(workdir, wait=not (FLAGS.once or FLAGS.replay))
+  record = read_run(workdir, wait=not (FLAGS.once or FLAGS.replay or FLAGS.checkpoint))
   config = read_config(record, overrides)
   run_main.check_evaluation(config)
   if FLAGS.replay:
@@ -369,6 +423,13 @@ def main(argv: list[str]) -> int | None:
     return EXIT_DONE
   if not config.evaluate.tasks:
     raise UserError("config.evaluate.tasks is empty; name tasks, e.g. --config.evaluate.tasks=xnli,panx")
+  if FLAGS.checkpoint:
+    from xlmr_jax import hosts
+
+    hosts.keep_freed_memory()
+    result = final(record, config, workdir, FLAGS.checkpoint, FLAGS.settings or [config.evaluate.setting], FLAGS.split)
+    print(json.dumps(result))
+    return EXIT_DONE
   if not record["config"].get("evaluate", {}).get("tasks"):
     print("the run was started without config.evaluate.tasks: it may remove checkpoints before they are evaluated",
           file=sys.stderr, flush=True)
@@ -389,4 +450,9 @@ if __name__ == "__main__":
   flags.DEFINE_string("workdir", None, "Folder of the run, which may not be there yet", required=True)
   flags.DEFINE_bool("once", False, "Evaluate what is there, and end")
   flags.DEFINE_bool("replay", False, "Only say where config.stop would have ended the run")
+  flags.DEFINE_string("checkpoint", None, "Score this one only: best, latest, initial or a step; prints the paper's table")
+  flags.DEFINE_string("tasks", None, "Short for --config.evaluate.tasks")
+  flags.DEFINE_integer("seeds", None, "Short for --config.evaluate.seeds")
+  flags.DEFINE_list("settings", [], "With --checkpoint: several of config.evaluate.setting, a table each")
+  flags.DEFINE_enum("split", "test", ["dev", "test"], "With --checkpoint: what to score on; following uses dev")
   app.run(run_command(main), flags_parser=parse_flags)

@@ -1,6 +1,7 @@
 """Command: pictures of a run from its logs, and what its losses are to be compared with.
 
-  python -m xlmr_jax.report --workdir=DIR [--rows=ROWS]     writes DIR/held_out.png and DIR/languages.png
+  python -m xlmr_jax.report --workdir=DIR [--rows=ROWS]     writes DIR/held_out.png, DIR/languages.png and, of a run
+                                                            that was evaluated, DIR/transfer.png
 """
 
 import json
@@ -89,6 +90,35 @@ def languages_picture(before: dict[str, float], after: dict[str, float], out: Pa
   plt.close(figure)
 
 
+def transfer_picture(workdir: Path, out: Path) -> None:
+  """Held-out loss beside the downstream score of each evaluated step, and where the rule stopped or the best one is."""
+  lines = read_lines(workdir / "held_out.jsonl")
+  ledger = sorted((json.loads(path.read_text()) for path in (workdir / "evaluations").glob("[0-9]*.json")),
+                  key=lambda entry: entry["step"])
+  scored = [(entry["step"], 100 * entry["score"]) for entry in ledger if entry.get("score") is not None]
+  if not scored:
+    raise UserError(f"{workdir / 'evaluations'} holds no score; run xlmr_jax.evaluate first")
+  plt, figure, axes = _figure(7, 4.2)
+  axes.plot([line["step"] for line in lines], [line["mean_loss"] for line in lines], color=BEFORE, linewidth=2)
+  axes.set(xlabel="updates", ylim=(0, None), xlim=(0, 1.02 * lines[-1]["step"]))
+  axes.set_ylabel("held-out loss, nats a masked token (grey)")
+  score = axes.twinx()
+  score.spines["right"].set_visible(True)
+  score.plot(*zip(*scored), color=AFTER, linewidth=2, marker="o", markersize=4)
+  score.set(ylim=(0, 100))
+  score.set_ylabel("downstream score, % (blue)", color=AFTER)
+  best = max(scored, key=lambda of: of[1])
+  score.annotate(f"best: {best[1]:.1f} at {best[0]}", best, (0, 8), textcoords="offset points", ha="center", color=AFTER)
+  stop = workdir / "STOP.json"
+  if stop.exists():
+    at = json.loads(stop.read_text())["step"]
+    axes.axvline(at, color=BOUND, linewidth=1.5, linestyle="--")
+    axes.annotate(f"the rule, at {at}", (at, 0), (-4, 6), textcoords="offset points", rotation=90, ha="right", color=BOUND)
+  axes.set_title("Held-out loss and zero-shot transfer", loc="left")
+  figure.savefig(out, dpi=130)
+  plt.close(figure)
+
+
 def main(_) -> int | None:
   from xlmr_jax.data.rows import RowStore
 
@@ -99,7 +129,11 @@ def main(_) -> int | None:
   held_out_picture(workdir, workdir / "held_out.png")
   languages_picture(of(lines[0]), of(lines[-1]), workdir / "languages.png", label="held-out loss, nats a masked token",
                     title=f"Before training and after {lines[-1]['step']} updates", bound=bound)
-  print(json.dumps({"pictures": [str(workdir / "held_out.png"), str(workdir / "languages.png")]}))
+  pictures = [workdir / "held_out.png", workdir / "languages.png"]
+  if any((workdir / "evaluations").glob("[0-9]*.json")):
+    pictures.append(workdir / "transfer.png")
+    transfer_picture(workdir, pictures[-1])
+  print(json.dumps({"pictures": [str(path) for path in pictures]}))
 
 
 if __name__ == "__main__":

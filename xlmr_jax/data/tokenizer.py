@@ -15,6 +15,9 @@ from xlmr_jax.errors import UserError
 BOS, PAD, EOS, UNK, FIRST_PIECE = 0, 1, 2, 3, 4
 _SPECIALS = {BOS: "<s>", PAD: "<pad>", EOS: "</s>", UNK: "<unk>"}
 _SENTENCEPIECE_FIRST = ["<unk>", "<s>", "</s>"]
+# What SentencePiece's nmt_nfkc makes a space or nothing of. A piece begins with the space before it.
+_BLANK = "".join(c for c in map(chr, range(0x3001)) if c.isspace() or c < " " or "\x7f" <= c < "\xa0")
+_BLANK += "\u200b\u200c\u200d\u200e\u200f\u2581\ufeff\ufffd"
 
 
 class Tokenizer:
@@ -56,6 +59,28 @@ class Tokenizer:
     ids[ids == 1] = UNK
     ends = np.cumsum([line.size for line in encoded]).tolist()
     return [ids[end - line.size : end] for line, end in zip(encoded, ends)]
+
+  def encode_with_offsets(self, texts: list[str], threads: int = 1) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """(ids, starts, ends) of each text, int32[n]: encode_lines' ids, and text[start:end] is what a piece stands for.
+
+    Offsets count characters (as str does) of the text itself, before normalisation, without blanks at either end;
+    start == end where a piece is a space alone. Several pieces made of one character (½) each have that character.
+    """
+    if not texts:
+      return []
+    result = []
+    for text, found in zip(texts, self._processor.Encode(texts, return_type="offset_mapping", num_threads=threads)):
+      spans = []
+      for piece, (start, end) in zip(found["pieces"], found["offsets"]):
+        first = end - len(text[start:end].lstrip(_BLANK))
+        last = first + len(text[first:end].rstrip(_BLANK))
+        # SentencePiece gives a character that becomes several pieces to the last of them alone.
+        spans.append((end, end + 1) if first == last and piece != "▁" and end < len(text) else (first, last))
+      ids = np.array(found["ids"], np.int32) + 1
+      ids[ids == 1] = UNK
+      starts, ends = np.array(spans, np.int32).reshape(-1, 2).T
+      result.append((ids, starts, ends))
+    return result
 
   def decode(self, ids: Iterable[int]) -> str:
     """Text of the ids: <s>, <pad>, </s> dropped, <mask> kept as "<mask>"."""

@@ -1,7 +1,11 @@
-"""Command: `make demo`. Text, vocabulary, rows, pretraining, and what the model learnt, in a few minutes on a CPU."""
+"""Command: `make demo`: text, vocabulary, rows; pretraining beside an evaluator that ends it; what the model learnt.
+
+Labelled tasks are trained on English alone and scored in the other languages, against chance and a random encoder.
+"""
 
 import json
 import random
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -10,6 +14,9 @@ import numpy as np
 from absl import app, flags, logging
 
 from xlmr_jax.errors import UserError, run_child, run_command
+
+TASKS = ("demo_entities", "demo_entailment", "demo_questions")
+SEEDS = 3
 
 FLAGS = flags.FLAGS
 
@@ -50,10 +57,35 @@ def guesses(workdir: Path, tokenizer_path: Path, languages: tuple[str, ...], see
     yield language, text, tokenizer.decode([best]), tokenizer.decode([pieces[gap]])
 
 
+def tell_transfer(workdir: Path) -> dict[str, dict[str, float]]:
+  """Says each task's score a language, both encoders; returns the means over the languages that were not trained on."""
+  from xlmr_jax.tasks import registry
+
+  final = {name: json.loads((workdir / "evaluations" / "final" / f"{name}.json").read_text())["scores"]
+           for name in ("best", "initial")}
+  means = {}
+  say("     and what it takes from English to the others: mean of the seeds, best encoder | random encoder, %")
+  for name in TASKS:
+    task = registry.get(name)
+    metric = task.metrics[0]
+    of = {which: {language: float(np.mean(values[metric])) for language, values in scores[name]["zero_shot"].items()}
+          for which, scores in final.items()}
+    seeds = {which: np.mean([values[metric] for language, values in scores[name]["zero_shot"].items()
+                             if language != task.train_language], axis=0) for which, scores in final.items()}
+    means[name] = {"best": round(float(seeds["best"].mean()), 4), "random": round(float(seeds["initial"].mean()), 4),
+                   "chance": round(task.chance, 4)}
+    say(f"     {name} ({metric}): the {len(of['best']) - 1} others {100 * means[name]['best']:.1f} | "
+        f"{100 * means[name]['random']:.1f}, chance {100 * task.chance:.1f};  by seed "
+        f"{', '.join(f'{100 * x:.1f}' for x in seeds['best'])} | {', '.join(f'{100 * x:.1f}' for x in seeds['initial'])}")
+    say("        " + "  ".join(f"{language} {100 * of['best'][language]:.0f}|{100 * of['initial'][language]:.0f}"
+                               for language in of["best"]))
+  return means
+
+
 def main(_) -> int | None:
   logging.set_verbosity(logging.WARNING)
   workdir, began = Path(FLAGS.workdir).absolute(), time.monotonic()
-  say("1/4  text in 15 languages from a small world of facts, a vocabulary, and rows of 64 tokens")
+  say("1/5  text in 15 languages from a small world of facts, a vocabulary, and rows of 64 tokens")
   from xlmr_jax.demo.corpus import build_demo_rows, demo_rows
 
   build_demo_rows(workdir)
@@ -62,13 +94,32 @@ def main(_) -> int | None:
   counts = {name: of["train"]["rows"] for name, of in manifest["languages"].items()}
   say(f"     {sum(counts.values()):,} rows, from {max(counts, key=counts.get)} {max(counts.values()):,} to "
       f"{min(counts, key=counts.get)} {min(counts.values()):,}; in {rows}")
-  say("2/4  pretraining (configs/smoke.py); stop it and run it again, it goes on where it was")
-  command = [sys.executable, "-m", "xlmr_jax.main", "--config=configs/smoke.py", f"--workdir={workdir}", *FLAGS.pass_on]
-  code = run_child(command)
+  say("2/5  pretraining (configs/smoke.py), and a second process that scores its checkpoints on an English task in all\n"
+      "     languages and ends it when they stop rising; stop it and run it again, it goes on where it was")
+  python = [sys.executable, "-m"]
+  pretrain = [*python, "xlmr_jax.main", "--config=configs/smoke.py", f"--workdir={workdir}", *FLAGS.pass_on]
+  with subprocess.Popen([*python, "xlmr_jax.evaluate", f"--workdir={workdir}"]) as evaluator:
+    try:
+      code = run_child(pretrain)
+    finally:
+      if (workdir / "result.json").exists():
+        evaluator.wait()
+      else:
+        evaluator.terminate()
   if code:
     return code
+  if evaluator.returncode:
+    return evaluator.returncode
 
-  say("3/4  pictures")
+  say(f"3/5  three tasks, trained on English alone with {SEEDS} seeds: the best encoder, and a random one")
+  for name in ("best", "initial"):
+    if not (workdir / "evaluations" / "final" / f"{name}.json").exists():
+      code = run_child([*python, "xlmr_jax.evaluate", f"--workdir={workdir}", f"--checkpoint={name}",
+                        f"--tasks={','.join(TASKS)}", f"--seeds={SEEDS}"], stdout=subprocess.DEVNULL)
+      if code:
+        return code
+
+  say("4/5  pictures")
   from xlmr_jax import report
   from xlmr_jax.data.rows import RowStore
 
@@ -77,21 +128,27 @@ def main(_) -> int | None:
   store = RowStore(rows)
   entropy = report.unigram_entropy(store)
   report.held_out_picture(workdir, workdir / "held_out.png")
+  report.transfer_picture(workdir, workdir / "transfer.png")
   report.languages_picture(before, after, workdir / "languages.png", label="held-out loss, nats a masked token",
                            title=f"Demo: before and after {lines[-1]['step']} updates", bound=entropy)
 
-  say("4/4  what it learnt: held-out loss a language, beside the unigram entropy (knowing only frequencies)")
+  say("5/5  what it learnt: held-out loss a language, beside the unigram entropy (knowing only frequencies)")
   for name in store.languages:
     say(f"     {name}  {before[name]:6.2f} -> {after[name]:5.2f}   unigram {entropy[name]:.2f}")
   say("     and one gap in a new text of each, as it fills it:")
   for language, text, said, truth in guesses(workdir, store.tokenizer_path, store.languages):
     say(f"     {language}  {text}   {said}   {'(right)' if said == truth else f'(it was {truth})'}")
-  say(f"     pictures     {workdir / 'languages.png'}\n                  {workdir / 'held_out.png'}\n"
+  transfer = tell_transfer(workdir)
+  say(f"     pictures     {workdir / 'transfer.png'}\n                  {workdir / 'languages.png'}\n"
+      f"                  {workdir / 'held_out.png'}\n"
       f"     checkpoints  {workdir / 'checkpoints'}\n"
       f"     everything   tensorboard --logdir={workdir / 'tensorboard'}   (in .venv/bin)")
+  result = json.loads((workdir / "result.json").read_text())
+  say(f"     it ended at step {result['step']}: {result.get('stopped_by', 'the step limit')}")
   above = [name for name in store.languages if after[name] >= entropy[name]]
   print(json.dumps({"languages": len(after), "held_out_loss": round(float(np.mean(list(after.values()))), 4),
                     "unigram_entropy": round(float(np.mean(list(entropy.values()))), 4), "not_below_unigram": above,
+                    "zero_shot": transfer, "stopped_by": result.get("stopped_by"),
                     "seconds": round(time.monotonic() - began)}))
   if above:
     raise UserError(f"held-out loss is not below the unigram entropy for {', '.join(above)}")

@@ -6,7 +6,11 @@ fine-tuning recipe. Reading is in classification.py, tagging.py and question_ans
 
 import dataclasses
 import importlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from xlmr_jax.errors import UserError
 
@@ -99,3 +103,73 @@ def get(name: str) -> Task:
   if name not in TASKS:
     raise UserError(f"no task {name!r}; there are {', '.join(sorted(TASKS))}")
   return TASKS[name]
+
+
+# --- what the readers share --------------------------------------------------------------------------------------
+
+
+def find(folder, task: Task, language: str, split: str, patterns: Mapping[str, tuple[str, ...]], **names) -> list[Path]:
+  """The files of a split: those of the first of its patterns that any file under `folder` matches, sorted.
+
+  patterns: by split, with {language} and what `names` gives; "en:FILE" is for English alone. SPLIT_translated, a split
+  translated into the training language, has ".translated" before its files' last suffix (LANGUAGE.translated.SUFFIX is
+  the test's); the training language needs no such file.  UserError: no such split or language, or none of the files.
+  """
+  given = split.removesuffix("_translated")
+  if given not in patterns:
+    raise UserError(f"{task.name} has no split {split!r} with labels; there are {', '.join(patterns)}")
+  if language not in (*task.languages, task.train_language):
+    raise UserError(f"{task.name} has no language {language!r}; there are {', '.join(task.languages)}")
+  wanted = [pattern.removeprefix("en:").format(language=language, **names)
+            for pattern in patterns[given] if language == "en" or not pattern.startswith("en:")]
+  if split != given and language != task.train_language:
+    stems = [pattern.rpartition(".") for pattern in wanted]
+    of_test = f"{language}.translated.{patterns[given][0].rpartition('.')[2]}"
+    wanted = [name for stem, _, suffix in stems if (name := f"{stem}.translated.{suffix}") != of_test]
+    wanted += [of_test] if given == "test" else []
+  if not Path(folder).is_dir():
+    raise UserError(f"{folder}: no such folder; {task.name} looks in it for {', '.join(wanted)}")
+  for pattern in wanted:
+    if paths := sorted(path for path in Path(folder).glob(pattern) if path.is_file()):
+      return paths
+  raise UserError(f"{folder}: no {split} of {task.name} in {language}; looked for {', '.join(wanted) or 'nothing'}")
+
+
+def lines(path: Path) -> Iterator[tuple[int, str]]:
+  """(number from 1, line without its end) of a UTF-8 file. UserError: nothing in it, or bytes of another encoding."""
+  number = 0
+  with open(path, "rb") as file:
+    for number, line in enumerate(file, 1):
+      try:
+        text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+      except UnicodeDecodeError as error:
+        raise UserError(f"{path}:{number}: byte {error.start + 1} is not UTF-8; convert the file, e.g. with iconv") from None
+      yield number, text.rstrip("\r\n")
+  if not number:
+    raise UserError(f"{path}: an empty file")
+
+
+def names(text: str) -> tuple[str, ...]:
+  """The words of a text, for lists of languages and labels."""
+  return tuple(text.split())
+
+
+def pad(rows: list, length: int, fill: int) -> np.ndarray:
+  """int32[n, length] of rows of at most that length."""
+  padded = np.full((len(rows), length), fill, np.int32)
+  for line, row in zip(padded, rows):
+    line[: len(row)] = row
+  return padded
+
+
+def tfds_rows(name: str, split: str) -> tuple[list[dict], Mapping]:
+  """(examples as NumPy values, features) of a TFDS dataset, downloaded if need be. UserError: it is not to be had."""
+  import tensorflow_datasets as tfds
+
+  try:
+    builder = tfds.builder(name)
+    builder.download_and_prepare()
+    return list(tfds.as_numpy(builder.as_dataset(split=split))), builder.info.features
+  except Exception as error:  # TFDS raises its own, TensorFlow's, the network's and the file system's
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    raise UserError(f"tfds {name}, split {split}: {reason}; prepare it with `tfds build {name}`, or give files") from error
