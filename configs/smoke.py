@@ -23,5 +23,5 @@ def get_config(arg: str = ""):
   c.held_out.update(every_steps=200, max_rows_per_language=32)
   c.log.every_steps = 100
   c.evaluate.update(tasks=("demo_entities",), every_steps=400, wait_s=0.5)
-  c.stop.update(patience=2, min_gain=0.01)
+  c.stop.update(patience=2, min_gain=0.03)  # a rise by less than 3 points is no gain
   return common.variant(c, arg)
