@@ -1,4 +1,4 @@
-"""A CPU-sized model on tiny100 (94 languages, 51 MB, CC-100 layout), about 30 minutes on 2 cores.
+"""A CPU-sized model on tiny100 (94 languages, 51 MB, CC-100 layout), 35 to 45 minutes on 2 cores.
 
   python -m xlmr_jax.corpus.vocabulary --text=../shared/data/tiny100 --size=32000 --alpha=0.3 --out=runs/tiny100.model
   python -m xlmr_jax.corpus.build --text=../shared/data/tiny100 --tokenizer=runs/tiny100.model --seq_len=128 \\
