@@ -380,12 +380,13 @@ def final(record: dict, config: ConfigDict, workdir: Path, name: str, settings: 
 
   config = config.copy_and_resolve_references()
   step, params = load_checkpoint(record, config, workdir, name)
-  scores, errors = {}, {}
+  scores, errors, metrics = {}, {}, {}
   for setting in settings:
     config.evaluate.setting = setting
     run_main.check_evaluation(config)
     scorer = finetune.Scorer(record | {"config": config.to_dict()}, workdir, split)
     found = score_checkpoint(config, workdir, step, params, scorer, pinned=False)
+    metrics |= found["metrics"]
     for task, of_task in found["scores"].items():
       scores.setdefault(task, {})[setting] = of_task
     for task, message in found["errors"].items():
@@ -397,7 +398,7 @@ def final(record: dict, config: ConfigDict, workdir: Path, name: str, settings: 
   path = workdir / "evaluations" / "final" / f"{name}.json"
   path.parent.mkdir(parents=True, exist_ok=True)
   write_json(path, result)
-  means = {task: {setting: stopping.score_of({"scores": {task: of}, "metrics": found["metrics"], "errors": {}},
+  means = {task: {setting: stopping.score_of({"scores": {task: of}, "metrics": metrics, "errors": {}},
                                              ConfigDict({"score": task})) for setting, of in of_task.items()}
            for task, of_task in scores.items()}
   return {"step": step, "means": means, "failed": sorted(errors), "file": str(path)}

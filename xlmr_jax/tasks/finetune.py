@@ -10,7 +10,6 @@ Letters as in model.py, and C classes of a head.
 import dataclasses
 import functools
 import importlib
-import json
 import math
 import zlib
 from collections.abc import Iterator
@@ -330,7 +329,8 @@ class Scorer:
   def _read_once(self, name: str, language: str, split: str):
     """(examples, arrays) of a split; read and tokenised once for all checkpoints."""
     finetuner = self.finetuners[name]
-    folder = self.folders.get(name) or str(Path(self.folders[""]) / name)
+    root = self.folders[""]
+    folder = self.folders.get(name) or (root if root == "tfds" else str(Path(root) / name))
     examples = finetuner.task.load(folder, language, split)
     limit = self.config.max_examples
     if limit and len(examples) > limit:  # the same ones at every checkpoint, from all over the file
@@ -370,11 +370,3 @@ class Scorer:
       for language, (examples, encoded) in targets_read.items():
         result[language] = finetuner.score(trained, examples, encoded, language)
     return result
-
-
-def load_run(workdir: str | Path) -> dict:
-  """The workdir's config.json. UserError when there is none."""
-  path = Path(workdir) / "config.json"
-  if not path.exists():
-    raise UserError(f"{path} is missing: {workdir} is not the workdir of a run")
-  return json.loads(path.read_text())

@@ -36,7 +36,7 @@ PUBLISHED: dict[tuple[str, str, str], dict[str, dict[str, float]]] = {
 }  # fmt: skip
 
 
-def table(scores: dict[str, dict[str, dict[str, dict[str, list[float]]]]], model: str) -> str:
+def table(scores: dict[str, dict[str, dict[str, dict[str, list[float | None]]]]], model: str) -> str:
   """A readable table a task: a row a setting and metric, a column a language, beside the paper's rows.
 
   scores: {task: {setting: {language: {metric: [one per seed]}}}}, fractions; shown in percent, mean and standard
@@ -54,7 +54,8 @@ def table(scores: dict[str, dict[str, dict[str, dict[str, list[float]]]]], model
         own = {language: by_language[language][metric] for language in languages}
         lines += ["", f"{task}, {setting}, {metric}"]
         lines.append(f"{'':16s}" + "".join(f"{language:>11s}" for language in [*languages, "mean"]))
-        seeds = [statistics.fmean(values) for values in zip(*own.values())]  # the mean over languages of each seed
+        # The mean over languages of each seed; a score that was not finite leaves it open.
+        seeds = [None if None in values else statistics.fmean(values) for values in zip(*own.values())]
         lines.append(f"{model[:15]:16s}" + "".join(f"{_spread(values):>11s}" for values in [*own.values(), seeds]))
         for name, row in published.items():
           cells = [row.get(language) for language in languages]
@@ -64,7 +65,9 @@ def table(scores: dict[str, dict[str, dict[str, dict[str, list[float]]]]], model
   return "\n".join(lines[1:])
 
 
-def _spread(values: list[float]) -> str:
-  """Mean and standard deviation in percent, "79.1±0.4"; without the latter for one seed."""
+def _spread(values: list[float | None]) -> str:
+  """Mean and standard deviation in percent, "79.1±0.4"; without the latter for one seed; "-" if one is missing."""
+  if None in values:
+    return "-"
   mean = f"{100 * statistics.fmean(values):.1f}"
   return f"{mean}±{100 * statistics.stdev(values):.1f}" if len(values) > 1 else mean
