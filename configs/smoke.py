@@ -19,9 +19,9 @@ def get_config(arg: str = ""):
   c.data.mask_share = 0.3
   c.update(train_steps=4800, batch_rows=32)  # a limit: the rule ends the run before
   c.optimizer.update(peak_lr=3.5e-3, warmup_steps=100)
-  c.checkpoint.update(every_steps=200, keep_every=0)
-  c.held_out.update(every_steps=200, max_rows_per_language=32)
+  c.checkpoint.update(every_steps=400, keep_every=0)
+  c.held_out.update(every_steps=400, max_rows_per_language=32)
   c.log.every_steps = 100
   c.evaluate.update(tasks=("demo_entities",), every_steps=400, wait_s=0.5)
-  c.stop.update(patience=2, min_gain=0.03)  # a rise by less than 3 points is no gain
+  c.stop.update(patience=2, min_gain=0.04)  # a rise by less than 4 points is no gain
   return common.variant(c, arg)

@@ -39,8 +39,8 @@ def context(example):
 def test_sizes_and_recipe(name):
   task = TASKS[name]
   assert set(task.languages) == set(lexicon.LANGUAGES) and task.train_language in task.languages
-  assert [len(load(name, "sw", split)) for split in ("train", "dev", "test")] == [1500, 60, 150]
-  assert 150 <= math.ceil(1500 / task.recipe.batch * task.recipe.epochs) <= 200
+  assert [len(load(name, "sw", split)) for split in ("train", "dev", "test")] == [1000, 60, 150]
+  assert 100 <= math.ceil(1000 / task.recipe.batch * task.recipe.epochs) <= 200
   assert task.recipe.doc_stride + task.recipe.max_question + 4 <= task.recipe.max_len or name != "demo_questions"
 
 

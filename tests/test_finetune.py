@@ -152,6 +152,20 @@ def test_it_learns():
   assert (finetuner.predict(trained, arrays).argmax(-1) == arrays["label"]).mean() > 0.95
 
 
+def test_what_is_frozen_stays_and_the_rest_learns():
+  params = initial_params(small(), 0)
+  of = task(SENTENCE, epochs=2, frozen=r"embedding|layer/qkv", weight_decay=0.1)
+  trained, _ = finetune.Finetuner(small(), of, sharding.make_mesh(1, 1, jax.devices()[:1])).train(
+    params, arrays_of(SENTENCE, LABELS), 0)
+  same = jax.tree_util.tree_map_with_path(
+    lambda path, a, b: (jax.tree_util.keystr(path, simple=True, separator="/"), np.array_equal(a, b)),
+    params, trained["encoder"])
+  same = dict(jax.tree.leaves(same, is_leaf=lambda x: isinstance(x, tuple)))
+  assert {name for name, is_same in same.items() if is_same and not name.startswith("head")} == {
+    name for name in same if name.startswith(("token_embedding", "position_embedding", "embedding_norm", "layer/qkv"))}
+  assert not same["layer/ffn_in/kernel"]
+
+
 def test_every_epoch_has_every_row_once():
   rows = np.concatenate(list(finetune.training_rows(10, 4, 10, seed=3)))
   for epoch in range(4):

@@ -258,7 +258,7 @@ def test_labels_stand_on_first_pieces(tokenizer):
   arrays, predictions, scores = perfect(of, examples, tokenizer)
   check_rows(arrays, 48)
   row = 1
-  for j, (word, tag) in enumerate(zip(*examples[0])):
+  for j, (word, tag) in enumerate(zip(examples[0].words, examples[0].tags)):
     ids = tokenizer.encode_lines([word])[0].tolist() or [UNK]
     assert arrays["ids"][0, row : row + len(ids)].tolist() == ids
     assert arrays["label"][0, row : row + len(ids)].tolist() == [of.labels.index(tag), *[-1] * (len(ids) - 1)]
@@ -268,6 +268,17 @@ def test_labels_stand_on_first_pieces(tokenizer):
   assert arrays["label"].dtype == arrays["word"].dtype == arrays["example"].dtype == np.int32
   assert predictions == [list(example.tags) for example in examples]
   assert scores == {"span_f1": 1.0, "precision": 1.0, "recall": 1.0}
+
+
+def test_words_of_a_script_without_spaces_stand_as_in_running_text(tokenizer):
+  of = task("panx", max_len=48)
+  words, tags = ("北", "京", "中国", "。"), ("B-LOC", "I-LOC", "B-ORG", "O")
+  spaced, running = (tagging.encode(of, [Tagged(words, tags, is_spaced)], tokenizer) for is_spaced in (True, False))
+  pieces = lambda arrays: [tokenizer.piece(i) for i in arrays["ids"][0] if i > UNK]  # noqa: E731
+  assert pieces(spaced).count("\u2581") > 1
+  assert pieces(running)[0].startswith("\u2581") and not any(p.startswith("\u2581") for p in pieces(running)[1:])
+  assert tokenizer.decode(running["ids"][0]) == "".join(words)
+  assert running["label"][running["label"] >= 0].tolist() == [of.labels.index(tag) for tag in tags]
 
 
 def test_long_sentences_go_on_in_further_rows(tokenizer):

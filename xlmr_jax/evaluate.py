@@ -328,6 +328,7 @@ def follow(config: ConfigDict, workdir: Path, scorer: Scorer, abstract_params: A
   how what a stopped run still saved gets its scores.
   """
   from xlmr_jax import checkpoint
+  from xlmr_jax.train import read_stop
 
   with only_one(workdir):
     conclude(config, workdir)  # what a killed evaluator had still to do; its pin holds until then
@@ -350,7 +351,7 @@ def follow(config: ConfigDict, workdir: Path, scorer: Scorer, abstract_params: A
     finally:
       if board:
         board.close()
-  print(f"the run is stopped: {(workdir / 'STOP.json').read_text()}".replace("\n", " "), flush=True)
+  print(f"{workdir / 'STOP.json'} ends the run: {(read_stop(workdir) or {}).get('reason', 'unreadable')}", flush=True)
   return EXIT_DONE
 
 

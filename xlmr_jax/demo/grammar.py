@@ -1,10 +1,14 @@
 """Facts to sentences: renders a fact or a question about it in any language, with exact character spans."""
 
+import itertools
 from dataclasses import dataclass
 
 from xlmr_jax.demo import world
 from xlmr_jax.demo.lexicon import Part, load
 
+NAMES = ("person", "city")  # tables
+# How a language whose script is not Latin puts a name's Latin form beside it.
+BESIDE = {**dict.fromkeys(("ar", "bg", "el", "hi", "ru", "th", "ur"), " ({})"), "zh": "（{}）"}
 ENTITY_TYPES = {"person": "PER", "city": "LOC", "country": "LOC", "animal": "ANIMAL"}  # by table
 
 
@@ -33,9 +37,12 @@ def variants(kind: str, language: str) -> int:
   return len(load(language).patterns[kind])
 
 
-def render(fact: world.Fact, language: str, variant: int = 0) -> Sentence:
-  """The fact as a sentence of the language, in phrasing `variant` of variants(fact.kind, language)."""
-  return Sentence(*_fill(load(language).patterns[fact.kind][variant], fact, language), fact)
+def render(fact: world.Fact, language: str, variant: int = 0, latin: tuple[str, ...] = ()) -> Sentence:
+  """The fact as a sentence of the language, in phrasing `variant` of variants(fact.kind, language).
+
+  latin: slots with a name beside which its Latin form is to stand, in the languages of BESIDE: Иван (Ivan).
+  """
+  return Sentence(*_fill(load(language).patterns[fact.kind][variant], fact, language, latin), fact)
 
 
 def question(fact: world.Fact, language: str, answer: str | None = None) -> Question:
@@ -45,12 +52,12 @@ def question(fact: world.Fact, language: str, answer: str | None = None) -> Ques
   return Question(text, entities, answer, fact)
 
 
-def _fill(parts: tuple[Part, ...], fact: world.Fact, language: str):
+def _fill(parts: tuple[Part, ...], fact: world.Fact, language: str, latin: tuple[str, ...] = ()):
   """Text, entities and spans of the slots of a compiled pattern."""
   speech, tables = load(language), world.KINDS[fact.kind]
   words = {slot: speech.word(tables[slot], value) for slot, value in fact.slots.items()}
   text, entities, slots = "", [], {}
-  for part in parts:
+  for part, following in itertools.zip_longest(parts, parts[1:], fillvalue=" "):
     if isinstance(part, str):
       text += part
     elif len(part) == 2:
@@ -63,6 +70,11 @@ def _fill(parts: tuple[Part, ...], fact: world.Fact, language: str):
       form = word.forms[column]
       span = len(text) + form.start, len(text) + form.end
       text += form.text
+      if slot in latin and slot not in slots and language in BESIDE:
+        name = next(iter(load("en").word(tables[slot], fact.slots[slot]).forms.values())).text
+        text += BESIDE[language].format(name)
+        # Thai has no spaces between words, but has them around what is in brackets.
+        text += " " if language == "th" and not (isinstance(following, str) and following.startswith(" ")) else ""
       slots.setdefault(slot, span)
       if tables[slot] in ENTITY_TYPES:
         entities.append((*span, ENTITY_TYPES[tables[slot]]))

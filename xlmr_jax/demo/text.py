@@ -24,6 +24,7 @@ SIZES = {
   "zh": 135, "ar": 110, "tr": 100, "hi": 95, "ur": 65, "sw": 60,
 }  # fmt: skip
 QUESTIONS = 0.1  # share of the facts that are asked for before they are told
+LATIN = 0.3  # share of the names that, where a document has them first, have their Latin form beside them; grammar.BESIDE
 
 
 def documents(
@@ -78,14 +79,17 @@ def _draw_facts(rng: random.Random) -> list[world.Fact]:
 
 def _paragraphs(facts: list[world.Fact], language: str, rng: random.Random) -> list[str]:
   """The facts as paragraphs of 1 to 3 of them; a question stands in the paragraph of its answer."""
-  paragraphs, at = [], 0
+  paragraphs, at, named = [], 0, set()
   while at < len(facts):
     until, sentences = at + rng.randint(1, 3), []
     for fact in facts[at:until]:
       if fact.kind in world.ASKED and rng.random() < QUESTIONS:
         sentences.append(grammar.question(fact, language, rng.choice(world.ASKED[fact.kind])).text)
       variant = rng.randrange(grammar.variants(fact.kind, language))
-      sentences.append(grammar.render(fact, language, variant).text)
+      names = {slot: value for slot, value in fact.slots.items() if world.KINDS[fact.kind][slot] in grammar.NAMES}
+      latin = tuple(slot for slot, value in names.items() if value not in named and rng.random() < LATIN)
+      named |= set(names.values())
+      sentences.append(grammar.render(fact, language, variant, latin).text)
     paragraphs.append(load(language).space.join(sentences))
     at = until
   return paragraphs

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import importlib
 import math
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,9 +92,14 @@ class State(NamedTuple):
 
 def make_finetune_step(model: XLMR, task: Task, tx, schedule, batch_axes: tuple[str, ...] = ()):
   """(state, batch, key) -> (state, mean loss), pure. batch as for loss_sum, with "ids" int32[B, L]."""
-  head = head_of(task, model.dropout)
+  head, frozen = head_of(task, model.dropout), task.recipe.frozen
+
+  def is_frozen(path) -> bool:
+    name = jax.tree_util.keystr(path, simple=True, separator="/").removeprefix("encoder/")
+    return bool(frozen) and path[0].key == "encoder" and bool(re.search(frozen, name))
 
   def loss(params, batch, key):
+    params = jax.tree_util.tree_map_with_path(lambda path, p: jax.lax.stop_gradient(p) if is_frozen(path) else p, params)
     encoder_key, head_key = jax.random.split(key)
     x_BxLxD = model.apply({"params": params["encoder"]}, batch["ids"], False, method="encode",
                           rngs={"dropout": encoder_key})
@@ -108,7 +114,8 @@ def make_finetune_step(model: XLMR, task: Task, tx, schedule, batch_axes: tuple[
     finite = jnp.isfinite(optimizer.optax.global_norm(grads))
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     lr = schedule(state.step + 1)
-    params = jax.tree.map(lambda p, u: jnp.where(finite, p - lr * u, p), state.params, updates)
+    params = jax.tree_util.tree_map_with_path(
+      lambda path, p, u: p if is_frozen(path) else jnp.where(finite, p - lr * u, p), state.params, updates)
     opt_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), opt_state, state.opt_state)
     return State(state.step + 1, params, opt_state), mean
 

@@ -33,6 +33,7 @@ class Tagged(NamedTuple):
 
   words: tuple[str, ...]
   tags: tuple[str, ...]
+  spaced: bool = True  # False: the words follow one another without spaces, as in Thai
 
 
 class Question(NamedTuple):
@@ -55,6 +56,7 @@ class Recipe:
   warmup: float = 0.1  # share of the steps
   weight_decay: float = 0.0
   max_steps: int = 0  # ends sooner; 0: after the epochs
+  frozen: str = ""  # pattern of the encoder's parameters that stay as pretrained, e.g. "embed" ("": none)
   doc_stride: int = 128  # tokens between the starts of the pieces of a context (span tasks)
   max_question: int = 64  # tokens (span tasks)
   max_answer: int = 30  # tokens (span tasks)

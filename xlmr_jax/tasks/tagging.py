@@ -139,8 +139,9 @@ def encode(task: Task, examples: list[Tagged], tokenizer) -> dict[str, np.ndarra
   """Rows of L = recipe.max_len tokens: "ids" int32[n, L]; "label" int32[n, L], at the first piece of each word, else -1;
   "example" int32[n], index into examples; "word" int32[n, L], which of the example's words, where "label" is.
 
-  Each word is tokenised alone. A sentence longer than a row goes on in the next, between two words. A word of which
-  normalisation leaves nothing is <unk>; one longer than a row is cut.
+  Each word is tokenised alone, as XTREME does, so each begins with a space; of an example that is not spaced only its
+  first. A sentence longer than a row goes on in the next, between two words. A word of which normalisation leaves
+  nothing is <unk>; one longer than a row is cut.
   """
   length = task.recipe.max_len
   place = {}
@@ -158,10 +159,12 @@ def encode(task: Task, examples: list[Tagged], tokenizer) -> dict[str, np.ndarra
     at.append([-1])
     owners.append(i)
 
-  for i, (words, tags) in enumerate(examples):
+  for i, (words, tags, spaced) in enumerate(examples):
     open_row(i)
     for j, (word, tag) in enumerate(zip(words, tags, strict=True)):
       ids = pieces[place[word]]
+      if not spaced and j and len(ids) > 1 and tokenizer.piece(ids[0]) == "\u2581":
+        ids = ids[1:]
       if len(rows[-1]) + len(ids) > length - 1:
         open_row(i)
       rest = [-1] * (len(ids) - 1)
