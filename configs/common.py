@@ -70,7 +70,9 @@ def get_config() -> ConfigDict:
   c.evaluate.seeds = 1  # fine-tunings a task and checkpoint, each with its own seed
   c.evaluate.setting = "zero_shot"  # zero_shot | per_language | translate_train | translate_train_all | translate_test
   c.evaluate.languages = ()  # names; (): all languages of each task
-  c.evaluate.max_examples = 0  # of each split and language; 0: all
+  c.evaluate.recipe = ""  # "lr=1e-4,panx.epochs=3": changes to the recipes of all tasks, or of one
+  c.evaluate.max_examples = 0  # of each evaluated split and language; 0: all
+  c.evaluate.max_train_examples = 0  # of each language trained on; 0: all
   c.evaluate.keep_unevaluated = 5  # checkpoints that wait for the evaluator; beyond, the oldest is dropped unseen
   c.evaluate.wait_s = 30.0  # seconds between two looks for a new checkpoint
 

@@ -91,7 +91,7 @@ def test_entities_are_iob2_and_hold_names(language):
                   for value in world.WORDS[table] for form in speech.word(table, value).forms.values()]
            for kind in ("PER", "LOC", "ANIMAL")}
   seen = collections.Counter()
-  for words, tags in load("demo_entities", language, "test"):
+  for words, tags, _ in load("demo_entities", language, "test"):
     assert len(words) == len(tags) and set(tags) <= set(task.labels) and all(words)
     for before, tag in zip(("O", *tags), tags):
       assert tag[0] != "I" or before[1:] == tag[1:], (words, tags)
@@ -179,7 +179,7 @@ def test_labels_are_balanced_in_every_language(language):
 
 @pytest.mark.parametrize("part", ("text", "pair"))
 def test_one_text_alone_does_not_tell_the_label(part):
-  """Naive Bayes on words and word pairs of two thirds of the examples; 1/3 give or take three standard deviations."""
+  """Naive Bayes on words and word pairs of half of the examples; 1/3 give or take three standard deviations."""
   examples = load("demo_entailment", "en", "train")
 
   def words(example):
@@ -187,11 +187,11 @@ def test_one_text_alone_does_not_tell_the_label(part):
     return {*said, *itertools.pairwise(said)}
 
   counts = {label: collections.Counter() for label in (0.0, 1.0, 2.0)}
-  for example in examples[:1000]:
+  for example in examples[:500]:
     counts[example.label].update(words(example))
   guesses = [max(counts, key=lambda label: sum(math.log(counts[label][word] + 0.5) for word in words(example)))
-             for example in examples[1000:]]
-  right = sum(guess == example.label for guess, example in zip(guesses, examples[1000:])) / 500
+             for example in examples[500:]]
+  right = sum(guess == example.label for guess, example in zip(guesses, examples[500:])) / 500
   assert 0.27 < right < 0.4
 
 

@@ -12,7 +12,7 @@ from tests.test_model import initial_params, small
 from xlmr_jax import sharding
 from xlmr_jax.convert import params_from_hf
 from xlmr_jax.errors import UserError
-from xlmr_jax.tasks import finetune
+from xlmr_jax.tasks import finetune, registry
 from xlmr_jax.tasks.registry import SENTENCE, SPAN, WORDS, Recipe, Task
 
 RECIPE = Recipe(lr=5e-3, batch=8, epochs=10, max_len=reference.SEQ)
@@ -185,6 +185,18 @@ def test_settings():
   with pytest.raises(UserError, match="'panx' is not NAME=FOLDER"):
     finetune.task_folders("X", "panx")
   assert len({finetune.seed_of(1, "a", 0), finetune.seed_of(2, "a", 0), finetune.seed_of(1, "a", 1)}) == 3
+
+
+def test_recipes_can_be_changed():
+  changed = finetune.with_recipe(registry.get("panx"), "panx.lr=1e-3, lr=5e-4,xnli.epochs=1,max_steps=100,frozen=embed")
+  assert changed.recipe == dataclasses.replace(registry.get("panx").recipe, lr=1e-3, max_steps=100, frozen="embed")
+  assert finetune.with_recipe(registry.get("xnli"), "panx.lr=1e-3,xnli.epochs=1").recipe.epochs == 1
+  assert finetune.with_recipe(registry.get("xnli"), "") == registry.get("xnli")
+  for wrong in ("speed=1", "lr=fast", "lr"):
+    with pytest.raises(UserError, match=f"'{wrong}' is not FIELD=VALUE or TASK.FIELD=VALUE; fields are lr, batch"):
+      finetune.with_recipe(registry.get("xnli"), wrong)
+  with pytest.raises(UserError, match="no task 'nothing'"):
+    finetune.with_recipe(registry.get("xnli"), "nothing.lr=1")
 
 
 def test_lengths():

@@ -85,7 +85,7 @@ def check_evaluation(config: ConfigDict) -> None:
 
   flat = flatten(config.to_dict())
   least = {"evaluate.seeds": 1, "evaluate.keep_unevaluated": 1, "evaluate.every_steps": 0, "evaluate.max_examples": 0,
-           "stop.patience": 0, "stop.min_gain": 0, "stop.min_steps": 0}
+           "evaluate.max_train_examples": 0, "stop.patience": 0, "stop.min_gain": 0, "stop.min_steps": 0}
   for name, value in least.items():
     if not flat[name] >= value:
       raise UserError(f"config.{name}={flat[name]}: must be at least {value}")

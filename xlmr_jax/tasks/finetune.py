@@ -302,6 +302,25 @@ def task_folders(folder: str, data: str) -> dict[str, str]:
   return folders
 
 
+def with_recipe(task: Task, changes: str) -> Task:
+  """The task with the changes that config.evaluate.recipe makes, "FIELD=VALUE,TASK.FIELD=VALUE"; TASK's own come last."""
+  fields = {field.name: type(getattr(task.recipe, field.name)) for field in dataclasses.fields(task.recipe)}
+  new = {}
+  for entry in sorted(filter(None, map(str.strip, changes.split(","))), key=lambda entry: "." in entry.partition("=")[0]):
+    name, _, value = entry.partition("=")
+    of, _, field = name.strip().rpartition(".")
+    try:
+      value = fields[field](float(value) if fields[field] is int else value)
+    except (KeyError, ValueError):
+      raise UserError(f"evaluate.recipe={changes!r}: {entry!r} is not FIELD=VALUE or TASK.FIELD=VALUE; fields are "
+                      f"{', '.join(fields)}") from None
+    if of in ("", task.name):
+      new[field] = value
+    elif of not in registry.TASKS:
+      registry.get(of)
+  return dataclasses.replace(task, recipe=dataclasses.replace(task.recipe, **new))
+
+
 class Scorer:
   """Fine-tunes checkpoints of one run on the tasks of its config.evaluate and scores them.
 
@@ -322,7 +341,8 @@ class Scorer:
       raise UserError(f"{self.tokenizer.path} is not the vocabulary that the run in {workdir} was made with")
     self.mesh = sharding.make_mesh()
     model = build_model(config, run["vocabulary_size"], self.mesh if self.mesh.size > 1 else None)
-    self.finetuners = {name: Finetuner(model, registry.get(name), self.mesh) for name in self.config.tasks}
+    self.finetuners = {name: Finetuner(model, with_recipe(registry.get(name), self.config.recipe), self.mesh)
+                       for name in self.config.tasks}
     for name in self.config.tasks:
       plan(registry.get(name), self.config.setting, ())
     self.folders = task_folders(self.config.folder, self.config.data)
@@ -331,7 +351,8 @@ class Scorer:
   def recipe(self) -> dict:
     """What a score depends on beside the checkpoint, for the ledger."""
     return {name: {**dataclasses.asdict(of.task.recipe), "setting": self.config.setting, "split": self.split,
-                   "max_examples": self.config.max_examples} for name, of in self.finetuners.items()}
+                   "max_examples": self.config.max_examples, "max_train_examples": self.config.max_train_examples}
+            for name, of in self.finetuners.items()}
 
   def _read_once(self, name: str, language: str, split: str):
     """(examples, arrays) of a split; read and tokenised once for all checkpoints."""
@@ -339,7 +360,7 @@ class Scorer:
     root = self.folders[""]
     folder = self.folders.get(name) or (root if root == "tfds" else str(Path(root) / name))
     examples = finetuner.task.load(folder, language, split)
-    limit = self.config.max_examples
+    limit = self.config.max_train_examples if split == "train" else self.config.max_examples
     if limit and len(examples) > limit:  # the same ones at every checkpoint, from all over the file
       chosen = np.random.default_rng(0).permutation(len(examples))[:limit]
       examples = [examples[i] for i in np.sort(chosen)]

@@ -50,7 +50,7 @@ def conll(folder, task: Task, language: str, split: str) -> list[Tagged]:
     return from_tfds(task, language, split)
   path = find(folder, task, language, split, CONLL_FILES, name=CONLL_NAMES.get(language, language))[0]
   rows = ((where, cells and (cells[0], cells[-1])) for where, cells in _cells(path, " ", None, "-DOCSTART-"))
-  return [Tagged(words, iob2(tags)) for words, tags in _sentences(path, task, rows)]
+  return [one._replace(tags=iob2(one.tags)) for one in _sentences(path, task, rows)]
 
 
 def udpos(folder, task: Task, language: str, split: str) -> list[Tagged]:
