@@ -16,7 +16,7 @@ import pytest
 
 from tests import tiny
 from tests.test_checkpoint import abstract, flip, state_of
-from xlmr_jax import checkpoint, evaluate
+from xlmr_jax import checkpoint, evaluate, runs
 from xlmr_jax import main as run_main
 from xlmr_jax.errors import UserError
 from xlmr_jax.logs import write_json
@@ -325,6 +325,6 @@ def test_it_waits_for_the_run_and_leaves_on_term(tmp_path):
 def test_params_shapes_are_those_of_a_run(tiny_run):
   """The real model's checkpoint loads by them."""
   record = evaluate.read_run(tiny_run, wait=False)
-  shapes = evaluate.params_shapes(evaluate.read_config(record, []), record["vocabulary_size"])
+  shapes = runs.params_shapes(evaluate.read_config(record, []), record["vocabulary_size"])
   params = checkpoint.restore_params(tiny_run / "checkpoints", 12, shapes)
   assert jax.tree.map(np.shape, params) == jax.tree.map(lambda x: x.shape, shapes)

@@ -10,8 +10,8 @@ import pytest
 from tests.reference import make_hf_reference as reference
 from tests.test_model import initial_params, small
 from xlmr_jax import sharding
-from xlmr_jax.convert import params_from_hf
 from xlmr_jax.errors import UserError
+from xlmr_jax.huggingface.names import params_from_hf
 from xlmr_jax.tasks import finetune, registry
 from xlmr_jax.tasks.registry import SENTENCE, SPAN, WORDS, Recipe, Task
 

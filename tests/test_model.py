@@ -9,7 +9,7 @@ import pytest
 
 from tests.reference import make_hf_reference as reference
 from xlmr_jax import losses
-from xlmr_jax.convert import params_from_hf
+from xlmr_jax.huggingface.names import params_from_hf
 from xlmr_jax.model import XLMR, count_parameters, segments_and_positions
 
 

@@ -11,12 +11,12 @@ VOCABULARY, SEQ_LEN = 90, 32
 ROWS = {"aa": (40, 4), "bb": (17, 3), "cc": (7, 2)}  # train, held-out
 
 
-def make_store(root: Path) -> Path:
+def make_store(root: Path, tokenizer: bytes = b"no model: tests read ids only") -> Path:
   """Rows whose pieces follow from the one before, so that there is something to learn."""
   from xlmr_jax.data import rows as store
 
   root.mkdir(parents=True)
-  (root / "tokenizer.model").write_bytes(b"no model: tests read ids only")
+  (root / "tokenizer.model").write_bytes(tokenizer)
   languages = {}
   for number, (name, sizes) in enumerate(ROWS.items()):
     folder = store.language_folder(root, name)

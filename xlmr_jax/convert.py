@@ -1,56 +1,164 @@
-"""Names and layouts: Hugging Face's XLM-R/RoBERTa tensors to our parameters and back. The commands follow later."""
+"""Command: XLM-R and RoBERTa in Hugging Face's layout into a run, and any run's model out again.
 
-import numpy as np
+  python -m xlmr_jax.convert from-hf --source=DIR --workdir=RUN [--isolate_documents]
+  python -m xlmr_jax.convert to-hf --workdir=RUN --checkpoint=best --out=DIR [--dtype=bfloat16]
+  python -m xlmr_jax.convert to-hf --workdir=RUN --checkpoint=best --out=DIR --task=xnli --config.evaluate.folder=LABELLED
+      [--seed=0]       # fine-tunes by the task's recipe, as the evaluator does, and writes encoder and head
 
-from xlmr_jax.model import padded_vocabulary
+from-hf copies the tensors into RUN/initial/0 as they are: main begins with them (--config=configs/imported.py:RUN), and
+evaluate, score and fill_mask take them as the run's latest until there is a checkpoint.
+"""
 
-# ours, ours' leaf, Hugging Face's module; kernels are transposed, stacked over layers N and reshaped on the way.
-_LAYER = (
-  ("attention_out", "attention.output.dense"),
-  ("attention_norm", "attention.output.LayerNorm"),
-  ("ffn_in", "intermediate.dense"),
-  ("ffn_out", "output.dense"),
-  ("ffn_norm", "output.LayerNorm"),
-)
-_QKV = ("query", "key", "value")
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from absl import app, flags, logging
+
+from xlmr_jax import runs
+from xlmr_jax.errors import UserError, run_command
+
+FLAGS = flags.FLAGS
 
 
-def _pad_rows(table: np.ndarray, rows: int) -> np.ndarray:
-  return np.pad(table, [(0, rows - table.shape[0])] + [(0, 0)] * (table.ndim - 1))
+# --- in ------------------------------------------------------------------------------------------------------------
 
 
-def params_from_hf(tensors: dict[str, np.ndarray], *, heads: int, pad_vocabulary: bool = True) -> dict:
-  """Our parameters from the tensors of an XLMRobertaForMaskedLM, named as in its state dict.
+def from_hf(source: Path, workdir: Path, isolate_documents: bool | None = None) -> dict:
+  """Makes a run of a Hugging Face folder; UserError, and nothing written, if anything about either is not as it must be.
 
-  Raises KeyError naming the first tensor that is missing.
+  isolate_documents: how rows of several documents are read; None: as config.json says, or as fairseq does.
   """
-  table = tensors["roberta.embeddings.word_embeddings.weight"]
-  vocabulary, D = table.shape
-  rows = padded_vocabulary(vocabulary) if pad_vocabulary else vocabulary
-  layers = 1 + max(int(name.split(".")[3]) for name in tensors if name.startswith("roberta.encoder.layer."))
-  stack = lambda name: np.stack([tensors[f"roberta.encoder.layer.{n}.{name}"] for n in range(layers)])  # noqa: E731
-  norm = lambda prefix, get: {"scale": get(f"{prefix}.weight"), "bias": get(f"{prefix}.bias")}  # noqa: E731
+  from etils import epath
 
-  qkv_kernel = np.stack([stack(f"attention.self.{x}.weight").swapaxes(1, 2) for x in _QKV], axis=2)  # [N, D, 3, D]
-  qkv_bias = np.stack([stack(f"attention.self.{x}.bias") for x in _QKV], axis=1)
-  layer = {"qkv": {"kernel": qkv_kernel.reshape(layers, D, 3, heads, D // heads),
-                   "bias": qkv_bias.reshape(layers, 3, heads, D // heads)}}
-  for ours, theirs in _LAYER:
-    if ours.endswith("norm"):
-      layer[ours] = norm(theirs, stack)
-    else:
-      layer[ours] = {"kernel": stack(f"{theirs}.weight").swapaxes(1, 2), "bias": stack(f"{theirs}.bias")}
-  out = layer["attention_out"]["kernel"]
-  layer["attention_out"]["kernel"] = out.reshape(layers, heads, D // heads, D)
+  from xlmr_jax import checkpoint, hosts, logs
+  from xlmr_jax.huggingface import export, folder, names
+  from xlmr_jax.huggingface import safetensors_file as files
 
-  return {
-    "token_embedding": _pad_rows(table, rows),
-    # RoBERTa has one token type; its row is added to every token, so it joins the positions (XLM-R's is zero).
-    "position_embedding": tensors["roberta.embeddings.position_embeddings.weight"]
-                          + tensors["roberta.embeddings.token_type_embeddings.weight"][0],
-    "embedding_norm": norm("roberta.embeddings.LayerNorm", tensors.__getitem__),
-    "layer": layer,
-    "head_dense": {"kernel": tensors["lm_head.dense.weight"].T, "bias": tensors["lm_head.dense.bias"]},
-    "head_norm": norm("lm_head.layer_norm", tensors.__getitem__),
-    "head_bias": _pad_rows(tensors["lm_head.bias"], rows),
-  }
+  opened = folder.open_folder(source)
+  record = runs.record_of(opened) | {"versions": hosts.versions()}
+  if isolate_documents is not None:
+    record["config"]["model"]["isolate_documents"] = isolate_documents
+
+  def fill(run: Path) -> None:
+    initial = run / runs.INITIAL
+    initial.mkdir(parents=True)
+    tensors = opened.tensors
+    files.write(initial / folder.WEIGHTS, {name: (of.dtype, of.shape) for name, of in tensors.items()},
+                tensors.__getitem__)
+    shutil.copyfile(source / "config.json", initial / "config.json")
+    checkpoint.write_manifest(epath.Path(initial), {path: [list(leaf.shape), "float32"]
+                                                    for path, leaf in names.leaves(opened.sizes).items()})
+    (run / "tokenizer.model").write_bytes(opened.vocabulary)
+    logs.write_json(run / "config.json", record)
+
+  export.write_folder(workdir, fill)
+  parameters = sum(of.size for of in opened.tensors.values())
+  return {"workdir": str(workdir), "parameters": parameters, "vocabulary": opened.sizes.vocabulary,
+          "layers": opened.sizes.layers, "hidden": opened.sizes.hidden}
+
+
+# --- out -----------------------------------------------------------------------------------------------------------
+
+
+def to_hf(workdir: Path, name: str, out: Path, *, dtype: str = "float32", task: str = "", seed: int = 0,
+          overrides: tuple[str, ...] = ()) -> dict:
+  """Writes a checkpoint of a run as a Hugging Face folder; with a task, after fine-tuning on it.
+
+  overrides: ["--config.evaluate.folder=LABELLED", ...], as for evaluate. UserError, and nothing written: see the message.
+  """
+  from xlmr_jax import evaluate
+  from xlmr_jax.huggingface import card, export
+  from xlmr_jax.huggingface.tokenizer import write_tokenizer
+
+  record = runs.read_run(workdir)
+  config = evaluate.read_config(record, list(overrides))
+  source, tokenizer = runs.source_of(workdir, record), runs.vocabulary_of(workdir, record)
+  if out.exists() and (not out.is_dir() or any(out.iterdir())):  # before the long part
+    raise UserError(f"{out} exists and is not an empty folder; choose another or remove it")
+  if record.get("imported") and source is None:
+    print(f"{workdir / runs.INITIAL} is gone: token types are written as zero, folded into the positions, and no pooler",
+          file=sys.stderr, flush=True)
+  step, params = runs.load_params(workdir, record, config, name)
+  head, tuned = None, None
+  if task:
+    tuned = fine_tune(record, config, workdir, params, step, task, seed)
+    params, head = tuned.params["encoder"], (tuned.task.head, tuned.params["head"])
+  sizes = export.sizes_of(config, record["vocabulary_size"], source)
+  model_type = source.config["model_type"] if source else "xlm-roberta"
+  written: list[str] = []
+
+  def fill(folder: Path) -> None:
+    write_tokenizer(folder, tokenizer.model, sizes.positions - 2)
+    written.extend(export.write_weights(folder / "model.safetensors", params, sizes, source, export.DTYPES[dtype], head))
+    export.write_json(folder / "config.json",
+                      export.hf_config(config, sizes, dtype, model_type, tuned.task if tuned else None))
+    card.write(folder, workdir, record, config, name, step, tuned)
+
+  export.write_folder(out, fill)
+  of_task = {"task": task, "scores": tuned.scores} if tuned else {}
+  return {"out": str(out), "step": step, "tensors": len(written)} | of_task
+
+
+def fine_tune(record: dict, config, workdir: Path, params, step: int, task: str, seed: int):
+  """A card.Tuned: the task's encoder and head, trained as the evaluator does, and what they score."""
+  from xlmr_jax import hosts
+  from xlmr_jax import main as run_main
+  from xlmr_jax.huggingface.card import Tuned
+  from xlmr_jax.tasks import finetune, registry
+
+  registry.get(task)  # by name, before anything is read
+  config = config.copy_and_resolve_references()
+  config.evaluate.tasks = (task,)
+  config.stop.score = ""
+  run_main.check_evaluation(config)
+  hosts.keep_freed_memory()
+  scorer = finetune.Scorer(record | {"config": config.to_dict()}, workdir)
+  of = scorer.finetuners[task].task
+  plans = finetune.plan(of, config.evaluate.setting, scorer.languages_of(of))
+  if len(plans) != 1:
+    raise UserError(f"--config.evaluate.setting={config.evaluate.setting} trains a model a language; name one with "
+                    "--config.evaluate.languages")
+  scorer.targets(task, plans[0][1])  # before the long part
+  trained = scorer.fit(task, params, step, seed, plans[0][0])
+  return Tuned(of, trained, plans[0][0], scorer.score_all(task, trained, plans[0][1]), seed)
+
+
+# --- the command ---------------------------------------------------------------------------------------------------
+
+
+def main(argv: list[str]) -> int | None:
+  logging.set_verbosity(logging.WARNING)
+  action, *overrides = argv[1:] or [""]
+  needed = {"from-hf": ("source", "workdir"), "to-hf": ("workdir", "out")}
+  if action not in needed:
+    raise UserError(f"{action!r}: say from-hf or to-hf, e.g. python -m xlmr_jax.convert from-hf --source=DIR --workdir=RUN")
+  for name in needed[action]:
+    if not FLAGS[name].value:
+      raise UserError(f"{action} needs --{name}=DIR")
+  wrong = next((each for each in overrides if not each.startswith("--config.") or action == "from-hf"), None)
+  if wrong:
+    raise UserError(f"unexpected argument {wrong!r} for {action}; flags are written --name=value")
+  workdir = Path(FLAGS.workdir).absolute()
+  if action == "from-hf":
+    result = from_hf(Path(FLAGS.source).absolute(), workdir, FLAGS.isolate_documents)
+  else:
+    result = to_hf(workdir, FLAGS.checkpoint, Path(FLAGS.out).absolute(), dtype=FLAGS.dtype, task=FLAGS.task,
+                   seed=FLAGS.seed, overrides=tuple(overrides))
+  print(json.dumps(result))
+  return None
+
+
+if __name__ == "__main__":
+  from xlmr_jax.evaluate import parse_flags
+
+  flags.DEFINE_string("source", "", "from-hf: folder with config.json, model.safetensors (or its index) and a tokenizer")
+  flags.DEFINE_string("workdir", "", "folder of the run; to-hf: or a Hugging Face folder, e.g. to fine-tune it")
+  flags.DEFINE_bool("isolate_documents", None, "from-hf: documents that share a row do not see each other")
+  flags.DEFINE_string("checkpoint", "best", "to-hf: best, latest, initial or a step")
+  flags.DEFINE_string("out", "", "to-hf: the folder to make")
+  flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16", "float16"], "to-hf: of the tensors")
+  flags.DEFINE_string("task", "", "to-hf: fine-tune on this task first; its files as --config.evaluate.* say")
+  flags.DEFINE_integer("seed", 0, "to-hf: of the fine-tuning")
+  app.run(run_command(main), flags_parser=parse_flags)

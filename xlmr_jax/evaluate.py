@@ -4,6 +4,7 @@
   python -m xlmr_jax.evaluate --workdir=DIR --once      # scores what is there, and ends
   python -m xlmr_jax.evaluate --workdir=DIR --replay [--config.stop.patience=3]      # where a rule would have stopped
   python -m xlmr_jax.evaluate --workdir=DIR --checkpoint=best --tasks=xnli,mlqa --seeds=5 [--settings=zero_shot,...]
+  python -m xlmr_jax.evaluate --workdir=HUGGING_FACE_FOLDER --tasks=xnli      # the same table for any XLM-R or RoBERTa
 
 The config is the run's own (config.json), of which evaluate.* and stop.* can be given anew. Every eligible checkpoint is
 taken once and in order; evaluations/STEP.json, written last, says that a step is done, so a killed evaluator goes on where
@@ -26,7 +27,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict
 
 from xlmr_jax import main as run_main
-from xlmr_jax import stopping
+from xlmr_jax import runs, stopping
 from xlmr_jax.errors import EXIT_DONE, EXIT_RESTART, UserError, run_command
 
 FLAGS = flags.FLAGS
@@ -39,19 +40,14 @@ Scorer = Callable[[Any, int, int], tuple[dict, dict]]
 
 
 def read_run(workdir: Path, wait: bool) -> dict:
-  """config.json; with wait, once there is one: the evaluator may start before the run."""
+  """The run's record; with wait, once it has begun: the evaluator may start before the run."""
   path, said = workdir / "config.json", False
-  while wait and not path.exists():
+  while wait and (not path.exists() or runs.is_untrained_import(runs.read_run(workdir))):
     if not said:
-      print(f"waiting for {path}", flush=True)
+      print(f"waiting for {path}" if not path.exists() else f"waiting for training to begin in {workdir}", flush=True)
     said = True
     time.sleep(1.0)
-  try:
-    return json.loads(path.read_text())
-  except FileNotFoundError:
-    raise UserError(f"{path} is missing: {workdir} is not the workdir of a run") from None
-  except ValueError as error:
-    raise UserError(f"{path} cannot be read ({error}); restore it") from None
+  return runs.read_run(workdir)
 
 
 def read_config(record: dict, overrides: list[str]) -> ConfigDict:
@@ -83,18 +79,6 @@ def _parse(key: str, text: str, default: Any) -> Any:
     return tuple(ast.literal_eval(text)) if text.startswith("(") else tuple(filter(None, text.split(",")))
   except (ValueError, SyntaxError):
     raise UserError(f"--config.{key}={text}: not {type(default).__name__}") from None
-
-
-def params_shapes(config: ConfigDict, vocabulary_size: int) -> Any:
-  """jax.ShapeDtypeStruct of each parameter of the run's model, on the first device."""
-  import jax
-
-  from xlmr_jax.train import build_model, build_optimizer, make_init
-
-  init = make_init(build_model(config, vocabulary_size), build_optimizer(config)[0])
-  device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device),
-                      jax.eval_shape(init, jax.random.key(config.seed)).params)
 
 
 def make_scorer(record: dict, config: ConfigDict, workdir: Path) -> Scorer:
@@ -358,29 +342,13 @@ def follow(config: ConfigDict, workdir: Path, scorer: Scorer, abstract_params: A
 # --- the final table -----------------------------------------------------------------------------------------------
 
 
-def load_checkpoint(record: dict, config: ConfigDict, workdir: Path, name: str) -> tuple[int, Any]:
-  """(step, parameters) of the best, the latest, the initial or a numbered checkpoint."""
-  from xlmr_jax import checkpoint, score
-  from xlmr_jax.train import build_model
-
-  if name != "best":
-    return score.load_params(workdir, config, build_model(config, record["vocabulary_size"]), name)
-  steps = checkpoint.sound_steps(workdir / "best")
-  if not steps:
-    raise UserError(f"--checkpoint=best: {workdir / 'best'} holds none; run the evaluator first, or name a step or latest")
-  try:
-    return steps[0], checkpoint.restore_params(workdir / "best", steps[0], params_shapes(config, record["vocabulary_size"]))
-  except checkpoint.DamagedError as error:
-    raise UserError(f"the best checkpoint, {steps[0]}, is damaged: {error}; name another with --checkpoint") from None
-
-
 def final(record: dict, config: ConfigDict, workdir: Path, name: str, settings: list[str], split: str) -> dict:
   """Scores of one checkpoint in several settings, printed beside the paper's and written to evaluations/final/."""
   from xlmr_jax.logs import write_json
   from xlmr_jax.tasks import finetune, paper
 
   config = config.copy_and_resolve_references()
-  step, params = load_checkpoint(record, config, workdir, name)
+  step, params = runs.load_params(workdir, record, config, name)
   scores, errors, metrics = {}, {}, {}
   for setting in settings:
     config.evaluate.setting = setting
@@ -412,11 +380,17 @@ def main(argv: list[str]) -> int | None:
   unknown = [each for each in overrides if not each.startswith("--config.")]
   if unknown:
     raise UserError(f"unexpected argument {unknown[0]!r}; flags are written --name=value")
+  from xlmr_jax.huggingface.folder import is_folder
+
   if FLAGS.once + FLAGS.replay + bool(FLAGS.checkpoint) > 1:
     raise UserError("--once, --replay and --checkpoint: give one of them")
   logging.set_verbosity(logging.WARNING)
   workdir = Path(FLAGS.workdir).absolute()
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_RESTART))  # anywhere: it is as safe as kill -9
+  if is_folder(workdir):
+    if FLAGS.once or FLAGS.replay:
+      raise UserError(f"--once, --replay: {workdir} is a Hugging Face folder, one model; give --tasks, and a table comes")
+    FLAGS.checkpoint = FLAGS.checkpoint or "latest"
   record = read_run(workdir, wait=not (FLAGS.once or FLAGS.replay or FLAGS.checkpoint))
   config = read_config(record, overrides)
   run_main.check_evaluation(config)
@@ -439,7 +413,7 @@ def main(argv: list[str]) -> int | None:
 
   hosts.keep_freed_memory()
   scorer = make_scorer(record, config, workdir)
-  return follow(config, workdir, scorer, params_shapes(config, record["vocabulary_size"]), once=FLAGS.once)
+  return follow(config, workdir, scorer, runs.params_shapes(config, record["vocabulary_size"]), once=FLAGS.once)
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -449,7 +423,7 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-  flags.DEFINE_string("workdir", None, "Folder of the run, which may not be there yet", required=True)
+  flags.DEFINE_string("workdir", None, "Folder of the run, which may come later, or a Hugging Face folder", required=True)
   flags.DEFINE_bool("once", False, "Evaluate what is there, and end")
   flags.DEFINE_bool("replay", False, "Only say where config.stop would have ended the run")
   flags.DEFINE_string("checkpoint", None, "Score this one only: best, latest, initial or a step; prints the paper's table")

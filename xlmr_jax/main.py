@@ -14,7 +14,9 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from xlmr_jax import runs
 from xlmr_jax.errors import EXIT_DONE, UserError, run_command
+from xlmr_jax.huggingface.folder import is_folder
 
 FLAGS = flags.FLAGS
 _LOCKS = []  # kept open for as long as the process lives
@@ -149,11 +151,17 @@ def refuse_other_run(workdir: Path, record: dict, allowed: tuple[str, ...] = ())
   path = workdir / "config.json"
   if not path.exists():
     return
+  if is_folder(workdir):
+    raise UserError(f"{workdir} is a Hugging Face folder; make a run of it: python -m xlmr_jax.convert from-hf "
+                    f"--source={workdir} --workdir=RUN")
   try:
     before = json.loads(path.read_text())
     old, new = flatten(before["config"]), flatten(json.loads(json.dumps(record["config"])))
   except (ValueError, KeyError) as error:
     raise UserError(f"{path} cannot be read ({error}); restore it or use a new workdir") from None
+  if runs.is_untrained_import(before):
+    runs.refuse_other_model(workdir, before, record)
+    return
   if before["rows_fingerprint"] != record["rows_fingerprint"]:
     raise UserError(f"{workdir} was trained on other rows (fingerprint {before['rows_fingerprint'][:12]}, now "
                     f"{record['rows_fingerprint'][:12]}); use those or a new workdir")
@@ -202,6 +210,8 @@ def main(argv) -> int:
             "rows": str(store.root.absolute()), "seq_len": store.seq_len, "versions": hosts.versions()}
   hosts.refuse_disagreement({key: record[key] for key in ("rows_fingerprint", "languages")})
   refuse_other_run(workdir, record, tuple(FLAGS.allow_change))
+  imported = (workdir / "config.json").exists() and runs.read_run(workdir).get("imported")
+  record |= {"imported": imported} if imported else {}  # for good: a run that lost its checkpoints begins with it again
 
   def begin():
     if jax.process_index() == 0:
@@ -211,7 +221,8 @@ def main(argv) -> int:
       logs.write_json(workdir / "config.json", record)
       (workdir / "result.json").unlink(missing_ok=True)  # a stopped run may go on
 
-  code = train(config, workdir, store, preemption, lambda: hosts.together(begin))
+  code = train(config, workdir, store, preemption, lambda: hosts.together(begin),
+               (lambda abstract: runs.load_initial(workdir, abstract)) if imported else None)
   if code == EXIT_DONE and jax.process_index() == 0:
     last = json.loads((workdir / "held_out.jsonl").read_text().splitlines()[-1])
     result = {"step": last["step"], "held_out_loss": last["mean_loss"], "languages": len(last["languages"]),

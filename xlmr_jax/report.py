@@ -5,6 +5,7 @@
 """
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -48,9 +49,9 @@ def _figure(width: float, height: float):
   return plt, *plt.subplots(figsize=(width, height), layout="constrained")
 
 
-def held_out_picture(workdir: Path, out: Path) -> None:
-  """Held-out loss against steps: a line a language, their mean on top."""
-  lines = read_lines(workdir / "held_out.jsonl")
+def held_out_picture(workdir: Path, out: Path, until: float = math.inf) -> None:
+  """Held-out loss against steps up to one: a line a language, their mean on top."""
+  lines = [line for line in read_lines(workdir / "held_out.jsonl") if line["step"] <= until]
   steps = [line["step"] for line in lines]
   plt, figure, axes = _figure(7, 4.2)
   for name in lines[-1]["languages"]:

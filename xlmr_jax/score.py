@@ -1,7 +1,7 @@
 """Command: masked loss and bits a byte of a run's checkpoint on any rows made with its vocabulary, per language.
 
   python -m xlmr_jax.corpus.build --text=TEXT --tokenizer=RUN_ROWS/tokenizer.model --held_out=0 --out=ROWS ...
-  python -m xlmr_jax.score --workdir=RUN --rows=ROWS [--checkpoint=STEP|latest|initial] [--passes=4] [--out=FILE.json]
+  python -m xlmr_jax.score --workdir=RUN --rows=ROWS [--checkpoint=STEP|best|latest|initial] [--passes=4] [--out=FILE.json]
 
 Every row is masked --passes times, each time anew, always the same for the same rows.
 """
@@ -14,35 +14,10 @@ import numpy as np
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
+from xlmr_jax import runs
 from xlmr_jax.errors import UserError, run_command
 
 FLAGS = flags.FLAGS
-
-
-def load_params(workdir: Path, config: ConfigDict, model, checkpoint: str):
-  """(step, parameters) of a run: at a step, its newest one, or "initial", as before step 0."""
-  import jax
-
-  from xlmr_jax import checkpoint as checkpoints
-  from xlmr_jax.train import build_optimizer, make_init
-
-  key = jax.random.key(config.seed)
-  init = make_init(model, build_optimizer(config)[0])
-  if checkpoint == "initial":
-    return 0, jax.jit(lambda key: init(key).params)(key)
-  steps = checkpoints.sound_steps(workdir / "checkpoints")
-  if not steps:
-    raise UserError(f"{workdir / 'checkpoints'} holds no finished checkpoint")
-  if checkpoint != "latest" and checkpoint not in map(str, steps):
-    raise UserError(f"--checkpoint={checkpoint}: {workdir} has {', '.join(map(str, sorted(steps)))}, latest, initial")
-  step = steps[0] if checkpoint == "latest" else int(checkpoint)
-  device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-  abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device),
-                          jax.eval_shape(init, key).params)
-  try:
-    return step, checkpoints.restore_params(workdir / "checkpoints", step, abstract)
-  except checkpoints.DamagedError as error:
-    raise UserError(f"checkpoint {step} is damaged: {error}; choose another with --checkpoint") from None
 
 
 def score(workdir: Path, rows: Path, checkpoint: str = "latest", passes: int = 4, batch_rows: int = 64) -> dict:
@@ -54,10 +29,7 @@ def score(workdir: Path, rows: Path, checkpoint: str = "latest", passes: int = 4
   from xlmr_jax.data.rows import RowStore
   from xlmr_jax.train import bits_per_nat, build_model, make_held_out_step
 
-  path = workdir / "config.json"
-  if not path.exists():
-    raise UserError(f"{path} is missing: {workdir} is not the workdir of a run")
-  run = json.loads(path.read_text())
+  run = runs.read_run(workdir)
   config = ConfigDict(run["config"])
   store = RowStore(rows, tokenizer_sha256=run["tokenizer_sha256"])
   if store.seq_len + 2 > config.model.max_positions:
@@ -65,7 +37,7 @@ def score(workdir: Path, rows: Path, checkpoint: str = "latest", passes: int = 4
   if passes < 1:
     raise UserError(f"--passes={passes}: at least 1")
   model = build_model(config, store.vocabulary_size)
-  step, params = load_params(workdir, config, model, checkpoint)
+  step, params = runs.load_params(workdir, run, config, checkpoint)
   languages = len(store.languages)
   held_out_step = jax.jit(make_held_out_step(model, languages))
   sums = np.zeros((2, languages))
@@ -100,7 +72,7 @@ def main(_) -> int | None:
 if __name__ == "__main__":
   flags.DEFINE_string("workdir", None, "folder of the run", required=True)
   flags.DEFINE_string("rows", None, "rows to score, their train split, made with the run's vocabulary", required=True)
-  flags.DEFINE_string("checkpoint", "latest", "a step, latest, or initial")
+  flags.DEFINE_string("checkpoint", "latest", "a step, best, latest, or initial")
   flags.DEFINE_integer("passes", 4, "times that every row is masked")
   flags.DEFINE_string("out", None, "also write the scores of each language to this JSON file")
   app.run(run_command(main))

@@ -60,10 +60,14 @@ def make_init(model: XLMR, tx) -> Callable[[jax.Array], TrainState]:
 
   def init(key):
     ids = jnp.zeros((1, 8), jnp.int32)
-    params = model.init(key, ids, ids)["params"]
-    return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
+    return begin_with(tx)(model.init(key, ids, ids)["params"])
 
   return init
+
+
+def begin_with(tx) -> Callable[[Any], TrainState]:
+  """parameters -> the state before step 0."""
+  return lambda params: TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
 
 
 # --- the step ----------------------------------------------------------------------------------------------------
@@ -150,11 +154,12 @@ def mesh_of(config: ConfigDict) -> jax.sharding.Mesh:
 
 
 def train(config: ConfigDict, workdir: Path, store, preemption: hosts.Preemption,
-          begin: Callable[[], None] = lambda: None) -> int:
+          begin: Callable[[], None] = lambda: None, initial: Callable[[Any], Any] | None = None) -> int:
   """Trains config in workdir from its newest checkpoint, or from the start; returns the exit code.
 
   store: data.rows.RowStore. main.py has compared config and rows with the workdir's and between hosts. begin: called
-  once nothing is left to refuse, before anything is written.
+  once nothing is left to refuse, before anything is written. initial: abstract parameters -> those before step 0, if they
+  are not to be drawn from config.seed.
   """
   from xlmr_jax.data import masking, mixture, pipeline  # TensorFlow: kept out of what train_step's users import
 
@@ -185,13 +190,15 @@ def train(config: ConfigDict, workdir: Path, store, preemption: hosts.Preemption
   checkpoints = Checkpoints(
     workdir / "checkpoints", keep=config.checkpoint.keep, keep_every=config.checkpoint.keep_every,
     is_eligible=is_eligible if config.evaluate.tasks else None, keep_unevaluated=config.evaluate.keep_unevaluated)
-  restored = checkpoints.restore_latest(
-    jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings))
+  wanted = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
+  restored = checkpoints.restore_latest(wanted)
   if restored:
     start, state, notes = restored
     print(f"resuming at step {start}", flush=True)
     if start > config.train_steps:
       raise UserError(f"{workdir} is at step {start}, past config.train_steps={config.train_steps}")
+  elif initial:
+    start, state, notes = 0, jax.jit(begin_with(tx), out_shardings=shardings)(initial(wanted.params)), None
   else:
     start, state, notes = 0, jax.jit(init, out_shardings=shardings)(key), None
   log = RunLog(

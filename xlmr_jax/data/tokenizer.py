@@ -4,6 +4,7 @@ SentencePiece puts <unk>, <s>, </s> at 0, 1, 2. XLM-R puts <s>, <pad>, </s>, <un
 every real piece moves up by one (fairseq: data/dictionary.py, tasks/multilingual_masked_lm.py).
 """
 
+import functools
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,22 +19,41 @@ _SENTENCEPIECE_FIRST = ["<unk>", "<s>", "</s>"]
 # What SentencePiece's nmt_nfkc makes a space or nothing of. A piece begins with the space before it.
 _BLANK = "".join(c for c in map(chr, range(0x3001)) if c.isspace() or c < " " or "\x7f" <= c < "\xa0")
 _BLANK += "\u200b\u200c\u200d\u200e\u200f\u2581\ufeff\ufffd"
+MASK = "<mask>"
+# Messages that, put behind a model, change its normaliser (protobuf merges them): no space is put before the text, and,
+# in the second, none is taken away either.
+_NO_PREFIX, _AS_IT_IS = b"\x1a\x02\x18\x00", b"\x1a\x04\x18\x00\x20\x00"
+
+
+def read_model(path: str | Path) -> bytes:
+  """The file of a vocabulary. UserError: there is none."""
+  try:
+    return Path(path).read_bytes()
+  except OSError as error:
+    raise UserError(f"{path}: no vocabulary ({error.strerror}); name a .model file") from error
 
 
 class Tokenizer:
-  """Text to ids and back. `size` counts <pad> and <mask>; real pieces are ids FIRST_PIECE..mask_id - 1."""
+  """Text to ids and back. `size` counts <pad> and <mask>; real pieces are ids FIRST_PIECE..mask_id - 1.
 
-  def __init__(self, path: str | Path):
-    """Raises UserError: no such file, no SentencePiece model, or another layout of its first three pieces."""
-    import sentencepiece  # the constants above stay importable without it
+  RoBERTa's byte-level vocabulary has the same ids for the same specials: a tokenizer.json makes a ByteLevelTokenizer.
+  """
 
+  def __new__(cls, path: str | Path, model: bytes | None = None):
+    if (read_model(path) if model is None else model)[:1] == b"{":
+      from xlmr_jax.data.byte_level import ByteLevelTokenizer
+
+      cls = ByteLevelTokenizer
+    return super().__new__(cls)
+
+  def __init__(self, path: str | Path, model: bytes | None = None):
+    """model: what path would hold, where it does not. UserError: no such file, no SentencePiece model, or another layout
+    of its first three pieces.
+    """
+    model = read_model(path) if model is None else model
+    self.model = model
     try:
-      model = Path(path).read_bytes()
-    except OSError as error:
-      raise UserError(f"{path}: no vocabulary ({error.strerror}); name a .model file") from error
-    self._processor = sentencepiece.SentencePieceProcessor()
-    try:
-      self._processor.LoadFromSerializedProto(model)
+      self._processor = _processor(model)
       first = [self._processor.IdToPiece(i) for i in range(min(3, self._processor.GetPieceSize()))]
     except (RuntimeError, ValueError, IndexError) as error:
       raise UserError(f"{path}: no SentencePiece model; see xlmr_jax.corpus.vocabulary") from error
@@ -59,6 +79,23 @@ class Tokenizer:
     ids[ids == 1] = UNK
     ends = np.cumsum([line.size for line in encoded]).tolist()
     return [ids[end - line.size : end] for line, end in zip(encoded, ends)]
+
+  def encode_masked(self, text: str) -> list[int]:
+    """`<s> text </s>` as ids, each "<mask>" in it the mask's. The space before a mask belongs to what it hides.
+
+    Behind a mask there is a space only where the text has one: Thai and Chinese have none, nor has a comma.
+    """
+    first, *others = text.split(MASK)
+    ids = self.encode_lines([first])[0].tolist()
+    for part in others:
+      ids += [self.mask_id, *self._encode_behind(part)]
+    return [BOS, *ids, EOS]
+
+  def _encode_behind(self, part: str) -> list[int]:
+    """Ids of a text that goes on from something."""
+    begins_with_space = _processor(self.model + _AS_IT_IS).Normalize(part).startswith("▁")
+    processor = self._processor if begins_with_space else _processor(self.model + _NO_PREFIX)
+    return [UNK if id == 0 else id + 1 for id in processor.Encode(part)]
 
   def encode_with_offsets(self, texts: list[str], threads: int = 1) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """(ids, starts, ends) of each text, int32[n]: encode_lines' ids, and text[start:end] is what a piece stands for.
@@ -93,5 +130,14 @@ class Tokenizer:
     if not 0 <= id < self.size:
       raise IndexError(f"id {id} is outside the vocabulary of {self.size}")
     if id == self.mask_id:
-      return "<mask>"
+      return MASK
     return _SPECIALS.get(id) or self._processor.IdToPiece(id - 1)
+
+
+@functools.lru_cache(3)  # XLM-R's takes half a second; a text with masks needs a vocabulary in three ways
+def _processor(model: bytes):
+  import sentencepiece  # what else is in this file stays importable without it
+
+  processor = sentencepiece.SentencePieceProcessor()
+  processor.LoadFromSerializedProto(model)
+  return processor

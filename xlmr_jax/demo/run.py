@@ -48,13 +48,13 @@ def guesses(workdir: Path, tokenizer_path: Path, languages: tuple[str, ...], see
 
   from xlmr_jax.data.tokenizer import PAD, Tokenizer
   from xlmr_jax.demo.text import documents
-  from xlmr_jax.score import load_params
+  from xlmr_jax.runs import load_params
   from xlmr_jax.train import build_model
 
   run = json.loads((workdir / "config.json").read_text())
   config = ConfigDict(run["config"])
   model = build_model(config, run["vocabulary_size"])
-  _, params = load_params(workdir, config, model, "latest")
+  _, params = load_params(workdir, run, config, "latest")
   logits = jax.jit(functools.partial(model.apply, method="logits"))
   tokenizer, rng = Tokenizer(tokenizer_path), random.Random(seed)
   for language in languages:

@@ -222,6 +222,7 @@ class Finetuner:
     init, step = self.program(steps)
     key = jax.random.key(seed)
     shapes = sharding.state_shardings(self.mesh, jax.eval_shape(init, params, key))
+    params = jax.device_put(params, shapes.params["encoder"])  # a checkpoint is read to one device
     state = jax.jit(init, out_shardings=shapes)(params, key)  # copies: the step gives its argument away
     losses = []
     with jax.set_mesh(self.mesh):
@@ -330,15 +331,12 @@ class Scorer:
   def __init__(self, run: dict, workdir: str | Path, split: str = "dev"):
     from ml_collections import ConfigDict
 
-    from xlmr_jax.data.tokenizer import Tokenizer
+    from xlmr_jax import runs
     from xlmr_jax.train import build_model
 
     config = ConfigDict(run["config"])
     self.config, self.split = config.evaluate, split
-    own = Path(workdir) / "tokenizer.model"
-    self.tokenizer = Tokenizer(own if own.exists() else Path(run["rows"]) / "tokenizer.model")
-    if self.tokenizer.sha256 != run["tokenizer_sha256"]:
-      raise UserError(f"{self.tokenizer.path} is not the vocabulary that the run in {workdir} was made with")
+    self.tokenizer = runs.vocabulary_of(Path(workdir), run)
     self.mesh = sharding.make_mesh()
     model = build_model(config, run["vocabulary_size"], self.mesh if self.mesh.size > 1 else None)
     self.finetuners = {name: Finetuner(model, with_recipe(registry.get(name), self.config.recipe), self.mesh)
@@ -382,19 +380,30 @@ class Scorer:
         errors[name] = str(error)
     return scores, errors
 
+  def fit(self, name: str, params: dict, step: int, seed: int, sources: tuple[str, ...]) -> dict:
+    """{"encoder", "head"} trained on a task's training files in the languages `sources`."""
+    arrays = [self._read(name, language, "train")[1] for language in sources]
+    joined = {key: np.concatenate([part[key] for part in arrays]) for key in arrays[0]}
+    return self.finetuners[name].train(params, joined, seed_of(step, name, seed))[0]
+
   def one(self, name: str, params: dict, step: int, seed: int) -> dict[str, dict[str, float]]:
     """{language: {metric: value}} of one task."""
-    finetuner = self.finetuners[name]
-    task = finetuner.task
+    task = self.finetuners[name].task
+    result = {}
+    for sources, targets in plan(task, self.config.setting, self.languages_of(task)):
+      self.targets(name, targets)  # before the long part
+      result |= self.score_all(name, self.fit(name, params, step, seed, sources), targets)
+    return result
+
+  def score_all(self, name: str, trained: dict, targets: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    """{language: {metric: value}} of what fit() returned, on this scorer's split."""
+    return {language: self.finetuners[name].score(trained, examples, encoded, language)
+            for language, (examples, encoded) in self.targets(name, targets).items()}
+
+  def targets(self, name: str, targets: tuple[str, ...]) -> dict[str, tuple]:
+    """{language: (examples, arrays)} to score on."""
+    task = self.finetuners[name].task
     split = task.dev_split if self.split == "dev" else task.test_split
     if self.config.setting == "translate_test":
       split += "_translated"
-    result = {}
-    for sources, targets in plan(task, self.config.setting, self.languages_of(task)):
-      targets_read = {language: self._read(name, language, split) for language in targets}  # before the long part
-      arrays = [self._read(name, language, "train")[1] for language in sources]
-      joined = {key: np.concatenate([part[key] for part in arrays]) for key in arrays[0]}
-      trained, _ = finetuner.train(params, joined, seed_of(step, name, seed))
-      for language, (examples, encoded) in targets_read.items():
-        result[language] = finetuner.score(trained, examples, encoded, language)
-    return result
+    return {language: self._read(name, language, split) for language in targets}

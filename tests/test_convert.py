@@ -1,0 +1,351 @@
+"""A run's model in transformers: the exported folder gives our logits, loss and heads; and training goes on from one."""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from tests import hugging_face as hf
+from tests import tiny
+from tests.test_hf_tokenizer import byte_level
+from xlmr_jax import convert, fill_mask, losses, runs, sharding
+from xlmr_jax.errors import UserError
+from xlmr_jax.huggingface import names
+from xlmr_jax.tasks import finetune, registry
+
+ROOT = Path(__file__).parents[1]
+LONG = hf.SIZES._replace(positions=514)
+HEADS = ("sst2", "stsb", "panx", "squad")
+
+
+def command(module, *args, devices=1, **options):
+  return subprocess.run([sys.executable, "-m", f"xlmr_jax.{module}", *map(str, args)], cwd=ROOT, capture_output=True,
+                        text=True, timeout=300, **options,
+                        env=os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"})
+
+
+def opened(workdir, checkpoint="latest"):
+  """(model in fp32, parameters) of a run or folder."""
+  from xlmr_jax.train import build_model
+
+  record = runs.read_run(workdir)
+  config = ConfigDict(record["config"])
+  config.model.dtype = "float32"
+  return build_model(config, record["vocabulary_size"]), runs.load_params(workdir, record, config, checkpoint)[1]
+
+
+def theirs_of(out, kind="MaskedLM"):
+  """The folder as AutoModelFor... opens it; nothing may be missing, new or of another shape."""
+  transformers = pytest.importorskip("transformers")
+  pytest.importorskip("torch")
+  model, report = getattr(transformers, f"AutoModelFor{kind}").from_pretrained(out, output_loading_info=True)
+  assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), report
+  return model.eval()
+
+
+def run_theirs(model, ids, **more):
+  import torch
+
+  given = torch.tensor(ids, dtype=torch.long)
+  with torch.no_grad():
+    return model(input_ids=given, attention_mask=(given != 1).long(), **more)
+
+
+def rows_of(rng, length):
+  """Ids of a padded single text, a pair, and a full row."""
+  ids = rng.integers(4, LONG.vocabulary, (3, length)).astype(np.int32)
+  ids[:, 0], ids[:, -1] = 0, 2
+  ids[0, length // 3 :] = 1
+  ids[0, length // 3 - 1] = 2
+  ids[1, length // 2 : length // 2 + 2] = 2
+  ids[1, -4:] = [2, 1, 1, 1]
+  return ids
+
+
+@pytest.mark.parametrize("length, isolated, types", [(24, False, True), (512, False, False), (40, True, False)])
+def test_logits_of_the_exported_folder(tmp_path, length, isolated, types):
+  source = hf.make_folder(tmp_path / "source", hf.tensors(LONG, types=types), LONG)
+  convert.from_hf(source, tmp_path / "run", isolate_documents=isolated)
+  convert.to_hf(tmp_path / "run", "latest", tmp_path / "out")
+  ids = rows_of(np.random.default_rng(length), length)
+  logits = run_theirs(theirs_of(tmp_path / "out"), ids).logits.numpy()
+  model, params = opened(tmp_path / "run")
+  assert model.isolate_documents == isolated
+  ours = jax.jit(functools.partial(model.apply, method="logits"))({"params": params}, ids)
+  worst = np.abs(np.asarray(ours) - logits)[ids != 1].max()
+  assert worst < 1e-4 and np.abs(logits).max() > 1, worst
+
+
+def test_roberta_with_its_own_vocabulary(tmp_path):
+  """Byte-level pieces under the same specials: in, filled, and out as a RobertaForMaskedLM."""
+  pytest.importorskip("tokenizers")
+  size = byte_level(tmp_path / "source")
+  sizes = hf.SIZES._replace(vocabulary=size)
+  values = hf.tensors(sizes)
+  hf.write_tensors(tmp_path / "source" / "model.safetensors", values)
+  (tmp_path / "source" / "config.json").write_text(json.dumps(hf.config_of(sizes, model_type="roberta")))
+  convert.from_hf(tmp_path / "source", tmp_path / "run")
+  assert len(fill_mask.make_filler(tmp_path / "run")("the <mask> sees")[0]) == 5
+  convert.to_hf(tmp_path / "run", "latest", tmp_path / "out")
+  hf.assert_same_bytes(hf.read_tensors(tmp_path / "out"), values)
+  theirs = theirs_of(tmp_path / "out")
+  assert type(theirs).__name__ == "RobertaForMaskedLM"
+  from transformers import AutoTokenizer
+
+  tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+  ids = np.array([tokenizer("the cat <mask> é").input_ids])
+  ours = runs.vocabulary_of(tmp_path / "run", runs.read_run(tmp_path / "run"))
+  assert ids[0].tolist() == ours.encode_masked("the cat <mask> é")
+  model, params = opened(tmp_path / "run")
+  logits = jax.jit(functools.partial(model.apply, method="logits"))({"params": params}, ids)
+  np.testing.assert_allclose(logits, run_theirs(theirs, ids).logits.numpy(), atol=1e-4)
+
+
+# --- training goes on ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def continued(tmp_path_factory):
+  """A folder imported with token types, then 50 steps by the command; and the folder that it was."""
+  root = tmp_path_factory.mktemp("continued")
+  source = hf.make_folder(root / "source", hf.tensors(types=True))
+  rows = tiny.make_store(root / "rows", hf.vocabulary())
+  result = command("convert", "from-hf", f"--source={source}", f"--workdir={root / 'run'}")
+  assert result.returncode == 0, result.stderr
+  settings = ("train_steps=50", "batch_rows=16", "optimizer.warmup_steps=5", "optimizer.peak_lr=3e-3", "model.dtype=float32",
+              "checkpoint.every_steps=25", "held_out.every_steps=25", "log.every_steps=10", "log.tensorboard=False",
+              f"data.rows={rows}")
+  result = command("main", f"--config=configs/imported.py:{root / 'run'}", f"--workdir={root / 'run'}",
+                   *(f"--config.{setting}" for setting in settings), devices=jax.device_count())
+  assert result.returncode == 0, result.stderr[-3000:]
+  return root
+
+
+def our_loss(model, params, batch):
+  h = model.apply({"params": params}, batch["ids"], batch["positions"])
+  total, _ = losses.mlm_loss(h, params["token_embedding"], params["head_bias"], batch["labels"], batch["weights"],
+                             vocabulary_size=model.vocabulary_size)
+  return float(total / batch["weights"].sum())
+
+
+def test_training_begins_with_the_imported_weights_and_lowers_the_loss(continued):
+  lines = [json.loads(line) for line in (continued / "run" / "held_out.jsonl").read_text().splitlines()]
+  assert [line["step"] for line in lines] == [0, 25, 50]
+  assert lines[-1]["mean_loss"] < lines[0]["mean_loss"] - 0.3
+  from xlmr_jax import score
+
+  scored = score.score(continued / "run", continued / "rows", "initial", passes=1)["languages"]
+  assert np.mean([of["loss"] for of in scored.values()]) == pytest.approx(lines[0]["mean_loss"], abs=0.3)
+  first, folder = (opened(path, "initial")[1] for path in (continued / "run", continued / "source"))
+  assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(folder), strict=True))
+  record = json.loads((continued / "run" / "config.json").read_text())
+  assert record["imported"] == str(continued / "source") and record["rows_fingerprint"]
+
+
+def test_loss_after_continued_pretraining_is_that_of_transformers(continued, tmp_path):
+  torch = pytest.importorskip("torch")
+  convert.to_hf(continued / "run", "latest", tmp_path / "out")
+  theirs = theirs_of(tmp_path / "out")
+  batch = tiny.batch(np.random.default_rng(5), 8)
+  labels = np.full(batch["ids"].shape, -100)
+  for row, (positions, of, weights) in enumerate(zip(batch["positions"], batch["labels"], batch["weights"])):
+    labels[row, positions[weights > 0]] = of[weights > 0]
+  loss = run_theirs(theirs, batch["ids"], labels=torch.tensor(labels)).loss.item()
+  ours = our_loss(*opened(continued / "run"), batch)
+  assert abs(ours - loss) < 1e-3, (ours, loss)
+  before = our_loss(*opened(continued / "run", "initial"), batch)
+  assert abs(before - ours) > 0.01  # it is not what was imported
+  found, source = hf.read_tensors(tmp_path / "out"), hf.read_tensors(continued / "source")
+  assert found[names.TYPE_TABLE].tobytes() == source[names.TYPE_TABLE].tobytes()
+  assert not np.array_equal(found[names.POSITION_TABLE], source[names.POSITION_TABLE])
+
+
+def test_the_card_tells_of_the_run(continued, tmp_path):
+  convert.to_hf(continued / "run", "latest", tmp_path / "out")
+  card = (tmp_path / "out" / "README.md").read_text()
+  for text in ("pipeline_tag: fill-mask", "| aa |", "share of the rows seen", "## Training curve", "| 25 |", "bits a byte",
+               '"peak_lr": 0.003', "imported as they were", "step 50", "50 updates of 16 rows of 32 tokens"):
+    assert text in card, text
+  assert str(tmp_path.parent) not in card and str(continued) not in card
+  assert (tmp_path / "out" / "training_curve.png").read_bytes()[:4] == b"\x89PNG"
+  convert.to_hf(continued / "run", "25", tmp_path / "half")
+  assert "| 50 |" not in (tmp_path / "half" / "README.md").read_text()
+
+
+def test_the_best_checkpoint_of_a_run_of_our_own(continued, tmp_path):
+  """Drawn from the seed, documents isolated, evaluated: nothing was imported, and it comes out and in again."""
+  from xlmr_jax import evaluate
+  from xlmr_jax.data.rows import RowStore
+  from xlmr_jax.logs import write_json
+
+  rows = continued / "rows"
+  store, config = RowStore(rows), tiny.config(rows, model__isolate_documents=True, model__init_std=0.2)
+  run = tmp_path / "run"
+  assert tiny.run(config, run, store) == 0
+  (run / "tokenizer.model").write_bytes(hf.vocabulary())
+  write_json(run / "config.json", {
+    "config": config.to_dict(), "vocabulary_size": tiny.VOCABULARY, "seq_len": tiny.SEQ_LEN, "languages": store.languages,
+    "rows_fingerprint": store.fingerprint, "tokenizer_sha256": store.manifest["tokenizer_sha256"], "rows": str(rows)})
+  (run / "evaluations").mkdir()
+  scores = {"panx": {"sw": {"span_f1": [0.5, 0.7]}}}
+  write_json(run / "evaluations" / "8.json", {"step": 8, "score": 0.6, "scores": scores})
+  evaluate.keep_best(run, 8)
+  assert convert.to_hf(run, "best", tmp_path / "out")["step"] == 8
+  card = (tmp_path / "out" / "README.md").read_text()
+  assert "panx, dev, while it was trained" in card and "| sw | 0.6000 |" in card and "did not see each other" in card
+  model, params = opened(run, "best")
+  ids = rows_of(np.random.default_rng(3), 24)
+  ours = jax.jit(functools.partial(model.apply, method="logits"))({"params": params}, ids)
+  theirs = run_theirs(theirs_of(tmp_path / "out"), ids).logits.numpy()
+  np.testing.assert_allclose(np.asarray(ours)[ids != 1], theirs[ids != 1], atol=1e-4)
+  convert.from_hf(tmp_path / "out", tmp_path / "again")
+  model, again = opened(tmp_path / "again")
+  assert model.isolate_documents
+  assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(again), strict=True))
+
+
+def test_an_imported_run_refuses_other_models_and_rows(tmp_path, tiny_store):
+  convert.from_hf(hf.make_folder(tmp_path / "source"), tmp_path / "run")
+  from xlmr_jax import main
+
+  before = runs.read_run(tmp_path / "run")
+  with pytest.raises(UserError, match=r"config.model.layers=3, but .*source.* has 2; use --config=configs/imported.py:"):
+    main.refuse_other_run(tmp_path / "run", before | {"config": tiny.config(model__layers=3).to_dict()})
+  other = {"tokenizer_sha256": "f" * 64, "rows": "ROWS"}
+  with pytest.raises(UserError, match=r"ROWS was made with another vocabulary .* --tokenizer=.*tokenizer.model"):
+    main.refuse_other_run(tmp_path / "run", before | other)
+  with pytest.raises(UserError, match=r"is a Hugging Face folder; make a run of it: python -m xlmr_jax.convert from-hf"):
+    main.refuse_other_run(tmp_path / "source", before)
+  from configs import imported
+
+  with pytest.raises(ValueError, match="takes the folder of an imported run"):
+    imported.get_config()
+  assert imported.get_config(str(tmp_path / "run")).model.ffn == 32
+
+
+def test_a_resumed_import_is_bit_for_bit_the_unbroken_one(continued, tmp_path):
+  """Killed before its first checkpoint it begins with the imported weights again; then it resumes as any run."""
+  from xlmr_jax import checkpoint
+  from xlmr_jax.data.rows import RowStore
+  from xlmr_jax.train import train
+
+  convert.from_hf(continued / "source", tmp_path / "run")
+  record = runs.read_run(continued / "run")
+  config, store = ConfigDict(record["config"]), RowStore(continued / "rows")
+  config.data.languages = tuple(config.data.languages)
+  config.evaluate.tasks = ()
+  begin = lambda abstract: runs.load_initial(tmp_path / "run", abstract)  # noqa: E731
+  for stop in (9, 70, None):
+    train(config, tmp_path / "run", store, tiny.StopAt(stop), initial=begin)
+  digests = [json.loads((run / "checkpoints" / "50" / checkpoint.MANIFEST).read_text())["leaves"]
+             for run in (tmp_path / "run", continued / "run")]
+  assert digests[0] == digests[1]
+  a, b = (jax.tree.leaves(opened(run)[1]) for run in (tmp_path / "run", continued / "run"))
+  assert all(np.array_equal(x, y) for x, y in zip(a, b))
+
+
+# --- fine-tuned heads ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+  """A folder with a few examples of a task of each kind."""
+  root = tmp_path_factory.mktemp("labelled")
+  rng = np.random.default_rng(0)
+  text = lambda: " ".join(rng.choice(hf.WORDS, 6))  # noqa: E731
+  for name in HEADS:
+    (root / name).mkdir()
+  for split in ("train", "dev"):
+    (root / "sst2" / f"{split}.tsv").write_text("".join(f"{i % 2}\t{text()}\n" for i in range(16)))
+    (root / "stsb" / f"{split}.tsv").write_text("".join(f"{i % 5}.5\t{text()}\t{text()}\n" for i in range(16)))
+    tags = "O", "B-LOC", "I-LOC", "O", "B-PER", "O"
+    (root / "panx" / f"en.{split}").write_text("\n".join(
+      "".join(f"{word}\t{tag}\n" for word, tag in zip(text().split(), tags)) for _ in range(16)))
+    answers = [{"text": "hut", "answer_start": 8}]
+    questions = [{"id": f"{split}{i}", "question": "the cat", "answers": answers} for i in range(4)]
+    paragraph = {"context": "the cat hut of stone sees", "qas": questions}
+    (root / "squad" / f"{split}-v1.1.json").write_text(json.dumps({"data": [{"paragraphs": [paragraph]}]}))
+  return root
+
+
+@pytest.mark.parametrize("task", HEADS)
+def test_a_fine_tuned_head_in_transformers(task, labelled, tmp_path, monkeypatch):
+  known = registry.get(task)
+  short = known.recipe.__class__(**{**known.recipe.__dict__, "max_steps": 3, "batch": 8, "lr": 1e-3, "max_len": 32,
+                                      "max_question": 8})
+  monkeypatch.setitem(registry.TASKS, task, known.__class__(**{**known.__dict__, "recipe": short}))
+  if task != "sst2":  # that one on all devices: a folder is read to one of them
+    one = sharding.make_mesh(1, 1, jax.devices()[:1])
+    monkeypatch.setattr(sharding, "make_mesh", lambda: one)
+  source = hf.make_folder(tmp_path / "source")
+  tuned = {}
+  fine_tune = convert.fine_tune
+
+  def with_a_loud_head(*args):  # three steps leave logits near zero, where everything is alike
+    found, rng = fine_tune(*args), np.random.default_rng(7)
+    loud = jax.tree.map(lambda x: np.asarray(x) + rng.normal(0, 0.5, x.shape).astype(np.float32), found.params["head"])
+    return tuned.setdefault("it", found._replace(params=found.params | {"head": loud}))
+
+  monkeypatch.setattr(convert, "fine_tune", with_a_loud_head)
+  overrides = (f"--config.evaluate.folder={labelled}", "--config.evaluate.languages=en")
+  result = convert.to_hf(source, "latest", tmp_path / "out", task=task, overrides=overrides)
+  of = tuned["it"]
+  assert set(result["scores"]["en"]) == set(known.metrics)
+  theirs = theirs_of(tmp_path / "out", names.HEADS[known.head][1])
+  assert type(theirs).__name__ == f"XLMRobertaFor{names.HEADS[known.head][1]}"
+  if known.labels:
+    assert theirs.config.id2label == dict(enumerate(known.labels))
+    assert theirs.config.label2id == {label: i for i, label in enumerate(known.labels)}
+  ids = rows_of(np.random.default_rng(1), 32)
+  output = run_theirs(theirs, ids)
+  model, _ = opened(source)
+  x = model.apply({"params": of.params["encoder"]}, ids, method="encode")
+  ours = np.asarray(finetune.head_of(of.task, 0.0).apply({"params": of.params["head"]}, x))
+  if known.head == registry.SPAN:
+    logits = np.stack([output.start_logits.numpy(), output.end_logits.numpy()], axis=-1)
+  else:
+    logits = output.logits.numpy()
+  difference = np.abs(ours - logits)
+  assert (difference[ids != 1] if known.head != registry.SENTENCE else difference).max() < 1e-4
+  assert np.abs(logits).max() > 0.3
+  assert not any(name.startswith(("lm_head", "roberta.pooler")) for name in hf.read_tensors(tmp_path / "out"))
+  assert np.abs(hf.read_tensors(tmp_path / "out")[names.WORD_TABLE] - hf.tensors()[names.WORD_TABLE]).max() > 1e-4
+  card = (tmp_path / "out" / "README.md").read_text()
+  assert f"Fine-tuned on {task} in en" in card and known.metrics[0] in card
+
+
+def test_evaluate_takes_a_hugging_face_folder(labelled, tmp_path):
+  source = hf.make_folder(tmp_path / "source")
+  result = command("evaluate", f"--workdir={source}", "--tasks=sst2", f"--config.evaluate.folder={labelled}", "--split=dev")
+  assert result.returncode == 0, result.stderr
+  last = json.loads(result.stdout.splitlines()[-1])
+  assert last["step"] == 0 and 0 <= last["means"]["sst2"]["zero_shot"] <= 1
+  result = command("evaluate", f"--workdir={source}", "--tasks=sst2", "--once")
+  assert result.returncode == 1 and "is a Hugging Face folder, one model" in result.stderr
+
+
+@pytest.mark.parametrize("args, message", [
+  ([], "say from-hf or to-hf"), (["from-hf", "--workdir=X"], "from-hf needs --source=DIR"),
+  (["to-hf", "--workdir=X"], "to-hf needs --out=DIR"),
+  (["from-hf", "--source=A", "--workdir=B", "C"], "unexpected argument 'C'"),
+  (["from-hf", "--source=/nowhere", "--workdir=B"], "/nowhere: no such folder"),
+  (["to-hf", "--workdir=/nowhere", "--out=B"], "neither the workdir of a run nor a Hugging Face folder"),
+])
+def test_the_command_refuses_in_one_line(args, message):
+  result = command("convert", *args)
+  assert result.returncode == 1 and message in result.stderr and result.stderr.count("\n") == 1, result.stderr
+
+
+def test_a_checkpoint_that_is_not_there_is_named(continued, tmp_path):
+  with pytest.raises(UserError, match=r"--checkpoint=7: .* has 25, 50, latest, initial"):
+    convert.to_hf(continued / "run", "7", tmp_path / "out")
+  with pytest.raises(UserError, match=r"--checkpoint=best: .* holds none"):
+    convert.to_hf(continued / "run", "best", tmp_path / "out")
+  assert not (tmp_path / "out").exists()

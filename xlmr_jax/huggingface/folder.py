@@ -1,0 +1,220 @@
+"""A Hugging Face folder of an XLM-R or RoBERTa: opened with every name and shape checked, loaded, and as a run's record.
+
+Only headers are read on opening. Weights come from safetensors alone: a pickle can run code.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xlmr_jax.errors import UserError
+from xlmr_jax.huggingface import names
+from xlmr_jax.huggingface import safetensors_file as files
+from xlmr_jax.huggingface.names import Sizes
+from xlmr_jax.huggingface.tokenizer import read_vocabulary
+from xlmr_jax.model import BOS, LAYER_NORM_EPSILON, PAD
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+OURS = "xlmr_jax"  # the key of config.json that holds what transformers has no key for
+_UNSAFE = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth")
+_OTHER = {"flax_model.msgpack": "from_flax", "tf_model.h5": "from_tf"}
+_FLOATS = tuple(files.DTYPES[name] for name in ("F32", "F16", "BF16"))
+
+
+class Folder(NamedTuple):
+  """An opened folder. tensors: those that are kept, in whatever file each lies."""
+
+  path: Path
+  config: dict  # config.json
+  sizes: Sizes
+  tensors: dict[str, files.Tensor]
+  vocabulary: bytes  # what data.tokenizer reads
+
+  @property
+  def isolate_documents(self) -> bool:
+    return bool(self.config.get(OURS, {}).get("isolate_documents", False))
+
+
+def is_folder(path: Path) -> bool:
+  """Whether a folder has the config.json of a Hugging Face model; a run's has another one."""
+  try:
+    return "model_type" in json.loads((path / "config.json").read_text(encoding="utf-8"))
+  except (OSError, ValueError, TypeError):
+    return False
+
+
+def open_folder(path: Path, tokenizer: bool = True) -> Folder:
+  """Opens a folder; tokenizer: whether it must have one. UserError, naming file and tensor: one is not as it must be."""
+  config = _read_config(path)
+  sizes = _sizes(path, config)
+  tensors = _find_tensors(path)
+  wanted = names.tensor_shapes(sizes)
+  _refuse_encoder_alone(path, tensors)
+  for name, shape in wanted.items():
+    if name not in tensors:
+      raise UserError(f"{path}: tensor {name} {list(shape)} is missing")
+    if tensors[name].shape != shape:
+      raise UserError(f"{tensors[name].path}: tensor {name} is {list(tensors[name].shape)}, by config.json it must be "
+                      f"{list(shape)}")
+    if tensors[name].dtype not in _FLOATS:
+      raise UserError(f"{tensors[name].path}: tensor {name} is {tensors[name].dtype}, not float32, float16 or "
+                      "bfloat16")
+  for name in sorted(set(tensors) - set(wanted) - set(names.POOLER)):
+    if name in names.COPIES:
+      if not files.same_bytes(tensors[name], tensors[names.COPIES[name]]):
+        raise UserError(f"{tensors[name].path}: tensor {name} differs from {names.COPIES[name]}: the output layer is not "
+                        "tied to the embedding, as XLM-R's is")
+    elif name not in names.CONSTANTS:
+      raise UserError(f"{tensors[name].path}: extra tensor {name} {list(tensors[name].shape)}, which an XLM-R with a "
+                      "masked-language-model head does not have")
+    del tensors[name]
+  vocabulary = b""
+  if tokenizer:
+    vocabulary, size = read_vocabulary(path)
+    if size != sizes.vocabulary:
+      raise UserError(f"{path}: config.json and the embedding have a vocabulary of {sizes.vocabulary} entries, the "
+                      f"tokenizer one of {size}; both must be of the same model")
+  return Folder(path, config, sizes, tensors, vocabulary)
+
+
+def _read_config(path: Path) -> dict:
+  if not path.is_dir():
+    raise UserError(f"{path}: no such folder")
+  try:
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+  except OSError as error:
+    raise UserError(f"{path / 'config.json'}: {error.strerror}; a Hugging Face folder has one") from None
+  except ValueError as error:
+    raise UserError(f"{path / 'config.json'}: not JSON ({error})") from None
+  if not isinstance(config, dict) or config.get("model_type") not in ("xlm-roberta", "roberta"):
+    found = config.get("model_type") if isinstance(config, dict) else None
+    raise UserError(f"{path / 'config.json'}: model_type {found!r}; xlm-roberta or roberta is wanted")
+  return config
+
+
+def _sizes(path: Path, config: dict) -> Sizes:
+  """The sizes of a config.json. UserError: one is missing, or a key asks for what our model does not do."""
+  keys = {"vocabulary": "vocab_size", "positions": "max_position_embeddings", "layers": "num_hidden_layers",
+          "hidden": "hidden_size", "heads": "num_attention_heads", "ffn": "intermediate_size"}
+  found = {name: config.get(key) for name, key in keys.items()} | {"token_types": config.get("type_vocab_size", 1)}
+  for name, value in found.items():
+    if type(value) is not int or value < 1:
+      raise UserError(f"{path / 'config.json'}: {keys.get(name, 'type_vocab_size')} is {value!r}; a number is wanted")
+  sizes = Sizes(**found)
+  fixed = {"hidden_act": "gelu", "position_embedding_type": "absolute", "pad_token_id": PAD, "bos_token_id": BOS,
+           "eos_token_id": 2, "tie_word_embeddings": True, "is_decoder": False, "add_cross_attention": False}
+  for key, value in fixed.items():
+    if config.get(key, value) != value:
+      raise UserError(f"{path / 'config.json'}: {key} is {config[key]!r}; as in XLM-R and RoBERTa it must be {value!r}")
+  epsilon = config.get("layer_norm_eps", 1e-12)  # transformers' default
+  if abs(epsilon - LAYER_NORM_EPSILON) > 1e-9:
+    raise UserError(f"{path / 'config.json'}: layer_norm_eps is {epsilon}; XLM-R was trained with {LAYER_NORM_EPSILON}, and "
+                    "so must this")
+  if sizes.hidden % sizes.heads:
+    raise UserError(f"{path / 'config.json'}: hidden_size {sizes.hidden} does not divide into num_attention_heads "
+                    f"{sizes.heads}")
+  return sizes
+
+
+def _find_tensors(path: Path) -> dict[str, files.Tensor]:
+  """The tensors of one file, or of all that the index names."""
+  if (path / WEIGHTS).is_file():
+    return files.read_header(path / WEIGHTS)
+  if not (path / INDEX).is_file():
+    raise UserError(_no_safetensors(path))
+  try:
+    weight_map = json.loads((path / INDEX).read_text(encoding="utf-8"))["weight_map"]
+    shards = sorted(set(weight_map.values()))
+  except (ValueError, KeyError, TypeError, AttributeError) as error:
+    raise UserError(f"{path / INDEX}: cannot be read ({error!r}); fetch it again") from None
+  tensors: dict[str, files.Tensor] = {}
+  for shard in shards:
+    if Path(shard).name != shard:
+      raise UserError(f"{path / INDEX}: names {shard!r}, which is not a file beside it")
+    if not (path / shard).is_file():
+      raise UserError(f"{path / shard}: missing; {INDEX} names it")
+    for name, tensor in files.read_header(path / shard).items():
+      if weight_map.get(name) != shard:
+        raise UserError(f"{path / shard}: extra tensor {name}; {INDEX} has it in {weight_map.get(name)}")
+      tensors[name] = tensor
+  missing = sorted(set(weight_map) - set(tensors))
+  if missing:
+    raise UserError(f"{path / weight_map[missing[0]]}: tensor {missing[0]} is missing; {INDEX} names it")
+  return tensors
+
+
+def _no_safetensors(path: Path) -> str:
+  """Why a folder without safetensors cannot be read, and the one command that helps."""
+  unsafe = next((name for name in _UNSAFE if (path / name).exists()), None)
+  other = next((name for name in _OTHER if (path / name).exists()), None)
+  convert = ("python -c \"from transformers import AutoModelForMaskedLM as M; M.from_pretrained('{0}'{1})"
+             ".save_pretrained('{0}-safetensors')\" and copy its tokenizer files")
+  if unsafe:
+    return (f"{path / unsafe}: a pickle, which can run code when it is read; it is not. Where torch and transformers are "
+            f"installed and you trust the file: {convert.format(path, '')}")
+  if other:
+    return (f"{path / other}: not safetensors. Where torch and transformers<5 are installed: "
+            f"{convert.format(path, f', {_OTHER[other]}=True')}")
+  return f"{path}: neither {WEIGHTS} nor {INDEX} in it"
+
+
+def _refuse_encoder_alone(path: Path, tensors: Mapping) -> None:
+  if names.HEAD_BIAS not in tensors and any(name.removeprefix("roberta.").startswith("encoder.layer.") for name in tensors):
+    raise UserError(f"{path}: tensor {names.HEAD_BIAS} is missing: an encoder without its masked-language-model head (an "
+                    "AutoModel or a fine-tuned model); take the XLMRobertaForMaskedLM that it was made from")
+
+
+# --- loading -----------------------------------------------------------------------------------------------------
+
+
+def load(folder: Folder, abstract_params: Any) -> Any:
+  """The parameters, fp32. abstract_params: jax.ShapeDtypeStruct leaves with shardings.
+
+  One parameter at a time, the largest first, read from disk into its place: on the host never more than the parameters and
+  one of them again. On several hosts each keeps its own part. UserError: the model has other shapes.
+  """
+  import jax
+
+  wanted = names.flatten(abstract_params)
+  found = names.leaves(folder.sizes)
+  for path in sorted({*wanted, *found}):
+    ours, theirs = (list(tree[path].shape) if path in tree else "absent" for tree in (wanted, found))
+    if ours != theirs:
+      raise UserError(f"{folder.path}: {path} is {theirs}, this run's config makes it {ours}; use the model sizes of "
+                      "what was imported")
+  params = {}
+  for path in sorted(wanted, key=lambda path: -np.prod(wanted[path].shape)):
+    value = read_leaf(folder, path, found[path])
+    params[path] = jax.make_array_from_callback(value.shape, wanted[path].sharding, lambda index, value=value: value[index])
+    params[path].block_until_ready()
+    del value
+  return names.unflatten({path: params[path] for path in wanted})
+
+
+def read_leaf(folder: Folder, path: str, leaf: names.Leaf) -> np.ndarray:
+  """One parameter, fp32, C order."""
+  out = _zeros(leaf.shape)
+  for part in leaf.parts:
+    here = out[part.index]
+    if part.kernel:
+      here[...] = part.to_ours(files.read(folder.tensors[part.name]), here.shape)
+    else:
+      files.read_into(folder.tensors[part.name], here.reshape(part.shape))
+  return names.fold_types(out, types_of(folder)) if path == "position_embedding" else out
+
+
+def _zeros(shape: tuple[int, ...]) -> np.ndarray:
+  """fp32 zeros on a 64-byte boundary, where JAX's CPU devices take an array over instead of copying it."""
+  size = math.prod(shape) * 4
+  room = np.zeros(size + 64, np.uint8)
+  start = -room.ctypes.data % 64
+  return room[start : start + size].view(np.float32).reshape(shape)
+
+
+def types_of(folder: Folder) -> np.ndarray:
+  """The token type table, fp32 [token types, D]."""
+  return files.read(folder.tensors[names.TYPE_TABLE]).astype(np.float32)
