@@ -201,6 +201,40 @@ def test_a_failing_task_leaves_the_others(workdir):
   assert evaluate.replay(config, workdir)["best_step"] == 20
 
 
+def test_the_final_table_keeps_what_was_scored_before_of_the_same_checkpoint(tmp_path, monkeypatch, capsys):
+  from xlmr_jax.tasks import finetune
+
+  step = {"now": 8}
+  monkeypatch.setattr(runs, "load_params", lambda *_: (step["now"], {}))
+
+  class Scorer:
+    def __init__(self, run, workdir, split):
+      self.tasks = run["config"]["evaluate"]["tasks"]
+
+    def __call__(self, params, step, seed):
+      return {task: {"en": {"accuracy": 0.5 + seed / 10}} for task in self.tasks if task != "panx"}, {"panx": "no file"}
+
+    def recipe(self):
+      return {task: {"lr": 1e-5} for task in self.tasks}
+
+  monkeypatch.setattr(finetune, "Scorer", Scorer)
+  monkeypatch.setattr(run_main, "check_evaluation", lambda config: None)
+
+  def final(*tasks):
+    config = config_of(evaluate__tasks=tasks, evaluate__seeds=2)
+    result = evaluate.final({"config": {}}, config, tmp_path, "best", ["zero_shot"], "test")
+    return result, json.loads((tmp_path / "evaluations" / "final" / "best.json").read_text())
+
+  final("xnli", "panx")
+  result, written = final("mnli")
+  assert result["means"] == {"mnli": {"zero_shot": pytest.approx(0.55)}}
+  assert "mnli, zero_shot, accuracy" in capsys.readouterr().out
+  assert set(written["scores"]) == {"xnli", "mnli"} and set(written["recipe"]) == {"xnli", "panx", "mnli"}
+  assert written["errors"] == {"panx": {"zero_shot": "no file"}}
+  step["now"] = 12
+  assert set(final("sst2")[1]["scores"]) == {"sst2"}
+
+
 def test_only_one_evaluator(tmp_path):
   with evaluate.only_one(tmp_path), pytest.raises(UserError, match="being evaluated by another process"):
     follow(tmp_path, config_of(), Fake())

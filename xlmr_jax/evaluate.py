@@ -365,6 +365,11 @@ def final(record: dict, config: ConfigDict, workdir: Path, name: str, settings: 
   result = {"checkpoint": name, "step": step, "split": split, "seeds": config.evaluate.seeds, "scores": scores,
             "errors": errors, "recipe": scorer.recipe()}
   path = workdir / "evaluations" / "final" / f"{name}.json"
+  if path.exists():  # tasks scored before stay, unless they were of another checkpoint or scored otherwise
+    before = json.loads(path.read_text())
+    if all(before[key] == result[key] for key in ("checkpoint", "step", "split", "seeds")):
+      for key in ("scores", "errors", "recipe"):
+        result[key] = {task: of for task, of in before[key].items() if task not in config.evaluate.tasks} | result[key]
   path.parent.mkdir(parents=True, exist_ok=True)
   write_json(path, result)
   means = {task: {setting: stopping.score_of({"scores": {task: of}, "metrics": metrics, "errors": {}},
