@@ -4,7 +4,9 @@ import gzip
 import hashlib
 import json
 import lzma
+import os
 import random
+import socket
 import subprocess
 import sys
 import time
@@ -319,6 +321,17 @@ def test_a_terminated_build_leaves_nothing(world, tmp_path):
   _, said = running.communicate(timeout=60)
   assert running.returncode == 143 and said == "stopped; nothing is left behind\n"
   assert [path.name for path in tmp_path.iterdir()] == ["text"]
+
+
+def test_what_a_killed_build_left_goes_with_the_next(world, tmp_path):
+  ended = subprocess.Popen(["true"])
+  ended.wait()
+  left, other, running = (tmp_path / f".rows.unfinished-{host}-{pid}" for host, pid in (
+    (socket.gethostname(), ended.pid), ("elsewhere", ended.pid), (socket.gethostname(), os.getppid())))
+  for folder in (left, other, running):
+    (folder / "reports").mkdir(parents=True)
+  build.build_rows(world[0] / "text", world[0] / "v.model", tmp_path / "rows", seq_len=32)
+  assert not left.exists() and other.exists() and running.exists()
 
 
 # ---- real text ---------------------------------------------------------------------------------------------

@@ -55,7 +55,10 @@ def score(workdir: Path, rows: Path, checkpoint: str = "latest", passes: int = 4
 
 
 def main(_) -> int | None:
+  from xlmr_jax import hosts
+
   logging.set_verbosity(logging.WARNING)
+  hosts.keep_freed_memory()
   result = score(Path(FLAGS.workdir), Path(FLAGS.rows), FLAGS.checkpoint, FLAGS.passes)
   print(f"{'language':12s} {'nats/token':>10s} {'bits/byte':>10s}", file=sys.stderr)
   for name, of in result["languages"].items():

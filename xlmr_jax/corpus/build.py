@@ -9,12 +9,14 @@ all of them must see both under the same path (one machine, or a shared file sys
 import contextlib
 import dataclasses
 import functools
+import glob
 import json
 import logging
 import multiprocessing
 import os
 import shutil
 import signal
+import socket
 import sys
 import time
 import traceback
@@ -307,10 +309,25 @@ def _tokenizer(path: str) -> Tokenizer:
 # ---- the driver -------------------------------------------------------------------------------------------
 
 
+def _is_alive(pid: int) -> bool:
+  try:
+    os.kill(pid, 0)
+  except ProcessLookupError:
+    return False
+  except PermissionError:  # another user's
+    pass
+  return True
+
+
 @contextlib.contextmanager
 def _unfinished(out: Path) -> Iterator[Path]:
-  """A new folder beside `out`, gone again if anything goes wrong, also on TERM."""
-  folder = out.parent / f".{out.name}.unfinished-{os.getpid()}"
+  """A new folder beside `out`, gone again if anything goes wrong, also on TERM; after kill -9 with the next build."""
+  mine = f".{out.name}.unfinished-{socket.gethostname()}-"
+  for left in out.parent.glob(f"{glob.escape(mine)}*"):
+    pid = left.name.removeprefix(mine)
+    if pid.isdigit() and not _is_alive(int(pid)):
+      shutil.rmtree(left, ignore_errors=True)
+  folder = out.parent / f"{mine}{os.getpid()}"
   new_parents = [path for path in folder.parents if not path.exists()]
   try:
     (folder / "reports").mkdir(parents=True)
