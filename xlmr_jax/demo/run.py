@@ -131,12 +131,12 @@ def main(_) -> int | None:
                               f"--tasks={','.join(TASKS)}", f"--seeds={SEEDS}"], stdout=subprocess.DEVNULL)
             for name, cores in zip(missing, shares_of_cores(2))]
   try:
-    code = max([final.wait() for final in finals], default=0)
+    codes = [final.wait() for final in finals]
   finally:
     for final in finals:
       final.terminate()
-  if code:
-    return code
+  if any(codes):
+    return next(filter(None, codes))
 
   say("4/5  pictures")
   from xlmr_jax import report
