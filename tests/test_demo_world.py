@@ -143,6 +143,23 @@ def test_documents(language):
     assert 0.05 < share < 0.4
 
 
+@each_language
+def test_names_in_other_scripts_have_their_latin_form_beside_them_now_and_then(language):
+  fact = world.Fact.of("lives", person="ivan", city="cairo")
+  plain = grammar.render(fact, language)
+  both = grammar.render(fact, language, latin=("person", "city"))
+  assert [both.text[start:end] for start, end in both.slots.values()] == [
+    plain.text[start:end] for start, end in plain.slots.values()]
+  if language in grammar.BESIDE:
+    for name in ("Ivan", "Cairo"):
+      assert both.text.count(grammar.BESIDE[language].format(name)) == 1 and "  " not in both.text
+  else:
+    assert both == plain
+  lines = [line for document in text.documents(language, count=200, seed=1) for line in document]
+  share = sum("(" in line or "（" in line for line in lines) / len(lines)
+  assert 0.1 < share < 0.5 if language in grammar.BESIDE else share == 0
+
+
 def test_sizes_are_as_unequal_as_those_of_cc100():
   assert set(text.SIZES) == set(lexicon.LANGUAGES)
   order = sorted(text.SIZES, key=text.SIZES.get)

@@ -17,7 +17,7 @@ def demo_rows(workdir: Path) -> Path:
 
 
 def build_demo_rows(workdir: Path, *, scale: float = 1.0, seq_len: int = SEQ_LEN) -> None:
-  """Builds demo_rows(workdir) if they are not there. scale: of the text's 3.5 MB."""
+  """Builds demo_rows(workdir) if they are not there. scale: of the text's 3.4 MB."""
   rows = demo_rows(workdir)
   home = rows.parent
   if not (rows / "manifest.json").exists():
