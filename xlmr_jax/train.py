@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -140,6 +140,46 @@ def make_held_out_step(model: XLMR, languages: int, batch_axes: tuple[str, ...] 
   return lambda params, batch: loss(params, batch, None)[1]
 
 
+class Program(NamedTuple):
+  """What a run compiles, and how its arrays lie. The planner compiles the same for devices that are not there."""
+
+  model: XLMR
+  state: TrainState  # of ShapeDtypeStructs with their shardings
+  init: Callable[[jax.Array], TrainState]  # jitted, as are the next three
+  begin_with: Callable[[Any], TrainState]
+  train_step: Callable[[TrainState, dict], tuple[TrainState, dict]]  # takes its state's memory
+  held_out_step: Callable[[Any, dict], tuple[jax.Array, jax.Array]]
+
+
+def build_program(config: ConfigDict, mesh: jax.sharding.Mesh, *, vocabulary_size: int, languages: int) -> Program:
+  """The functions of config on mesh. To be called and compiled under jax.set_mesh(mesh)."""
+  model = build_model(config, vocabulary_size, mesh)
+  tx, schedule = build_optimizer(config)
+  init = make_init(model, tx)
+  abstract = jax.eval_shape(lambda: init(jax.random.key(0)))  # no array: the devices may not be there
+  shardings = sharding.state_shardings(mesh, abstract)
+  by_rows, whole = sharding.batch_sharding(mesh), sharding.replicated(mesh)
+  batch_axes = sharding.BATCH_AXES if mesh.size > 1 else ()
+  return Program(
+    model, jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings),
+    init=jax.jit(init, out_shardings=shardings),
+    begin_with=jax.jit(begin_with(tx), out_shardings=shardings),
+    train_step=jax.jit(
+      make_train_step(model, tx, schedule, seed=config.seed, languages=languages, micro_batches=config.micro_batches,
+                      batch_axes=batch_axes),
+      in_shardings=(shardings, by_rows), out_shardings=(shardings, whole), donate_argnums=0),
+    held_out_step=jax.jit(make_held_out_step(model, languages, batch_axes),
+                          in_shardings=(shardings.params, by_rows), out_shardings=whole))
+
+
+def abstract_batch(mesh: jax.sharding.Mesh, rows: int, seq_len: int, slots: int) -> dict[str, jax.ShapeDtypeStruct]:
+  """The shapes of a global batch, as the input pipeline makes it."""
+  by_rows = sharding.batch_sharding(mesh)
+  of = lambda dtype, *shape: jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=by_rows)  # noqa: E731
+  return {"ids": of(jnp.int32, seq_len), "positions": of(jnp.int32, slots), "labels": of(jnp.int32, slots),
+          "weights": of(jnp.float32, slots), "language": of(jnp.int32)}
+
+
 # --- the loop ----------------------------------------------------------------------------------------------------
 
 
@@ -170,37 +210,23 @@ def train(config: ConfigDict, workdir: Path, store, preemption: hosts.Preemption
   mix = mixture.Mixture(store.counts("train"), config.data.alpha, config.seed, languages=store.languages)
   languages = len(store.languages)
 
-  model = build_model(config, store.vocabulary_size, mesh)
-  tx, schedule = build_optimizer(config)
-  init = make_init(model, tx)
-  key = jax.random.key(config.seed)
-  abstract = jax.eval_shape(init, key)
-  shardings = sharding.state_shardings(mesh, abstract)
-  by_rows, whole = sharding.batch_sharding(mesh), sharding.replicated(mesh)
-  train_step = jax.jit(
-    make_train_step(model, tx, schedule, seed=config.seed, languages=languages, micro_batches=config.micro_batches,
-                    batch_axes=sharding.BATCH_AXES if mesh.size > 1 else ()),
-    in_shardings=(shardings, by_rows), out_shardings=(shardings, whole), donate_argnums=0)
-  held_out_step = jax.jit(
-    make_held_out_step(model, languages, sharding.BATCH_AXES if mesh.size > 1 else ()),
-    in_shardings=(shardings.params, by_rows), out_shardings=whole)
+  program = build_program(config, mesh, vocabulary_size=store.vocabulary_size, languages=languages)
 
   begin()
   is_eligible = lambda step: stopping.is_eligible(step, config.evaluate.every_steps, config.train_steps)  # noqa: E731
   checkpoints = Checkpoints(
     workdir / "checkpoints", keep=config.checkpoint.keep, keep_every=config.checkpoint.keep_every,
     is_eligible=is_eligible if config.evaluate.tasks else None, keep_unevaluated=config.evaluate.keep_unevaluated)
-  wanted = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
-  restored = checkpoints.restore_latest(wanted)
+  restored = checkpoints.restore_latest(program.state)
   if restored:
     start, state, notes = restored
     print(f"resuming at step {start}", flush=True)
     if start > config.train_steps:
       raise UserError(f"{workdir} is at step {start}, past config.train_steps={config.train_steps}")
   elif initial:
-    start, state, notes = 0, jax.jit(begin_with(tx), out_shardings=shardings)(initial(wanted.params)), None
+    start, state, notes = 0, program.begin_with(initial(program.state.params)), None
   else:
-    start, state, notes = 0, jax.jit(init, out_shardings=shardings)(key), None
+    start, state, notes = 0, program.init(jax.random.key(config.seed)), None
   log = RunLog(
     workdir, start=start, notes=notes, train_steps=config.train_steps, every_steps=config.log.every_steps,
     languages=store.languages, shares=mix.shares, epochs=lambda step: mix.epochs(step * config.batch_rows),
@@ -218,7 +244,7 @@ def train(config: ConfigDict, workdir: Path, store, preemption: hosts.Preemption
         mask_share=config.data.mask_share) as batches:
       sums = np.zeros((2, languages))
       for batch in batches:
-        sums += np.stack(jax.device_get(held_out_step(params, sharding.to_global(mesh, batch, look_rows))))
+        sums += np.stack(jax.device_get(program.held_out_step(params, sharding.to_global(mesh, batch, look_rows))))
         watchdog.alive()
         if preemption.stop():
           return False
@@ -251,7 +277,7 @@ def train(config: ConfigDict, workdir: Path, store, preemption: hosts.Preemption
         if last or stop:
           break
         with jax.profiler.StepTraceAnnotation("train", step_num=step):
-          state, metrics = train_step(state, sharding.to_global(mesh, next(batches), config.batch_rows))
+          state, metrics = program.train_step(state, sharding.to_global(mesh, next(batches), config.batch_rows))
         log.later(step, metrics)  # fetches the metrics of the step before
         if step == start:
           jax.block_until_ready(metrics)
