@@ -25,10 +25,13 @@ def get_config() -> ConfigDict:
   c.model.vocabulary_size = 0  # entries, checked against the rows' vocabulary; 0: whatever the rows have
   c.model.dropout = 0.1  # on embeddings and sub-layer outputs (fairseq roberta)
   c.model.attention_dropout = 0.1  # on attention probabilities (fairseq roberta)
+  c.model.dropout_bits = "hash"  # of dropout's masks: hash | threefry (the same on any mesh) | rbg (not) (ours)
+  c.model.attention = "auto"  # auto | xla | pallas (TPU, rows of up to 1,024) | splash (TPU) | cudnn (GPU)
+  c.model.pre_norm = False  # True: norms before the sub-layers, as XLM-R XL
   c.model.isolate_documents = False  # True: documents in a row do not see each other, positions restart (ours)
   c.model.init_std = 0.02  # of kernels and embeddings (fairseq); narrow models want more, 0.02 x sqrt(768 / hidden)
   c.model.dtype = "bfloat16"  # of activations and matrix products; parameters and sums are fp32
-  c.model.remat = "none"  # activations kept for the backward pass: none recomputed | dots kept | full recompute
+  c.model.remat = "none"  # activations kept for the backward pass: none recomputed | ffn | dots kept | full recompute
   c.model.unroll_layers = False  # True: no scan over layers; faster on CPUs, slower to compile
 
   c.data = ConfigDict()

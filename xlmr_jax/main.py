@@ -71,8 +71,9 @@ def check_config(config: ConfigDict) -> None:
                     f"{config.model.heads}")
   if config.checkpoint.keep < 2:
     raise UserError(f"config.checkpoint.keep={config.checkpoint.keep}: at least 2, or a damaged newest one leaves nothing")
-  if config.model.remat not in ("none", "dots", "full"):
-    raise UserError(f"config.model.remat={config.model.remat!r}: one of none, dots, full")
+  for name, values in {"remat": ("none", "ffn", "dots", "full"), "dropout_bits": ("hash", "threefry", "rbg")}.items():
+    if config.model[name] not in values:
+      raise UserError(f"config.model.{name}={config.model[name]!r}: one of {', '.join(values)}")
   if config.model.dtype not in ("bfloat16", "float32"):
     raise UserError(f"config.model.dtype={config.model.dtype!r}: bfloat16 or float32")
   check_evaluation(config)

@@ -15,6 +15,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+from xlmr_jax.attention import attend, heads_of_group
+from xlmr_jax.dropout import dropout
 
 BOS, PAD = 0, 1
 FIRST_POSITION = 2  # fairseq numbers positions from padding index + 1, so a table for 512 tokens has 514 rows
@@ -48,26 +52,6 @@ def segments_and_positions(ids_BxL: Array, isolate_documents: bool) -> tuple[Arr
   return segments_BxL.astype(jnp.int32), positions_BxL.astype(jnp.int32)
 
 
-def dropout(x: Array, rate: float, key: Array | None) -> Array:
-  """Inverted dropout; the identity without a key. A threefry mask is the same on every mesh."""
-  if key is None or rate == 0.0:
-    return x
-  keep = jax.random.bits(key, x.shape, jnp.uint32) >= jnp.uint32(round(rate * 2**32))
-  return jnp.where(keep, x * jnp.asarray(1.0 / (1.0 - rate), x.dtype), jnp.zeros((), x.dtype))
-
-
-def attend(q_BxLxHxK: Array, k_BxLxHxK: Array, v_BxLxHxK: Array, segments_BxL: Array, *, rate: float,
-           key: Array | None) -> Array:
-  """Bidirectional attention inside each segment: softmax in fp32, dropout on the probabilities."""
-  scale = q_BxLxHxK.shape[-1] ** -0.5
-  scores_BxHxLxL = jnp.einsum("BQHK,BSHK->BHQS", q_BxLxHxK * jnp.asarray(scale, q_BxLxHxK.dtype), k_BxLxHxK,
-                              preferred_element_type=jnp.float32)
-  allowed_Bx1xLxL = (segments_BxL[:, :, None] == segments_BxL[:, None, :])[:, None]
-  probs_BxHxLxL = jax.nn.softmax(jnp.where(allowed_Bx1xLxL, scores_BxHxLxL, -1e30), axis=-1)
-  probs_BxHxLxL = dropout(probs_BxHxLxL.astype(v_BxLxHxK.dtype), rate, key)
-  return jnp.einsum("BHQS,BSHK->BQHK", probs_BxHxLxL, v_BxLxHxK)
-
-
 def gather_slots(x_BxLxD: Array, positions_BxP: Array) -> Array:
   """x at the masked slots, [B, P, D]. A vmapped gather: take_along_axis is not partitioned over B (71 GiB on v5e-16)."""
   return jax.vmap(lambda x_LxD, positions_P: x_LxD[positions_P])(x_BxLxD, positions_BxP)
@@ -86,9 +70,24 @@ class LayerNorm(nn.Module):
     return (y * scale + bias).astype(x.dtype)
 
 
+@jax.custom_vjp
 def gelu(x: Array) -> Array:
-  """The exact (erf) GELU in fp32, as fairseq computes it; jax.nn.gelu defaults to the tanh form."""
-  return jax.nn.gelu(x.astype(jnp.float32), approximate=False).astype(x.dtype)
+  """The exact (erf) GELU in fp32, as fairseq computes it; jax.nn.gelu defaults to the tanh form.
+
+  Its derivative is made beside it, while erf is at hand, and kept in x's dtype: erf in the backward pass again would
+  cost a TPU's vector unit as much as the product before it costs the matrix unit.
+  """
+  return _gelu_forward(x)[0]
+
+
+def _gelu_forward(x):
+  x32 = x.astype(jnp.float32)
+  below = 0.5 * (1.0 + jax.lax.erf(x32 * math.sqrt(0.5)))
+  slope = below + x32 * jnp.exp(-0.5 * jnp.square(x32)) * (1.0 / math.sqrt(2.0 * math.pi))
+  return (x32 * below).astype(x.dtype), slope.astype(x.dtype)
+
+
+gelu.defvjp(_gelu_forward, lambda slope, dy: (dy * slope,))
 
 
 @jax.custom_vjp
@@ -127,6 +126,7 @@ class Dense(nn.Module):
   init_std: float
   axes: int = 1
   dtype: Dtype = jnp.float32
+  arrange: Callable[[Array], Array] = lambda x: x  # puts kernel[..., *features] and bias[*features] in another order
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
@@ -134,19 +134,31 @@ class Dense(nn.Module):
     kernel = self.param("kernel", nn.initializers.normal(self.init_std), (*contracted, *self.features), jnp.float32)
     bias = self.param("bias", nn.initializers.zeros, self.features, jnp.float32)
     inputs, outputs = math.prod(contracted), math.prod(self.features)
+    kernel, bias = self.arrange(kernel), self.arrange(bias)
     y = affine(x.astype(self.dtype).reshape(-1, inputs), kernel.reshape(inputs, outputs), bias.reshape(outputs))
-    return y.reshape(*lead, *self.features)
+    return y.reshape(*lead, *bias.shape)
+
+
+def by_group(x: Array, groups: int) -> Array:
+  """[..., 3, H, K] to [..., G, 3, E]: queries, keys and values of a group of heads side by side."""
+  *lead, three, heads, width = x.shape
+  return jnp.moveaxis(x.reshape(*lead, three, groups, heads // groups * width), -2, -3)
 
 
 class Layer(nn.Module):
-  """One post-LN encoder layer."""
+  """One encoder layer: post-LN, as XLM-R, or pre-LN, as XLM-R XL and XXL."""
 
   heads: int
   ffn: int
   dropout: float
   attention_dropout: float
+  dropout_bits: str
+  pre_norm: bool
   init_std: float
   dtype: Dtype
+  attention: str
+  interpret: bool
+  spread: Callable[[Callable], Callable]
   constrain: Callable[[Array], Array]
 
   @nn.compact
@@ -154,23 +166,35 @@ class Layer(nn.Module):
     D = x_BxLxD.shape[-1]
     keys = [None] * 3 if deterministic else list(jax.random.split(self.make_rng("dropout"), 3))
     dense = functools.partial(Dense, init_std=self.init_std, dtype=self.dtype)
+    drop = functools.partial(dropout, rate=self.dropout, bits=self.dropout_bits)
+    groups = self.heads // heads_of_group(self.heads, D // self.heads) if self.attention == "pallas" else 1
+    attention_norm, ffn_norm = LayerNorm(name="attention_norm"), LayerNorm(name="ffn_norm")
+    before, after = (lambda norm, x: norm(x), lambda norm, x: x)[:: 1 if self.pre_norm else -1]
 
-    qkv_BxLx3xHxK = dense((3, self.heads, D // self.heads), name="qkv")(x_BxLxD)
-    q, k, v = (qkv_BxLx3xHxK[:, :, i] for i in range(3))
-    y_BxLxHxK = attend(q, k, v, segments_BxL, rate=self.attention_dropout, key=keys[0])
+    y_BxLxD = before(attention_norm, x_BxLxD)
+    qkv_BxLxGx3xE = dense((3, self.heads, D // self.heads), name="qkv", arrange=lambda x: by_group(x, groups))(y_BxLxD)
+    qkv_BxLxGx3xE = checkpoint_name(qkv_BxLxGx3xE, "qkv")
+    with jax.named_scope("attention"):
+      y_BxLxD = attend(qkv_BxLxGx3xE, segments_BxL, heads=self.heads, rate=self.attention_dropout, key=keys[0],
+                       kernel=self.attention, spread=self.spread, interpret=self.interpret)
+      y_BxLxD = checkpoint_name(y_BxLxD, "context")
+    y_BxLxHxK = y_BxLxD.reshape(*y_BxLxD.shape[:2], self.heads, D // self.heads)
     y_BxLxD = dense((D,), axes=2, name="attention_out")(y_BxLxHxK)
-    x_BxLxD = LayerNorm(name="attention_norm")(x_BxLxD + dropout(y_BxLxD, self.dropout, keys[1]))
+    x_BxLxD = checkpoint_name(x_BxLxD + drop(y_BxLxD, key=keys[1]), "attention_sum")
+    x_BxLxD = after(attention_norm, x_BxLxD)
 
-    y_BxLxF = gelu(dense((self.ffn,), name="ffn_in")(x_BxLxD))
+    y_BxLxF = gelu(dense((self.ffn,), name="ffn_in")(before(ffn_norm, x_BxLxD)))
     y_BxLxD = dense((D,), name="ffn_out")(y_BxLxF)
-    x_BxLxD = LayerNorm(name="ffn_norm")(x_BxLxD + dropout(y_BxLxD, self.dropout, keys[2]))
-    return self.constrain(x_BxLxD)
+    x_BxLxD = checkpoint_name(x_BxLxD + drop(y_BxLxD, key=keys[2]), "ffn_sum")
+    return self.constrain(after(ffn_norm, x_BxLxD))
 
 
-REMAT_POLICIES = {
-  "none": None,  # keep every activation
-  "dots": jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims,  # keep matrix products, recompute the rest
-  "full": jax.checkpoint_policies.nothing_saveable,  # keep a layer's input only
+KEPT = ("qkv", "context", "attention_sum", "ffn_sum")
+REMAT_POLICIES = {  # what the backward pass finds, and what it computes again
+  "none": None,  # every activation is kept
+  "ffn": jax.checkpoint_policies.save_only_these_names(*KEPT),  # again: norms, the product into the feed-forward, GELU
+  "dots": jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims,  # kept: matrix products
+  "full": jax.checkpoint_policies.nothing_saveable,  # kept: a layer's input only
 }
 
 
@@ -188,12 +212,17 @@ class XLMR(nn.Module):
   max_positions: int = 514
   dropout: float = 0.1
   attention_dropout: float = 0.1
+  dropout_bits: str = "hash"  # or "key": see dropout.py
   isolate_documents: bool = False
+  pre_norm: bool = False  # XLM-R XL and XXL: norms before the sub-layers and one behind the last layer
   init_std: float = 0.02  # of every kernel and embedding
   dtype: Dtype = jnp.bfloat16
   remat: str = "none"
   unroll_layers: bool = False
   pad_vocabulary: bool = True
+  attention: str = "xla"  # a kernel of attention.py, and
+  interpret: bool = False  # whether Pallas interprets it, and
+  spread: Callable[[Callable], Callable] = lambda f: f  # how it runs on each device's own rows
   constrain: Callable[[Array], Array] = lambda x: x
 
   def setup(self):
@@ -205,7 +234,8 @@ class XLMR(nn.Module):
       .at[self.vocabulary_size:].set(0.0))
     self.position_embedding = self.param(
       "position_embedding", lambda key: init(key, (self.max_positions, self.hidden), jnp.float32).at[PAD].set(0.0))
-    self.embedding_norm = LayerNorm()
+    if not self.pre_norm:
+      self.embedding_norm = LayerNorm()
 
     layer = Layer
     if self.remat != "none":
@@ -214,31 +244,40 @@ class XLMR(nn.Module):
       lambda module, x, segments, deterministic: (module(x, segments, deterministic), None),
       variable_axes={"params": 0}, split_rngs={"params": True, "dropout": True},
       in_axes=(nn.broadcast, nn.broadcast), length=self.layers, unroll=self.layers if self.unroll_layers else 1)
-    self.layer = layer(self.heads, self.ffn, self.dropout, self.attention_dropout, self.init_std, self.dtype,
-                       self.constrain)
+    self.layer = layer(
+      self.heads, self.ffn, self.dropout, self.attention_dropout, self.dropout_bits, self.pre_norm, self.init_std,
+      self.dtype, self.attention, self.interpret, self.spread, self.constrain)
+    if self.pre_norm:
+      self.final_norm = LayerNorm()
 
     self.head_dense = Dense((self.hidden,), init_std=self.init_std, dtype=self.dtype)
     self.head_norm = LayerNorm()
     self.head_bias = self.param("head_bias", nn.initializers.zeros, (rows,), jnp.float32)
 
-  def encode(self, ids_BxL: Array, deterministic: bool = True) -> Array:
-    """Last hidden states [B, L, D] of ids int32[B, L]. Needs a "dropout" key unless deterministic."""
-    segments_BxL, positions_BxL = segments_and_positions(ids_BxL, self.isolate_documents)
-    # Gathered in fp32, so that the table's sparse gradient is summed in fp32.
-    x_BxLxD = self.token_embedding[ids_BxL] + self.position_embedding[positions_BxL]
-    x_BxLxD = self.embedding_norm(x_BxLxD).astype(self.dtype)
-    key = None if deterministic else self.make_rng("dropout")
-    x_BxLxD = self.constrain(dropout(x_BxLxD, self.dropout, key))
+  def encode(self, ids_BxL: Array, deterministic: bool = True, tokens_BxLxD: Array | None = None) -> Array:
+    """Last hidden states [B, L, D] of ids int32[B, L]. Needs a "dropout" key unless deterministic.
+
+    tokens: rows of the token embedding at ids, fp32, looked up by a caller who wants the gradient in them.
+    """
+    with jax.named_scope("embedding"):
+      segments_BxL, positions_BxL = segments_and_positions(ids_BxL, self.isolate_documents)
+      # Gathered in fp32, so that the table's sparse gradient is summed in fp32.
+      x_BxLxD = self.token_embedding[ids_BxL] if tokens_BxLxD is None else tokens_BxLxD
+      x_BxLxD = x_BxLxD + self.position_embedding[positions_BxL]
+      x_BxLxD = (x_BxLxD if self.pre_norm else self.embedding_norm(x_BxLxD)).astype(self.dtype)
+      key = None if deterministic else self.make_rng("dropout")
+      x_BxLxD = self.constrain(dropout(x_BxLxD, self.dropout, key, self.dropout_bits))
     x_BxLxD, _ = self.encoder(self.layer, x_BxLxD, segments_BxL, deterministic)
-    return x_BxLxD
+    return self.final_norm(x_BxLxD) if self.pre_norm else x_BxLxD
 
   def transform(self, x: Array) -> Array:
     """The head before the vocabulary product: dense, GELU, LayerNorm. [..., D] to [..., D]."""
     return self.head_norm(gelu(self.head_dense(x)))
 
-  def __call__(self, ids_BxL: Array, positions_BxP: Array, deterministic: bool = True) -> Array:
+  def __call__(self, ids_BxL: Array, positions_BxP: Array, deterministic: bool = True,
+               tokens_BxLxD: Array | None = None) -> Array:
     """Head vectors [B, P, D] of the masked slots only: what losses.mlm_loss multiplies with the table."""
-    x_BxLxD = self.encode(ids_BxL, deterministic)
+    x_BxLxD = self.encode(ids_BxL, deterministic, tokens_BxLxD)
     return self.transform(self.constrain(gather_slots(x_BxLxD, positions_BxP)))
 
   def logits(self, ids_BxL: Array) -> Array:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from xlmr_jax import hosts, losses, optimizer, sharding, stopping
+from xlmr_jax import attention, hosts, losses, optimizer, sharding, stopping
 from xlmr_jax.checkpoint import Checkpoints
 from xlmr_jax.errors import EXIT_DONE, EXIT_RESTART, UserError
 from xlmr_jax.logs import RunLog, flops_per_token
@@ -35,15 +35,24 @@ def build_model(config: ConfigDict, vocabulary_size: int, mesh: jax.sharding.Mes
   model = config.model
   if model.hidden % model.heads:
     raise UserError(f"config.model.hidden={model.hidden} does not divide into config.model.heads={model.heads}")
-  constrain = lambda x: x  # noqa: E731
+  constrain = spread = lambda x: x
+  platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
   if mesh is not None:
     rows = sharding.batch_sharding(mesh)
     constrain = lambda x: jax.lax.with_sharding_constraint(x, rows)  # noqa: E731
+    if mesh.size > 1:
+      spread = lambda f: jax.shard_map(f, in_specs=rows.spec, out_specs=rows.spec, check_vma=False)  # noqa: E731
+  try:
+    kernel = attention.choose(model.attention, platform=platform, seq_len=model.max_positions - 2,
+                              width=model.hidden // model.heads, rate=model.attention_dropout)
+  except ValueError as error:
+    raise UserError(str(error)) from None
   return XLMR(
     vocabulary_size=vocabulary_size, layers=model.layers, hidden=model.hidden, heads=model.heads, ffn=model.ffn,
     max_positions=model.max_positions, dropout=model.dropout, attention_dropout=model.attention_dropout,
-    isolate_documents=model.isolate_documents, init_std=model.init_std, dtype=jnp.dtype(model.dtype), remat=model.remat,
-    unroll_layers=model.unroll_layers, constrain=constrain)
+    dropout_bits="hash" if model.dropout_bits == "hash" else "key", isolate_documents=model.isolate_documents,
+    pre_norm=model.pre_norm, init_std=model.init_std, dtype=jnp.dtype(model.dtype), remat=model.remat,
+    unroll_layers=model.unroll_layers, attention=kernel, interpret=platform != "tpu", spread=spread, constrain=constrain)
 
 
 def build_optimizer(config: ConfigDict):
@@ -60,7 +69,7 @@ def make_init(model: XLMR, tx) -> Callable[[jax.Array], TrainState]:
 
   def init(key):
     ids = jnp.zeros((1, 8), jnp.int32)
-    return begin_with(tx)(model.init(key, ids, ids)["params"])
+    return begin_with(tx)(model.clone(attention="xla").init(key, ids, ids)["params"])  # kernels want real rows
 
   return init
 
@@ -88,16 +97,19 @@ def make_loss(model: XLMR, languages: int, batch_axes: tuple[str, ...]):
 
 
 def make_train_step(model: XLMR, tx, schedule, *, seed: int, languages: int, micro_batches: int = 1,
-                    batch_axes: tuple[str, ...] = ()) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
+                    batch_axes: tuple[str, ...] = (), generator: str = "threefry2x32",
+                    ) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
   """(state, batch) -> (state, metrics), pure. Metrics are sums and weights; a non-finite update is not made.
 
+
   batch: the global batch, ids int32[B, L], positions and labels int32[B, P], weights fp32[B, P], language int32[B].
+  generator: of dropout keys, by jax.random.key's name for it.
   """
   loss = make_loss(model, languages, batch_axes)
 
   def train_step(state, batch):
     # The key follows from (seed, step); the loss is divided once, by the weight of the whole batch.
-    key = jax.random.fold_in(jax.random.key(seed), state.step)
+    key = jax.random.fold_in(jax.random.key(seed, impl=generator), state.step)
     weight = batch["weights"].sum()
     batch = batch | {"weights": batch["weights"] / jnp.maximum(weight, 1.0)}
 
@@ -166,7 +178,7 @@ def build_program(config: ConfigDict, mesh: jax.sharding.Mesh, *, vocabulary_siz
     begin_with=jax.jit(begin_with(tx), out_shardings=shardings),
     train_step=jax.jit(
       make_train_step(model, tx, schedule, seed=config.seed, languages=languages, micro_batches=config.micro_batches,
-                      batch_axes=batch_axes),
+                      batch_axes=batch_axes, generator="rbg" if config.model.dropout_bits == "rbg" else "threefry2x32"),
       in_shardings=(shardings, by_rows), out_shardings=(shardings, whole), donate_argnums=0),
     held_out_step=jax.jit(make_held_out_step(model, languages, batch_axes),
                           in_shardings=(shardings.params, by_rows), out_shardings=whole))
