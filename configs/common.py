@@ -25,8 +25,9 @@ def get_config() -> ConfigDict:
   c.model.vocabulary_size = 0  # entries, checked against the rows' vocabulary; 0: whatever the rows have
   c.model.dropout = 0.1  # on embeddings and sub-layer outputs (fairseq roberta)
   c.model.attention_dropout = 0.1  # on attention probabilities (fairseq roberta)
-  c.model.dropout_bits = "hash"  # of dropout's masks: hash | threefry (the same on any mesh) | rbg (not) (ours)
+  c.model.dropout_bits = "hash"  # of dropout's masks: hash (the same on any mesh) | rbg (not) (ours)
   c.model.attention = "auto"  # auto | xla | pallas (TPU, rows of up to 1,024) | splash (TPU) | cudnn (GPU)
+  c.model.fuse = "auto"  # kernels for norms, dropout and GELU between the products: auto (on TPU) | on | off
   c.model.pre_norm = False  # True: norms before the sub-layers, as XLM-R XL
   c.model.isolate_documents = False  # True: documents in a row do not see each other, positions restart (ours)
   c.model.init_std = 0.02  # of kernels and embeddings (fairseq); narrow models want more, 0.02 x sqrt(768 / hidden)
@@ -55,6 +56,7 @@ def get_config() -> ConfigDict:
   c.mesh = ConfigDict()
   c.mesh.data = -1  # devices that hold different rows and the same parameters; -1: all that fsdp leaves
   c.mesh.fsdp = 1  # devices that hold different rows and different parts of the parameters
+  c.mesh.reduce_dtype = "float32"  # of gradients on the network, once a step: float32 | bfloat16
 
   c.checkpoint = ConfigDict()
   c.checkpoint.every_steps = 3000  # published launch scripts

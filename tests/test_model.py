@@ -166,5 +166,5 @@ def test_dropout_follows_its_key_and_rate():
   assert np.abs(run(1) - run(2)).max() > 1e-3
 
   from xlmr_jax.model import dropout
-  x = dropout(jnp.ones((400, 400)), 0.1, jax.random.key(0))
+  x = dropout(jnp.ones((400, 400)), 0.1, jax.random.key(0), jnp.arange(400, dtype=jnp.uint32))
   assert abs(float((x == 0).mean()) - 0.1) < 0.005 and abs(float(x.mean()) - 1.0) < 0.01

@@ -17,7 +17,7 @@ def one_step(data, fsdp, rows=16, seed=0, **changes):
   """(metrics, state) as NumPy after one step from fixed parameters on a mesh of data x fsdp devices."""
   config = tiny.config(model__dropout=0.0, model__attention_dropout=0.0, **changes)
   mesh = sharding.make_mesh(data, fsdp, jax.devices()[: data * fsdp])
-  model = build_model(config, tiny.VOCABULARY, mesh)
+  model = build_model(config, tiny.VOCABULARY)
   tx, schedule = build_optimizer(config)
   init = make_init(model, tx)
   shardings = sharding.state_shardings(mesh, jax.eval_shape(init, jax.random.key(0)))
@@ -25,7 +25,7 @@ def one_step(data, fsdp, rows=16, seed=0, **changes):
     state = jax.jit(init, out_shardings=shardings)(jax.random.key(seed))
     step = jax.jit(
       make_train_step(model, tx, schedule, seed=0, languages=3, micro_batches=config.micro_batches,
-                      batch_axes=sharding.BATCH_AXES if mesh.size > 1 else ()),
+                      mesh=mesh if mesh.size > 1 else None),
       in_shardings=(shardings, sharding.batch_sharding(mesh)), out_shardings=(shardings, sharding.replicated(mesh)))
     batch = sharding.to_global(mesh, tiny.batch(np.random.default_rng(1), rows), rows)
     state, metrics = step(state, batch)

@@ -12,13 +12,13 @@ The projection comes as qkv[B, L, G, 3, E]: queries, keys, values of a group sid
 
 import functools
 import math
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 from xlmr_jax import dropout
+from xlmr_jax.fused import turn
 
 Array = jax.Array
 NAMES = ("auto", "xla", "pallas", "splash", "cudnn")
@@ -56,26 +56,30 @@ def choose(name: str, *, platform: str, seq_len: int, width: int, rate: float) -
 
 
 def attend(qkv_BxLxGx3xE: Array, segments_BxL: Array, *, heads: int, rate: float = 0.0, key: Array | None = None,
-           kernel: str = "xla", spread: Callable[[Callable], Callable] = lambda f: f, interpret: bool = False) -> Array:
+           rows_B: Array | None = None, kernel: str = "xla", bias_C: Array | None = None, interpret: bool = False) -> Array:
   """Attention of each token to its own segment, [B, L, D], head after head; softmax in fp32.
 
-  rate: dropout on probabilities, of the same elements whatever the kernel and the mesh. spread: makes a function of
-  arrays with leading axis B run on each device's own rows; for kernels that XLA cannot divide itself.
-  interpret: runs a Pallas kernel without a TPU.
+  rate: dropout on probabilities, of the same elements whatever the kernel. rows: uint32, numbers of the rows in the
+  global batch, so that it is also the same on every mesh. bias: what the caller added to qkv, detached, flat; the
+  pallas kernel sums its gradient on the way. interpret: runs a Pallas kernel without a TPU.
   """
-  B = qkv_BxLxGx3xE.shape[0]
-  if key is None:
-    rate = 0.0
-  # One word a row: what a device hashes does not depend on which other rows it holds.
-  seeds_B = dropout.hash_bits(dropout.words_of(key), (B, 1))[:, 0] if rate else jnp.zeros((B,), jnp.uint32)
-  if kernel == "xla" or (kernel in ("pallas", "splash") and segments_BxL.shape[1] % LANES):  # short rows of fine-tuning
+  rate = rate if key is not None else 0.0
+  rows_B = jnp.arange(segments_BxL.shape[0], dtype=jnp.uint32) if rows_B is None else rows_B
+  seeds_B = dropout.hash_bits(dropout.words_of(key), rows_B, 1)[:, 0] if rate else jnp.zeros_like(rows_B)
+  if not takes(kernel, segments_BxL.shape[1]):
     return _plain(qkv_BxLxGx3xE, segments_BxL, seeds_B, heads, rate)
   if kernel == "pallas":
-    pallas = functools.partial(_pallas, heads=heads, rate=rate, interpret=interpret)
-    return spread(pallas)(qkv_BxLxGx3xE, segments_BxL, seeds_B)
-  whole = {"splash": functools.partial(_splash, heads=heads, interpret=interpret),
-           "cudnn": functools.partial(_cudnn, heads=heads)}[kernel]
-  return spread(whole)(qkv_BxLxGx3xE, segments_BxL)
+    B, L, G, _, E = qkv_BxLxGx3xE.shape
+    bias_C = jnp.zeros((G * 3 * E,), jnp.float32) if bias_C is None else bias_C
+    return _row_attention(qkv_BxLxGx3xE.reshape(B, L, G * 3 * E), segments_BxL, seeds_B, bias_C, heads, G, rate, interpret)
+  if kernel == "splash":
+    return _splash(qkv_BxLxGx3xE, segments_BxL, heads=heads, interpret=interpret)
+  return _cudnn(qkv_BxLxGx3xE, segments_BxL, heads=heads)
+
+
+def takes(kernel: str, seq_len: int) -> bool:
+  """Whether a kernel, not the plain form, runs for rows so long; fine-tuning has shorter ones than the config."""
+  return kernel == "cudnn" or (kernel in ("pallas", "splash") and seq_len % LANES == 0)
 
 
 def _split(qkv_BxLxGx3xE: Array, heads: int) -> list[Array]:
@@ -123,11 +127,6 @@ def _probabilities(q_QxK, k_LxK, segments_Qx1, segments_1xL):
   return exps_QxL, exps_QxL.sum(axis=1, keepdims=True)
 
 
-def _turn(x_1xQ):
-  """A row as a column [Q, 1], through a whole tile, as Mosaic turns it."""
-  return jnp.broadcast_to(x_1xQ, (LANES, x_1xQ.shape[1])).T[:, :1]
-
-
 def _queries(L):
   """Queries at a time: a whole row's scores in fp32 would not fit beside each other."""
   return 256 if L % 256 == 0 else LANES
@@ -142,7 +141,7 @@ def _forward_kernel(seeds_ref, segments_ref, qkv_ref, out_ref, *, heads, rate):
   def of_queries(i, _):
     row, first = i // (L // Q), pl.multiple_of(i % (L // Q) * Q, Q)
     of_keys, at = segments_ref[row], pl.ds(first, Q)
-    of_queries = _turn(segments_ref[row, :, at])
+    of_queries = turn(segments_ref[row, :, at])
     for head in range(heads):
       q, k, v = (qkv_ref[row, at if part == 0 else slice(None), pl.ds(part * E + head * K, K)] for part in range(3))
       exps_QxL, sums_Qx1 = _probabilities(q, k, of_queries, of_keys)
@@ -155,13 +154,18 @@ def _forward_kernel(seeds_ref, segments_ref, qkv_ref, out_ref, *, heads, rate):
   jax.lax.fori_loop(0, R * (L // Q), of_queries, None)
 
 
-def _backward_kernel(seeds_ref, segments_ref, qkv_ref, d_out_ref, d_qkv_ref, *, heads, rate):
+def _backward_kernel(seeds_ref, segments_ref, qkv_ref, d_out_ref, d_qkv_ref, sums_ref, *, heads, rate):
   """Softmax and its gradient again from q, k, v: nothing but the projection is kept from the forward pass."""
   R, L, Q = *qkv_ref.shape[:2], _queries(qkv_ref.shape[1])
   E = qkv_ref.shape[2] // 3
   K = E // heads
   first_row, first_head = pl.program_id(0) * R, pl.program_id(1) * heads
   columns = lambda part, head: pl.ds(part * E + head * K, K)  # noqa: E731
+
+  sums_ref[:] = jnp.zeros_like(sums_ref)
+
+  def add(part, head, gradient):
+    sums_ref[0, 0:1, columns(part, head)] += gradient.sum(axis=0, keepdims=True)
 
   def of_head(row, head, of_keys):
     k_LxK, v_LxK = qkv_ref[row, :, columns(1, head)], qkv_ref[row, :, columns(2, head)]
@@ -170,7 +174,7 @@ def _backward_kernel(seeds_ref, segments_ref, qkv_ref, d_out_ref, d_qkv_ref, *, 
       first = pl.multiple_of(i * Q, Q)
       at = pl.ds(first, Q)
       q_QxK, d_out_QxK = qkv_ref[row, at, columns(0, head)], d_out_ref[row, at, columns(0, head)]
-      exps_QxL, sums_Qx1 = _probabilities(q_QxK, k_LxK, _turn(segments_ref[row, :, at]), of_keys)
+      exps_QxL, sums_Qx1 = _probabilities(q_QxK, k_LxK, turn(segments_ref[row, :, at]), of_keys)
       kept_QxL = probs_QxL = exps_QxL / sums_Qx1
       d_probs_QxL = _dot(d_out_QxK, v_LxK, (1, 1))
       if rate:
@@ -178,13 +182,16 @@ def _backward_kernel(seeds_ref, segments_ref, qkv_ref, d_out_ref, d_qkv_ref, *, 
         kept_QxL, d_probs_QxL = dropout.drop(probs_QxL, bits_QxL, rate), dropout.drop(d_probs_QxL, bits_QxL, rate)
       of_query_Qx1 = (probs_QxL * d_probs_QxL).sum(axis=1, keepdims=True)
       d_scores_QxL = (probs_QxL * (d_probs_QxL - of_query_Qx1) * K**-0.5).astype(q_QxK.dtype)
-      d_qkv_ref[row, at, columns(0, head)] = _dot(d_scores_QxL, k_LxK, (1, 0)).astype(d_qkv_ref.dtype)
+      d_q_QxK = _dot(d_scores_QxL, k_LxK, (1, 0))
+      d_qkv_ref[row, at, columns(0, head)] = d_q_QxK.astype(d_qkv_ref.dtype)
+      add(0, head, d_q_QxK)
       return (sums[0] + _dot(d_scores_QxL, q_QxK, (0, 0)),
               sums[1] + _dot(kept_QxL.astype(v_LxK.dtype), d_out_QxK, (0, 0)))
 
     zeros = jnp.zeros((L, K), jnp.float32)
     for part, gradient in enumerate(jax.lax.fori_loop(0, L // Q, of_queries, (zeros, zeros)), 1):
       d_qkv_ref[row, :, columns(part, head)] = gradient.astype(d_qkv_ref.dtype)
+      add(part, head, gradient)
 
   def of_row(row, _):
     for head in range(heads):
@@ -193,23 +200,28 @@ def _backward_kernel(seeds_ref, segments_ref, qkv_ref, d_out_ref, d_qkv_ref, *, 
   jax.lax.fori_loop(0, R, of_row, None)
 
 
-def _call(kernel, name, arrays, out_columns, *, heads, groups, rate, interpret, products):
-  """One grid step a few rows and a group of heads; arrays [B, L, columns] in blocks of columns / G."""
+def _call(kernel, name, arrays, outs, *, heads, groups, rate, interpret, products):
+  """One grid step a few rows and a group of heads; arrays [B, L, columns] in blocks of columns / G.
+
+  outs: columns of an array like those, or -columns for fp32 sums over each step's tokens, [steps, 8, columns].
+  """
   from jax.experimental.pallas import tpu as pltpu
 
   seeds_B, segments_BxL, *arrays = arrays
   B, L = segments_BxL.shape
   rows = max(r for r in range(1, B + 1) if B % r == 0 and (r == 1 or r * L <= 512))
   block = lambda columns: pl.BlockSpec((rows, L, columns // groups), lambda b, g, *_: (b, 0, g))  # noqa: E731
+  sums = lambda columns: pl.BlockSpec((1, 8, columns // groups), lambda b, g, *_: (b, 0, g))  # noqa: E731
   width = arrays[0].shape[2] // 3 // heads
-  elements = sum(x.size for x in arrays) + B * L * out_columns
+  elements = sum(x.size for x in arrays) + B * L * sum(columns for columns in outs if columns > 0)
   return pl.pallas_call(
     functools.partial(kernel, heads=heads // groups, rate=rate),
-    out_shape=jax.ShapeDtypeStruct((B, L, out_columns), arrays[0].dtype),
+    out_shape=[jax.ShapeDtypeStruct((B, L, columns), arrays[0].dtype) if columns > 0
+               else jax.ShapeDtypeStruct((B // rows, 8, -columns), jnp.float32) for columns in outs],
     grid_spec=pltpu.PrefetchScalarGridSpec(
       num_scalar_prefetch=1, grid=(B // rows, groups),
       in_specs=[pl.BlockSpec((rows, 1, L), lambda b, g, *_: (b, 0, 0)), *(block(x.shape[2]) for x in arrays)],
-      out_specs=block(out_columns)),
+      out_specs=[block(columns) if columns > 0 else sums(-columns) for columns in outs]),
     cost_estimate=pl.CostEstimate(
       flops=products * 2 * B * heads * L * L * width, transcendentals=B * heads * L * L,
       bytes_accessed=elements * arrays[0].dtype.itemsize),
@@ -218,26 +230,22 @@ def _call(kernel, name, arrays, out_columns, *, heads, groups, rate, interpret, 
   )(seeds_B, segments_BxL[:, None, :], *arrays)
 
 
-def _pallas(qkv_BxLxGx3xE, segments_BxL, seeds_B, *, heads, rate, interpret):
-  B, L, G, _, E = qkv_BxLxGx3xE.shape
-  return _row_attention(qkv_BxLxGx3xE.reshape(B, L, G * 3 * E), segments_BxL, seeds_B, heads, G, rate, interpret)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7))
+def _row_attention(qkv_BxLxC, segments_BxL, seeds_B, bias_C, heads, groups, rate, interpret):
+  return _call(_forward_kernel, "row_attention", (seeds_B, segments_BxL, qkv_BxLxC), (qkv_BxLxC.shape[2] // 3,), heads=heads,
+               groups=groups, rate=rate, interpret=interpret, products=2)[0]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5, 6))
-def _row_attention(qkv_BxLxC, segments_BxL, seeds_B, heads, groups, rate, interpret):
-  return _call(_forward_kernel, "row_attention", (seeds_B, segments_BxL, qkv_BxLxC), qkv_BxLxC.shape[2] // 3, heads=heads,
-               groups=groups, rate=rate, interpret=interpret, products=2)
-
-
-def _row_attention_forward(qkv_BxLxC, segments_BxL, seeds_B, *how):
-  return _row_attention(qkv_BxLxC, segments_BxL, seeds_B, *how), (qkv_BxLxC, segments_BxL, seeds_B)
+def _row_attention_forward(qkv_BxLxC, segments_BxL, seeds_B, bias_C, *how):
+  return _row_attention(qkv_BxLxC, segments_BxL, seeds_B, bias_C, *how), (qkv_BxLxC, segments_BxL, seeds_B)
 
 
 def _row_attention_backward(heads, groups, rate, interpret, saved, d_out_BxLxD):
   qkv_BxLxC, segments_BxL, seeds_B = saved
-  d_qkv = _call(_backward_kernel, "row_attention_backward", (seeds_B, segments_BxL, qkv_BxLxC, d_out_BxLxD),
-                qkv_BxLxC.shape[2], heads=heads, groups=groups, rate=rate, interpret=interpret, products=5)
-  return d_qkv, None, None
+  C = qkv_BxLxC.shape[2]
+  d_qkv, sums = _call(_backward_kernel, "row_attention_backward", (seeds_B, segments_BxL, qkv_BxLxC, d_out_BxLxD), (C, -C),
+                      heads=heads, groups=groups, rate=rate, interpret=interpret, products=5)
+  return d_qkv, None, None, sums.sum(axis=0)[0]
 
 
 _row_attention.defvjp(_row_attention_forward, _row_attention_backward)

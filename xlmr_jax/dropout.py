@@ -1,6 +1,6 @@
-"""Dropout whose mask follows from (key, index in the global array): the same on every mesh, and nothing is stored for it.
+"""Dropout whose mask follows from (key, place in the global batch): the same on every mesh, and nothing is stored for it.
 
-Bits come from a hash of the index (hash_bits), which XLA and Pallas compute where they are used: on TPU the mask costs no
+Bits come from a hash of the place (hash_bits), which XLA and Pallas compute where they are used: on TPU the mask costs no
 memory traffic, where threefry doubles the time of such an operation and XLA's generator ("rbg") adds half, and depends
 on the mesh. The hash is no cryptography: C. Wellons' kind of 32-bit finaliser (two odd multipliers between xor-shifts),
 keyed twice, so that masks of two keys are not shifts of each other.
@@ -27,16 +27,20 @@ def words_of(key: Array) -> Array:
   return jax.random.bits(key, (2,), jnp.uint32)
 
 
-def hash_bits(words_2: Array, shape: tuple[int, ...]) -> Array:
-  """uint32 of this shape, a function of the words and of an element's (leading index, last index)."""
-  lead, last = 1, shape[-1]
-  index = jnp.zeros((*shape[:-1], 1), jnp.uint32)
-  for axis in range(len(shape) - 2, -1, -1):
-    index = index + jax.lax.broadcasted_iota(jnp.uint32, (*shape[:-1], 1), axis) * jnp.uint32(lead % 2**32)
-    lead *= shape[axis]
-  rows = mix(index ^ words_2[0])
-  columns = jax.lax.broadcasted_iota(jnp.uint32, (1,) * (len(shape) - 1) + (last,), len(shape) - 1)
-  return mix(rows + columns * jnp.uint32(GOLDEN), words_2[1])
+def row_hashes(words_2: Array, places: Array) -> Array:
+  """A hash of each place, uint32 as places are: numbers of rows or of tokens in the global batch."""
+  return mix(places ^ words_2[0])
+
+
+def element_bits(row_hashes: Array, columns: Array, word: Array) -> Array:
+  """uint32 of each element of a row; row_hashes[..., 1] and columns[C] broadcast. Pallas kernels run it too."""
+  return mix(row_hashes + columns * jnp.uint32(GOLDEN), word)
+
+
+def hash_bits(words_2: Array, places: Array, columns: int) -> Array:
+  """uint32[*places.shape, columns]."""
+  columns_C = jax.lax.broadcasted_iota(jnp.uint32, (1,) * places.ndim + (columns,), places.ndim)
+  return element_bits(row_hashes(words_2, places)[..., None], columns_C, words_2[1])
 
 
 def threshold(rate: float) -> int:
@@ -50,8 +54,13 @@ def drop(x: Array, bits: Array, rate: float) -> Array:
                    jnp.zeros((), x.dtype))
 
 
-def dropout(x: Array, rate: float, key: Array | None, bits: str = "hash") -> Array:
-  """Inverted dropout; the identity without a key. bits: "hash", or "key" for the key's own generator (threefry, rbg)."""
+def dropout(x: Array, rate: float, key: Array | None, places: Array, bits: str = "hash") -> Array:
+  """Inverted dropout of x[*places.shape, C]; the identity without a key.
+
+  places: uint32, which token of the global batch a vector is. bits: "hash", or "key" for the key's own generator, which
+  knows no places: on several devices the key must be each one's own.
+  """
   if key is None or rate == 0.0:
     return x
-  return drop(x, hash_bits(words_of(key), x.shape) if bits == "hash" else jax.random.bits(key, x.shape, jnp.uint32), rate)
+  of_places = hash_bits(words_of(key), places, x.shape[-1]) if bits == "hash" else jax.random.bits(key, x.shape, jnp.uint32)
+  return drop(x, of_places, rate)

@@ -8,111 +8,116 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
+
+from xlmr_jax.fused import sum_rows
 
 Array = jax.Array
 CHUNK_BYTES = 256 * 2**20  # fp32 logits alive at a time, on each device
 
 
-def _chunk_slots(slots: int, vocabulary: int, chunk_bytes: int) -> int:
-  """Slots whose fp32 logits fit chunk_bytes, in chunks as equal as multiples of 8 (a TPU sublane tile) allow."""
-  fit = max(8, chunk_bytes // (4 * vocabulary) // 8 * 8)
-  if slots <= fit:
-    return slots
-  chunks = -(-slots // fit)
-  return -(-slots // chunks // 8) * 8
+def _product(a, b, contract):
+  """fp32 product of two matrices over axes (of a, of b)."""
+  return jax.lax.dot_general(a, b, (((contract[0],), (contract[1],)), ((), ())), preferred_element_type=jnp.float32)
 
 
-def _chunk(h_CxD, labels_C, weights_C, table_VxD, bias_V, with_gradients: bool):
-  """Losses [C] of one chunk and, asked for, the gradients of their weighted sum."""
-  logits_CxV = jax.lax.dot_general(h_CxD, table_VxD, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32)
-  logits_CxV = logits_CxV + bias_V
-  top_C = jax.lax.stop_gradient(logits_CxV.max(axis=-1))
-  exps_CxV = jnp.exp(logits_CxV - top_C[:, None])
-  sums_C = exps_CxV.sum(axis=-1)
-  at_label_C = jnp.take_along_axis(logits_CxV, labels_C[:, None], axis=-1)[:, 0]
-  losses_C = jnp.log(sums_C) + top_C - at_label_C
+def _at_once(h_TxD, labels_T, weights_T, table_VxD, bias_V, with_gradients: bool):
+  """Losses [T] and, asked for, the gradients of their weighted sum, all logits alive: three products."""
+  logits_TxV = _product(h_TxD, table_VxD, (1, 1)) + bias_V
+  top_T = jax.lax.stop_gradient(logits_TxV.max(axis=-1))
+  exps_TxV = jnp.exp(logits_TxV - top_T[:, None])
+  sums_T = exps_TxV.sum(axis=-1)
+  at_label_T = jnp.take_along_axis(logits_TxV, labels_T[:, None], axis=-1)[:, 0]
+  losses_T = jnp.log(sums_T) + top_T - at_label_T
   if not with_gradients:
-    return losses_C, None
-  is_label_CxV = labels_C[:, None] == jax.lax.broadcasted_iota(jnp.int32, logits_CxV.shape, 1)
-  d_logits_CxV = ((exps_CxV / sums_C[:, None] - is_label_CxV) * weights_C[:, None]).astype(h_CxD.dtype)
-  # As a product: XLA's CPU backend takes 80 ms for the plain sum over C where this takes 3 (768 slots, 32k entries).
-  d_bias_V = jax.lax.dot_general(jnp.ones(d_logits_CxV.shape[:1], h_CxD.dtype), d_logits_CxV, (((0,), (0,)), ((), ())),
-                                 preferred_element_type=jnp.float32)
-  d_h_CxD = jax.lax.dot_general(d_logits_CxV, table_VxD, (((1,), (0,)), ((), ())), preferred_element_type=jnp.float32)
-  d_table_VxD = jax.lax.dot_general(d_logits_CxV, h_CxD, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32)
-  return losses_C, (d_h_CxD.astype(h_CxD.dtype), d_table_VxD, d_bias_V)
+    return losses_T, None
+  is_label_TxV = labels_T[:, None] == jax.lax.broadcasted_iota(jnp.int32, logits_TxV.shape, 1)
+  d_logits_TxV = ((exps_TxV / sums_T[:, None] - is_label_TxV) * weights_T[:, None]).astype(h_TxD.dtype)
+  d_h_TxD = _product(d_logits_TxV, table_VxD, (1, 0))
+  return losses_T, (d_h_TxD.astype(h_TxD.dtype), _product(d_logits_TxV, h_TxD, (0, 0)), sum_rows(d_logits_TxV))
 
 
-def _local(h_BxPxD, labels_BxP, weights_BxP, table_VxD, bias_V, *, with_gradients, chunk_bytes):
-  """All slots of one device, chunk after chunk: losses [B, P] and gradients.
+def _in_chunks(h_TxD, labels_T, weights_T, table_VxD, bias_V, with_gradients: bool, C: int):
+  """The same with C entries' logits alive at a time, made twice: four products, and no sum as large as the table.
 
-  The gradients are made in the forward pass, while a chunk's softmax is at hand: the sum's cotangent is one scalar,
-  so nothing has to be recomputed and three products over the vocabulary do, not four.
+  Chunks of the vocabulary rather than of the slots: an entry's gradient is then complete when its chunk is, where
+  chunks of slots would read and write all of the table's gradient once each.
+  """
+  V = table_VxD.shape[0]
+  chunks = -(-V // C)
+
+  def logits_of(i):
+    # The last chunk begins early, so that all are of one size; what it shares with the one before counts once.
+    start = jnp.minimum(i * C, V - C)
+    table_CxD, bias_C = (jax.lax.dynamic_slice_in_dim(x, start, C) for x in (table_VxD, bias_V))
+    return start, table_CxD, _product(h_TxD, table_CxD, (1, 1)) + bias_C, jnp.arange(C) + start >= i * C
+
+  def add_sums(sums, i):
+    top_T, sums_T = sums
+    _, _, logits_TxC, is_new_C = logits_of(i)
+    logits_TxC = jnp.where(is_new_C, logits_TxC, -1e30)
+    new_top_T = jnp.maximum(top_T, logits_TxC.max(axis=-1))
+    return (new_top_T, sums_T * jnp.exp(top_T - new_top_T) + jnp.exp(logits_TxC - new_top_T[:, None]).sum(axis=-1)), None
+
+  T = h_TxD.shape[0]
+  (top_T, sums_T), _ = jax.lax.scan(add_sums, (jnp.full((T,), -1e30, jnp.float32), jnp.zeros((T,), jnp.float32)),
+                                    jnp.arange(chunks))
+  log_sum_T = top_T + jnp.log(sums_T)
+  at_label_T = (h_TxD.astype(jnp.float32) * table_VxD[labels_T].astype(jnp.float32)).sum(axis=-1) + bias_V[labels_T]
+  if not with_gradients:
+    return log_sum_T - at_label_T, None
+
+  def add_gradients(sums, i):
+    d_h_TxD, d_table_VxD, d_bias_V = sums
+    start, table_CxD, logits_TxC, is_new_C = logits_of(i)
+    is_label_TxC = labels_T[:, None] - start == jax.lax.broadcasted_iota(jnp.int32, logits_TxC.shape, 1)
+    d_logits_TxC = ((jnp.exp(logits_TxC - log_sum_T[:, None]) - is_label_TxC) * weights_T[:, None]).astype(h_TxD.dtype)
+    d_table_CxD = _product(d_logits_TxC, h_TxD, (0, 0))
+    # Written, not added: an entry of two chunks has the same gradient in both.
+    d_table_VxD = jax.lax.dynamic_update_slice_in_dim(d_table_VxD, d_table_CxD, start, 0)
+    d_bias_V = jax.lax.dynamic_update_slice_in_dim(d_bias_V, sum_rows(d_logits_TxC), start, 0)
+    once_CxD = jnp.where(is_new_C[:, None], table_CxD, jnp.zeros((), table_CxD.dtype))
+    return (d_h_TxD + _product(d_logits_TxC, once_CxD, (1, 0)), d_table_VxD, d_bias_V), None
+
+  zeros = [jnp.zeros(x.shape, jnp.float32) for x in (h_TxD, table_VxD, bias_V)]
+  (d_h_TxD, d_table_VxD, d_bias_V), _ = jax.lax.scan(add_gradients, tuple(zeros), jnp.arange(chunks))
+  return log_sum_T - at_label_T, (d_h_TxD.astype(h_TxD.dtype), d_table_VxD, d_bias_V)
+
+
+def nll_with_gradients(h_BxPxD: Array, table_VxD: Array, bias_V: Array, labels_BxP: Array, weights_BxP: Array, *,
+                       vocabulary_size: int, chunk_bytes: int = CHUNK_BYTES, with_gradients: bool = True):
+  """Each slot's negative log-likelihood (nats), fp32[B, P], and the gradients of their weighted sum in h, table and bias.
+
+  h: compute dtype, head vectors. table: the tied embedding, its rows past vocabulary_size count for nothing. labels:
+  int32. weights: fp32, 0 for unused slots. The gradients, those of table and bias in fp32, are made in the forward pass:
+  the sum's cotangent is one scalar, so nothing has to be kept for later. Products accumulate in fp32. Extra memory is a
+  few times chunk_bytes, however many slots there are, beside the table's gradient itself. None for gradients not wanted.
   """
   B, P, D = h_BxPxD.shape
   V = table_VxD.shape[0]
-  T = B * P
-  C = _chunk_slots(T, V, chunk_bytes)
-  chunks = -(-T // C)
-  flat = lambda x: jnp.pad(  # noqa: E731
-    x.reshape(T, *x.shape[2:]), [(0, chunks * C - T)] + [(0, 0)] * (x.ndim - 2)).reshape(chunks, C, *x.shape[2:])
-  xs = (flat(h_BxPxD), flat(labels_BxP), flat(weights_BxP))
-
-  if chunks == 1:
-    losses, gradients = _chunk(*(x[0] for x in xs), table_VxD, bias_V, with_gradients)
-    if gradients:
-      d_h, d_table, d_bias = gradients
-  elif not with_gradients:
-    losses = jax.lax.map(lambda x: _chunk(*x, table_VxD, bias_V, False)[0], xs)
-  else:
-
-    def body(sums, x):
-      losses_C, (d_h_CxD, d_table_VxD, d_bias_V) = _chunk(*x, table_VxD, bias_V, True)
-      return (sums[0] + d_table_VxD, sums[1] + d_bias_V), (losses_C, d_h_CxD)
-
-    zeros = (jnp.zeros((V, D), jnp.float32), jnp.zeros((V,), jnp.float32))
-    (d_table, d_bias), (losses, d_h) = jax.lax.scan(body, zeros, xs)
-  losses_BxP = losses.reshape(-1)[:T].reshape(B, P)
-  return (losses_BxP, (d_h.reshape(-1, D)[:T].reshape(B, P, D), d_table, d_bias)) if with_gradients else (losses_BxP, None)
-
-
-def _spread(args, batch_axes, with_gradients, chunk_bytes):
-  """_local on every device's own rows; the table's gradient is summed over devices once, not once a chunk."""
-  h, labels, weights, table, bias = args
-  args = (h, labels, weights, table.astype(h.dtype), bias)  # cast before it is gathered
-  local = functools.partial(_local, with_gradients=with_gradients, chunk_bytes=chunk_bytes)
-  if not batch_axes:
-    return local(*args)
-  rows, whole = PartitionSpec(batch_axes), PartitionSpec()
-
-  def on_device(*args):
-    losses, gradients = local(*args)
-    if gradients is None:
-      return losses
-    d_h, *of_table = gradients
-    # Summed over devices and left in parts on the last axis, as the table itself lies.
-    of_table = [jax.lax.psum_scatter(x, batch_axes[-1], scatter_dimension=0, tiled=True) for x in of_table]
-    return losses, (d_h, *jax.lax.psum(of_table, batch_axes[:-1]))
-
-  parts = PartitionSpec(batch_axes[-1])
-  out = (rows, (rows, parts, parts)) if with_gradients else rows
-  result = jax.shard_map(on_device, in_specs=(rows, rows, rows, whole, whole), out_specs=out, check_vma=False)(*args)
-  return result if with_gradients else (result, None)
+  bias_V = jnp.where(jnp.arange(V) < vocabulary_size, bias_V, -1e30)
+  C = max(128, chunk_bytes // (4 * B * P) // 128 * 128)
+  args = (h_BxPxD.reshape(-1, D), labels_BxP.reshape(-1), weights_BxP.reshape(-1), table_VxD.astype(h_BxPxD.dtype), bias_V,
+          with_gradients)
+  losses_T, gradients = _at_once(*args) if C >= V else _in_chunks(*args, C)
+  if gradients:
+    gradients = (gradients[0].reshape(B, P, D), *gradients[1:])
+  return losses_T.reshape(B, P), gradients
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
-def _weighted_nll(h, table, bias, labels, weights, batch_axes, chunk_bytes):
-  losses, _ = _spread((h, labels, weights, table, bias), batch_axes, False, chunk_bytes)
+def _weighted_nll(h, table, bias, labels, weights, vocabulary_size, chunk_bytes):
+  losses, _ = nll_with_gradients(h, table, bias, labels, weights, vocabulary_size=vocabulary_size, chunk_bytes=chunk_bytes,
+                                 with_gradients=False)
   return (losses * weights).sum(), losses
 
 
-def _weighted_nll_forward(h, table, bias, labels, weights, batch_axes, chunk_bytes):
-  losses, gradients = _spread((h, labels, weights, table, bias), batch_axes, True, chunk_bytes)
+def _weighted_nll_forward(h, table, bias, labels, weights, vocabulary_size, chunk_bytes):
+  losses, gradients = nll_with_gradients(h, table, bias, labels, weights, vocabulary_size=vocabulary_size,
+                                         chunk_bytes=chunk_bytes)
   return ((losses * weights).sum(), losses), gradients
 
 
-def _weighted_nll_backward(batch_axes, chunk_bytes, gradients, cotangents):
+def _weighted_nll_backward(vocabulary_size, chunk_bytes, gradients, cotangents):
   d_h, d_table, d_bias = gradients
   scale = cotangents[0]
   return (d_h * scale.astype(d_h.dtype), d_table * scale, d_bias * scale, None, None)
@@ -122,19 +127,12 @@ _weighted_nll.defvjp(_weighted_nll_forward, _weighted_nll_backward)
 
 
 def mlm_loss(h_BxPxD: Array, table_VxD: Array, bias_V: Array, labels_BxP: Array, weights_BxP: Array, *,
-             vocabulary_size: int, batch_axes: tuple[str, ...] = (), chunk_bytes: int = CHUNK_BYTES,
-             ) -> tuple[Array, Array]:
-  """Sum of weighted negative log-likelihoods (nats), and each slot's own.
+             vocabulary_size: int, chunk_bytes: int = CHUNK_BYTES) -> tuple[Array, Array]:
+  """Sum of weighted negative log-likelihoods, and each slot's own: nll_with_gradients for those who differentiate.
 
-  h: compute dtype, head vectors. table: fp32, tied embedding, its rows past vocabulary_size count for nothing.
-  labels: int32. weights: fp32, 0 for unused slots. batch_axes: mesh axes that B is spread over, under jax.set_mesh;
-  the last one divides V, and the table's gradient lies in parts over it.
-  Returns (fp32 scalar, fp32[B, P]); only the scalar carries gradients. Products accumulate in fp32. Extra memory on
-  a device is a few times chunk_bytes, however many slots there are, beside the table's gradient itself.
+  Returns (fp32 scalar, fp32[B, P]); only the scalar carries gradients. table: fp32.
   """
-  bias_V = jnp.where(jnp.arange(bias_V.shape[0]) < vocabulary_size, bias_V, -1e30)
-  total, losses_BxP = _weighted_nll(h_BxPxD, table_VxD, bias_V, labels_BxP, weights_BxP,
-                                    batch_axes, chunk_bytes)
+  total, losses_BxP = _weighted_nll(h_BxPxD, table_VxD, bias_V, labels_BxP, weights_BxP, vocabulary_size, chunk_bytes)
   return total, jax.lax.stop_gradient(losses_BxP)
 
 

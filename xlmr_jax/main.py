@@ -71,11 +71,14 @@ def check_config(config: ConfigDict) -> None:
                     f"{config.model.heads}")
   if config.checkpoint.keep < 2:
     raise UserError(f"config.checkpoint.keep={config.checkpoint.keep}: at least 2, or a damaged newest one leaves nothing")
-  for name, values in {"remat": ("none", "ffn", "dots", "full"), "dropout_bits": ("hash", "threefry", "rbg")}.items():
+  for name, values in {"remat": ("none", "ffn", "dots", "full"), "dropout_bits": ("hash", "rbg"),
+                       "fuse": ("auto", "on", "off")}.items():
     if config.model[name] not in values:
       raise UserError(f"config.model.{name}={config.model[name]!r}: one of {', '.join(values)}")
   if config.model.dtype not in ("bfloat16", "float32"):
     raise UserError(f"config.model.dtype={config.model.dtype!r}: bfloat16 or float32")
+  if config.mesh.reduce_dtype not in ("bfloat16", "float32"):
+    raise UserError(f"config.mesh.reduce_dtype={config.mesh.reduce_dtype!r}: bfloat16 or float32")
   check_evaluation(config)
   if not config.data.rows:
     raise UserError("config.data.rows is not set; make rows with `python -m xlmr_jax.corpus.build` and pass "

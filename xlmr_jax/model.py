@@ -17,12 +17,13 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from xlmr_jax.attention import attend, heads_of_group
+from xlmr_jax import fused
+from xlmr_jax.attention import attend, heads_of_group, takes
 from xlmr_jax.dropout import dropout
+from xlmr_jax.fused import gelu
 
 BOS, PAD = 0, 1
 FIRST_POSITION = 2  # fairseq numbers positions from padding index + 1, so a table for 512 tokens has 514 rows
-LAYER_NORM_EPSILON = 1e-5  # linen's default is 1e-6, transformers' class default 1e-12; XLM-R was trained with 1e-5
 VOCABULARY_MULTIPLE = 128  # lanes of a TPU matrix unit: 250,002 entries are stored as 250,112 rows
 
 Array = jax.Array
@@ -61,41 +62,17 @@ class LayerNorm(nn.Module):
   """In fp32 whatever the compute dtype; returns the dtype it was given."""
 
   @nn.compact
-  def __call__(self, x: Array) -> Array:
+  def __call__(self, x: Array, norm: Callable[[Array, Array, Array], Array] = fused.layer_norm) -> Array:
     scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
     bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32)
-    y = x.astype(jnp.float32)
-    y = y - y.mean(axis=-1, keepdims=True)
-    y = y * jax.lax.rsqrt(jnp.square(y).mean(axis=-1, keepdims=True) + LAYER_NORM_EPSILON)
-    return (y * scale + bias).astype(x.dtype)
-
-
-@jax.custom_vjp
-def gelu(x: Array) -> Array:
-  """The exact (erf) GELU in fp32, as fairseq computes it; jax.nn.gelu defaults to the tanh form.
-
-  Its derivative is made beside it, while erf is at hand, and kept in x's dtype: erf in the backward pass again would
-  cost a TPU's vector unit as much as the product before it costs the matrix unit.
-  """
-  return _gelu_forward(x)[0]
-
-
-def _gelu_forward(x):
-  x32 = x.astype(jnp.float32)
-  below = 0.5 * (1.0 + jax.lax.erf(x32 * math.sqrt(0.5)))
-  slope = below + x32 * jnp.exp(-0.5 * jnp.square(x32)) * (1.0 / math.sqrt(2.0 * math.pi))
-  return (x32 * below).astype(x.dtype), slope.astype(x.dtype)
-
-
-gelu.defvjp(_gelu_forward, lambda slope, dy: (dy * slope,))
+    return norm(x, scale, bias)
 
 
 @jax.custom_vjp
 def affine(x_TxI: Array, kernel_IxO: Array, bias_O: Array) -> Array:
   """x @ kernel + bias in x's dtype; kernel and bias fp32, as are their gradients.
 
-  Its own gradient only for the bias: a product with ones, summed in fp32. As the plain sum over T that autodiff writes,
-  it takes XLA's CPU backend longer than the weight gradient.
+  Its own gradient only for the bias, summed in fp32 by fused.sum_rows.
   """
   return _affine_forward(x_TxI, kernel_IxO, bias_O)[0]
 
@@ -109,7 +86,7 @@ def _affine_backward(saved, dy_TxO):
   contract = lambda a, b, axes: jax.lax.dot_general(a, b, ((axes[:1], axes[1:]), ((), ())),  # noqa: E731
                                                     preferred_element_type=jnp.float32)
   dx_TxI = contract(dy_TxO, kernel_IxO.astype(dy_TxO.dtype), (1, 1)).astype(x_TxI.dtype)
-  return dx_TxI, contract(x_TxI, dy_TxO, (0, 0)), contract(jnp.ones(dy_TxO.shape[:1], dy_TxO.dtype), dy_TxO, (0, 0))
+  return dx_TxI, contract(x_TxI, dy_TxO, (0, 0)), fused.sum_rows(dy_TxO)
 
 
 affine.defvjp(_affine_forward, _affine_backward)
@@ -127,6 +104,7 @@ class Dense(nn.Module):
   axes: int = 1
   dtype: Dtype = jnp.float32
   arrange: Callable[[Array], Array] = lambda x: x  # puts kernel[..., *features] and bias[*features] in another order
+  gives_bias: bool = False  # returns (y, bias) and leaves the bias's gradient to what takes them
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
@@ -135,8 +113,15 @@ class Dense(nn.Module):
     bias = self.param("bias", nn.initializers.zeros, self.features, jnp.float32)
     inputs, outputs = math.prod(contracted), math.prod(self.features)
     kernel, bias = self.arrange(kernel), self.arrange(bias)
-    y = affine(x.astype(self.dtype).reshape(-1, inputs), kernel.reshape(inputs, outputs), bias.reshape(outputs))
-    return y.reshape(*lead, *bias.shape)
+    added = jax.lax.stop_gradient(bias) if self.gives_bias else bias
+    y = affine(x.astype(self.dtype).reshape(-1, inputs), kernel.reshape(inputs, outputs), added.reshape(outputs))
+    y = y.reshape(*lead, *bias.shape)
+    return (y, bias.reshape(outputs)) if self.gives_bias else y
+
+
+def places_of(rows_B: Array, length: int) -> Array:
+  """The number of each token in the global batch, uint32[B, L], for dropout."""
+  return rows_B[:, None] * jnp.uint32(length) + jnp.arange(length, dtype=jnp.uint32)
 
 
 def by_group(x: Array, groups: int) -> Array:
@@ -157,42 +142,53 @@ class Layer(nn.Module):
   init_std: float
   dtype: Dtype
   attention: str
+  fuse: bool
   interpret: bool
-  spread: Callable[[Callable], Callable]
   constrain: Callable[[Array], Array]
 
   @nn.compact
-  def __call__(self, x_BxLxD: Array, segments_BxL: Array, deterministic: bool) -> Array:
-    D = x_BxLxD.shape[-1]
+  def __call__(self, x_BxLxD: Array, segments_BxL: Array, rows_B: Array, deterministic: bool) -> Array:
+    L, D = x_BxLxD.shape[1:]
+    heads, width = self.heads, D // self.heads
     keys = [None] * 3 if deterministic else list(jax.random.split(self.make_rng("dropout"), 3))
-    dense = functools.partial(Dense, init_std=self.init_std, dtype=self.dtype)
-    drop = functools.partial(dropout, rate=self.dropout, bits=self.dropout_bits)
-    groups = self.heads // heads_of_group(self.heads, D // self.heads) if self.attention == "pallas" else 1
+    places_BxL = places_of(rows_B, L)
+    # A kernel that ends a sub-layer also sums its bias's gradient; so can the attention kernel for the projection's.
+    fuse = self.fuse and not self.pre_norm and fused.can_run(L, D)
+    in_row = self.attention == "pallas" and takes(self.attention, L)
+    groups = heads // heads_of_group(heads, width) if self.attention == "pallas" else 1
+    dense = functools.partial(Dense, init_std=self.init_std, dtype=self.dtype, gives_bias=fuse)
     attention_norm, ffn_norm = LayerNorm(name="attention_norm"), LayerNorm(name="ffn_norm")
-    before, after = (lambda norm, x: norm(x), lambda norm, x: x)[:: 1 if self.pre_norm else -1]
 
-    y_BxLxD = before(attention_norm, x_BxLxD)
-    qkv_BxLxGx3xE = dense((3, self.heads, D // self.heads), name="qkv", arrange=lambda x: by_group(x, groups))(y_BxLxD)
-    qkv_BxLxGx3xE = checkpoint_name(qkv_BxLxGx3xE, "qkv")
+    def end(norm, x, y, key):
+      """x + dropout(y), normalised if post-LN."""
+      if fuse:
+        y, bias_of_y = y
+        both = lambda x, scale, bias: fused.residual_norm(  # noqa: E731
+          x, y, bias_of_y, scale, bias, key, places_BxL, rate=self.dropout, interpret=self.interpret)
+        return norm(x, both)[1]
+      x = checkpoint_name(x + dropout(y, self.dropout, key, places_BxL, self.dropout_bits), "sum")
+      return x if self.pre_norm else norm(x)
+
+    y_BxLxD = attention_norm(x_BxLxD) if self.pre_norm else x_BxLxD
+    qkv_BxLxGx3xE = Dense((3, heads, width), self.init_std, 1, self.dtype, lambda x: by_group(x, groups), in_row,
+                          name="qkv")(y_BxLxD)
+    qkv_BxLxGx3xE, bias_C = qkv_BxLxGx3xE if in_row else (qkv_BxLxGx3xE, None)
     with jax.named_scope("attention"):
-      y_BxLxD = attend(qkv_BxLxGx3xE, segments_BxL, heads=self.heads, rate=self.attention_dropout, key=keys[0],
-                       kernel=self.attention, spread=self.spread, interpret=self.interpret)
-      y_BxLxD = checkpoint_name(y_BxLxD, "context")
-    y_BxLxHxK = y_BxLxD.reshape(*y_BxLxD.shape[:2], self.heads, D // self.heads)
-    y_BxLxD = dense((D,), axes=2, name="attention_out")(y_BxLxHxK)
-    x_BxLxD = checkpoint_name(x_BxLxD + drop(y_BxLxD, key=keys[1]), "attention_sum")
-    x_BxLxD = after(attention_norm, x_BxLxD)
+      y_BxLxD = attend(checkpoint_name(qkv_BxLxGx3xE, "qkv"), segments_BxL, heads=heads, rate=self.attention_dropout,
+                       key=keys[0], rows_B=rows_B, kernel=self.attention, bias_C=bias_C, interpret=self.interpret)
+    y_BxLxD = checkpoint_name(y_BxLxD, "context")
+    y_BxLxD = dense((D,), axes=2, name="attention_out")(y_BxLxD.reshape(*y_BxLxD.shape[:2], heads, width))
+    x_BxLxD = end(attention_norm, x_BxLxD, y_BxLxD, keys[1])
 
-    y_BxLxF = gelu(dense((self.ffn,), name="ffn_in")(before(ffn_norm, x_BxLxD)))
+    y_BxLxF = dense((self.ffn,), name="ffn_in")(ffn_norm(x_BxLxD) if self.pre_norm else x_BxLxD)
+    y_BxLxF = gelu(*y_BxLxF, self.interpret) if fuse else gelu(y_BxLxF)
     y_BxLxD = dense((D,), name="ffn_out")(y_BxLxF)
-    x_BxLxD = checkpoint_name(x_BxLxD + drop(y_BxLxD, key=keys[2]), "ffn_sum")
-    return self.constrain(after(ffn_norm, x_BxLxD))
+    return self.constrain(end(ffn_norm, x_BxLxD, y_BxLxD, keys[2]))
 
 
-KEPT = ("qkv", "context", "attention_sum", "ffn_sum")
 REMAT_POLICIES = {  # what the backward pass finds, and what it computes again
   "none": None,  # every activation is kept
-  "ffn": jax.checkpoint_policies.save_only_these_names(*KEPT),  # again: norms, the product into the feed-forward, GELU
+  "ffn": jax.checkpoint_policies.save_only_these_names("qkv", "context", "sum"),  # again: norms, GELU and its product
   "dots": jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims,  # kept: matrix products
   "full": jax.checkpoint_policies.nothing_saveable,  # kept: a layer's input only
 }
@@ -221,8 +217,8 @@ class XLMR(nn.Module):
   unroll_layers: bool = False
   pad_vocabulary: bool = True
   attention: str = "xla"  # a kernel of attention.py, and
-  interpret: bool = False  # whether Pallas interprets it, and
-  spread: Callable[[Callable], Callable] = lambda f: f  # how it runs on each device's own rows
+  fuse: bool = False  # whether the kernels of fused.py run
+  interpret: bool = False  # whether Pallas interprets these, without a TPU
   constrain: Callable[[Array], Array] = lambda x: x
 
   def setup(self):
@@ -239,14 +235,15 @@ class XLMR(nn.Module):
 
     layer = Layer
     if self.remat != "none":
-      layer = nn.remat(Layer, policy=REMAT_POLICIES[self.remat], prevent_cse=False, static_argnums=(3,))
+      layer = nn.remat(Layer, policy=REMAT_POLICIES[self.remat], prevent_cse=False, static_argnums=(4,))
     self.encoder = nn.scan(
-      lambda module, x, segments, deterministic: (module(x, segments, deterministic), None),
+      lambda module, x, segments, rows, deterministic: (module(x, segments, rows, deterministic), None),
       variable_axes={"params": 0}, split_rngs={"params": True, "dropout": True},
-      in_axes=(nn.broadcast, nn.broadcast), length=self.layers, unroll=self.layers if self.unroll_layers else 1)
+      in_axes=(nn.broadcast,) * 3, length=self.layers,
+      unroll=self.layers if self.unroll_layers else 1)
     self.layer = layer(
       self.heads, self.ffn, self.dropout, self.attention_dropout, self.dropout_bits, self.pre_norm, self.init_std,
-      self.dtype, self.attention, self.interpret, self.spread, self.constrain)
+      self.dtype, self.attention, self.fuse, self.interpret, self.constrain)
     if self.pre_norm:
       self.final_norm = LayerNorm()
 
@@ -254,11 +251,14 @@ class XLMR(nn.Module):
     self.head_norm = LayerNorm()
     self.head_bias = self.param("head_bias", nn.initializers.zeros, (rows,), jnp.float32)
 
-  def encode(self, ids_BxL: Array, deterministic: bool = True, tokens_BxLxD: Array | None = None) -> Array:
+  def encode(self, ids_BxL: Array, deterministic: bool = True, tokens_BxLxD: Array | None = None,
+             rows_B: Array | None = None) -> Array:
     """Last hidden states [B, L, D] of ids int32[B, L]. Needs a "dropout" key unless deterministic.
 
-    tokens: rows of the token embedding at ids, fp32, looked up by a caller who wants the gradient in them.
+    tokens: rows of the token embedding at ids, looked up by a caller who wants the gradient in them. rows: uint32, which
+    rows of the global batch these are, for dropout; from 0 if not given.
     """
+    rows_B = jnp.arange(ids_BxL.shape[0], dtype=jnp.uint32) if rows_B is None else rows_B
     with jax.named_scope("embedding"):
       segments_BxL, positions_BxL = segments_and_positions(ids_BxL, self.isolate_documents)
       # Gathered in fp32, so that the table's sparse gradient is summed in fp32.
@@ -266,8 +266,8 @@ class XLMR(nn.Module):
       x_BxLxD = x_BxLxD + self.position_embedding[positions_BxL]
       x_BxLxD = (x_BxLxD if self.pre_norm else self.embedding_norm(x_BxLxD)).astype(self.dtype)
       key = None if deterministic else self.make_rng("dropout")
-      x_BxLxD = self.constrain(dropout(x_BxLxD, self.dropout, key, self.dropout_bits))
-    x_BxLxD, _ = self.encoder(self.layer, x_BxLxD, segments_BxL, deterministic)
+      x_BxLxD = self.constrain(dropout(x_BxLxD, self.dropout, key, places_of(rows_B, ids_BxL.shape[1]), self.dropout_bits))
+    x_BxLxD, _ = self.encoder(self.layer, x_BxLxD, segments_BxL, rows_B, deterministic)
     return self.final_norm(x_BxLxD) if self.pre_norm else x_BxLxD
 
   def transform(self, x: Array) -> Array:
@@ -275,9 +275,9 @@ class XLMR(nn.Module):
     return self.head_norm(gelu(self.head_dense(x)))
 
   def __call__(self, ids_BxL: Array, positions_BxP: Array, deterministic: bool = True,
-               tokens_BxLxD: Array | None = None) -> Array:
+               tokens_BxLxD: Array | None = None, rows_B: Array | None = None) -> Array:
     """Head vectors [B, P, D] of the masked slots only: what losses.mlm_loss multiplies with the table."""
-    x_BxLxD = self.encode(ids_BxL, deterministic, tokens_BxLxD)
+    x_BxLxD = self.encode(ids_BxL, deterministic, tokens_BxLxD, rows_B)
     return self.transform(self.constrain(gather_slots(x_BxLxD, positions_BxP)))
 
   def logits(self, ids_BxL: Array) -> Array:

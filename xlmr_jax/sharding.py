@@ -1,6 +1,7 @@
 """The mesh ("data", "fsdp"), one table of rules for the whole TrainState, and host rows to global arrays."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -44,21 +45,69 @@ def make_mesh(data: int = -1, fsdp: int = 1, devices: list | None = None) -> Mes
   return Mesh(np.array(ordered).reshape(data, fsdp), BATCH_AXES, axis_types=auto)
 
 
-def state_shardings(mesh: Mesh, state: Any) -> Any:
-  """NamedSharding of every leaf by RULES. A leaf that no rule knows, or that its rule does not divide, is an error."""
+def specs(state: Any) -> Any:
+  """PartitionSpec of every leaf by RULES. A leaf that no rule knows is an error."""
 
   def of_leaf(path, leaf):
     name = jax.tree_util.keystr(path, simple=True, separator="/")
     spec = next((spec for pattern, spec in RULES if re.search(pattern, name)), None)
     if spec is None:
       raise ValueError(f"sharding.RULES has no row for {name} {leaf.shape}")
-    for size, axis in zip(leaf.shape, spec):
-      if axis and size % mesh.shape[axis]:
-        raise UserError(f"{name} {tuple(leaf.shape)}: {size} does not divide over {axis}={mesh.shape[axis]}; "
-                        f"choose another config.mesh.{axis}")
-    return NamedSharding(mesh, spec)
+    return spec
 
   return jax.tree_util.tree_map_with_path(of_leaf, state)
+
+
+def state_shardings(mesh: Mesh, state: Any) -> Any:
+  """NamedSharding of every leaf. UserError for one that its rule does not divide."""
+
+  def of_leaf(path, leaf, spec):
+    for size, axis in zip(leaf.shape, spec):
+      if axis and size % mesh.shape[axis]:
+        raise UserError(f"{jax.tree_util.keystr(path, simple=True, separator='/')} {tuple(leaf.shape)}: {size} does not "
+                        f"divide over {axis}={mesh.shape[axis]}; choose another config.mesh.{axis}")
+    return NamedSharding(mesh, spec)
+
+  return jax.tree_util.tree_map_with_path(of_leaf, state, specs(state))
+
+
+def on_each_device(work: Callable, mesh: Mesh, params: Any, *, gives_grads: bool) -> Callable:
+  """work(params, batch, ...) of each device's own parts and rows. gives_grads: it returns (tree like params, others)."""
+  of_params = specs(params)
+  out_specs = (of_params, P()) if gives_grads else P()
+  return lambda params, batch, *whole: jax.shard_map(
+    work, mesh=mesh, in_specs=(of_params, P(BATCH_AXES), *(P() for _ in whole)), out_specs=out_specs, check_vma=False)(
+      params, batch, *whole)
+
+
+def _axis_of(spec: P) -> int | None:
+  return next((i for i, axis in enumerate(spec) if axis == "fsdp"), None)
+
+
+def gather(params: Any, specs: Any, mesh: Mesh, dtype: Any) -> Any:
+  """Whole parameters out of a device's parts, once a step, over the network in the compute dtype; inside on_each_device."""
+  if mesh.shape["fsdp"] == 1:
+    return params
+
+  def of_leaf(x, spec):
+    axis = _axis_of(spec)
+    return x if axis is None else jax.lax.all_gather(x.astype(dtype), "fsdp", axis=axis, tiled=True)
+
+  return jax.tree.map(of_leaf, params, specs)
+
+
+def reduce(grads: Any, specs: Any, mesh: Mesh, dtype: Any) -> Any:
+  """Sums over all devices of whole gradients, each device left with its part, fp32; on the network in dtype."""
+
+  def of_leaf(x, spec):
+    axis, x = _axis_of(spec), x.astype(dtype)
+    if axis is not None and mesh.shape["fsdp"] > 1:
+      x = jax.lax.psum(jax.lax.psum_scatter(x, "fsdp", scatter_dimension=axis, tiled=True), "data")
+    else:
+      x = jax.lax.psum(x, BATCH_AXES)
+    return x.astype(np.float32)
+
+  return jax.tree.map(of_leaf, grads, specs)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

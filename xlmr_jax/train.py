@@ -30,29 +30,31 @@ class TrainState(flax.struct.PyTreeNode):
 # --- from a config -----------------------------------------------------------------------------------------------
 
 
-def build_model(config: ConfigDict, vocabulary_size: int, mesh: jax.sharding.Mesh | None = None) -> XLMR:
-  """The model of config.model; with a mesh, its activations are constrained to lie by rows."""
-  model = config.model
+def build_model(config: ConfigDict, vocabulary_size: int, mesh: jax.sharding.Mesh | None = None,
+                platform: str | None = None) -> XLMR:
+  """The model of config.model: for the arrays of one device, with the platform's kernels (None: JAX's default backend's).
+
+  mesh: for global arrays instead, which XLA divides; activations are constrained to lie by rows. No kernels then.
+  """
+  model, constrain = config.model, lambda x: x
   if model.hidden % model.heads:
     raise UserError(f"config.model.hidden={model.hidden} does not divide into config.model.heads={model.heads}")
-  constrain = spread = lambda x: x
-  platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
-  if mesh is not None:
-    rows = sharding.batch_sharding(mesh)
-    constrain = lambda x: jax.lax.with_sharding_constraint(x, rows)  # noqa: E731
-    if mesh.size > 1:
-      spread = lambda f: jax.shard_map(f, in_specs=rows.spec, out_specs=rows.spec, check_vma=False)  # noqa: E731
+  platform = platform or jax.default_backend()
   try:
     kernel = attention.choose(model.attention, platform=platform, seq_len=model.max_positions - 2,
                               width=model.hidden // model.heads, rate=model.attention_dropout)
   except ValueError as error:
     raise UserError(str(error)) from None
+  if mesh is not None:
+    rows = sharding.batch_sharding(mesh)
+    kernel, constrain = "xla", lambda x: jax.lax.with_sharding_constraint(x, rows)
   return XLMR(
     vocabulary_size=vocabulary_size, layers=model.layers, hidden=model.hidden, heads=model.heads, ffn=model.ffn,
     max_positions=model.max_positions, dropout=model.dropout, attention_dropout=model.attention_dropout,
-    dropout_bits="hash" if model.dropout_bits == "hash" else "key", isolate_documents=model.isolate_documents,
+    dropout_bits="key" if model.dropout_bits == "rbg" else "hash", isolate_documents=model.isolate_documents,
     pre_norm=model.pre_norm, init_std=model.init_std, dtype=jnp.dtype(model.dtype), remat=model.remat,
-    unroll_layers=model.unroll_layers, attention=kernel, interpret=platform != "tpu", spread=spread, constrain=constrain)
+    unroll_layers=model.unroll_layers, attention=kernel, interpret=platform != "tpu", constrain=constrain,
+    fuse=mesh is None and model.dropout_bits == "hash" and model.fuse in ("on", *(["auto"] if platform == "tpu" else [])))
 
 
 def build_optimizer(config: ConfigDict):
@@ -69,7 +71,7 @@ def make_init(model: XLMR, tx) -> Callable[[jax.Array], TrainState]:
 
   def init(key):
     ids = jnp.zeros((1, 8), jnp.int32)
-    return begin_with(tx)(model.clone(attention="xla").init(key, ids, ids)["params"])  # kernels want real rows
+    return begin_with(tx)(model.clone(attention="xla", fuse=False).init(key, ids, ids)["params"])  # kernels want real rows
 
   return init
 
@@ -82,61 +84,88 @@ def begin_with(tx) -> Callable[[Any], TrainState]:
 # --- the step ----------------------------------------------------------------------------------------------------
 
 
-def make_loss(model: XLMR, languages: int, batch_axes: tuple[str, ...]):
-  """(params, batch, key or None) -> (loss sum, sums and weights per language)."""
+TIED = ("token_embedding", "head_bias")  # parameters whose gradients the loss makes itself
 
-  def loss(params, batch, key):
-    rngs = {} if key is None else {"dropout": key}
-    h_BxPxD = model.apply({"params": params}, batch["ids"], batch["positions"], key is None, rngs=rngs)
-    total, losses_BxP = losses.mlm_loss(
-      h_BxPxD, params["token_embedding"], params["head_bias"], batch["labels"], batch["weights"],
-      vocabulary_size=model.vocabulary_size, batch_axes=batch_axes)
-    return total, losses.sums_by_language(losses_BxP, batch["weights"], batch["language"], languages)
 
-  return loss
+def make_gradients(model: XLMR, languages: int):
+  """(params, batch, key, sums so far) -> those sums and this batch's: (gradients fp32, losses and weights per language).
+
+  Of one device's rows. The tied embedding's gradient is added once: the head's, dense, and the tokens' on top of it.
+  """
+
+  def gradients(params, batch, key, sums):
+    table, others = params["token_embedding"], {name: x for name, x in params.items() if name not in TIED}
+    tied = {name: params[name] for name in TIED}
+
+    def encode(others, tokens_BxLxD):
+      return model.apply({"params": others | tied}, batch["ids"], batch["positions"], False, tokens_BxLxD, batch["row"],
+                         rngs={"dropout": key})
+
+    with jax.named_scope("embedding"):
+      tokens_BxLxD = table[batch["ids"]].astype(jnp.float32)
+    h_BxPxD, pull_back = jax.vjp(encode, others, tokens_BxLxD)
+    with jax.named_scope("vocabulary_loss"):
+      losses_BxP, (d_h, d_table, d_bias) = losses.nll_with_gradients(
+        h_BxPxD, table, tied["head_bias"], batch["labels"], batch["weights"], vocabulary_size=model.vocabulary_size)
+    d_others, d_tokens = pull_back(d_h)
+    grads, of_languages = sums
+    with jax.named_scope("embedding"):
+      # Scattered into what is there: an array of zeros as large as the table would be made, and added.
+      tied_sums = {"token_embedding": (grads["token_embedding"] + d_table).at[batch["ids"]].add(d_tokens),
+                   "head_bias": grads["head_bias"] + d_bias}
+    others_sums = jax.tree.map(jnp.add, {name: grads[name] for name in others}, d_others)
+    found = losses.sums_by_language(losses_BxP, batch["weights"], batch["language"], languages)
+    return others_sums | tied_sums, jax.tree.map(jnp.add, of_languages, found)
+
+  return gradients
 
 
 def make_train_step(model: XLMR, tx, schedule, *, seed: int, languages: int, micro_batches: int = 1,
-                    batch_axes: tuple[str, ...] = (), generator: str = "threefry2x32",
+                    mesh: jax.sharding.Mesh | None = None, generator: str = "threefry2x32", reduce_dtype=jnp.float32,
                     ) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
   """(state, batch) -> (state, metrics), pure. Metrics are sums and weights; a non-finite update is not made.
 
-
   batch: the global batch, ids int32[B, L], positions and labels int32[B, P], weights fp32[B, P], language int32[B].
-  generator: of dropout keys, by jax.random.key's name for it.
+  mesh: the gradients are then each device's own, of its own rows, and meet once, after the last micro-batch; None: one
+  device. generator: of dropout keys, by jax.random.key's name for it. reduce_dtype: of gradients on the network.
   """
-  loss = make_loss(model, languages, batch_axes)
+  of_batch = make_gradients(model, languages)
+
+  def on_device(params, batch, key):
+    """Sums of gradients and losses over all devices' rows, the gradients in parts as params are."""
+    if mesh is not None:
+      specs = sharding.specs(params)
+      params = sharding.gather(params, specs, mesh, model.dtype)
+      key = jax.random.fold_in(key, jax.lax.axis_index(sharding.BATCH_AXES)) if generator == "rbg" else key
+    sums = (jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), params), (jnp.zeros((languages,)),) * 2)
+    if micro_batches == 1:
+      sums = of_batch(params, batch, key, sums)
+    else:
+      split = jax.tree.map(lambda x: x.reshape(micro_batches, -1, *x.shape[1:]), batch)
+      add = lambda sums, x: (of_batch(params, x[0], jax.random.fold_in(key, x[1]), sums), None)  # noqa: E731
+      sums, _ = jax.lax.scan(add, sums, (split, jnp.arange(micro_batches)))
+    if mesh is None:
+      return sums
+    with jax.named_scope("reduce"):
+      return sharding.reduce(sums[0], specs, mesh, reduce_dtype), jax.lax.psum(sums[1], sharding.BATCH_AXES)
 
   def train_step(state, batch):
     # The key follows from (seed, step); the loss is divided once, by the weight of the whole batch.
     key = jax.random.fold_in(jax.random.key(seed, impl=generator), state.step)
-    weight = batch["weights"].sum()
-    batch = batch | {"weights": batch["weights"] / jnp.maximum(weight, 1.0)}
+    weight, rows = batch["weights"].sum(), batch["ids"].shape[0]
+    shares = batch | {"weights": batch["weights"] / jnp.maximum(weight, 1.0), "row": jnp.arange(rows, dtype=jnp.uint32)}
+    spread = on_device if mesh is None else sharding.on_each_device(on_device, mesh, state.params, gives_grads=True)
+    grads, sums = spread(state.params, shares, key)
+    mean_loss = sums[0].sum()
 
-    def gradients(micro_batch, key):
-      (mean_loss, sums), grads = jax.value_and_grad(loss, has_aux=True)(state.params, micro_batch, key)
-      return mean_loss, sums, grads
-
-    if micro_batches == 1:
-      mean_loss, sums, grads = gradients(batch, key)
-    else:
-      # Every micro_batches-th row, so that each micro-batch lies over all devices as the batch does.
-      split = jax.tree.map(
-        lambda x: x.reshape(x.shape[0] // micro_batches, micro_batches, *x.shape[1:]).swapaxes(0, 1), batch)
-      if batch_axes:
-        split = jax.lax.with_sharding_constraint(split, jax.sharding.PartitionSpec(None, batch_axes))
-      zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype),
-                           jax.eval_shape(gradients, jax.tree.map(lambda x: x[0], split), key))
-      add = lambda total, x: (jax.tree.map(jnp.add, total, gradients(x[0], jax.random.fold_in(key, x[1]))), None)  # noqa: E731
-      (mean_loss, sums, grads), _ = jax.lax.scan(add, zeros, (split, jnp.arange(micro_batches)))
-
-    # Selected, never multiplied: 0 x NaN is NaN. Neither the parameters nor the moments see a bad step.
-    grad_norm = optimizer.optax.global_norm(grads)
-    finite = jnp.isfinite(mean_loss) & jnp.isfinite(grad_norm)
-    updates, opt_state = tx.update(grads, state.opt_state, state.params)
-    lr = schedule(state.step + 1)
-    params = jax.tree.map(lambda p, u: jnp.where(finite, p - lr * u, p), state.params, updates)
-    opt_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), opt_state, state.opt_state)
+    with jax.named_scope("optimizer"):
+      # Selected, never multiplied: 0 x NaN is NaN. Neither the parameters nor the moments see a bad step.
+      grad_norm = optimizer.optax.global_norm(grads)
+      finite = jnp.isfinite(mean_loss) & jnp.isfinite(grad_norm)
+      updates, opt_state = tx.update(grads, state.opt_state, state.params)
+      lr = schedule(state.step + 1)
+      params = jax.tree.map(lambda p, u: jnp.where(finite, p - lr * u, p), state.params, updates)
+      opt_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), opt_state, state.opt_state)
 
     metrics = {"loss_sum": mean_loss * weight, "weight": weight, "grad_norm": grad_norm, "lr": lr, "finite": finite,
                "language_loss": sums[0] * weight, "language_weight": sums[1] * weight,
@@ -146,10 +175,22 @@ def make_train_step(model: XLMR, tx, schedule, *, seed: int, languages: int, mic
   return train_step
 
 
-def make_held_out_step(model: XLMR, languages: int, batch_axes: tuple[str, ...] = ()):
+def make_held_out_step(model: XLMR, languages: int, mesh: jax.sharding.Mesh | None = None):
   """(params, batch) -> (loss sums fp32[G], weights fp32[G]), without dropout."""
-  loss = make_loss(model, languages, batch_axes)
-  return lambda params, batch: loss(params, batch, None)[1]
+
+  def on_device(params, batch):
+    if mesh is not None:
+      params = sharding.gather(params, sharding.specs(params), mesh, model.dtype)
+    h_BxPxD = model.apply({"params": params}, batch["ids"], batch["positions"])
+    losses_BxP, _ = losses.nll_with_gradients(
+      h_BxPxD, params["token_embedding"], params["head_bias"], batch["labels"], batch["weights"],
+      vocabulary_size=model.vocabulary_size, with_gradients=False)
+    sums = losses.sums_by_language(losses_BxP, batch["weights"], batch["language"], languages)
+    return sums if mesh is None else jax.lax.psum(sums, sharding.BATCH_AXES)
+
+  if mesh is None:
+    return on_device
+  return lambda params, batch: sharding.on_each_device(on_device, mesh, params, gives_grads=False)(params, batch)
 
 
 class Program(NamedTuple):
@@ -165,22 +206,23 @@ class Program(NamedTuple):
 
 def build_program(config: ConfigDict, mesh: jax.sharding.Mesh, *, vocabulary_size: int, languages: int) -> Program:
   """The functions of config on mesh. To be called and compiled under jax.set_mesh(mesh)."""
-  model = build_model(config, vocabulary_size, mesh)
+  model = build_model(config, vocabulary_size, platform=mesh.devices.flat[0].platform)
   tx, schedule = build_optimizer(config)
   init = make_init(model, tx)
   abstract = jax.eval_shape(lambda: init(jax.random.key(0)))  # no array: the devices may not be there
   shardings = sharding.state_shardings(mesh, abstract)
   by_rows, whole = sharding.batch_sharding(mesh), sharding.replicated(mesh)
-  batch_axes = sharding.BATCH_AXES if mesh.size > 1 else ()
+  several = mesh if mesh.size > 1 else None
   return Program(
     model, jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings),
     init=jax.jit(init, out_shardings=shardings),
     begin_with=jax.jit(begin_with(tx), out_shardings=shardings),
     train_step=jax.jit(
       make_train_step(model, tx, schedule, seed=config.seed, languages=languages, micro_batches=config.micro_batches,
-                      batch_axes=batch_axes, generator="rbg" if config.model.dropout_bits == "rbg" else "threefry2x32"),
+                      mesh=several, generator="rbg" if config.model.dropout_bits == "rbg" else "threefry2x32",
+                      reduce_dtype=jnp.dtype(config.mesh.reduce_dtype)),
       in_shardings=(shardings, by_rows), out_shardings=(shardings, whole), donate_argnums=0),
-    held_out_step=jax.jit(make_held_out_step(model, languages, batch_axes),
+    held_out_step=jax.jit(make_held_out_step(model, languages, several),
                           in_shardings=(shardings.params, by_rows), out_shardings=whole))
 
 
