@@ -20,23 +20,24 @@ def _product(a, b, contract):
   return jax.lax.dot_general(a, b, (((contract[0],), (contract[1],)), ((), ())), preferred_element_type=jnp.float32)
 
 
-def _at_once(h_TxD, labels_T, weights_T, table_VxD, bias_V, with_gradients: bool):
-  """Losses [T] and, asked for, the gradients of their weighted sum, all logits alive: three products."""
+def _at_once(h_TxD, labels_T, weights_T, table_VxD, bias_V, sums):
+  """Losses [T] and, given sums to add them to, the gradients of their weighted sum, all logits alive: three products."""
   logits_TxV = _product(h_TxD, table_VxD, (1, 1)) + bias_V
   top_T = jax.lax.stop_gradient(logits_TxV.max(axis=-1))
   exps_TxV = jnp.exp(logits_TxV - top_T[:, None])
   sums_T = exps_TxV.sum(axis=-1)
   at_label_T = jnp.take_along_axis(logits_TxV, labels_T[:, None], axis=-1)[:, 0]
   losses_T = jnp.log(sums_T) + top_T - at_label_T
-  if not with_gradients:
+  if sums is None:
     return losses_T, None
   is_label_TxV = labels_T[:, None] == jax.lax.broadcasted_iota(jnp.int32, logits_TxV.shape, 1)
   d_logits_TxV = ((exps_TxV / sums_T[:, None] - is_label_TxV) * weights_T[:, None]).astype(h_TxD.dtype)
   d_h_TxD = _product(d_logits_TxV, table_VxD, (1, 0))
-  return losses_T, (d_h_TxD.astype(h_TxD.dtype), _product(d_logits_TxV, h_TxD, (0, 0)), sum_rows(d_logits_TxV))
+  return losses_T, (d_h_TxD.astype(h_TxD.dtype), sums[0] + _product(d_logits_TxV, h_TxD, (0, 0)),
+                    sums[1] + sum_rows(d_logits_TxV))
 
 
-def _in_chunks(h_TxD, labels_T, weights_T, table_VxD, bias_V, with_gradients: bool, C: int):
+def _in_chunks(h_TxD, labels_T, weights_T, table_VxD, bias_V, sums, C: int):
   """The same with C entries' logits alive at a time, made twice: four products, and no sum as large as the table.
 
   Chunks of the vocabulary rather than of the slots: an entry's gradient is then complete when its chunk is, where
@@ -63,41 +64,44 @@ def _in_chunks(h_TxD, labels_T, weights_T, table_VxD, bias_V, with_gradients: bo
                                     jnp.arange(chunks))
   log_sum_T = top_T + jnp.log(sums_T)
   at_label_T = (h_TxD.astype(jnp.float32) * table_VxD[labels_T].astype(jnp.float32)).sum(axis=-1) + bias_V[labels_T]
-  if not with_gradients:
+  if sums is None:
     return log_sum_T - at_label_T, None
 
   def add_gradients(sums, i):
     d_h_TxD, d_table_VxD, d_bias_V = sums
     start, table_CxD, logits_TxC, is_new_C = logits_of(i)
     is_label_TxC = labels_T[:, None] - start == jax.lax.broadcasted_iota(jnp.int32, logits_TxC.shape, 1)
-    d_logits_TxC = ((jnp.exp(logits_TxC - log_sum_T[:, None]) - is_label_TxC) * weights_T[:, None]).astype(h_TxD.dtype)
-    d_table_CxD = _product(d_logits_TxC, h_TxD, (0, 0))
-    # Written, not added: an entry of two chunks has the same gradient in both.
-    d_table_VxD = jax.lax.dynamic_update_slice_in_dim(d_table_VxD, d_table_CxD, start, 0)
-    d_bias_V = jax.lax.dynamic_update_slice_in_dim(d_bias_V, sum_rows(d_logits_TxC), start, 0)
-    once_CxD = jnp.where(is_new_C[:, None], table_CxD, jnp.zeros((), table_CxD.dtype))
-    return (d_h_TxD + _product(d_logits_TxC, once_CxD, (1, 0)), d_table_VxD, d_bias_V), None
+    d_logits_TxC = (jnp.exp(logits_TxC - log_sum_T[:, None]) - is_label_TxC) * weights_T[:, None]
+    d_logits_TxC = jnp.where(is_new_C, d_logits_TxC, 0.0).astype(h_TxD.dtype)
+    add_to = lambda x, y: jax.lax.dynamic_update_slice_in_dim(  # noqa: E731
+      x, jax.lax.dynamic_slice_in_dim(x, start, C) + y, start, 0)
+    d_table_VxD = add_to(d_table_VxD, _product(d_logits_TxC, h_TxD, (0, 0)))
+    d_bias_V = add_to(d_bias_V, sum_rows(d_logits_TxC))
+    return (d_h_TxD + _product(d_logits_TxC, table_CxD, (1, 0)), d_table_VxD, d_bias_V), None
 
-  zeros = [jnp.zeros(x.shape, jnp.float32) for x in (h_TxD, table_VxD, bias_V)]
-  (d_h_TxD, d_table_VxD, d_bias_V), _ = jax.lax.scan(add_gradients, tuple(zeros), jnp.arange(chunks))
-  return log_sum_T - at_label_T, (d_h_TxD.astype(h_TxD.dtype), d_table_VxD, d_bias_V)
+  d_h_TxD = jnp.zeros(h_TxD.shape, jnp.float32)
+  (d_h_TxD, *sums), _ = jax.lax.scan(add_gradients, (d_h_TxD, *sums), jnp.arange(chunks))
+  return log_sum_T - at_label_T, (d_h_TxD.astype(h_TxD.dtype), *sums)
 
 
 def nll_with_gradients(h_BxPxD: Array, table_VxD: Array, bias_V: Array, labels_BxP: Array, weights_BxP: Array, *,
-                       vocabulary_size: int, chunk_bytes: int = CHUNK_BYTES, with_gradients: bool = True):
+                       sums: tuple[Array, Array] | None, vocabulary_size: int, chunk_bytes: int = CHUNK_BYTES):
   """Each slot's negative log-likelihood (nats), fp32[B, P], and the gradients of their weighted sum in h, table and bias.
+
+  sums: fp32[V, D] and [V], what the gradients in table and bias are added to (their zeros, or another micro-batch's);
+  None: no gradients, and None is returned for them.
 
   h: compute dtype, head vectors. table: the tied embedding, its rows past vocabulary_size count for nothing. labels:
   int32. weights: fp32, 0 for unused slots. The gradients, those of table and bias in fp32, are made in the forward pass:
   the sum's cotangent is one scalar, so nothing has to be kept for later. Products accumulate in fp32. Extra memory is a
-  few times chunk_bytes, however many slots there are, beside the table's gradient itself. None for gradients not wanted.
+  few times chunk_bytes, however many slots there are, beside the table's gradient itself.
   """
   B, P, D = h_BxPxD.shape
   V = table_VxD.shape[0]
   bias_V = jnp.where(jnp.arange(V) < vocabulary_size, bias_V, -1e30)
   C = max(128, chunk_bytes // (4 * B * P) // 128 * 128)
   args = (h_BxPxD.reshape(-1, D), labels_BxP.reshape(-1), weights_BxP.reshape(-1), table_VxD.astype(h_BxPxD.dtype), bias_V,
-          with_gradients)
+          sums)
   losses_T, gradients = _at_once(*args) if C >= V else _in_chunks(*args, C)
   if gradients:
     gradients = (gradients[0].reshape(B, P, D), *gradients[1:])
@@ -106,13 +110,14 @@ def nll_with_gradients(h_BxPxD: Array, table_VxD: Array, bias_V: Array, labels_B
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
 def _weighted_nll(h, table, bias, labels, weights, vocabulary_size, chunk_bytes):
-  losses, _ = nll_with_gradients(h, table, bias, labels, weights, vocabulary_size=vocabulary_size, chunk_bytes=chunk_bytes,
-                                 with_gradients=False)
+  losses, _ = nll_with_gradients(h, table, bias, labels, weights, sums=None, vocabulary_size=vocabulary_size,
+                                 chunk_bytes=chunk_bytes)
   return (losses * weights).sum(), losses
 
 
 def _weighted_nll_forward(h, table, bias, labels, weights, vocabulary_size, chunk_bytes):
-  losses, gradients = nll_with_gradients(h, table, bias, labels, weights, vocabulary_size=vocabulary_size,
+  zeros = tuple(jnp.zeros(x.shape, jnp.float32) for x in (table, bias))
+  losses, gradients = nll_with_gradients(h, table, bias, labels, weights, sums=zeros, vocabulary_size=vocabulary_size,
                                          chunk_bytes=chunk_bytes)
   return ((losses * weights).sum(), losses), gradients
 

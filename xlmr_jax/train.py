@@ -104,15 +104,15 @@ def make_gradients(model: XLMR, languages: int):
     with jax.named_scope("embedding"):
       tokens_BxLxD = table[batch["ids"]].astype(jnp.float32)
     h_BxPxD, pull_back = jax.vjp(encode, others, tokens_BxLxD)
+    grads, of_languages = sums
     with jax.named_scope("vocabulary_loss"):
       losses_BxP, (d_h, d_table, d_bias) = losses.nll_with_gradients(
-        h_BxPxD, table, tied["head_bias"], batch["labels"], batch["weights"], vocabulary_size=model.vocabulary_size)
+        h_BxPxD, table, tied["head_bias"], batch["labels"], batch["weights"], vocabulary_size=model.vocabulary_size,
+        sums=tuple(grads[name] for name in TIED))
     d_others, d_tokens = pull_back(d_h)
-    grads, of_languages = sums
     with jax.named_scope("embedding"):
       # Scattered into what is there: an array of zeros as large as the table would be made, and added.
-      tied_sums = {"token_embedding": (grads["token_embedding"] + d_table).at[batch["ids"]].add(d_tokens),
-                   "head_bias": grads["head_bias"] + d_bias}
+      tied_sums = {"token_embedding": d_table.at[batch["ids"]].add(d_tokens), "head_bias": d_bias}
     others_sums = jax.tree.map(jnp.add, {name: grads[name] for name in others}, d_others)
     found = losses.sums_by_language(losses_BxP, batch["weights"], batch["language"], languages)
     return others_sums | tied_sums, jax.tree.map(jnp.add, of_languages, found)
@@ -184,7 +184,7 @@ def make_held_out_step(model: XLMR, languages: int, mesh: jax.sharding.Mesh | No
     h_BxPxD = model.apply({"params": params}, batch["ids"], batch["positions"])
     losses_BxP, _ = losses.nll_with_gradients(
       h_BxPxD, params["token_embedding"], params["head_bias"], batch["labels"], batch["weights"],
-      vocabulary_size=model.vocabulary_size, with_gradients=False)
+      vocabulary_size=model.vocabulary_size, sums=None)
     sums = losses.sums_by_language(losses_BxP, batch["weights"], batch["language"], languages)
     return sums if mesh is None else jax.lax.psum(sums, sharding.BATCH_AXES)
 
