@@ -1,0 +1,304 @@
+"""What a compiled step costs on one device: cycles by part of the model, FLOPs, collectives. ASSUMPTIONS says how.
+
+Cycles are the compiler's own estimates where it gives one; a clock turns them into time.
+"""
+
+import math
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from xlmr_jax.planner.hlo import Computation, Instruction, Module, product_flops
+from xlmr_jax.planner.topology import Topology
+
+KERNEL_EFFICIENCY = 0.35  # of peak, in a Pallas kernel: the compiler does not estimate those
+SMALL_BYTES = 4096  # what has no estimate and is no larger costs nothing
+
+PARTS = (  # op_name                                        part; the first match counts
+  (r"optimizer",                                            "optimizer"),
+  (r"vocabulary_loss|mlm_loss|head_loss",                   "head and loss"),
+  (r"head_(dense|norm|bias)",                               "head and loss"),
+  (r"qkv|attention_out|attention_norm",                     "attention projections"),
+  (r"ffn_(in|out|norm)|gelu",                               "feed-forward"),
+  (r"attention|BQHK|BHQS",                                  "attention"),
+  (r"embedding|XLMR\.encode/(gather|scatter)",              "embedding"),
+  (r"shard_map",                                            "head and loss"),  # of a step without named scopes
+  (r"^jit\(train_step\)/(?!.*(jvp|while|transpose))",       "optimizer"),  # clipping, metrics and Adam follow the gradient
+)  # fmt: skip
+PART_NAMES = ("embedding", "attention", "attention projections", "feed-forward", "head and loss", "optimizer", "collectives",
+              "other")
+FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "partition-id", "replica-id", "after-all",
+        "opt-barrier", "while", "call", "conditional", "async-start", "async-update", "copy-start", "slice-start",
+        "dynamic-slice-start", "infeed", "outfeed", "add-dependency", "domain", "send", "recv", "rng-get-and-update-state")
+FREE_CALLS = ("AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound", "Sharding", "annotate_device_placement")
+# Products of [L, L, K] that a splash attention kernel makes: scores and values; then both again with their gradients.
+SPLASH = (("splash.*fwd", 2), ("splash.*dq", 3), ("splash.*dkv", 4))
+
+ASSUMPTIONS = (
+  "cycles are the compiler's estimates (estimated_cycles); none of this was run on a TPU",
+  "a fusion counts for the part of its root's op_name, and what has no name for that of its input: XLA fuses element-wise "
+  "work into its neighbours",
+  "loop bodies count as often as their loop runs",
+  f"Pallas kernels: the larger of FLOPs / ({KERNEL_EFFICIENCY} x peak) and bytes / HBM bandwidth",
+  "work without an estimate (gathers, scatters): the bytes that it must move / HBM bandwidth, a lower bound",
+  "copies between HBM and on-chip memory that the compiler made asynchronous are hidden",
+  "collectives: bytes x steps of a ring / one-way ICI bandwidth of the links along the axes they span, half of it on axes "
+  "that do not close to a ring; between slices / the data-centre network's",
+  "synchronous collectives hide behind nothing; asynchronous ones behind the cycles scheduled between start and done",
+  "input, host and checkpoints take no time",
+)
+
+
+@dataclass
+class Costs:
+  """Of one device and one run of the program."""
+
+  cycles: Counter = field(default_factory=Counter)  # by part
+  flops: Counter = field(default_factory=Counter)  # by part: products, and kernels' own
+  counts: Counter = field(default_factory=Counter)  # of collectives, by kind
+  bytes: Counter = field(default_factory=Counter)  # of collectives: the whole array on one device, by kind
+  spans: Counter = field(default_factory=Counter)  # bytes of collectives by the mesh axes that they span
+  collective_cycles: float = 0.0  # were nothing hidden
+  hidden_cycles: float = 0.0
+  kernels: Counter = field(default_factory=Counter)  # cycles by name
+  by_bytes: Counter = field(default_factory=Counter)  # cycles of what had no estimate, by opcode
+  copied_bytes: float = 0.0  # by asynchronous copies
+  unknown: list = field(default_factory=list)  # what could not be counted, in words
+
+
+def part_of(op_name: str) -> str:
+  return next((part for pattern, part in PARTS if re.search(pattern, op_name)), "other")
+
+
+def named(module: Module, computation: Computation, instruction: Instruction) -> str:
+  """An instruction's op_name; without one, its root's, or that of what it reads, or of what reads it."""
+  if instruction.op_name:
+    return instruction.op_name
+  for name in instruction.called():
+    inner = module.computations.get(name)
+    if inner is not None and instruction.opcode == "fusion":
+      names = [inner.root.op_name, *(x.op_name for x in reversed(inner.instructions.values()))]
+      if any(names):
+        return next(filter(None, names))
+  for neighbours in (computation.operands, lambda x: computation.users.get(x.name, [])):
+    seen, layer = {instruction.name}, [instruction]
+    for _ in range(4):
+      layer = [x for y in layer for x in neighbours(y) if x.name not in seen and not seen.add(x.name)]
+      names = [x.op_name for x in layer if x.op_name and x.opcode != "parameter"]
+      if names:
+        return names[0]
+  return ""
+
+
+# --- collectives -------------------------------------------------------------------------------------------------
+
+
+def replica_groups(text: str, devices: int) -> np.ndarray:
+  """Device numbers int[groups, size], from any of the forms that XLA prints; one group of all where there is none."""
+  text = text.strip()
+  if match := re.match(r"\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text):
+    sizes = [int(x) for x in match[3].split(",")]
+    ids = np.arange(math.prod(sizes)).reshape(sizes)
+    ids = ids.transpose([int(x) for x in match[4].split(",")]) if match[4] else ids
+    return ids.reshape(int(match[1]), int(match[2]))
+  if text.startswith("mesh["):
+    axes = [(name, int(size)) for name, size in re.findall(r"'([^']+)'=(\d+)", text)]
+    spanned = re.findall(r"'([^']+)'", text[text.index("]") + 1 :])
+    ids = np.arange(math.prod(size for _, size in axes)).reshape([size for _, size in axes])
+    kept = [i for i, (name, _) in enumerate(axes) if name not in spanned]
+    moved = [i for i, (name, _) in enumerate(axes) if name in spanned]
+    return ids.transpose(kept + moved).reshape(-1, math.prod(axes[i][1] for i in moved))
+  groups = [[int(x) for x in re.findall(r"\d+", group)] for group in re.findall(r"\{([\d,\s]+)\}", text)]
+  if not groups or len({len(group) for group in groups}) > 1:
+    return np.arange(devices)[None]
+  return np.array(groups)
+
+
+class Network:
+  """The devices of a mesh, in its order, on their slice."""
+
+  def __init__(self, topology: Topology, mesh):
+    self._topology, self._names = topology, mesh.axis_names
+    devices = list(mesh.devices.flat)
+    self.places = np.array([[getattr(device, "slice_index", 0) or 0, *device.coords[: topology.chip.axes],
+                             device.core_on_chip] for device in devices])
+    self._mesh = np.stack(np.unravel_index(np.arange(len(devices)), mesh.devices.shape), axis=1)
+
+  def mesh_axes(self, groups: np.ndarray) -> str:
+    """Names of the mesh's axes along which a group's members differ: "data", "data+fsdp"."""
+    index = self._mesh[groups[0]]
+    return "+".join(name for axis, name in enumerate(self._names) if len(set(index[:, axis])) > 1) or "none"
+
+  def seconds(self, kind: str, size: float, groups: np.ndarray) -> float:
+    """Of a collective over `size` bytes, the whole array: an all-gather's result, a reduce-scatter's input."""
+    chip, group = self._topology.chip, self.places[groups[0]]
+    n = len(group)
+    if n == 1:
+      return 0.0
+    slices = len(set(group[:, 0]))
+    links = [2.0 if self._topology.wraps(axis) else 1.0
+             for axis in range(chip.axes) if len(set(group[:, 1 + axis])) > 1]
+    bandwidth = chip.ici_link_bytes * (sum(links) or 1.0)  # between the two devices of a chip: as one link
+    passes = {"all-reduce": 2.0, "collective-permute": 1.0}.get(kind, 1.0)
+    inside = n // slices
+    seconds = passes * size * (inside - 1) / inside / bandwidth
+    if kind == "collective-permute":
+      seconds = size / bandwidth
+    if slices > 1:  # each device sends its part of what its slice has reduced
+      seconds += passes * size / inside * (slices - 1) / slices / chip.dcn_bytes
+    return seconds
+
+
+def collective_bytes(computation: Computation, instruction: Instruction) -> int:
+  """The whole array of a collective on one device: what an all-gather makes, what any other takes."""
+  taken = sum(x.bytes for x in computation.operands(instruction))
+  if instruction.collective == "all-gather":
+    # an all-gather-start's result repeats its input
+    return max(instruction.bytes - (taken if instruction.opcode.endswith("-start") else 0), taken)
+  return taken
+
+
+# --- work without an estimate -------------------------------------------------------------------------------------
+
+
+def kernel_work(computation: Computation, instruction: Instruction) -> tuple[float, float] | None:
+  """(FLOPs, bytes) of a Pallas kernel: its own cost estimate, or what is known of splash attention; else None."""
+  operands = computation.operands(instruction)
+  match = re.search(r'"cost_estimate":\{([^}]*)\}', instruction.rest)
+  if match:
+    given = {key: float(value) for key, value in re.findall(r'"(\w+)":"?(\d+)', match[1])}
+    if given.get("flops"):
+      return given["flops"], given.get("bytes_accessed", 0.0)
+  name = f"{instruction.op_name}/{instruction.name}"
+  products = next((count for pattern, count in SPLASH if re.search(pattern, name)), None)
+  wide = [x.arrays[0] for x in operands if x.arrays and len(x.arrays[0].sizes) >= 3 and "f" in x.arrays[0].dtype]
+  if products is None or len(wide) < 2:
+    return None
+  q, k = wide[0], wide[1]
+  rows = math.prod(q.sizes[:-2])
+  if products == 4 and sum(x.elements == q.elements or x.sizes[-3:] == q.sizes[-3:] for x in instruction.arrays) > 2:
+    products = 5  # dq comes out of the same kernel
+  flops = 2.0 * products * rows * q.sizes[-2] * k.sizes[-2] * q.sizes[-1]
+  return flops, float(sum(x.bytes for x in operands) + instruction.bytes)
+
+
+def moved_bytes(module: Module, computation: Computation, instruction: Instruction) -> float:
+  """The bytes that an instruction must read and write: of a table that it gathers from, or scatters into, the rows."""
+  inner = {x.opcode for _, x in module.inside(instruction)} | {instruction.opcode}
+  operands = [x.bytes for x in computation.operands(instruction)]
+  if inner & {"scatter", "dynamic-update-slice"}:
+    updates = sum(operands) - max(operands, default=0)
+    return 3.0 * min(updates, instruction.bytes)
+  if inner & {"gather", "dynamic-slice", "slice"}:
+    return instruction.bytes + sum(min(size, instruction.bytes) for size in operands)
+  return float(instruction.bytes + sum(operands))
+
+
+# --- all of it -----------------------------------------------------------------------------------------------------
+
+
+def count(module: Module, topology: Topology, network: Network | None = None) -> Costs:
+  """Costs of one run of a compiled module on one of topology's devices. network: None leaves collectives' time out."""
+  costs, chip = Costs(), topology.chip
+  flying = {}  # computation: [start's name, cycles left to hide, times], in the order they were sent
+  for loop in module.unknown_loops():
+    costs.unknown.append(f"iterations of the loop {loop}: counted once")
+  absurd = 0
+  for computation, instruction, times, asynchronous in module.executed():
+    opcode = instruction.opcode
+    if instruction.collective:
+      _collective(costs, chip, network, flying, computation, instruction, times,
+                  asynchronous or opcode.endswith("-start"), 0.0)
+      continue
+    if opcode.endswith("-done"):
+      _land(costs, flying, computation, instruction)
+      continue
+    if opcode in ("copy-start", "slice-start", "dynamic-slice-start"):
+      costs.copied_bytes += times * sum(array.bytes for array in instruction.arrays[1:2])
+    if opcode in FREE:
+      continue
+    part = part_of(named(module, computation, instruction))
+    cycles, flops, name = instruction.estimated_cycles, product_flops(computation, instruction), ""
+    absurd += instruction.has_absurd_cycles
+    if opcode == "custom-call":
+      target = instruction.attribute("custom_call_target").strip('"')
+      if target in FREE_CALLS:
+        continue
+      if target == "tpu_custom_call":
+        name = instruction.op_name.split("/")[-2] if "/" in instruction.op_name else instruction.name
+        work = kernel_work(computation, instruction)
+        if work is None:
+          costs.unknown.append(f"the kernel {name}")
+          continue
+        flops = work[0]
+        cycles = max(flops / (KERNEL_EFFICIENCY * chip.flops_per_cycle), work[1] / chip.hbm_bytes * chip.clock)
+        costs.kernels[name] += cycles * times
+    if opcode == "fusion":
+      flops += sum(product_flops(*x) for x in module.inside(instruction))
+    if cycles is None:
+      moved = moved_bytes(module, computation, instruction)
+      if moved > SMALL_BYTES:
+        cycles = moved / chip.hbm_bytes * chip.clock
+        costs.by_bytes[opcode] += cycles * times
+        if flops:  # a product that the compiler did not estimate
+          cycles = max(cycles, flops / chip.flops_per_cycle)
+    cycles = cycles or 0.0
+    costs.cycles[part] += cycles * times
+    costs.flops[part] += flops * times
+    _hide(costs, flying, computation, cycles)
+    if opcode == "fusion":  # a collective that the compiler fused with the work that hides it
+      for inner, x in module.inside(instruction):
+        if x.collective:
+          _collective(costs, chip, network, flying, inner, x, times, True, cycles)
+  for sent in flying.values():
+    for _, left, times in sent:
+      costs.cycles["collectives"] += left * times
+  costs.hidden_cycles = costs.collective_cycles - costs.cycles["collectives"]
+  if absurd:
+    costs.unknown.append(f"{absurd} instructions whose estimate is absurd (2^62 cycles and more): counted by bytes")
+  return costs
+
+
+def _collective(costs, chip, network, flying, computation, instruction, times, asynchronous, hidden):
+  kind, size = instruction.collective, collective_bytes(computation, instruction)
+  costs.counts[kind] += times
+  costs.bytes[kind] += size * times
+  if network is None:
+    return
+  groups = instruction.attribute("replica_groups")
+  if kind == "collective-permute":
+    pairs = np.array(re.findall(r"\{(\d+),(\d+)\}", instruction.attribute("source_target_pairs")), int)
+    apart = [pair for pair in pairs if pair[0] != pair[1]]
+    groups = np.array(apart[:1] or [[0]])
+  else:
+    groups = replica_groups(groups, len(network.places))
+  costs.spans[network.mesh_axes(groups)] += size * times
+  cycles = network.seconds(kind, size, groups) * chip.clock
+  costs.collective_cycles += cycles * times
+  if asynchronous and not hidden:
+    flying.setdefault(computation.name, []).append([instruction.name, cycles, times])
+  else:
+    costs.cycles["collectives"] += max(0.0, cycles - hidden) * times
+
+
+def _hide(costs, flying, computation, cycles):
+  """Gives an instruction's cycles to the collectives under way: one after the other, for they share the links."""
+  for sent in flying.get(computation.name, ()):
+    taken = min(cycles, sent[1])
+    sent[1] -= taken
+    cycles -= taken
+
+
+def _land(costs, flying, computation, instruction):
+  """At a -done, what is left of its collective is waited for."""
+  starts = {x.name for x in computation.operands(instruction)}
+  for name in starts:
+    start = computation.instructions[name]
+    inner = start.called() if start.opcode == "async-start" else ()
+    for place, names in ((computation.name, {name}), *((body, None) for body in inner)):
+      landed = [sent for sent in flying.get(place, ()) if names is None or sent[0] in names]
+      for sent in landed:
+        costs.cycles["collectives"] += sent[1] * sent[2]
+        flying[place].remove(sent)
