@@ -30,7 +30,7 @@ PARTS = (  # op_name                                        part; the first matc
 PART_NAMES = ("embedding", "attention", "attention projections", "feed-forward", "head and loss", "optimizer", "collectives",
               "other")
 FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "partition-id", "replica-id", "after-all",
-        "opt-barrier", "while", "call", "conditional", "async-start", "async-update", "copy-start", "slice-start",
+        "opt-barrier", "while", "call", "conditional", "async-update", "copy-start", "slice-start",
         "dynamic-slice-start", "infeed", "outfeed", "add-dependency", "domain", "send", "recv", "rng-get-and-update-state")
 FREE_CALLS = ("AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound", "Sharding", "annotate_device_placement")
 # Products of [L, L, K] that a splash attention kernel makes: scores and values; then both again with their gradients.
@@ -46,7 +46,8 @@ ASSUMPTIONS = (
   "copies between HBM and on-chip memory that the compiler made asynchronous are hidden",
   "collectives: bytes x steps of a ring / one-way ICI bandwidth of the links along the axes they span, half of it on axes "
   "that do not close to a ring; between slices / the data-centre network's",
-  "synchronous collectives hide behind nothing; asynchronous ones behind the cycles scheduled between start and done",
+  "synchronous collectives hide behind nothing; asynchronous ones, and SparseCores' work, behind the cycles scheduled "
+  "between start and done",
   "input, host and checkpoints take no time",
 )
 
@@ -95,21 +96,39 @@ def named(module: Module, computation: Computation, instruction: Instruction) ->
 # --- collectives -------------------------------------------------------------------------------------------------
 
 
+_IOTA = r"\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?"
+
+
+def _iota(sizes: str, permutation: str | None) -> np.ndarray:
+  sizes = [int(x) for x in sizes.split(",")]
+  ids = np.arange(math.prod(sizes)).reshape(sizes)
+  return ids.transpose([int(x) for x in permutation.split(",")]) if permutation else ids
+
+
 def replica_groups(text: str, devices: int) -> np.ndarray:
-  """Device numbers int[groups, size], from any of the forms that XLA prints; one group of all where there is none."""
-  text = text.strip()
-  if match := re.match(r"\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text):
-    sizes = [int(x) for x in match[3].split(",")]
-    ids = np.arange(math.prod(sizes)).reshape(sizes)
-    ids = ids.transpose([int(x) for x in match[4].split(",")]) if match[4] else ids
-    return ids.reshape(int(match[1]), int(match[2]))
-  if text.startswith("mesh["):
-    axes = [(name, int(size)) for name, size in re.findall(r"'([^']+)'=(\d+)", text)]
-    spanned = re.findall(r"'([^']+)'", text[text.index("]") + 1 :])
-    ids = np.arange(math.prod(size for _, size in axes)).reshape([size for _, size in axes])
-    kept = [i for i, (name, _) in enumerate(axes) if name not in spanned]
-    moved = [i for i, (name, _) in enumerate(axes) if name in spanned]
-    return ids.transpose(kept + moved).reshape(-1, math.prod(axes[i][1] for i in moved))
+  """Device numbers int[groups, size] of an instruction's attributes, in any form that XLA prints; none: one group of all."""
+  match = re.search(r"replica_groups=(.*)", text)
+  text = match[1] if match else ""
+  if match := re.match(_IOTA, text):  # [groups,size]<=[sizes]T(permutation)
+    return _iota(match[3], match[4]).reshape(int(match[1]), int(match[2]))
+  if match := re.match(r"mesh\[([^\]]*)\](?:, device_ids=\((.*?)\))? \{([^}]*)\}", text):  # named axes, those spanned in {}
+    axes = [(name, int(size)) for name, size in re.findall(r"'([^']+)'=(\d+)", match[1])]
+    ids = np.arange(math.prod(size for _, size in axes))
+    if order := re.match(r"\[([\d,]+)\](?:T\(([\d,]+)\)?)?$", match[2] or ""):
+      ids = _iota(order[1], order[2])
+    elif match[2]:
+      ids = np.array([int(x) for x in re.findall(r"\d+", match[2])])
+    sizes, spanned, parts = [], [], re.findall(r"'([^']+)'(?::\((\d+)\)(\d+))?", match[3])
+    for name, size in axes:
+      whole = [part for part in parts if part[0] == name]
+      split = [(int(before), int(part)) for _, before, part in whole if part]  # 'axis':(before)size, a part of an axis
+      before, part = split[0] if split else (1, size)
+      for length, taken in ((before, False), (part, bool(whole)), (size // before // part, False)):
+        spanned += [len(sizes)] if taken else []
+        sizes.append(length)
+    kept = [i for i in range(len(sizes)) if i not in spanned]
+    return ids.reshape(sizes).transpose(kept + spanned).reshape(-1, math.prod(sizes[i] for i in spanned))
+  text = text[: text.index("}}") + 1] if "}}" in text else ""
   groups = [[int(x) for x in re.findall(r"\d+", group)] for group in re.findall(r"\{([\d,\s]+)\}", text)]
   if not groups or len({len(group) for group in groups}) > 1:
     return np.arange(devices)[None]
@@ -199,106 +218,138 @@ def moved_bytes(module: Module, computation: Computation, instruction: Instructi
 # --- all of it -----------------------------------------------------------------------------------------------------
 
 
-def count(module: Module, topology: Topology, network: Network | None = None) -> Costs:
-  """Costs of one run of a compiled module on one of topology's devices. network: None leaves collectives' time out."""
-  costs, chip = Costs(), topology.chip
-  flying = {}  # computation: [start's name, cycles left to hide, times], in the order they were sent
-  for loop in module.unknown_loops():
-    costs.unknown.append(f"iterations of the loop {loop}: counted once")
-  absurd = 0
-  for computation, instruction, times, asynchronous in module.executed():
-    opcode = instruction.opcode
-    if instruction.collective:
-      _collective(costs, chip, network, flying, computation, instruction, times,
-                  asynchronous or opcode.endswith("-start"), 0.0)
-      continue
-    if opcode.endswith("-done"):
-      _land(costs, flying, computation, instruction)
-      continue
-    if opcode in ("copy-start", "slice-start", "dynamic-slice-start"):
-      costs.copied_bytes += times * sum(array.bytes for array in instruction.arrays[1:2])
+class _Counter:
+  """One walk through a module in the order of its schedule."""
+
+  def __init__(self, module: Module, topology: Topology, network: Network | None):
+    self.module, self.chip, self.network, self.costs = module, topology.chip, network, Costs()
+    self.absurd = 0
+
+  def walk(self, name: str = "", times: int = 1) -> None:
+    flying = {}  # of a computation: its asynchronous work under way, in the order it was sent
+    for computation, instruction, times_ in self.module.executed(name, times):
+      sent = flying.setdefault(computation.name, {})
+      opcode = instruction.opcode
+      if instruction.collective:
+        self.send(sent, instruction, times_, self.collective(computation, instruction, times_), "collectives",
+                  hides=opcode.endswith("-start"))
+      elif opcode in ("async-start", "call-start"):
+        for body in instruction.called():
+          self.asynchronous(sent, instruction, body, times_)
+      elif opcode.endswith("-done"):
+        for start in instruction.operands:
+          self.land(sent.pop(start, None))
+      else:
+        self.work(sent, computation, instruction, times_)
+    for sent in flying.values():
+      for left in sent.values():
+        self.land(left)
+
+  def send(self, sent, instruction, times, cycles, part, hides) -> None:
+    """Charges cycles now, or what nothing hid of them when they land."""
+    if hides:
+      sent[instruction.name] = [cycles, times, part]
+    else:
+      self.costs.cycles[part] += cycles * times
+
+  def land(self, left) -> None:
+    if left:
+      self.costs.cycles[left[2]] += left[0] * left[1]
+
+  def hide(self, sent, cycles: float) -> None:
+    """Gives cycles of the device to what is under way: collectives one after the other, for they share the links."""
+    shared = cycles
+    for left in sent.values():
+      if left[2] == "collectives":
+        taken = min(shared, left[0])
+        shared -= taken
+      else:
+        taken = min(cycles, left[0])
+      left[0] -= taken
+
+  def asynchronous(self, sent, start, body, times) -> None:
+    """A collective, or work of another unit of the chip (the SparseCores of v5p and later), that a computation wraps."""
+    for computation, instruction, inner_times in self.module.executed(body, times):
+      if instruction.collective:
+        cycles, part = self.collective(computation, instruction, inner_times), "collectives"
+      else:
+        cycles, flops, part = self.estimate(computation, instruction, inner_times)
+        self.costs.flops[part] += flops * inner_times
+      if cycles:
+        sent.setdefault(start.name, [0.0, times, part])
+        sent[start.name][0] += cycles * inner_times / times
+        sent[start.name][2] = part if part == "collectives" else sent[start.name][2]
+
+  def collective(self, computation, instruction, times) -> float:
+    """Cycles of one; counts it."""
+    kind, size, costs = instruction.collective, collective_bytes(computation, instruction), self.costs
+    costs.counts[kind] += times
+    costs.bytes[kind] += size * times
+    if self.network is None:
+      return 0.0
+    if kind == "collective-permute":
+      pairs = [(int(a), int(b)) for a, b in re.findall(r"\{(\d+),(\d+)\}", instruction.attribute("source_target_pairs"))]
+      groups = np.array([pair for pair in pairs if pair[0] != pair[1]][:1] or [[0]])
+    else:
+      groups = replica_groups(instruction.rest, len(self.network.places))
+    costs.spans[self.network.mesh_axes(groups)] += size * times
+    cycles = self.network.seconds(kind, size, groups) * self.chip.clock
+    costs.collective_cycles += cycles * times
+    return cycles
+
+  def work(self, sent, computation, instruction, times) -> None:
+    if instruction.opcode in ("copy-start", "slice-start", "dynamic-slice-start"):
+      self.costs.copied_bytes += times * sum(array.bytes for array in instruction.arrays[1:2])
+    cycles, flops, part = self.estimate(computation, instruction, times)
+    self.costs.cycles[part] += cycles * times
+    self.costs.flops[part] += flops * times
+    self.hide(sent, cycles)
+    if instruction.opcode == "fusion":  # a collective that the compiler fused with the work that hides it
+      for inner, x in self.module.inside(instruction):
+        if x.collective:
+          longer = self.collective(inner, x, times) - cycles
+          self.costs.cycles["collectives"] += max(0.0, longer) * times
+
+  def estimate(self, computation, instruction, times) -> tuple[float, float, str]:
+    """(cycles, FLOPs, part) of one instruction: the compiler's cycles, a kernel's arithmetic, or the bytes it moves."""
+    opcode, chip, costs = instruction.opcode, self.chip, self.costs
     if opcode in FREE:
-      continue
-    part = part_of(named(module, computation, instruction))
-    cycles, flops, name = instruction.estimated_cycles, product_flops(computation, instruction), ""
-    absurd += instruction.has_absurd_cycles
+      return 0.0, 0.0, "other"
+    part = part_of(named(self.module, computation, instruction))
+    flops = product_flops(computation, instruction)
+    if opcode == "fusion":
+      flops += sum(product_flops(*x) for x in self.module.inside(instruction))
     if opcode == "custom-call":
       target = instruction.attribute("custom_call_target").strip('"')
       if target in FREE_CALLS:
-        continue
+        return 0.0, 0.0, part
       if target == "tpu_custom_call":
         name = instruction.op_name.split("/")[-2] if "/" in instruction.op_name else instruction.name
         work = kernel_work(computation, instruction)
         if work is None:
-          costs.unknown.append(f"the kernel {name}")
-          continue
-        flops = work[0]
-        cycles = max(flops / (KERNEL_EFFICIENCY * chip.flops_per_cycle), work[1] / chip.hbm_bytes * chip.clock)
+          costs.unknown.append(f"the kernel {name}, x {times}")
+          return 0.0, 0.0, part
+        cycles = max(work[0] / (KERNEL_EFFICIENCY * chip.flops_per_cycle), work[1] / chip.hbm_bytes * chip.clock)
         costs.kernels[name] += cycles * times
-    if opcode == "fusion":
-      flops += sum(product_flops(*x) for x in module.inside(instruction))
+        return cycles, work[0], part
+    cycles = instruction.estimated_cycles
+    self.absurd += instruction.has_absurd_cycles
     if cycles is None:
-      moved = moved_bytes(module, computation, instruction)
+      moved = moved_bytes(self.module, computation, instruction)
+      cycles = 0.0
       if moved > SMALL_BYTES:
-        cycles = moved / chip.hbm_bytes * chip.clock
+        cycles = max(moved / chip.hbm_bytes * chip.clock, flops / chip.flops_per_cycle)
         costs.by_bytes[opcode] += cycles * times
-        if flops:  # a product that the compiler did not estimate
-          cycles = max(cycles, flops / chip.flops_per_cycle)
-    cycles = cycles or 0.0
-    costs.cycles[part] += cycles * times
-    costs.flops[part] += flops * times
-    _hide(costs, flying, computation, cycles)
-    if opcode == "fusion":  # a collective that the compiler fused with the work that hides it
-      for inner, x in module.inside(instruction):
-        if x.collective:
-          _collective(costs, chip, network, flying, inner, x, times, True, cycles)
-  for sent in flying.values():
-    for _, left, times in sent:
-      costs.cycles["collectives"] += left * times
+    return cycles, flops, part
+
+
+def count(module: Module, topology: Topology, network: Network | None = None) -> Costs:
+  """Costs of one run of a compiled module on one of topology's devices. network: None leaves collectives' time out."""
+  counter = _Counter(module, topology, network)
+  counter.walk()
+  costs = counter.costs
   costs.hidden_cycles = costs.collective_cycles - costs.cycles["collectives"]
-  if absurd:
-    costs.unknown.append(f"{absurd} instructions whose estimate is absurd (2^62 cycles and more): counted by bytes")
+  costs.unknown += [f"iterations of the loop {loop}: counted once" for loop in module.unknown_loops()]
+  if counter.absurd:
+    costs.unknown.append(f"{counter.absurd} estimates of 2^62 cycles and more: counted by bytes")
   return costs
-
-
-def _collective(costs, chip, network, flying, computation, instruction, times, asynchronous, hidden):
-  kind, size = instruction.collective, collective_bytes(computation, instruction)
-  costs.counts[kind] += times
-  costs.bytes[kind] += size * times
-  if network is None:
-    return
-  groups = instruction.attribute("replica_groups")
-  if kind == "collective-permute":
-    pairs = np.array(re.findall(r"\{(\d+),(\d+)\}", instruction.attribute("source_target_pairs")), int)
-    apart = [pair for pair in pairs if pair[0] != pair[1]]
-    groups = np.array(apart[:1] or [[0]])
-  else:
-    groups = replica_groups(groups, len(network.places))
-  costs.spans[network.mesh_axes(groups)] += size * times
-  cycles = network.seconds(kind, size, groups) * chip.clock
-  costs.collective_cycles += cycles * times
-  if asynchronous and not hidden:
-    flying.setdefault(computation.name, []).append([instruction.name, cycles, times])
-  else:
-    costs.cycles["collectives"] += max(0.0, cycles - hidden) * times
-
-
-def _hide(costs, flying, computation, cycles):
-  """Gives an instruction's cycles to the collectives under way: one after the other, for they share the links."""
-  for sent in flying.get(computation.name, ()):
-    taken = min(cycles, sent[1])
-    sent[1] -= taken
-    cycles -= taken
-
-
-def _land(costs, flying, computation, instruction):
-  """At a -done, what is left of its collective is waited for."""
-  starts = {x.name for x in computation.operands(instruction)}
-  for name in starts:
-    start = computation.instructions[name]
-    inner = start.called() if start.opcode == "async-start" else ()
-    for place, names in ((computation.name, {name}), *((body, None) for body in inner)):
-      landed = [sent for sent in flying.get(place, ()) if names is None or sent[0] in names]
-      for sent in landed:
-        costs.cycles["collectives"] += sent[1] * sent[2]
-        flying[place].remove(sent)

@@ -74,7 +74,7 @@ class Instruction:
     """Computations that it calls, by name; the reducer of a reduction is no work of its own."""
     names = [self.attribute(name) for name in ("calls", "body", "true_computation", "false_computation")]
     names += self.attribute("branch_computations").strip("{}").split(",")
-    if self.opcode in ("call", "async-start"):
+    if self.opcode in ("call", "call-start", "async-start"):
       names.append(self.attribute("to_apply"))
     return tuple(name.strip().lstrip("%") for name in names if name.strip())
 
@@ -250,31 +250,27 @@ class Module:
       return None
     return max(0, last - first + (direction == "LE"))  # jax.lax's loops count up by one
 
-  def executed(self) -> Iterator[tuple[Computation, Instruction, int, bool]]:
-    """(computation, instruction, times, asynchronous) of every instruction that a run executes, from ENTRY.
+  def executed(self, name: str = "", times: int = 1) -> Iterator[tuple[Computation, Instruction, int]]:
+    """(computation, instruction, times) of every instruction that a run of a computation executes; "": of ENTRY.
 
-    A fusion is one instruction: inside() has its own. Of a conditional the branch with most cycles is taken. A loop
-    whose count cannot be read counts once and is in unknown_loops().
+    A fusion is one instruction, and so is the start of asynchronous work: inside() and executed(its called()) have
+    theirs. Of a conditional the branch with most cycles is taken. A loop whose count cannot be read counts once and is
+    in unknown_loops().
     """
-    yield from self._executed(self.computations[self.entry], 1, False)
-
-  def _executed(self, computation, times, asynchronous):
+    computation = self.computations[name or self.entry]
     for instruction in computation.instructions.values():
-      yield computation, instruction, times, asynchronous
-      called = [self.computations[name] for name in instruction.called() if name in self.computations]
+      yield computation, instruction, times
+      called = [name for name in instruction.called() if name in self.computations]
       if instruction.opcode == "while":
         count = self.trip_count(computation, instruction)
         for body in called:
-          yield from self._executed(body, times * (1 if count is None else count), asynchronous)
+          yield from self.executed(body, times * (1 if count is None else count))
       elif instruction.opcode == "conditional":
-        yield from max((list(self._executed(branch, times, asynchronous)) for branch in called), default=[],
-                       key=lambda branch: sum((x.estimated_cycles or 0) * n for _, x, n, _ in branch))
-      elif instruction.opcode == "async-start":
-        for body in called:
-          yield from self._executed(body, times, True)
+        yield from max((list(self.executed(branch, times)) for branch in called), default=[],
+                       key=lambda branch: sum((x.estimated_cycles or 0) * n for _, x, n in branch))
       elif instruction.opcode == "call":
         for body in called:
-          yield from self._executed(body, times, asynchronous)
+          yield from self.executed(body, times)
 
   def inside(self, fusion: Instruction) -> Iterator[tuple[Computation, Instruction]]:
     """Instructions of a fusion, and of fusions in it."""
@@ -287,7 +283,7 @@ class Module:
 
   def unknown_loops(self) -> list[str]:
     """Names of loops whose trip count could not be read."""
-    return [instruction.name for computation, instruction, _, _ in self.executed()
+    return [instruction.name for computation, instruction, _ in self.executed()
             if instruction.opcode == "while" and self.trip_count(computation, instruction) is None]
 
 

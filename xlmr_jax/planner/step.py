@@ -25,7 +25,7 @@ class Compiled(NamedTuple):
   fits: bool
   needed_gib: float | None  # when it does not fit, from the compiler's message
   text: str
-  memory: Any  # jax's CompiledMemoryStats
+  memory: Any  # CompiledMemoryStats of one device
   mesh: jax.sharding.Mesh
   seconds: float
 
@@ -68,7 +68,8 @@ def compile_step(config: ConfigDict, where: Topology, vocabulary: int) -> Compil
         raise
       result = Compiled(False, needed, "", None, mesh, time.perf_counter() - begin)
     else:
-      result = Compiled(True, None, compiled.as_text(), compiled.memory_analysis(), mesh, time.perf_counter() - begin)
+      stats = compiled.runtime_executable().get_compiled_memory_stats()
+      result = Compiled(True, None, compiled.as_text(), stats, mesh, time.perf_counter() - begin)
   _compiled[key] = result
   return result
 
@@ -104,7 +105,8 @@ def plan(config: ConfigDict, where: Topology, vocabulary: int) -> dict:
   memory = compiled.memory
   parts = {"arguments": memory.argument_size_in_bytes, "outputs": memory.output_size_in_bytes,
            "temporaries": memory.temp_size_in_bytes, "aliased": memory.alias_size_in_bytes}
-  peak = parts["arguments"] + parts["outputs"] + parts["temporaries"] - parts["aliased"]
+  # The sum counts a donated argument's memory twice where temporaries reuse it, so the compiler's peak comes first.
+  peak = memory.peak_memory_in_bytes or sum(parts.values()) - 2 * parts["aliased"]
   counted = costs.count(hlo.Module.parse(compiled.text), where, costs.Network(where, compiled.mesh))
   cycles = sum(counted.cycles.values()) / rows
   flops = sum(counted.flops.values()) / rows
