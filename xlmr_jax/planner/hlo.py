@@ -187,7 +187,7 @@ class Module:
           current = Computation(header[2])
           computations[header[2]] = current
           entry = header[2] if header[1] else entry
-      elif line == "}":
+      elif line == "}" or line.startswith("}, execution_thread="):
         finish()
         current = None
       elif _BEGIN.match(line):
@@ -288,7 +288,8 @@ class Module:
 
 
 def _through_copies(computation: Computation, instruction: Instruction) -> Instruction:
-  while instruction.opcode in ("copy", "bitcast", "copy-done", "copy-start", "convert", "reshape") and computation.operands(instruction):
+  copies = ("copy", "bitcast", "copy-done", "copy-start", "convert", "reshape")
+  while instruction.opcode in copies and computation.operands(instruction):
     instruction = computation.operands(instruction)[0]
   return instruction
 

@@ -146,10 +146,11 @@ def describe(topology: Topology) -> list:
   options |= {"num_slices": topology.slices} if topology.slices > 1 else {}
   shape = "x".join(map(str, topology.shape))
   try:
-    devices = list(topologies.get_topology_desc(platform="tpu", topology_name=f"{topology.family}:{shape}", **options).devices)
+    described = topologies.get_topology_desc(platform="tpu", topology_name=f"{topology.family}:{shape}", **options)
   except Exception as error:
     reason = " ".join(str(error).split())[:200]
     raise UserError(f"--topology={topology.name}: libtpu does not describe it ({reason}); known are {known()}") from None
+  devices = list(described.devices)
   if len(devices) != topology.devices:
     raise ValueError(f"libtpu describes {topology.name} as {len(devices)} devices, not {topology.devices}")
   return devices
