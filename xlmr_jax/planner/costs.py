@@ -31,8 +31,9 @@ PART_NAMES = ("embedding", "attention", "attention projections", "feed-forward",
               "other")
 FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "partition-id", "replica-id", "after-all",
         "opt-barrier", "while", "call", "conditional", "async-update", "copy-start", "slice-start",
-        "dynamic-slice-start", "infeed", "outfeed", "add-dependency", "domain", "send", "recv", "rng-get-and-update-state")
-FREE_CALLS = ("AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound", "Sharding", "annotate_device_placement")
+        "dynamic-slice-start", "infeed", "outfeed", "add-dependency", "domain", "recv", "rng-get-and-update-state")
+FREE_CALLS = ("AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound", "Sharding", "annotate_device_placement",
+              "ZeroCrop", "PrepareAsyncCallStart")
 # Products of [L, L, K] that a splash attention kernel makes: scores and values; then both again with their gradients.
 SPLASH = (("splash.*fwd", 2), ("splash.*dq", 3), ("splash.*dkv", 4))
 
@@ -226,13 +227,21 @@ class _Counter:
     self.absurd = 0
 
   def walk(self, name: str = "", times: int = 1) -> None:
-    flying = {}  # of a computation: its asynchronous work under way, in the order it was sent
+    flying = {}  # of a computation: name of a start -> [cycles nothing has hidden yet, times, lane], in order
     for computation, instruction, times_ in self.module.executed(name, times):
       sent = flying.setdefault(computation.name, {})
       opcode = instruction.opcode
       if instruction.collective:
-        self.send(sent, instruction, times_, self.collective(computation, instruction, times_), "collectives",
-                  hides=opcode.endswith("-start"))
+        cycles = self.collective(computation, instruction, times_)
+        if opcode.endswith("-start"):
+          sent[instruction.name] = [cycles, times_, "links"]
+        else:
+          self.costs.cycles["collectives"] += cycles * times_
+      elif opcode == "send":
+        sent[instruction.name] = [self.between_slices(instruction, times_), times_, "slices"]
+      elif opcode == "recv-done":  # what the other slices sent is needed from here on
+        for matching in self.matching_sends(computation, instruction):
+          self.land(sent.pop(matching, None))
       elif opcode in ("async-start", "call-start"):
         for body in instruction.called():
           self.asynchronous(sent, instruction, body, times_)
@@ -245,40 +254,45 @@ class _Counter:
       for left in sent.values():
         self.land(left)
 
-  def send(self, sent, instruction, times, cycles, part, hides) -> None:
-    """Charges cycles now, or what nothing hid of them when they land."""
-    if hides:
-      sent[instruction.name] = [cycles, times, part]
-    else:
-      self.costs.cycles[part] += cycles * times
-
   def land(self, left) -> None:
+    """Charges what nothing hid of [cycles, times, lane]."""
     if left:
-      self.costs.cycles[left[2]] += left[0] * left[1]
+      self.costs.cycles["collectives" if left[2] in ("links", "slices") else left[2]] += left[0] * left[1]
 
   def hide(self, sent, cycles: float) -> None:
-    """Gives cycles of the device to what is under way: collectives one after the other, for they share the links."""
-    shared = cycles
+    """Gives cycles of the device to what is under way: to one after the other of those that share a lane."""
+    lanes = {}
     for left in sent.values():
-      if left[2] == "collectives":
-        taken = min(shared, left[0])
-        shared -= taken
-      else:
-        taken = min(cycles, left[0])
+      taken = min(lanes.setdefault(left[2], cycles), left[0])
       left[0] -= taken
+      lanes[left[2]] -= taken
+
+  def between_slices(self, instruction, times) -> float:
+    """Cycles of what a device sends to other slices; counts it."""
+    size = instruction.arrays[0].bytes
+    self.costs.counts["send-between-slices"] += times
+    self.costs.bytes["send-between-slices"] += size * times
+    self.costs.spans["slices"] += size * times
+    cycles = size / self.chip.dcn_bytes * self.chip.clock
+    self.costs.collective_cycles += cycles * times
+    return cycles
+
+  def matching_sends(self, computation, done) -> list[str]:
+    rendezvous = lambda x: re.findall(r'_xla_host_transfer_rendezvous="([^"]*)"', x.rest)  # noqa: E731
+    wanted = [x for received in computation.operands(done) for x in rendezvous(received)]
+    return [x.name for x in computation.instructions.values() if x.opcode == "send" and rendezvous(x) == wanted]
 
   def asynchronous(self, sent, start, body, times) -> None:
     """A collective, or work of another unit of the chip (the SparseCores of v5p and later), that a computation wraps."""
     for computation, instruction, inner_times in self.module.executed(body, times):
       if instruction.collective:
-        cycles, part = self.collective(computation, instruction, inner_times), "collectives"
+        cycles, lane = self.collective(computation, instruction, inner_times), "links"
       else:
-        cycles, flops, part = self.estimate(computation, instruction, inner_times)
-        self.costs.flops[part] += flops * inner_times
+        cycles, flops, lane = self.estimate(computation, instruction, inner_times)
+        self.costs.flops[lane] += flops * inner_times
       if cycles:
-        sent.setdefault(start.name, [0.0, times, part])
-        sent[start.name][0] += cycles * inner_times / times
-        sent[start.name][2] = part if part == "collectives" else sent[start.name][2]
+        left = sent.setdefault(start.name, [0.0, times, lane])
+        left[0] += cycles * inner_times / times
 
   def collective(self, computation, instruction, times) -> float:
     """Cycles of one; counts it."""

@@ -30,11 +30,27 @@ class Compiled(NamedTuple):
   seconds: float
 
 
+def versions() -> dict[str, str]:
+  """Of what an estimate depends on."""
+  from importlib import metadata
+
+  return {name: metadata.version(name) for name in ("jax", "libtpu")}
+
+
 def vocabulary_of(config: ConfigDict, vocabulary: int = 0) -> int:
   size = vocabulary or config.model.vocabulary_size
   if not size:
     raise UserError("config.model.vocabulary_size=0 (whatever the rows have): pass --vocabulary=N, the entries of yours")
   return size
+
+
+def check(config: ConfigDict) -> None:
+  """main.py's checks of values, without rows to train on."""
+  from xlmr_jax.main import check_config
+
+  config = config.copy_and_resolve_references()
+  config.data.rows = config.data.rows or "demo"
+  check_config(config)
 
 
 def with_rows(config: ConfigDict, where: Topology, rows_per_chip: int, micro_batches: int | None = None) -> ConfigDict:
@@ -97,7 +113,8 @@ def plan(config: ConfigDict, where: Topology, vocabulary: int) -> dict:
     "topology": where.name, "chips": where.chips, "devices": where.devices, "device_kind": chip.kind,
     "batch_rows": config.batch_rows, "micro_batches": config.micro_batches,
     "rows_per_chip": config.batch_rows / config.micro_batches / where.chips, "seq_len": seq_len, "slots": slots,
-    "remat": model.remat, "fsdp": config.mesh.fsdp, "fits": compiled.fits, "needed_gib": compiled.needed_gib,
+    "vocabulary": vocabulary, "versions": versions(), "remat": model.remat, "fsdp": config.mesh.fsdp,
+    "fits": compiled.fits, "needed_gib": compiled.needed_gib,
     "hbm_gib": chip.hbm_gib, "model_flops_per_token": per_token, "model_flops_per_row": per_token * seq_len,
     "compile_s": round(compiled.seconds, 1)}
   if not compiled.fits:

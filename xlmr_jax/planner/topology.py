@@ -4,6 +4,7 @@ A chip is what is rented and named; a jax device is what a program runs on: the 
 Figures are of one device. Megacore (v4, v5p): one device is both TensorCores of a chip.
 """
 
+import importlib.util
 import math
 import os
 import re
@@ -133,13 +134,17 @@ def prepare_environment() -> None:
   os.environ.setdefault("TPU_MIN_LOG_LEVEL", "3")
 
 
+NO_LIBTPU = "the planner compiles with libtpu, which is not installed; pip install 'jax[tpu]' (x86-64 Linux, no TPU)"
+
+
+def has_libtpu() -> bool:
+  return importlib.util.find_spec("libtpu") is not None
+
+
 def describe(topology: Topology) -> list:
   """jax devices that can be compiled for and not run on. UserError if libtpu is missing or does not know the shape."""
-  try:
-    import libtpu  # noqa: F401
-  except ImportError:
-    raise UserError("the planner compiles with libtpu, which is not installed; pip install 'jax[tpu]' (on x86-64 Linux, "
-                    "no TPU is needed)") from None
+  if not has_libtpu():
+    raise UserError(NO_LIBTPU)
   from jax.experimental import topologies
 
   options = {"chip_config_name": "megacore"} if topology.chip.megacore else {}
