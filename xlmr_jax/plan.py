@@ -85,8 +85,8 @@ def table(plans: list[dict]) -> str:
     kinds = ", ".join(f"{of['count']} {kind}" for kind, of in p["collectives"].items())
     size = sum(of["bytes"] for of in p["collectives"].values()) / 2**30
     lines.append(f"{name} {p['remat']} | {p['fsdp']} | {p['rows_per_chip']:g} x {p['micro_batches']} | "
-                 f"{p['peak_gib']:.1f} of {p['hbm_gib']:.1f} | {p['estimated_cycles_per_row'] / 1e6:.2f} | {p['estimated_mfu']:.1%} | "
-                 f"{p['estimated_days']:.1f} | {kinds}; {size:.1f} GiB |")
+                 f"{p['peak_gib']:.1f} of {p['hbm_gib']:.1f} | {p['estimated_cycles_per_row'] / 1e6:.2f} | "
+                 f"{p['estimated_mfu']:.1%} | {p['estimated_days']:.1f} | {kinds}; {size:.1f} GiB |")
   return "\n".join(lines)
 
 
@@ -103,7 +103,7 @@ def check_flags() -> None:
     raise UserError("--write goes with --all: it writes what that compiles to benchmarks/collectives.json")
   if sum((FLAGS.all, FLAGS.search, FLAGS.advise)) > 1:
     raise UserError("--all, --search and --advise exclude each other; pass one")
-  if not FLAGS.all and (FLAGS["config"].value is None or FLAGS.topology is None):
+  if not FLAGS.all and None in (FLAGS["config"].value, FLAGS.topology):
     raise UserError("pass --config=configs/base.py and --topology=v5e:4x4, or --all")
 
 
