@@ -161,7 +161,8 @@ def test_of_a_conditional_one_branch_counts():
 
 def test_absurd_estimates_are_unknown():
   line = '  ROOT %f = f32[1024,1024]{1,0} negate(%p), backend_config={"window_config":{"estimated_cycles":"%s"}}'
-  text = "HloModule m\n\nENTRY %main (p: f32[1024,1024]) -> f32[1024,1024] {\n  %p = f32[1024,1024]{1,0} parameter(0)\n%s\n}\n"
+  text = ("HloModule m\n\nENTRY %main (p: f32[1024,1024]) -> f32[1024,1024] {\n  %p = f32[1024,1024]{1,0} parameter(0)\n"
+          "%s\n}\n")
   where = topology.parse("v5e:2x2")
   good, absurd, negative = (costs.count(hlo.Module.parse(text.replace("%s", line.replace("%s", value))), where)
                             for value in ("1234", str(2**62), "-5"))
@@ -308,9 +309,9 @@ def test_what_does_not_fit_says_what_it_needs(tpu):
 def test_overflow_messages():
   from xlmr_jax.planner.step import overflow_gib
 
-  assert overflow_gib("RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (400.00G) "
-                      "exceeds available HBM (15.75G).") == 400.0
-  assert overflow_gib("RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 512.50M of 15.75G hbm.") == 512.5 / 1024
+  assert overflow_gib("RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries "
+                      "(400.00G) exceeds available HBM (15.75G).") == 400.0
+  assert overflow_gib("RESOURCE_EXHAUSTED: Ran out of memory in space hbm. Used 512.50M of 15.75G hbm.") == 512.5 / 2**10
   assert overflow_gib("RESOURCE_EXHAUSTED: Ran out of memory in memory space vmem") is None
   assert overflow_gib("INTERNAL: Mosaic failed to compile") is None
 
