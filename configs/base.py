@@ -9,6 +9,8 @@ Base: XNLI zero-shot 76.2, NER 88.8, MLQA 63.7 F1 (tables 1 to 3). Not run in fu
 
 from configs import common
 
+TOPOLOGIES = ("v5e:4x4", "v5e:16x16", "v4:2x2x4")  # that `python -m xlmr_jax.plan --all` compiles for
+
 
 def get_config(arg: str = ""):
   c = common.get_config()

@@ -9,6 +9,8 @@ MLQA 70.7 F1 (tables 1 to 3). Not run in full by us.
 
 from configs import common
 
+TOPOLOGIES = ("v5e:16x16", "v4:4x4x4", "v5p:2x4x4")  # that `python -m xlmr_jax.plan --all` compiles for
+
 
 def get_config(arg: str = ""):
   c = common.get_config()
