@@ -62,13 +62,14 @@ def _call(kernel, name, arrays, words, rows, outs, *, interpret):
   if rows is not None:
     arrays = [jax.lax.bitcast_convert_type(rows, jnp.int32).reshape(T // R, 1, R), *arrays]
     specs = [pl.BlockSpec((1, 1, R), lambda i, *_: (i, 0, 0)), *specs]
-  moved = [*arrays, *(jax.ShapeDtypeStruct(*shapes[x][:2]) for x in outs)]
+  out_shapes = [jax.ShapeDtypeStruct(*shapes[x][:2]) for x in outs]
+  moved = sum(x.size * np.dtype(x.dtype).itemsize for x in (*arrays, *out_shapes))
   return pl.pallas_call(
-    kernel, name=name, interpret=interpret, out_shape=[jax.ShapeDtypeStruct(*shapes[x][:2]) for x in outs],
+    kernel, name=name, interpret=interpret, out_shape=out_shapes,
     grid_spec=pltpu.PrefetchScalarGridSpec(num_scalar_prefetch=1, grid=(T // R,), in_specs=specs,
                                            out_specs=[shapes[x][2] for x in outs]),
     compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel",)),
-    cost_estimate=pl.CostEstimate(flops=0, transcendentals=0, bytes_accessed=sum(x.size * np.dtype(x.dtype).itemsize for x in moved)))(words, *arrays)
+    cost_estimate=pl.CostEstimate(flops=0, transcendentals=0, bytes_accessed=moved))(words, *arrays)
 
 
 def _chunks(tokens, body):

@@ -189,8 +189,8 @@ def kernel_work(computation: Computation, instruction: Instruction) -> tuple[flo
   match = re.search(r'"cost_estimate":\{([^}]*)\}', instruction.rest)
   if match:
     given = {key: float(value) for key, value in re.findall(r'"(\w+)":"?(\d+)', match[1])}
-    if given.get("flops"):
-      return given["flops"], given.get("bytes_accessed", 0.0)
+    if any(given.values()):
+      return given.get("flops", 0.0), given.get("bytes_accessed", 0.0)
   name = f"{instruction.op_name}/{instruction.name}"
   products = next((count for pattern, count in SPLASH if re.search(pattern, name)), None)
   wide = [x.arrays[0] for x in operands if x.arrays and len(x.arrays[0].sizes) >= 3 and "f" in x.arrays[0].dtype]
