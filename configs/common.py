@@ -12,7 +12,8 @@ def get_config() -> ConfigDict:
   c.seed = 0
   c.train_steps = 1_500_000  # updates (paper, section 5.2, for the Large model)
   c.batch_rows = 8192  # rows of all hosts and micro-batches together (paper, section 5.2)
-  c.micro_batches = 1  # gradient accumulation: parts that a batch is computed in
+  c.micro_batches = 1  # gradient accumulation: parts that a batch is computed in; the result does not depend on it
+  c.rows_per_device = 0  # rows of a micro-batch on a device, above 0: micro_batches follows from it and the devices (ours)
   c.max_bad_steps = 20  # steps in a row with a non-finite loss or gradient before the run ends (ours)
   c.watchdog_s = 1800.0  # seconds without a step before a hung process ends itself with exit 42; 0: off (ours)
 
@@ -105,7 +106,7 @@ def runlocal(c: ConfigDict) -> ConfigDict:
   """The same path as `c`, under a minute on a laptop: the built-in corpus, a narrow model, 20 steps."""
   c.model.update(layers=2, hidden=64, heads=2, ffn=128, vocabulary_size=0)
   c.data.update(rows="demo", languages=())
-  c.update(train_steps=20, batch_rows=16, micro_batches=min(c.micro_batches, 2))
+  c.update(train_steps=20, batch_rows=16, micro_batches=min(c.micro_batches, 2), rows_per_device=0)
   c.optimizer.warmup_steps = 5
   c.mesh.update(data=-1, fsdp=1)
   c.checkpoint.update(every_steps=10, keep_every=0)

@@ -21,7 +21,7 @@ from xlmr_jax.huggingface.folder import is_folder
 FLAGS = flags.FLAGS
 _LOCKS = []  # kept open for as long as the process lives
 # What a workdir's run may be continued with.
-MAY_CHANGE = ("mesh", "log", "checkpoint", "watchdog_s", "data.rows", "evaluate", "stop")
+MAY_CHANGE = ("mesh", "micro_batches", "rows_per_device", "log", "checkpoint", "watchdog_s", "data.rows", "evaluate", "stop")
 
 
 def define_flags() -> None:
@@ -61,6 +61,8 @@ def check_config(config: ConfigDict) -> None:
   for name in positive:
     if flat[name] < 1:
       raise UserError(f"config.{name}={flat[name]}: must be at least 1")
+  if config.rows_per_device < 0:
+    raise UserError(f"config.rows_per_device={config.rows_per_device}: must be at least 0")
   if not 0.0 <= config.data.alpha <= 1.0:
     raise UserError(f"config.data.alpha={config.data.alpha}: must lie in [0, 1]")
   for name in ("model.dropout", "model.attention_dropout", "data.mask_share"):
@@ -160,7 +162,7 @@ def refuse_other_run(workdir: Path, record: dict, allowed: tuple[str, ...] = ())
                     f"--source={workdir} --workdir=RUN")
   try:
     before = json.loads(path.read_text())
-    old, new = flatten(before["config"]), flatten(json.loads(json.dumps(record["config"])))
+    old, new = flatten(runs.with_defaults(before["config"])), flatten(json.loads(json.dumps(record["config"])))
   except (ValueError, KeyError) as error:
     raise UserError(f"{path} cannot be read ({error}); restore it or use a new workdir") from None
   if runs.is_untrained_import(before):

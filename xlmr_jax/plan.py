@@ -22,7 +22,7 @@ def define_flags() -> None:
   config_flags.DEFINE_config_file("config", None, "Config file, e.g. configs/base.py")
   flags.DEFINE_string("topology", None, "v5e:16x16, v5p:4x4x8 (chips along each axis) or a pod type: v5litepod-256, v4-32")
   flags.DEFINE_integer("slices", 1, "Slices of this topology, joined by the data-centre network")
-  flags.DEFINE_integer("rows_per_chip", 0, "Rows of a micro-batch on a chip; 0: config.batch_rows / micro_batches / chips")
+  flags.DEFINE_integer("rows_per_chip", 0, "Rows of a micro-batch on a chip; 0: the config's")
   flags.DEFINE_integer("vocabulary", 0, "Entries of the vocabulary, for configs that leave it to their rows")
   flags.DEFINE_bool("search", False, "Find the most rows a chip that fit")
   flags.DEFINE_bool("advise", False, "Try remat, micro-batches and fsdp for config.batch_rows; rank by cycles a row")

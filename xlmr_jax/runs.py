@@ -26,12 +26,21 @@ def read_run(workdir: Path) -> dict:
     return record_of(folder.open_folder(workdir))
   try:
     record = json.loads(path.read_text())
-    record["config"]
+    record["config"] = with_defaults(record["config"])
   except FileNotFoundError:
     raise UserError(f"{path} is missing: {workdir} is neither the workdir of a run nor a Hugging Face folder") from None
   except (ValueError, KeyError, TypeError) as error:
     raise UserError(f"{path} cannot be read ({error}); restore it") from None
   return record
+
+
+def with_defaults(config: dict, defaults: dict | None = None) -> dict:
+  """A run's config with today's default for each key that it has not: it was begun before there was one."""
+  from configs import common
+
+  defaults = common.get_config().to_dict() if defaults is None else defaults
+  return {**config, **{key: with_defaults(config.get(key, {}), value) if isinstance(value, dict) else config.get(key, value)
+                       for key, value in defaults.items()}}
 
 
 def record_of(source) -> dict:

@@ -87,7 +87,7 @@ def begin_with(tx) -> Callable[[Any], TrainState]:
 TIED = ("token_embedding", "head_bias")  # parameters whose gradients the loss makes itself
 
 
-def make_gradients(model: XLMR, languages: int):
+def make_gradients(model: XLMR, languages: int, chunk_bytes: int = losses.CHUNK_BYTES):
   """(params, batch, key, sums so far) -> those sums and this batch's: (gradients fp32, losses and weights per language).
 
   Of one device's rows. The tied embedding's gradient is added once: the head's, dense, and the tokens' on top of it.
@@ -108,7 +108,7 @@ def make_gradients(model: XLMR, languages: int):
     with jax.named_scope("vocabulary_loss"):
       losses_BxP, (d_h, d_table, d_bias) = losses.nll_with_gradients(
         h_BxPxD, table, tied["head_bias"], batch["labels"], batch["weights"], vocabulary_size=model.vocabulary_size,
-        sums=tuple(grads[name] for name in TIED))
+        sums=tuple(grads[name] for name in TIED), chunk_bytes=chunk_bytes)
     d_others, d_tokens = pull_back(d_h)
     with jax.named_scope("embedding"):
       # Scattered into what is there: an array of zeros as large as the table would be made, and added.
@@ -122,14 +122,15 @@ def make_gradients(model: XLMR, languages: int):
 
 def make_train_step(model: XLMR, tx, schedule, *, seed: int, languages: int, micro_batches: int = 1,
                     mesh: jax.sharding.Mesh | None = None, generator: str = "threefry2x32", reduce_dtype=jnp.float32,
-                    ) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
+                    chunk_bytes: int = losses.CHUNK_BYTES) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
   """(state, batch) -> (state, metrics), pure. Metrics are sums and weights; a non-finite update is not made.
 
   batch: the global batch, ids int32[B, L], positions and labels int32[B, P], weights fp32[B, P], language int32[B].
   mesh: the gradients are then each device's own, of its own rows, and meet once, after the last micro-batch; None: one
   device. generator: of dropout keys, by jax.random.key's name for it. reduce_dtype: of gradients on the network.
+  chunk_bytes: of logits, as in losses.
   """
-  of_batch = make_gradients(model, languages)
+  of_batch = make_gradients(model, languages, chunk_bytes)
 
   def on_device(params, batch, key):
     """Sums of gradients and losses over all devices' rows, the gradients in parts as params are."""
@@ -142,7 +143,9 @@ def make_train_step(model: XLMR, tx, schedule, *, seed: int, languages: int, mic
       sums = of_batch(params, batch, key, sums)
     else:
       split = jax.tree.map(lambda x: x.reshape(micro_batches, -1, *x.shape[1:]), batch)
-      add = lambda sums, x: (of_batch(params, x[0], jax.random.fold_in(key, x[1]), sums), None)  # noqa: E731
+      # One key for all: masks follow from the row's number, or, from a generator, from the micro-batch's too.
+      key_of = lambda i: jax.random.fold_in(key, i) if generator == "rbg" else key  # noqa: E731
+      add = lambda sums, x: (of_batch(params, x[0], key_of(x[1]), sums), None)  # noqa: E731
       sums, _ = jax.lax.scan(add, sums, (split, jnp.arange(micro_batches)))
     if mesh is None:
       return sums
@@ -206,7 +209,8 @@ class Program(NamedTuple):
 
 def build_program(config: ConfigDict, mesh: jax.sharding.Mesh, *, vocabulary_size: int, languages: int) -> Program:
   """The functions of config on mesh. To be called and compiled under jax.set_mesh(mesh)."""
-  model = build_model(config, vocabulary_size, platform=mesh.devices.flat[0].platform)
+  platform = mesh.devices.flat[0].platform
+  model = build_model(config, vocabulary_size, platform=platform)
   tx, schedule = build_optimizer(config)
   init = make_init(model, tx)
   abstract = jax.eval_shape(lambda: init(jax.random.key(0)))  # no array: the devices may not be there
@@ -218,9 +222,11 @@ def build_program(config: ConfigDict, mesh: jax.sharding.Mesh, *, vocabulary_siz
     init=jax.jit(init, out_shardings=shardings),
     begin_with=jax.jit(begin_with(tx), out_shardings=shardings),
     train_step=jax.jit(
-      make_train_step(model, tx, schedule, seed=config.seed, languages=languages, micro_batches=config.micro_batches,
+      make_train_step(model, tx, schedule, seed=config.seed, languages=languages,
+                      micro_batches=micro_batches_of(config, mesh.size),
                       mesh=several, generator="rbg" if config.model.dropout_bits == "rbg" else "threefry2x32",
-                      reduce_dtype=jnp.dtype(config.mesh.reduce_dtype)),
+                      reduce_dtype=jnp.dtype(config.mesh.reduce_dtype),
+                      chunk_bytes=losses.TPU_CHUNK_BYTES if platform == "tpu" else losses.CHUNK_BYTES),
       in_shardings=(shardings, by_rows), out_shardings=(shardings, whole), donate_argnums=0),
     held_out_step=jax.jit(make_held_out_step(model, languages, several),
                           in_shardings=(shardings.params, by_rows), out_shardings=whole))
@@ -241,10 +247,22 @@ def mesh_of(config: ConfigDict) -> jax.sharding.Mesh:
   """The mesh of config.mesh over all devices; UserError if they do not divide the batch."""
   mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
   sharding.host_rows(mesh, config.batch_rows)
-  if config.batch_rows % (config.micro_batches * mesh.size):
-    raise UserError(f"config.batch_rows={config.batch_rows} does not divide into config.micro_batches="
-                    f"{config.micro_batches} over {mesh.size} devices")
+  micro_batches_of(config, mesh.size)
   return mesh
+
+
+def micro_batches_of(config: ConfigDict, devices: int) -> int:
+  """Into how many parts a batch goes; UserError if it does not divide."""
+  rows, micro_batches = config.rows_per_device, config.micro_batches
+  if rows:
+    if config.batch_rows % (rows * devices):
+      raise UserError(f"config.batch_rows={config.batch_rows} is no multiple of config.rows_per_device={rows} on {devices} "
+                      "devices; choose other rows_per_device, or 0 and config.micro_batches")
+    return config.batch_rows // (rows * devices)
+  if config.batch_rows % (micro_batches * devices):
+    raise UserError(f"config.batch_rows={config.batch_rows} does not divide into config.micro_batches={micro_batches} over "
+                    f"{devices} devices")
+  return micro_batches
 
 
 def train(config: ConfigDict, workdir: Path, store, preemption: hosts.Preemption,
@@ -259,7 +277,7 @@ def train(config: ConfigDict, workdir: Path, store, preemption: hosts.Preemption
 
   mesh = mesh_of(config)
   rows = sharding.host_rows(mesh, config.batch_rows)
-  look_rows = config.batch_rows // config.micro_batches  # of a held-out batch: what memory allows
+  look_rows = config.batch_rows // micro_batches_of(config, mesh.size)  # of a held-out batch: what memory allows
   slots = masking.slots_per_row(store.seq_len, config.data.mask_share)
   mix = mixture.Mixture(store.counts("train"), config.data.alpha, config.seed, languages=store.languages)
   languages = len(store.languages)

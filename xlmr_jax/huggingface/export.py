@@ -12,7 +12,8 @@ from xlmr_jax.errors import UserError
 from xlmr_jax.huggingface import folder as folders
 from xlmr_jax.huggingface import names
 from xlmr_jax.huggingface import safetensors_file as files
-from xlmr_jax.model import BOS, LAYER_NORM_EPSILON, PAD
+from xlmr_jax.fused import LAYER_NORM_EPSILON
+from xlmr_jax.model import BOS, PAD
 from xlmr_jax.tasks.registry import SPAN, Task
 
 DTYPES = {"float32": files.DTYPES["F32"], "bfloat16": files.DTYPES["BF16"], "float16": files.DTYPES["F16"]}

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xlmr_jax.errors import UserError
+from xlmr_jax.fused import LAYER_NORM_EPSILON
 from xlmr_jax.huggingface import names
 from xlmr_jax.huggingface import safetensors_file as files
 from xlmr_jax.huggingface.names import Sizes
 from xlmr_jax.huggingface.tokenizer import read_vocabulary
-from xlmr_jax.model import BOS, LAYER_NORM_EPSILON, PAD
+from xlmr_jax.model import BOS, PAD
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 OURS = "xlmr_jax"  # the key of config.json that holds what transformers has no key for

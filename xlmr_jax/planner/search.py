@@ -47,9 +47,9 @@ def largest(candidates: list[int], attempt: Callable[[int], dict], first: int = 
 
 
 def most_rows(config: ConfigDict, where: Topology, vocabulary: int, say=lambda plan: None) -> dict | None:
-  """The plan with the most rows a chip that fits, in multiples of 8 above 8; config.micro_batches stays."""
+  """The plan with the most rows a chip that fits in one micro-batch, in multiples of 8 above 8."""
   candidates = [r for r in (1, 2, 4, *range(8, MOST_ROWS + 1, 8)) if r % where.chip.devices == 0]
-  return largest(candidates, lambda rows: _said(step.plan(step.with_rows(config, where, rows), where, vocabulary), say))
+  return largest(candidates, lambda rows: _said(step.plan(step.with_rows(config, where, rows, 1), where, vocabulary), say))
 
 
 def most_rows_of_batch(config: ConfigDict, where: Topology, vocabulary: int, say=lambda plan: None) -> dict | None:
@@ -98,8 +98,8 @@ def advise(config: ConfigDict, where: Topology, vocabulary: int, rows_per_chip: 
   return sorted((p for p in plans if p["fits"]), key=lambda p: p["estimated_cycles_per_row"])
 
 
-def shipped() -> Iterator[tuple[str, ConfigDict, tuple[str, ...]]]:
-  """(path, config, topologies) of every file in configs/ that names TOPOLOGIES."""
+def shipped() -> Iterator[tuple[str, ConfigDict, dict[str, dict]]]:
+  """(path, config, topologies and what to change there) of every file in configs/ that names TOPOLOGIES."""
   for path in sorted((ROOT / "configs").glob("*.py")):
     if "\nTOPOLOGIES = " in path.read_text():
       module = importlib.import_module(f"configs.{path.stem}")
@@ -107,14 +107,14 @@ def shipped() -> Iterator[tuple[str, ConfigDict, tuple[str, ...]]]:
 
 
 def all_shipped(only_config: str = "", only_topology: str = "", say=lambda plan: None) -> Iterator[dict]:
-  """Plans of the shipped configs on their topologies, each with its batch and the most rows a chip that fit."""
-  for path, config, names in shipped():
-    for name in names:
+  """Plans of the shipped configs on their topologies."""
+  for path, config, topologies in shipped():
+    for name, changes in topologies.items():
       if (only_config and not path.endswith(only_config)) or (only_topology and only_topology != name):
         continue
-      where = topology.parse(name)
-      best = most_rows_of_batch(config, where, step.vocabulary_of(config), say)
-      yield {"config": path} | (best or {"topology": where.name, "chips": where.chips, "fits": False})
+      where, changed = topology.parse(name), config.copy_and_resolve_references()
+      changed.update_from_flattened_dict(changes)
+      yield {"config": path} | _said(step.plan(changed, where, step.vocabulary_of(config)), say)
 
 
 def write_collectives(plans: list[dict]) -> None:

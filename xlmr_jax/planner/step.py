@@ -54,9 +54,10 @@ def check(config: ConfigDict) -> None:
 
 
 def with_rows(config: ConfigDict, where: Topology, rows_per_chip: int, micro_batches: int | None = None) -> ConfigDict:
-  """A copy of config whose micro-batches have so many rows on each chip."""
+  """A copy of config with so many rows of a micro-batch on each chip, its batch in as many micro-batches as it fills."""
   config = config.copy_and_resolve_references()
-  config.micro_batches = config.micro_batches if micro_batches is None else micro_batches
+  config.micro_batches = micro_batches or max(1, config.batch_rows // (rows_per_chip * where.chips))
+  config.rows_per_device = 0
   config.batch_rows = rows_per_chip * where.chips * config.micro_batches
   return config
 
@@ -68,9 +69,6 @@ def compile_step(config: ConfigDict, where: Topology, vocabulary: int) -> Compil
     return _compiled[key]
   begin = time.perf_counter()
   mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, devices=topology.describe(where))
-  if config.batch_rows % (config.micro_batches * mesh.size):
-    raise UserError(f"config.batch_rows={config.batch_rows} does not divide into config.micro_batches="
-                    f"{config.micro_batches} over {mesh.size} devices; pass --rows_per_chip")
   seq_len = config.model.max_positions - 2
   with jax.set_mesh(mesh):
     program = train.build_program(config, mesh, vocabulary_size=vocabulary, languages=LANGUAGES)
@@ -104,6 +102,7 @@ def plan(config: ConfigDict, where: Topology, vocabulary: int) -> dict:
   """Memory, cycles, FLOPs and collectives of config's train step on where; JSON-ready, per chip or device as named."""
   chip, model = where.chip, config.model
   compiled = compile_step(config, where, vocabulary)
+  micro_batches = train.micro_batches_of(config, where.devices)
   seq_len = model.max_positions - 2
   slots = masking.slots_per_row(seq_len, config.data.mask_share)
   per_token = flops_per_token(layers=model.layers, hidden=model.hidden, ffn=model.ffn, seq_len=seq_len,
@@ -111,8 +110,8 @@ def plan(config: ConfigDict, where: Topology, vocabulary: int) -> dict:
   rows = config.batch_rows / where.devices  # of a device, all micro-batches
   result = {
     "topology": where.name, "chips": where.chips, "devices": where.devices, "device_kind": chip.kind,
-    "batch_rows": config.batch_rows, "micro_batches": config.micro_batches,
-    "rows_per_chip": config.batch_rows / config.micro_batches / where.chips, "seq_len": seq_len, "slots": slots,
+    "batch_rows": config.batch_rows, "micro_batches": micro_batches,
+    "rows_per_chip": config.batch_rows / micro_batches / where.chips, "seq_len": seq_len, "slots": slots,
     "vocabulary": vocabulary, "versions": versions(), "remat": model.remat, "fsdp": config.mesh.fsdp,
     "fits": compiled.fits, "needed_gib": compiled.needed_gib,
     "hbm_gib": chip.hbm_gib, "model_flops_per_token": per_token, "model_flops_per_row": per_token * seq_len,
