@@ -10,7 +10,8 @@ import pytest
 from tests import tiny
 from xlmr_jax import sharding
 from xlmr_jax.errors import EXIT_DONE, EXIT_RESTART, UserError
-from xlmr_jax.train import asked_to_end, build_model, build_optimizer, make_init, make_train_step
+from xlmr_jax.step import make_init, make_train_step
+from xlmr_jax.train import asked_to_end, build_model, build_optimizer
 
 
 def one_step(data, fsdp, rows=16, seed=0, **changes):

@@ -9,10 +9,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from xlmr_jax.errors import UserError
+from xlmr_jax.fused import LAYER_NORM_EPSILON
 from xlmr_jax.huggingface import folder as folders
 from xlmr_jax.huggingface import names
 from xlmr_jax.huggingface import safetensors_file as files
-from xlmr_jax.fused import LAYER_NORM_EPSILON
 from xlmr_jax.model import BOS, PAD
 from xlmr_jax.tasks.registry import SPAN, Task
 

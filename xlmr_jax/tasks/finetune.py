@@ -23,8 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from xlmr_jax import optimizer, sharding
-from xlmr_jax.errors import UserError
 from xlmr_jax.dropout import dropout
+from xlmr_jax.errors import UserError
 from xlmr_jax.model import PAD, XLMR, Dense, places_of
 from xlmr_jax.tasks import registry
 from xlmr_jax.tasks.registry import SENTENCE, SPAN, WORDS, Task
@@ -48,11 +48,11 @@ class Head(nn.Module):
   def __call__(self, x_BxLxD: jax.Array, deterministic: bool = True) -> jax.Array:
     """Logits fp32 [B, C] of a sentence head, [B, L, C] of the others."""
     keys = [None, None] if deterministic else jax.random.split(self.make_rng("dropout"))
-    places = places_of(jnp.arange(x.shape[0], dtype=jnp.uint32), x.shape[1])
     x = x_BxLxD.astype(jnp.float32)
+    places = places_of(jnp.arange(x.shape[0], dtype=jnp.uint32), x.shape[1])
     if self.kind == SENTENCE:
-      x = Dense((x.shape[-1],), self.init_std, name="dense")(dropout(x[:, 0], self.dropout, keys[1], places[:, 0]))
-      x = jnp.tanh(x)
+      x, places = x[:, 0], places[:, 0]
+      x = jnp.tanh(Dense((x.shape[-1],), self.init_std, name="dense")(dropout(x, self.dropout, keys[1], places)))
     return Dense((self.outputs,), self.init_std, name="out")(dropout(x, self.dropout, keys[0], places))
 
 
