@@ -1,0 +1,129 @@
+"""The benchmarks measure what a run does: the same step, the same files; and say in a line what they cannot do."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from benchmarks import step
+from tests import tiny
+from xlmr_jax import sharding
+from xlmr_jax.train import build_program
+
+ROOT = Path(__file__).parents[1]
+
+
+def command(module, *args, **env):
+  """The command, and behind it whether TensorFlow was imported."""
+  code = (f"import runpy, sys\nsys.argv = ['x', *sys.argv[1:]]\ntry:\n  runpy.run_module({module!r}, run_name='__main__')\n"
+          "finally:\n  print('tensorflow' in sys.modules, file=sys.stderr)")
+  return subprocess.run([sys.executable, "-c", code, *map(str, args)], cwd=ROOT, capture_output=True, text=True,
+                        env=os.environ | env, timeout=300)
+
+
+def last_line(result):
+  assert result.returncode == 0, result.stderr[-2000:]
+  return json.loads(result.stdout.splitlines()[-1])
+
+
+# --- a training step -----------------------------------------------------------------------------------------------
+
+SMALL = ("--config=tests/tiny.py", "--vocab=90", "--steps=2")
+
+
+def test_step_of_a_config_over_all_devices_without_tensorflow():
+  result = command("benchmarks.step", *SMALL, "--config.model.layers=1", "--device=cpu", "--rows=16")
+  line = last_line(result)
+  assert result.stderr.splitlines()[-1] == "False"
+  assert line["rows"] == 16 and line["devices"] == 8 and line["seq_len"] == tiny.SEQ_LEN and line["mfu"] is None
+  assert 3.0 < line["loss"] < 6.0 and line["tokens_per_s"] > 0 and line["first_call_s"] >= line["compile_s"]
+  assert "1 x 16" in result.stdout  # the layers and width that were asked for
+
+
+def test_step_takes_the_peers_flags():
+  line = last_line(command("benchmarks.step", "--layers=1", "--hidden=32", "--heads=2", "--ffn=64", "--vocab=500",
+                           "--seq=64", "--rows=4", "--dtype=bf16", "--steps=1", "--dropout=0.1", XLA_FLAGS=""))
+  assert line["rows"] == 4 and line["devices"] == 1 and {"tokens_per_s", "step_ms", "loss"} <= set(line)
+
+
+@pytest.mark.parametrize("args, message", [
+  (("--config=configs/base.py", "--device=gpu"), "--device=gpu: JAX finds none here"),
+  (("--config=configs/base.py", "--layers=2"), "--layers: with --config"),
+  (("--config=configs/base.py", "--config.model.layrs=2"), "layrs"),
+  (("--config=configs/base.py", "--config.model.remat=some"), "config.model.remat='some'"),
+  (("--config=configs/base.py", "--seq=600"), "--seq=600 needs --config.model.max_positions=602"),
+  (("--config=configs/base.py", "--batches=none.npz"), "--batches=none.npz: cannot be read"),
+  ((*SMALL, "--rows=12"), "batch_rows=12 does not divide over 8 devices"),
+])
+def test_step_refuses_in_one_line(args, message):
+  result = command("benchmarks.step", *args)
+  assert result.returncode == 1 and message in result.stderr
+  assert sum(line.startswith("error: ") for line in result.stderr.splitlines()) == 1 and "Traceback" not in result.stderr
+
+
+def stored(tmp_path, batches=2):
+  made = [tiny.batch(np.random.default_rng(i), 16) for i in range(batches)]
+  np.savez(tmp_path / "batches.npz", **{name: np.stack([batch[name] for batch in made]) for name in made[0]})
+  return made, step.read_batches(str(tmp_path / "batches.npz"), tiny.VOCABULARY)
+
+
+def test_stored_batches_give_the_losses_of_the_run(tmp_path):
+  """Those of build_program's own step, one after the other, the batches in turn."""
+  made, batches = stored(tmp_path)
+  config = tiny.config(batch_rows=16)
+  found = step.measure(step.Task(config, tiny.SEQ_LEN, tiny.VOCABULARY, batches), 16, 1)
+  mesh, expected = sharding.make_mesh(), []
+  program = build_program(config, mesh, vocabulary_size=tiny.VOCABULARY, languages=3)
+  with jax.set_mesh(mesh):
+    state = program.init(jax.random.key(config.seed))
+    for batch in (*made, *made):
+      state, metrics = program.train_step(state, sharding.to_global(mesh, batch, 16))
+      expected.append(float(metrics["loss_sum"] / metrics["weight"]))
+  np.testing.assert_allclose(found["losses"], expected, rtol=1e-5)
+
+
+def test_a_sweep_ends_where_memory_does_and_tells_the_best(monkeypatch, capsys):
+  rates = {8: 100.0, 16: 220.0, 32: 210.0}
+
+  def fake(task, rows, steps):
+    if rows not in rates:
+      raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9 bytes.\nmore lines")
+    return {"tokens_per_s": rates[rows], "step_ms": 1.0, "mfu": None, "peak_memory_bytes": 2**30, "first_call_s": 1.0,
+            "rows": rows}
+
+  monkeypatch.setattr(step, "_measure", fake)
+  result = step.sweep(step.Task(tiny.config(), 32, 90, None), 1, 0, 2)
+  assert result["rows"] == 16 and [entry["rows"] for entry in result["sweep"]] == [8, 16, 32, 64]
+  assert "Out of memory" in result["sweep"][-1]["does_not_fit"]
+  assert "rows 64: does not fit: RESOURCE_EXHAUSTED" in capsys.readouterr().out
+  with pytest.raises(step.UserError, match="not even 8 rows a device"):
+    step.sweep(step.Task(tiny.config(), 32, 90, None), 8, 0, 2)
+  monkeypatch.setattr(step, "_measure", lambda *_: (_ for _ in ()).throw(jax.errors.JaxRuntimeError("INTERNAL: no")))
+  with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):  # anything else is a crash, not the end of a sweep
+    step.sweep(step.Task(tiny.config(), 32, 90, None), 1, 0, 2)
+
+
+def test_a_step_that_a_cpu_has_no_memory_for_is_not_run(monkeypatch):
+  """It would be killed, and the sweep's results with it."""
+  monkeypatch.setattr(step, "free_memory", lambda: 1000)
+  with pytest.raises(step.DoesNotFit, match="are planned"):
+    step.measure(step.Task(tiny.config(), tiny.SEQ_LEN, tiny.VOCABULARY, None), 16, 1)
+
+
+# --- input ---------------------------------------------------------------------------------------------------------
+
+
+def test_input_beside_a_device_and_batches_for_the_step(tiny_rows, tmp_path):
+  small = ("--seconds=0.4", f"--store={tiny_rows}", "--batch_rows=16")
+  line = last_line(command("benchmarks.input", *small, "--step_ms=40"))
+  assert 0 <= line["share_of_step_percent"] < 100 and line["step_ms"] == 40 and line["work_percent_of_step"] > 0
+  last_line(command("benchmarks.input", *small, f"--write={tmp_path / 'b.npz'}", "--write_batches=3"))
+  batches = step.read_batches(str(tmp_path / "b.npz"), tiny.VOCABULARY)
+  assert batches["ids"].shape == (3, 16, tiny.SEQ_LEN) and batches["weights"].sum() > 0
+  both = command("benchmarks.input", "--step_ms=1", "--tokens_per_s=1")
+  assert both.returncode == 1 and "give one of them" in both.stderr
