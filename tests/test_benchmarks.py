@@ -115,6 +115,21 @@ def test_a_step_that_a_cpu_has_no_memory_for_is_not_run(monkeypatch):
     step.measure(step.Task(tiny.config(), tiny.SEQ_LEN, tiny.VOCABULARY, None), 16, 1)
 
 
+# --- checkpoints ---------------------------------------------------------------------------------------------------
+
+
+def test_checkpoint_tells_times_and_floors_of_a_run_of_the_config(tmp_path):
+  line = last_line(command("benchmarks.checkpoint", "--config=tests/tiny.py", "--vocab=90", "--saves=2", "--seq=32",
+                           f"--directory={tmp_path}", XLA_FLAGS=""))
+  assert line["bytes"] > 3 * 4 * 90 * 16 and line["files"] > 8 and line["devices"] == 1
+  for name in ("save_blocks_s", "first_save_blocks_s", "durable_s", "restore_s", "floor_write_s", "floor_read_s",
+               "floor_sha256_s"):
+    assert line[name] >= 0, name
+  assert not list(tmp_path.iterdir())  # it leaves nothing behind
+  refused = command("benchmarks.checkpoint", f"--directory={tmp_path / 'none'}")
+  assert refused.returncode == 1 and "no such folder" in refused.stderr
+
+
 # --- input ---------------------------------------------------------------------------------------------------------
 
 
