@@ -14,6 +14,7 @@ def get_config() -> ConfigDict:
   c.batch_rows = 8192  # rows of all hosts and micro-batches together (paper, section 5.2)
   c.micro_batches = 1  # gradient accumulation: parts that a batch is computed in
   c.max_bad_steps = 20  # steps in a row with a non-finite loss or gradient before the run ends (ours)
+  c.compile_cache = ""  # folder of compiled programs; "": ~/.cache/xlmr_jax, for several processes in the workdir; off
   c.watchdog_s = 1800.0  # seconds without a step before a hung process ends itself with exit 42; 0: off (ours)
 
   c.model = ConfigDict()
