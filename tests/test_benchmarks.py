@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import step
+from benchmarks import packing, step
 from tests import tiny
 from xlmr_jax import sharding
 from xlmr_jax.train import build_program
@@ -128,6 +128,53 @@ def test_checkpoint_tells_times_and_floors_of_a_run_of_the_config(tmp_path):
   assert not list(tmp_path.iterdir())  # it leaves nothing behind
   refused = command("benchmarks.checkpoint", f"--directory={tmp_path / 'none'}")
   assert refused.returncode == 1 and "no such folder" in refused.stderr
+
+
+# --- packing -------------------------------------------------------------------------------------------------------
+
+
+def test_packing_counts_rows_and_pads():
+  """By hand: rows of 16, of which 14 are pieces where a document stands alone."""
+  of = packing.count(np.array([14, 20, 0, 3]), 16)
+  assert of["documents"] == 3 and of["pieces"] == 37 and of["lost"] == 6
+  assert of["rows_apart"] == 1 + 2 + 1 and of["pads_apart"] == 0 + 8 + 11
+  # 14 | 14 | the last 6 pieces and 3 more, each with its <s> and </s>: 3 pads
+  assert of["rows"] == 3 and of["pads"] == 3
+  total = packing.summary({"aa": of, "bb": packing.count(np.array([1]), 16)}, 16)
+  assert total["rows"] == 4 and total["pad_share"] == {"total": 16 / 64, "min": ["aa", 3 / 48], "max": ["bb", 13 / 16]}
+  assert total["rows_saved"]["max"] == ["aa", 0.25] and total["rows_saved"]["min"] == ["bb", 0.0]
+
+
+# --- peers ---------------------------------------------------------------------------------------------------------
+
+
+def test_against_peers_tells_ratios_and_what_it_skips(tmp_path):
+  """With a stand-in for each side: a Python whose benchmarks print one line, and programs that print a peer's."""
+  (tmp_path / "peer_hf_torch_step.py").write_text("print('hf_torch cpu bf16 rows32: step 2.0 ms, 500 tokens/s, loss 10.4')")
+  (tmp_path / "peer_hf_collator.py").write_text("print('hf_collator: 0.50M tokens/s')")
+  python = tmp_path / "python"
+  python.write_text(f"""#!/bin/sh
+    case "$*" in
+      *"-m benchmarks"*) echo '{{"tokens_per_s": 2000000.0}}' ;;
+      *torchless*|*Flax*) echo "no such module" >&2; exit 1 ;;
+      *"import torch"*) exit $TORCH ;;
+      *) exec {sys.executable} "$@" ;;
+    esac""")
+  python.chmod(0o755)
+  env = os.environ | {"PYTHON": str(python), "TORCH": "0"}
+  run = lambda *args, **more: subprocess.run(  # noqa: E731
+    ["benchmarks/against_peers.sh", *map(str, args)], cwd=ROOT, env=env | more, capture_output=True, text=True, timeout=60)
+  out = run(tmp_path)
+  lines = out.stdout.splitlines()
+  assert out.returncode == 0 and len(lines) == 4, out.stdout + out.stderr
+  assert lines[0].startswith("step, ") and lines[0].endswith("ours 2,000,000, peer 500 tokens/s, ratio 4000.00")
+  assert lines[2].endswith("ours 2,000,000, peer 500,000 tokens/s, ratio 4.00")
+  assert lines[3] == f"skipped: flax: {tmp_path}/peer_hf_flax_aot.py is not there"
+  none = run(tmp_path, TORCH="1")
+  assert none.returncode == 1 and none.stdout.count("skipped: ") == 3 and "has no torch and transformers" in none.stdout
+  gone = run(tmp_path / "none")
+  assert gone.returncode == 1 and gone.stdout == f"skipped: all: {tmp_path}/none is not there; pass the folder of the " \
+    "peers' programs\n"
 
 
 # --- input ---------------------------------------------------------------------------------------------------------
