@@ -108,11 +108,11 @@ def test_a_sweep_ends_where_memory_does_and_tells_the_best(monkeypatch, capsys):
     step.sweep(step.Task(tiny.config(), 32, 90, None), 1, 0, 2)
 
 
-def test_a_step_that_a_cpu_has_no_memory_for_is_not_run(monkeypatch):
+def test_a_step_that_a_cpu_has_no_memory_for_is_not_run(tmp_path, monkeypatch):
   """It would be killed, and the sweep's results with it."""
   monkeypatch.setattr(step, "free_memory", lambda: 1000)
   with pytest.raises(step.DoesNotFit, match="are planned"):
-    step.measure(step.Task(tiny.config(), tiny.SEQ_LEN, tiny.VOCABULARY, None), 16, 1)
+    step.measure(step.Task(tiny.config(batch_rows=16), tiny.SEQ_LEN, tiny.VOCABULARY, stored(tmp_path)[1]), 16, 1)
 
 
 # --- checkpoints ---------------------------------------------------------------------------------------------------

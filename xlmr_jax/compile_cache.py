@@ -43,7 +43,6 @@ def use(value: str, workdir: Path) -> Path | None:
   value: "" the default folder, unless JAX_COMPILATION_CACHE_DIR names another; "off"; or a folder. One that cannot be
   written is said and gone without.
   """
-  _listen()
   if value == "off":
     jax.config.update("jax_enable_compilation_cache", False)
     return None
@@ -106,16 +105,12 @@ def _on_event(event: str, **_) -> None:
     _seen["from_cache"] += 1
 
 
-def _listen() -> None:
-  """Once a process."""
-  if not _seen.get("listening"):
-    _seen["listening"] = True
-    jax.monitoring.register_event_duration_secs_listener(_on_duration)
-    jax.monitoring.register_event_listener(_on_event)
+jax.monitoring.register_event_duration_secs_listener(_on_duration)
+jax.monitoring.register_event_listener(_on_event)
 
 
 def so_far() -> dict[str, float | int]:
-  """{"compile_s", "programs", "from_cache"} since use(): seconds of compiling, programs, those that the cache had."""
+  """{"compile_s", "programs", "from_cache"} of this process: seconds of compiling, programs, those that the cache had."""
   return {"compile_s": round(_seen["compile_s"], 3), "programs": _seen["programs"], "from_cache": _seen["from_cache"]}
 
 
