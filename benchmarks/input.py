@@ -2,9 +2,12 @@
 languages.
 
     python -m benchmarks.input --seq_len=512 --languages=100 --vocab=250002
+    python -m benchmarks.input --batch_rows=256 --step_ms=300      # or --tokens_per_s=400000: beside a device as fast
+    python -m benchmarks.input --store=ROWS --write=FILE.npz       # batches for benchmarks.step --batches
 
 The last line is JSON. tokens_per_s counts every token of a row; stages are measured alone, one thread
-calling.
+calling. share_of_step_percent is what a loop waits for a batch while a device takes so long for each;
+work_percent_of_step what making one takes, were nothing done meanwhile.
 """
 
 import json
@@ -22,7 +25,7 @@ from xlmr_jax.data.mixture import Mixture
 from xlmr_jax.data.pipeline import train_batches
 from xlmr_jax.data.rows import RowStore, file_sha256, language_folder, shard_name, write_manifest, write_shard
 from xlmr_jax.data.tokenizer import BOS, EOS, FIRST_PIECE
-from xlmr_jax.errors import run_command
+from xlmr_jax.errors import UserError, run_command
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("seq_len", 512, "tokens of a row")
@@ -33,6 +36,10 @@ flags.DEFINE_integer("languages", 100, "languages")
 flags.DEFINE_float("alpha", 0.3, "smoothing of the mixture")
 flags.DEFINE_float("seconds", 8, "how long to measure, warm-up not counted")
 flags.DEFINE_string("store", None, "a ROWS to read instead of a synthetic one")
+flags.DEFINE_float("step_ms", None, "time of a device's step of batch_rows", lower_bound=1e-3)
+flags.DEFINE_float("tokens_per_s", None, "a device's rate, instead of step_ms", lower_bound=1e-3)
+flags.DEFINE_string("write", None, "only write the first batches to this .npz")
+flags.DEFINE_integer("write_batches", 8, "how many of them", lower_bound=1)
 
 
 def write_store(root: Path, *, seq_len: int, rows: int, vocabulary_size: int, languages: int) -> None:
@@ -68,17 +75,55 @@ def tokens_per_s(work, tokens: int, seconds: float) -> float:
   return calls * tokens / (time.perf_counter() - start)
 
 
+def mixture_of(store: RowStore) -> Mixture:
+  return Mixture(store.counts("train"), FLAGS.alpha, seed=0, languages=store.languages)
+
+
+def stream_of(store: RowStore, mixture: Mixture, start_step: int):
+  return train_batches(
+    store, mixture, batch_rows=FLAGS.batch_rows, start_step=start_step, seed=0, slots=slots_per_row(store.seq_len)
+  )
+
+
+def write_batches(store: RowStore, path: Path, count: int) -> dict[str, object]:
+  """The first batches of a run with this store, each array [count, rows, ...]."""
+  with stream_of(store, mixture_of(store), 0) as batches:
+    first = [next(batches) for _ in range(count)]
+  with path.open("wb") as file:  # under this name: savez adds an ending
+    np.savez_compressed(file, **{name: np.stack([batch[name] for batch in first]) for name in first[0]})
+  return {"batches": str(path), "count": count}
+
+
+def step_seconds(tokens: int) -> float | None:
+  """A device's time for a batch of so many tokens, from the flags; None without one. UserError: both are given."""
+  if FLAGS.step_ms and FLAGS.tokens_per_s:
+    raise UserError("--step_ms and --tokens_per_s: give one of them")
+  return FLAGS.step_ms / 1e3 if FLAGS.step_ms else tokens / FLAGS.tokens_per_s if FLAGS.tokens_per_s else None
+
+
+def waited(stream, step_s: float, seconds: float) -> float:
+  """Mean seconds that a loop waits for its next batch, if each step takes step_s on a device and nothing here."""
+  took = []
+  with stream as batches:
+    next(batches)
+    while sum(took) + len(took) * step_s < seconds or len(took) < 8:
+      time.sleep(step_s)
+      start = time.perf_counter()
+      next(batches)
+      took.append(time.perf_counter() - start)
+  return statistics.mean(took)
+
+
 def measure(store: RowStore) -> dict[str, float | int]:
   import tensorflow as tf
 
-  mixture = Mixture(store.counts("train"), FLAGS.alpha, seed=0, languages=store.languages)
+  mixture = mixture_of(store)
   slots = slots_per_row(store.seq_len)
   batch_tokens = FLAGS.batch_rows * store.seq_len
+  step_s = step_seconds(batch_tokens)
 
   def stream(start_step: int):
-    return train_batches(
-      store, mixture, batch_rows=FLAGS.batch_rows, start_step=start_step, seed=0, slots=slots
-    )
+    return stream_of(store, mixture, start_step)
 
   with stream(0) as batches:  # the first call of TensorFlow builds its threads: count it for neither
     next(batches)
@@ -106,8 +151,14 @@ def measure(store: RowStore) -> dict[str, float | int]:
   )
   first = tf.constant(0, tf.int64)
   stage, tokens = FLAGS.seconds / 8, positions.size * store.seq_len
+  beside = {} if step_s is None else {
+    "step_ms": round(step_s * 1e3, 3),
+    "share_of_step_percent": round(100 * waited(stream(0), step_s, FLAGS.seconds) / step_s, 4),
+    "work_percent_of_step": round(100 * batch_tokens / rate / step_s, 4),
+  }
   return {
     "tokens_per_s": round(rate),
+    **beside,
     "locate_tokens_per_s": round(tokens_per_s(lambda: mixture.locate(positions), tokens, stage)),
     "read_tokens_per_s": round(tokens_per_s(lambda: store.read("train", language, row), tokens, stage)),
     "mask_tokens_per_s": round(tokens_per_s(lambda: mask(first), batch_tokens, stage)),
@@ -118,6 +169,7 @@ def measure(store: RowStore) -> dict[str, float | int]:
 
 def main(argv) -> None:
   del argv
+  step_seconds(1)  # refuses before the long part
   folder = None
   try:
     if FLAGS.store is None:
@@ -126,6 +178,9 @@ def main(argv) -> None:
         folder, seq_len=FLAGS.seq_len, rows=FLAGS.rows, vocabulary_size=FLAGS.vocab, languages=FLAGS.languages
       )
     store = RowStore(FLAGS.store or folder)
+    if FLAGS.write:
+      print(json.dumps(write_batches(store, Path(FLAGS.write), FLAGS.write_batches)))
+      return
     shape = {
       "seq_len": store.seq_len,
       "batch_rows": FLAGS.batch_rows,

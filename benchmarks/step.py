@@ -1,37 +1,141 @@
-"""Times the real train_step on synthetic batches; imports no TensorFlow.
+"""Times the step of a run on all local devices, with synthetic or stored batches; imports no TensorFlow.
 
+  python -m benchmarks.step --config=configs/base.py --device=gpu --sweep [--config.model.remat=dots ...]
+  python -m benchmarks.step --config=configs/base.py --batches=FILE.npz     # of benchmarks.input --write; tells each loss
   python -m benchmarks.step --layers=4 --hidden=256 --heads=4 --ffn=1024 --vocab=32000 --seq=128 --rows=32 --dtype=bf16
 
-The last line is JSON; the peer (transformers on PyTorch) takes the same flags. Step time is the median, as the peer's.
+The last form takes the flags of the peer, transformers on PyTorch. The last line is JSON. Step time is the median, each
+step waited for, as the peer's.
 """
 
+import gc
+import itertools
 import json
+import os
+import re
 import statistics
 import time
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
+from ml_collections import ConfigDict, config_flags
 
-from xlmr_jax import hosts, optimizer
-from xlmr_jax.model import XLMR
-from xlmr_jax.train import make_init, make_train_step
+from configs import common
+from xlmr_jax import hosts, sharding
+from xlmr_jax.data.masking import slots_per_row
+from xlmr_jax.errors import UserError, run_command
+from xlmr_jax.logs import flops_per_token, peak_flops
+from xlmr_jax.main import check_config, parse_flags
+from xlmr_jax.model import padded_vocabulary
+from xlmr_jax.train import abstract_batch, build_program, mesh_of
 
 FLAGS = flags.FLAGS
-DTYPES = {"bf16": jnp.bfloat16, "fp32": jnp.float32}
-for name, default in dict(vocab=250_002, layers=12, hidden=768, heads=12, ffn=3072, seq=512, rows=8, steps=8).items():
-  flags.DEFINE_integer(name, default, "as the peer's flag of this name")
-flags.DEFINE_enum("dtype", "bf16", list(DTYPES), "compute dtype; parameters are fp32")
-flags.DEFINE_float("dropout", 0.1, "on hidden states and attention probabilities")
-flags.DEFINE_bool("unroll", True, "unroll the scan over layers")
-flags.DEFINE_string("remat", "none", "none | dots | full")
+DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
+PLATFORMS = {"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"}  # JAX's own names
+OF_THE_PEER = ("layers", "hidden", "heads", "ffn", "dtype", "dropout", "unroll", "remat")  # a config has its own
+WARM_UP = 3  # steps
+LANGUAGES = 100
+OUT_OF_MEMORY = re.compile(r"RESOURCE_EXHAUSTED|out of memory|OUT_OF_MEMORY|HbmOom", re.IGNORECASE)
 
 
-def synthetic_batch(rng: np.random.Generator, rows: int, seq: int, vocab: int) -> dict[str, np.ndarray]:
-  """One masked batch of random pieces, 15 % of each row masked, slots as the input pipeline lays them out."""
-  masked = int(0.15 * seq)
-  slots = -(-int(0.15 * (seq - 2) + 1) // 8) * 8
+class DoesNotFit(Exception):
+  """The message says in a line what did not fit where."""
+
+
+def define_flags() -> None:
+  config_flags.DEFINE_config_file("config", None, "config whose step is timed; --config.KEY=VALUE changes it")
+  flags.DEFINE_enum("device", None, list(PLATFORMS), "kind of device; JAX's choice by default")
+  flags.DEFINE_bool("sweep", False, "double the rows a device, from --rows or 8, until its memory ends; the best counts")
+  flags.DEFINE_integer("sweep_to", 0, "rows a device that a sweep ends at; 0: only where memory does", lower_bound=0)
+  flags.DEFINE_string("batches", None, "stored batches: .npz of ids, positions, labels, weights, language, each [S, B, ...]")
+  sizes = dict(vocab=250_002, layers=12, hidden=768, heads=12, ffn=3072, seq=512, rows=8, steps=8)
+  for name, default in sizes.items():
+    flags.DEFINE_integer(name, default, "as the peer's flag of this name", lower_bound=1)
+  flags.DEFINE_enum("dtype", "bf16", list(DTYPES), "compute dtype; parameters are fp32")
+  flags.DEFINE_float("dropout", 0.1, "on hidden states and attention probabilities")
+  flags.DEFINE_bool("unroll", True, "unroll the scan over layers")
+  flags.DEFINE_string("remat", "none", "none | dots | full")
+
+
+# --- what is timed -----------------------------------------------------------------------------------------------
+
+
+class Task(NamedTuple):
+  config: ConfigDict
+  seq_len: int
+  vocabulary_size: int
+  batches: dict[str, np.ndarray] | None  # stored ones, [S, B, ...]
+
+  @property
+  def slots(self) -> int:
+    return slots_per_row(self.seq_len, self.config.data.mask_share) if self.batches is None else \
+      self.batches["labels"].shape[2]
+
+
+def config_of_flags() -> ConfigDict:
+  """The peer's model, batch and constant learning rate."""
+  f, c = FLAGS, common.get_config()
+  c.model.update(layers=f.layers, hidden=f.hidden, heads=f.heads, ffn=f.ffn, vocabulary_size=f.vocab,
+                 max_positions=f.seq + 2, dropout=f.dropout, attention_dropout=f.dropout, dtype=DTYPES[f.dtype],
+                 remat=f.remat, unroll_layers=f.unroll)
+  c.optimizer.update(peak_lr=1e-4, warmup_steps=1)
+  c.train_steps = 1_000_000
+  return c
+
+
+def read_task() -> Task:
+  """What the flags ask for. UserError: see the message."""
+  f = FLAGS
+  given = lambda name: f[name].present  # noqa: E731
+  if f.config is None:
+    config, seq_len = config_of_flags(), f.seq
+  else:
+    config = f.config.copy_and_resolve_references()
+    wrong = next(filter(given, OF_THE_PEER), None)
+    if wrong:
+      raise UserError(f"--{wrong}: with --config, change the config's own key, e.g. --config.model.layers=2")
+    seq_len = f.seq if given("seq") else config.model.max_positions - 2
+    if seq_len + 2 > config.model.max_positions:
+      raise UserError(f"--seq={seq_len} needs --config.model.max_positions={seq_len + 2}")
+  config.lock()
+  config.data.rows = "synthetic"  # none are read
+  check_config(config)
+  vocabulary_size = config.model.vocabulary_size or f.vocab
+  if f.config is not None and given("vocab") and vocabulary_size != f.vocab:
+    raise UserError(f"--vocab={f.vocab}, but config.model.vocabulary_size={vocabulary_size}; leave one out")
+  batches = None
+  if f.batches:
+    if f.sweep or (given("seq") and f.config is not None):
+      raise UserError(f"--batches={f.batches}: has rows of its own; leave out --sweep and --seq")
+    batches = read_batches(f.batches, vocabulary_size)
+    seq_len = batches["ids"].shape[2]
+    if seq_len + 2 > config.model.max_positions:
+      raise UserError(f"--batches={f.batches}: rows of {seq_len} tokens, the model takes {config.model.max_positions - 2}")
+  return Task(config, seq_len, vocabulary_size, batches)
+
+
+def read_batches(path: str, vocabulary_size: int) -> dict[str, np.ndarray]:
+  """Stored batches. UserError if the file is not there or not of this kind, or ids are not of the vocabulary."""
+  names = ("ids", "positions", "labels", "weights", "language")
+  try:
+    with np.load(path) as stored:
+      batches = {name: stored[name] for name in names}
+  except (OSError, ValueError, KeyError) as error:
+    raise UserError(f"--batches={path}: cannot be read ({error}); write it with benchmarks.input --write") from None
+  if len({x.shape[:2] for x in batches.values()}) > 1 or batches["ids"].ndim != 3:
+    raise UserError(f"--batches={path}: arrays must be [batches, rows, ...]; write it with benchmarks.input --write")
+  if batches["ids"].max() >= vocabulary_size:
+    raise UserError(f"--batches={path}: id {batches['ids'].max()} is not in a vocabulary of {vocabulary_size}; set "
+                    "--config.model.vocabulary_size")
+  return batches
+
+
+def synthetic_batch(rng: np.random.Generator, rows: int, seq: int, vocab: int, slots: int,
+                    mask_share: float = 0.15) -> dict[str, np.ndarray]:
+  """One masked batch of random pieces, mask_share of each row masked, slots as the input pipeline lays them out."""
+  masked = min(int(mask_share * seq), seq - 2)
   ids = rng.integers(4, vocab - 1, (rows, seq), dtype=np.int32)
   ids[:, 0], ids[:, -1] = 0, 2
   positions = np.zeros((rows, slots), np.int32)
@@ -41,31 +145,144 @@ def synthetic_batch(rng: np.random.Generator, rows: int, seq: int, vocab: int) -
     labels[r, :masked] = ids[r, positions[r, :masked]]
     weights[r, :masked] = 1.0
     ids[r, positions[r, :masked]] = vocab - 1
-  return {"ids": ids, "positions": positions, "labels": labels, "weights": weights, "language": np.zeros(rows, np.int32)}
+  return {"ids": ids, "positions": positions, "labels": labels, "weights": weights,
+          "language": np.arange(rows, dtype=np.int32) % LANGUAGES}
 
 
-def main(_):
-  f = FLAGS
+# --- timing ------------------------------------------------------------------------------------------------------
+
+
+def use_device(kind: str | None) -> None:
+  """Before JAX starts. UserError where there is no such device."""
+  if kind:
+    os.environ["JAX_PLATFORMS"] = PLATFORMS[kind]  # for what looks at it; JAX itself has read it already
+    jax.config.update("jax_platforms", PLATFORMS[kind])
   hosts.keep_freed_memory()
-  model = XLMR(f.vocab, f.layers, f.hidden, f.heads, f.ffn, max_positions=f.seq + 2, dropout=f.dropout,
-               attention_dropout=f.dropout, dtype=DTYPES[f.dtype], remat=f.remat, unroll_layers=f.unroll)
-  tx = optimizer.adamw(b1=0.9, b2=0.98, eps=1e-6, weight_decay=0.01, decay_pattern=".*", clip_norm=1.0)
-  schedule = optimizer.polynomial_schedule(peak_lr=1e-4, warmup_steps=1, train_steps=1_000_000)
-  state = jax.jit(make_init(model, tx))(jax.random.key(0))
-  step = jax.jit(make_train_step(model, tx, schedule, seed=0, languages=1), donate_argnums=0)
-  batch = jax.device_put(synthetic_batch(np.random.default_rng(0), f.rows, f.seq, f.vocab))
-  seen = []
-  for _ in range(f.steps + 3):
+  try:
+    jax.devices()
+  except Exception as error:  # of whatever kind the platform's plugin raises
+    why = " ".join(str(error).split())[:200] or "not installed"
+    raise UserError(f"--device={kind}: JAX finds none here ({why}); choose another, or install JAX for it") from None
+
+
+def free_memory() -> int | None:
+  """Bytes that processes of this machine can still get, where the system tells: a CPU's step that takes more is killed."""
+  try:
+    with open("/proc/meminfo") as f:
+      return next(1024 * int(line.split()[1]) for line in f if line.startswith("MemAvailable:"))
+  except (OSError, StopIteration):
+    return None
+
+
+def measure(task: Task, rows: int, steps: int) -> dict:
+  """Time, loss and memory of `steps` steps of `rows` rows over all devices. DoesNotFit: their memory is not enough."""
+  try:
+    return _measure(task, rows, steps)
+  except (jax.errors.JaxRuntimeError, MemoryError) as error:
+    if isinstance(error, jax.errors.JaxRuntimeError) and not OUT_OF_MEMORY.search(str(error)):
+      raise
+    why = next(filter(OUT_OF_MEMORY.search, str(error).splitlines()), str(error))
+  gc.collect()  # the failed step's arrays went with its traceback
+  raise DoesNotFit(" ".join(why.split())[:200])
+
+
+def _measure(task: Task, rows: int, steps: int) -> dict:
+  config = task.config.copy_and_resolve_references().lock()
+  config.batch_rows = rows
+  mesh = mesh_of(config)
+  languages = LANGUAGES if task.batches is None else int(task.batches["language"].max()) + 1
+  program = build_program(config, mesh, vocabulary_size=task.vocabulary_size, languages=languages)
+  if task.batches is None:
+    made = [synthetic_batch(np.random.default_rng(0), rows, task.seq_len, task.vocabulary_size, task.slots,
+                            config.data.mask_share)]
+  else:
+    made = [{name: x[s] for name, x in task.batches.items()} for s in range(len(task.batches["ids"]))]
+  device = mesh.devices.flat[0]
+  with jax.set_mesh(mesh):
+    batches = itertools.cycle([sharding.to_global(mesh, batch, rows) for batch in made])
     start = time.perf_counter()
-    state, metrics = jax.block_until_ready(step(state, batch))
-    seen.append(time.perf_counter() - start)
-  step_s = statistics.median(seen[3:])
-  loss = float(metrics["loss_sum"] / metrics["weight"])
-  print(f"{jax.devices()[0].device_kind} {f.dtype} L{f.layers} d{f.hidden} V{f.vocab} seq{f.seq} rows{f.rows}: "
-        f"first call {seen[0]:.1f} s")
-  print(json.dumps({"tokens_per_s": round(f.rows * f.seq / step_s, 1), "step_ms": round(step_s * 1e3, 1),
-                    "loss": round(loss, 4)}))
+    step = program.train_step.lower(program.state, abstract_batch(mesh, rows, task.seq_len, task.slots)).compile()
+    compile_s = time.perf_counter() - start
+    planned = step.memory_analysis()
+    free = free_memory()
+    if device.platform == "cpu" and planned and free and planned.temp_size_in_bytes + planned.argument_size_in_bytes > free:
+      needed = planned.temp_size_in_bytes + planned.argument_size_in_bytes
+      raise MemoryError(f"{needed / 2**30:.1f} GiB are planned, {free / 2**30:.1f} GiB are free")
+    state = program.init(jax.random.key(config.seed))
+    seen, losses = [], []
+    for _, batch in zip(range(steps + WARM_UP), batches):
+      start = time.perf_counter()
+      state, metrics = jax.block_until_ready(step(state, batch))
+      seen.append(time.perf_counter() - start)
+      losses.append(float(metrics["loss_sum"] / metrics["weight"]))
+  step_s = statistics.median(seen[WARM_UP:])
+  tokens = rows * task.seq_len / step_s
+  m = config.model
+  flops = flops_per_token(layers=m.layers, hidden=m.hidden, ffn=m.ffn, seq_len=task.seq_len, slots=task.slots,
+                          vocabulary=padded_vocabulary(task.vocabulary_size))
+  peak, memory = peak_flops(device.device_kind), device.memory_stats() or {}
+  result = {"tokens_per_s": round(tokens, 1), "step_ms": round(step_s * 1e3, 2), "loss": round(losses[-1], 4),
+            "rows": rows, "seq_len": task.seq_len, "device": device.device_kind, "devices": mesh.size,
+            "mfu": round(tokens * flops / mesh.size / peak, 4) if peak else None,
+            "peak_memory_bytes": memory.get("peak_bytes_in_use"), "first_call_s": round(compile_s + seen[0], 2),
+            "compile_s": round(compile_s, 2)}
+  return result | ({"losses": [round(loss, 5) for loss in losses]} if task.batches is not None else {})
+
+
+def describe(result: dict) -> str:
+  mfu = f", MFU {result['mfu']:.1%}" if result["mfu"] else ""
+  memory = f", {result['peak_memory_bytes'] / 2**30:.1f} GiB" if result["peak_memory_bytes"] else ""
+  return (f"rows {result['rows']}: {result['step_ms']:.1f} ms, {result['tokens_per_s']:,.0f} tokens/s{mfu}{memory}, "
+          f"first call {result['first_call_s']:.1f} s")
+
+
+def sweep(task: Task, rows_per_device: int, last: int, steps: int) -> dict:
+  """The best of doubling rows, {"sweep": one entry each} added. UserError if not even the first fit."""
+  unit = len(jax.devices()) * task.config.micro_batches  # memory holds one micro-batch
+  entries, results = [], []
+  while not last or rows_per_device <= last:
+    rows = rows_per_device * unit
+    try:
+      results.append(measure(task, rows, steps))
+    except DoesNotFit as error:
+      print(f"rows {rows}: does not fit: {error}", flush=True)
+      entries.append({"rows": rows, "rows_per_device": rows_per_device, "does_not_fit": str(error)})
+      break
+    keep = ("tokens_per_s", "step_ms", "mfu", "peak_memory_bytes", "first_call_s")
+    entries.append({"rows": rows, "rows_per_device": rows_per_device} | {name: results[-1][name] for name in keep})
+    print(describe(results[-1]), flush=True)
+    rows_per_device *= 2
+  if not results:
+    raise UserError(f"not even {rows_per_device} rows a device fit; give fewer with --rows, or --config.model.remat=full")
+  return max(results, key=lambda result: result["tokens_per_s"]) | {"sweep": entries}
+
+
+def main(argv: list[str]) -> int | None:
+  if len(argv) > 1:
+    raise UserError(f"unexpected argument {argv[1]!r}; flags are written --name=value")
+  f, task = FLAGS, read_task()
+  use_device(f.device)
+  m, devices = task.config.model, jax.devices()
+  print(f"{len(devices)} x {devices[0].device_kind}, {m.dtype}, {m.layers} x {m.hidden}, vocabulary {task.vocabulary_size}, "
+        f"rows of {task.seq_len}", flush=True)
+  if f.sweep:
+    unit = len(devices) * task.config.micro_batches
+    if f["rows"].present and f.rows % unit:
+      raise UserError(f"--rows={f.rows}: not a multiple of {unit}, devices x micro-batches")
+    result = sweep(task, f.rows // unit if f["rows"].present else 8, f.sweep_to, f.steps)
+  else:
+    rows = f.rows if f["rows"].present or f.config is None else task.config.batch_rows
+    if task.batches is not None:
+      rows = task.batches["ids"].shape[1]
+    try:
+      result = measure(task, rows, f.steps)
+    except DoesNotFit as error:
+      raise UserError(f"--rows={rows} does not fit: {error}; give fewer, more --config.micro_batches, or --sweep") from None
+    print(describe(result), flush=True)
+  print(json.dumps(result | {"dtype": m.dtype}))
+  return None
 
 
 if __name__ == "__main__":
-  app.run(main)
+  define_flags()
+  app.run(run_command(main), flags_parser=parse_flags)

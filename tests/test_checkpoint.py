@@ -141,6 +141,40 @@ def test_other_leaves_are_refused_by_name(folder):
     restore(folder, abstract(state))
 
 
+def test_what_is_saved_is_the_state_at_the_call(tmp_path):
+  """The loop gives the state away at once; also where a save finds the memory that the one before has left."""
+  mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+  parted = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+  wanted = {"a": jax.ShapeDtypeStruct((8 * 4096, 33), jnp.float32, sharding=parted)}
+  bump = jax.jit(lambda state: jax.tree.map(lambda x: x + 1, state), donate_argnums=0)
+  checkpoints = Checkpoints(tmp_path / "checkpoints", keep=3)
+  assert checkpoints.restore_latest(wanted) is None  # as a run begins
+  state = jax.device_put({"a": np.zeros(wanted["a"].shape, np.float32)}, parted)
+  for step in (1, 2, 3):
+    state = bump(state)
+    checkpoints.save(step, state, {})
+    assert checkpoints._room["a"].sharding == parted
+    for _ in range(3):
+      state = bump(state)
+  checkpoints.close()
+  for step, value in ((1, 1.0), (2, 5.0), (3, 9.0)):
+    (found,) = jax.tree.leaves(checkpoint._restore(epath.Path(tmp_path / "checkpoints" / str(step) / "state"), wanted))
+    assert found.sharding == parted
+    np.testing.assert_array_equal(found, np.full(wanted["a"].shape, value, np.float32))
+
+
+def test_checkpoints_written_compressed_are_still_read(folder):
+  """As they were before tables went into parts."""
+  import orbax.checkpoint as ocp
+
+  shutil.rmtree(folder / "9" / "state")
+  with ocp.StandardCheckpointer() as before:
+    before.save(folder / "9" / "state", state_of(9))
+  (folder / "9" / MANIFEST).unlink()
+  checkpoint.write_manifest(epath.Path(folder / "9"), checkpoint._leaves(state_of(9)))
+  assert_is(restore(folder), 9)
+
+
 def test_keep_one_is_refused(tmp_path):
   with pytest.raises(UserError, match="keep=1"):
     Checkpoints(tmp_path, keep=1)

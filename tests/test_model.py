@@ -9,8 +9,10 @@ import pytest
 
 from tests.reference import make_hf_reference as reference
 from xlmr_jax import losses
+from xlmr_jax.corpus.packing import pack
 from xlmr_jax.huggingface.names import params_from_hf
 from xlmr_jax.model import XLMR, count_parameters, segments_and_positions
+from xlmr_jax.train import make_loss
 
 
 def small(**changes) -> XLMR:
@@ -133,6 +135,50 @@ def test_isolated_packed_loss_and_gradients_equal_unpacked():
   assert abs(float(a[0] - b[0])) < 1e-5
   for x, y in zip(jax.tree.leaves(a[1]), jax.tree.leaves(b[1])):
     np.testing.assert_allclose(x, y, atol=2e-5)
+
+
+def test_packed_rows_have_the_loss_of_their_documents_alone():
+  """The run's own packing and loss: the sum, and sums and weights a language, over documents of many lengths."""
+  rng = np.random.default_rng(0)
+  lengths = rng.integers(1, 30, 24)
+  packed_RxL = pack(rng.integers(4, reference.VOCABULARY - 2, lengths.sum()).astype(np.int32), lengths, reference.SEQ)
+  slots, pieces = 4, []  # of each piece of a document: its row, first token and length there
+  for row, ids_L in enumerate(packed_RxL):
+    starts = np.flatnonzero(ids_L == 0)
+    pieces += [(row, start, end + 1 - start) for start, end in zip(starts, np.flatnonzero(ids_L == 2))]
+  assert len(pieces) > len(packed_RxL) * 1.5  # there is something to leak
+  language_R = rng.integers(0, 2, len(packed_RxL)).astype(np.int32)
+
+  def batch(rows, width):
+    return {"ids": np.ones((rows, width), np.int32), "positions": np.zeros((rows, slots), np.int32),
+            "labels": np.ones((rows, slots), np.int32), "weights": np.zeros((rows, slots), np.float32)}
+
+  packed, alone = batch(len(packed_RxL), reference.SEQ), batch(len(pieces), reference.SEQ)
+  packed |= {"ids": packed_RxL.copy(), "language": language_R}
+  alone["language"] = language_R[[row for row, _, _ in pieces]]
+  for row, ids_L in enumerate(packed_RxL):  # the same masks both ways
+    at_P = np.sort(rng.permutation(np.flatnonzero(ids_L > 3))[:slots])
+    n = len(at_P)
+    packed["positions"][row, :n], packed["labels"][row, :n], packed["weights"][row, :n] = at_P, ids_L[at_P], 1.0
+    packed["ids"][row, at_P] = reference.VOCABULARY - 1
+  for i, (row, start, length) in enumerate(pieces):
+    alone["ids"][i, :length] = packed["ids"][row, start : start + length]
+    at_P = packed["positions"][row][packed["weights"][row] > 0]
+    at_P = at_P[(at_P >= start) & (at_P < start + length)]
+    n = len(at_P)
+    alone["positions"][i, :n], alone["labels"][i, :n] = at_P - start, packed_RxL[row, at_P]
+    alone["weights"][i, :n] = 1.0
+  assert packed["weights"].sum() == alone["weights"].sum() > len(packed_RxL)
+
+  def loss(isolate, batch):
+    model = small(isolate_documents=isolate)
+    return jax.jit(make_loss(model, 2, ()))(random_params(model), batch, None)
+
+  (a, sums_a), (b, sums_b) = loss(True, packed), loss(True, alone)
+  np.testing.assert_allclose(a, b, rtol=1e-5)
+  np.testing.assert_allclose(sums_a[0], sums_b[0], rtol=1e-5)
+  np.testing.assert_array_equal(sums_a[1], sums_b[1])
+  assert abs(float(loss(False, packed)[0] - b)) > 1e-2 * float(b)  # fairseq's reading of a row is another loss
 
 
 def test_padding_does_not_change_a_row():

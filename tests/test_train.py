@@ -153,6 +153,8 @@ def test_it_learns_and_logs(tiny_run):
   languages = lines[-1]["languages"]
   assert sum(of["rows"] for of in languages.values()) == 12 * 16
   assert all(abs(of["share"] - of["share_wanted"]) < 0.08 and of["epochs"] > 0 for of in languages.values())
+  timing = [json.loads(line) for line in (tiny_run / "timing.jsonl").read_text().splitlines()]
+  assert timing[0]["step"] == 0 and 0 < timing[0]["compile_s"] < timing[0]["first_step_s"] and timing[0]["programs"] > 0
   held_out = [json.loads(line) for line in (tiny_run / "held_out.jsonl").read_text().splitlines()]
   assert [line["step"] for line in held_out] == [0, 4, 8, 12]
   assert held_out[-1]["mean_loss"] < held_out[0]["mean_loss"]

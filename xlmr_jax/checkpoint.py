@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
@@ -29,6 +30,9 @@ from xlmr_jax.logs import write_json
 MANIFEST = "MANIFEST.json"
 STALE_PIN_S = 12 * 3600.0  # a pin this old is of an evaluator that is gone; a live one renews its own
 _DELETING = "deleting-"  # a step on its way out has this before its name
+# Several files and chunks, so that threads share the writing, reading and hashing of a large table.
+_FILE_BYTES, _CHUNK_BYTES = 256 * 2**20, 64 * 2**20
+_HASHING_THREADS = 16  # hashlib releases the GIL
 
 
 class DamagedError(ValueError):
@@ -43,6 +47,17 @@ def _absolute(directory: str | os.PathLike) -> epath.Path:
 def _sha256(path: epath.Path) -> str:
   with path.open("rb") as f:
     return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def _each(work: Callable[[Any], Any], items: Iterable) -> Iterator:
+  """work of each item in its order, in threads; what one raises comes at its turn."""
+  with concurrent.futures.ThreadPoolExecutor(min(_HASHING_THREADS, os.cpu_count() or 1)) as pool:
+    futures = [pool.submit(work, item) for item in items]
+    try:
+      for future in futures:
+        yield future.result()
+    finally:
+      pool.shutdown(cancel_futures=True)
 
 
 def _digest(manifest: dict) -> str:
@@ -66,8 +81,9 @@ def _files(directory: epath.Path) -> list[epath.Path]:
 
 def write_manifest(directory: epath.Path, leaves: dict[str, list]) -> None:
   """Seals a finished checkpoint directory."""
-  files = {str(path.relative_to(directory)): {"bytes": path.stat().length, "sha256": _sha256(path)}
-           for path in _files(directory)}
+  paths = _files(directory)
+  files = {str(path.relative_to(directory)): {"bytes": path.stat().length, "sha256": sha256}
+           for path, sha256 in zip(paths, _each(_sha256, paths))}
   manifest = {"step": int(directory.name), "files": files, "leaves": leaves}
   manifest["digest"] = _digest(manifest)
   temporary = directory / f"{MANIFEST}.tmp"
@@ -86,14 +102,18 @@ def verify(directory: epath.Path) -> dict:
     sound = False
   if not sound:
     raise DamagedError(f"{directory / MANIFEST} does not match its own digest")
-  for name, expected in manifest["files"].items():
-    path = directory / name
+
+  def verify_file(item: tuple[str, dict]) -> None:
+    path, expected = directory / item[0], item[1]
     if not path.exists():
       raise DamagedError(f"{path} is missing")
     if path.stat().length != expected["bytes"]:
       raise DamagedError(f"{path} has {path.stat().length} bytes, saved were {expected['bytes']}")
     if _sha256(path) != expected["sha256"]:
       raise DamagedError(f"{path} has changed since it was saved (sha256 differs)")
+
+  for _ in _each(verify_file, manifest["files"].items()):
+    pass
   return manifest
 
 
@@ -193,6 +213,9 @@ class _Manager(ocp.CheckpointManager):
     return False
 
 
+_copied = jax.jit(lambda state, room: jax.tree.map(jnp.copy, state), donate_argnums=1, keep_unused=True)
+
+
 class Checkpoints:
   """The checkpoints of one run. Every process constructs it and makes the same calls.
 
@@ -216,6 +239,8 @@ class Checkpoints:
       multihost_utils.sync_global_devices("checkpoints")
     self._manager = _Manager(
       self.directory,
+      # Trained floats do not compress: zstd takes 8 % off them, and three times as long to write and to read.
+      item_handlers={"state": ocp.PyTreeCheckpointHandler(use_compression=False), "notes": ocp.JsonCheckpointHandler()},
       options=ocp.CheckpointManagerOptions(
         # Orbax would decide when a save starts and delete when it ends; pins have to be read in between.
         preservation_policy=checkpoint_managers.LatestN(None),  # all
@@ -223,6 +248,7 @@ class Checkpoints:
     self._sealer = concurrent.futures.ThreadPoolExecutor(1, "seal")
     self._unsealed: tuple[int, dict] | None = None
     self._sealing: concurrent.futures.Future | None = None
+    self._room: Any = None  # on a CPU: memory for the copy of a state that is being written
 
   def restore_latest(self, abstract_state: Any) -> tuple[int, Any, dict] | None:
     """(step, state, notes) of the newest checkpoint that verifies, or None in a fresh workdir.
@@ -231,6 +257,14 @@ class Checkpoints:
     make way, the damaged ones to `damaged/` beside the checkpoints: the run makes those steps again, bit for bit.
     UserError when none of several is sound, or when the newest sound one has other leaves than abstract_state.
     """
+    found = self._restore_latest(abstract_state)
+    if jax.default_backend() == "cpu":  # in the background, and not in the way of the first save
+      shardings = jax.tree.map(lambda x: x.sharding, abstract_state)
+      self._room = jax.jit(lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), abstract_state),
+                           out_shardings=shardings)()
+    return found
+
+  def _restore_latest(self, abstract_state: Any) -> tuple[int, Any, dict] | None:
     step = hosts.on_first(self._choose)
     self._manager.reload()  # what process 0 moved away is gone for every process
     if step == -2:
@@ -239,9 +273,8 @@ class Checkpoints:
       return None
     manifest = json.loads((self.directory / str(step) / MANIFEST).read_bytes())
     _refuse_other_leaves(self.directory, step, manifest["leaves"], _leaves(abstract_state))
-    restored = self._manager.restore(step, args=ocp.args.Composite(
-      state=ocp.args.StandardRestore(abstract_state), notes=ocp.args.JsonRestore()))
-    return step, restored["state"], restored["notes"]
+    notes = self._manager.restore(step, args=ocp.args.Composite(notes=ocp.args.JsonRestore()))["notes"]
+    return step, _restore(self.directory / str(step) / "state", abstract_state), notes
 
   def _choose(self) -> int:
     """Newest sound step; -1 when no save was ever finished, -2 when none of the finished ones is sound.
@@ -282,11 +315,24 @@ class Checkpoints:
   def save(self, step: int, state: Any, notes: dict) -> None:
     """Starts an asynchronous save; a save still under way is waited for first. notes: small JSON kept with it."""
     self.wait()
+    chunks = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES), state)
     saved = self._manager.save(step, args=ocp.args.Composite(
-      state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave(notes)), force=True)
+      state=ocp.args.PyTreeSave(self._to_write(state), save_args=chunks, ocdbt_target_data_file_size=_FILE_BYTES),
+      notes=ocp.args.JsonSave(notes)), force=True)
     if not saved:
       raise RuntimeError(f"Orbax refused to save step {step} in {self.directory}")
     self._unsealed = (step, _leaves(state))
+
+  def _to_write(self, state: Any) -> Any:
+    """What Orbax may read while the loop goes on and gives `state` away.
+
+    Off an accelerator Orbax copies it to the host before its save() returns. A CPU's arrays it would write as they lie:
+    their memory would not be free for the next step, which would take as much anew, from a busy system. So it gets a copy.
+    """
+    if jax.default_backend() != "cpu":
+      return state
+    self._room = _copied(state, self._room)
+    return self._room
 
   def poll(self) -> None:
     """Seals a save that has finished in the background. Cheap; call it every step."""
@@ -342,6 +388,15 @@ class Checkpoints:
       self._sealer.shutdown()
 
 
+def _restore(path: epath.Path, abstract: Any, *, partial: bool = False) -> Any:
+  """The tree at path, whose files were verified, onto the shardings of abstract."""
+  largest = max(x.size * x.dtype.itemsize for x in jax.tree.leaves(abstract))
+  # Few arrays at a time: each then finds the memory that the one before has left, and new memory is what takes longest.
+  handler = ocp.PyTreeCheckpointHandler(restore_concurrent_gb=1 + largest // 10**9)
+  return ocp.Checkpointer(handler).restore(path, args=ocp.args.PyTreeRestore(
+    abstract, restore_args=ocp.checkpoint_utils.construct_restore_args(abstract), partial_restore=partial))
+
+
 def restore_params(directory: str | os.PathLike, step: int, abstract_params: Any) -> Any:
   """The parameters alone of one verified checkpoint; abstract_params as in Checkpoints.restore_latest.
 
@@ -351,11 +406,7 @@ def restore_params(directory: str | os.PathLike, step: int, abstract_params: Any
   manifest = verify(directory / str(step))
   saved = {name: leaf for name, leaf in manifest["leaves"].items() if name.startswith("params/")}
   _refuse_other_leaves(directory, step, saved, _leaves({"params": abstract_params}))
-  wanted = {"params": abstract_params}
-  restored = ocp.Checkpointer(ocp.PyTreeCheckpointHandler()).restore(
-    directory / str(step) / "state", args=ocp.args.PyTreeRestore(
-      wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted), partial_restore=True))
-  return restored["params"]
+  return _restore(directory / str(step) / "state", {"params": abstract_params}, partial=True)["params"]
 
 
 def sound_steps(directory: str | os.PathLike) -> list[int]:

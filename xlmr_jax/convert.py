@@ -103,7 +103,7 @@ def to_hf(workdir: Path, name: str, out: Path, *, dtype: str = "float32", task: 
 
 def fine_tune(record: dict, config, workdir: Path, params, step: int, task: str, seed: int):
   """A card.Tuned: the task's encoder and head, trained as the evaluator does, and what they score."""
-  from xlmr_jax import hosts
+  from xlmr_jax import compile_cache, hosts
   from xlmr_jax import main as run_main
   from xlmr_jax.huggingface.card import Tuned
   from xlmr_jax.tasks import finetune, registry
@@ -114,6 +114,7 @@ def fine_tune(record: dict, config, workdir: Path, params, step: int, task: str,
   config.stop.score = ""
   run_main.check_evaluation(config)
   hosts.keep_freed_memory()
+  compile_cache.use(config.compile_cache, workdir)
   scorer = finetune.Scorer(record | {"config": config.to_dict()}, workdir)
   of = scorer.finetuners[task].task
   plans = finetune.plan(of, config.evaluate.setting, scorer.languages_of(of))

@@ -405,18 +405,20 @@ def main(argv: list[str]) -> int | None:
   if not config.evaluate.tasks:
     raise UserError("config.evaluate.tasks is empty; name tasks, e.g. --config.evaluate.tasks=xnli,panx")
   if FLAGS.checkpoint:
-    from xlmr_jax import hosts
+    from xlmr_jax import compile_cache, hosts
 
     hosts.keep_freed_memory()
+    compile_cache.use(config.compile_cache, workdir)
     result = final(record, config, workdir, FLAGS.checkpoint, FLAGS.settings or [config.evaluate.setting], FLAGS.split)
     print(json.dumps(result))
     return EXIT_DONE
   if not record["config"].get("evaluate", {}).get("tasks"):
     print("the run was started without config.evaluate.tasks: it may remove checkpoints before they are evaluated",
           file=sys.stderr, flush=True)
-  from xlmr_jax import hosts
+  from xlmr_jax import compile_cache, hosts
 
   hosts.keep_freed_memory()
+  compile_cache.use(config.compile_cache, workdir)
   scorer = make_scorer(record, config, workdir)
   return follow(config, workdir, scorer, runs.params_shapes(config, record["vocabulary_size"]), once=FLAGS.once)
 

@@ -197,6 +197,16 @@ class RunLog:
       for name, value in scalars.items():
         self._board.add_scalar(name, value, done)
 
+  def first_step(self, step: int, seconds: float, compiling: dict) -> None:
+    """Says and writes how long the start took, to the end of the first step. seconds: of the process so far.
+
+    compiling: {"compile_s", "programs", "from_cache"}, as compile_cache.so_far() gives it.
+    """
+    if self._timing is not None:
+      self._timing.write({"step": step, "first_step_s": round(seconds, 3)} | compiling)
+      print(f"first step after {seconds:.1f} s: compiling {compiling['compile_s']:.1f} s, {compiling['from_cache']} of "
+            f"{compiling['programs']} programs from the cache", flush=True)
+
   def held_out(self, step: int, sums: np.ndarray, weights: np.ndarray, bits_per_nat_token: np.ndarray) -> None:
     """Writes held-out losses per language. sums, weights: float64[G]; bits_per_nat_token: tokens / (bytes ln 2)."""
     self.held_out_at = step

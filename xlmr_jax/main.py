@@ -21,7 +21,8 @@ from xlmr_jax.huggingface.folder import is_folder
 FLAGS = flags.FLAGS
 _LOCKS = []  # kept open for as long as the process lives
 # What a workdir's run may be continued with.
-MAY_CHANGE = ("mesh", "micro_batches", "rows_per_device", "log", "checkpoint", "watchdog_s", "data.rows", "evaluate", "stop")
+MAY_CHANGE = ("compile_cache", "mesh", "micro_batches", "rows_per_device", "log", "checkpoint", "watchdog_s", "data.rows",
+              "evaluate", "stop")
 
 
 def define_flags() -> None:
@@ -81,6 +82,8 @@ def check_config(config: ConfigDict) -> None:
     raise UserError(f"config.model.dtype={config.model.dtype!r}: bfloat16 or float32")
   if config.mesh.reduce_dtype not in ("bfloat16", "float32"):
     raise UserError(f"config.mesh.reduce_dtype={config.mesh.reduce_dtype!r}: bfloat16 or float32")
+  if "://" in config.compile_cache:
+    raise UserError(f"config.compile_cache={config.compile_cache!r}: a folder, off, or empty for the default one")
   check_evaluation(config)
   if not config.data.rows:
     raise UserError("config.data.rows is not set; make rows with `python -m xlmr_jax.corpus.build` and pass "
@@ -201,13 +204,14 @@ def main(argv) -> int:
   check_config(config)
   import jax  # after the cheap checks
 
-  from xlmr_jax import hosts, logs
+  from xlmr_jax import compile_cache, hosts, logs
   from xlmr_jax.train import mesh_of, read_stop, train
 
   hosts.keep_freed_memory()
   hosts.start(FLAGS.hosts, FLAGS.coordinator, FLAGS.processes, FLAGS.process)
   preemption = hosts.Preemption()
   mesh_of(config)
+  compile_cache.use(config.compile_cache, workdir)
   hosts.refuse_disagreement({"config": config.to_dict(), "workdir": str(workdir), "versions": hosts.versions()})
   hosts.refuse_unshared(workdir)
   store = hosts.together(lambda: open_rows(config, workdir))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from xlmr_jax import attention, hosts, losses, optimizer, sharding, stopping
+from xlmr_jax import attention, compile_cache, hosts, losses, optimizer, sharding, stopping
 from xlmr_jax.checkpoint import Checkpoints
 from xlmr_jax.errors import EXIT_DONE, EXIT_RESTART, UserError
 from xlmr_jax.logs import RunLog, flops_per_token
@@ -217,6 +217,7 @@ def train(config: ConfigDict, workdir: Path, store, preemption: hosts.Preemption
         log.later(step, metrics)  # fetches the metrics of the step before
         if step == start:
           jax.block_until_ready(metrics)
+          log.first_step(step, compile_cache.seconds_since_start(), compile_cache.so_far())
           log.restart_clock()
         checkpoints.poll()
         watchdog.alive()
