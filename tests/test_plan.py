@@ -399,8 +399,8 @@ def test_the_planner_needs_no_tensorflow():
 
 @needs_libtpu
 @pytest.mark.slow
-def test_base_still_makes_the_stored_collectives(tpu):
-  """Minutes. After a change that is meant, write them anew with the command in the message."""
+def test_base_still_makes_the_stored_collectives_and_is_as_fast(tpu):
+  """Minutes. After a change that is meant, write the collectives anew with the command in the message."""
   from configs import base
   from xlmr_jax.planner import search, step
 
@@ -412,6 +412,7 @@ def test_base_still_makes_the_stored_collectives(tpu):
   config = step.with_rows(config, where, stored["rows_per_chip"], stored["micro_batches"])
   now = step.plan(config, where, config.model.vocabulary_size)
   assert now["fits"], f"Base at {stored['rows_per_chip']} rows a chip no longer fits v5e:4x4 (needs {now['needed_gib']} GiB)"
+  assert now["estimated_cycles_per_row"] < 7.0e6 and now["estimated_mfu"] > 0.4 and not now["uncounted"], now
   changed = [f"{kind}: {stored['collectives'].get(kind)} before, {now['collectives'].get(kind)} now"
              for kind in sorted({*stored["collectives"], *now["collectives"]})
              if stored["collectives"].get(kind) != now["collectives"].get(kind)]
