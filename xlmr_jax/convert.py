@@ -76,7 +76,7 @@ def to_hf(workdir: Path, name: str, out: Path, *, dtype: str = "float32", task: 
   config = evaluate.read_config(record, list(overrides))
   source, tokenizer = runs.source_of(workdir, record), runs.vocabulary_of(workdir, record)
   if config.model.pre_norm:
-    raise UserError(f"{workdir}: config.model.pre_norm=True is XLM-R XL's layer, which is not written as a Hugging Face folder")
+    raise UserError(f"{workdir}: config.model.pre_norm=True is XLM-R XL's layer, which has no export yet")
   if out.exists() and (not out.is_dir() or any(out.iterdir())):  # before the long part
     raise UserError(f"{out} exists and is not an empty folder; choose another or remove it")
   if record.get("imported") and source is None:
