@@ -153,7 +153,7 @@ class Layer(nn.Module):
     keys = [None] * 3 if deterministic else list(jax.random.split(self.make_rng("dropout"), 3))
     places_BxL = places_of(rows_B, L)
     # A kernel that ends a sub-layer also sums its bias's gradient; so can the attention kernel for the projection's.
-    fuse = self.fuse and not self.pre_norm and fused.can_run(L, D)
+    fuse = self.fuse and not self.pre_norm and fused.can_run(L, D) and fused.can_run(L, self.ffn)
     in_row = self.attention == "pallas" and takes(self.attention, L)
     groups = heads // heads_of_group(heads, width) if self.attention == "pallas" else 1
     dense = functools.partial(Dense, init_std=self.init_std, dtype=self.dtype, gives_bias=fuse)
