@@ -26,7 +26,7 @@ def projection(B, L, H, K, seed=0):
   return qkv, segments, jnp.asarray(rng.normal(size=(B, L, H * K)), jnp.float32)
 
 
-@pytest.mark.parametrize("kernel, rate", [("pallas", 0.0), ("pallas", 0.1), ("splash", 0.0)])
+@pytest.mark.parametrize("kernel, rate", [("pallas", 0.1), ("splash", 0.0)])
 @pytest.mark.parametrize("B, L, H, K", [(2, 128, 4, 64), (3, 256, 2, 128), (2, 128, 8, 80), (1, 384, 2, 32)])
 def test_attention_equals_the_plain_form(kernel, rate, B, L, H, K):
   qkv, segments, weights = projection(B, L, H, K)

@@ -36,6 +36,7 @@ def last_line(result):
 SMALL = ("--config=tests/tiny.py", "--vocab=90", "--steps=2")
 
 
+@pytest.mark.slow
 def test_step_of_a_config_over_all_devices_without_tensorflow():
   result = command("benchmarks.step", *SMALL, "--config.model.layers=1", "--device=cpu", "--rows=16")
   line = last_line(result)
@@ -72,6 +73,7 @@ def stored(tmp_path, batches=2):
   return made, step.read_batches(str(tmp_path / "batches.npz"), tiny.VOCABULARY)
 
 
+@pytest.mark.slow
 def test_stored_batches_give_the_losses_of_the_run(tmp_path):
   """Those of build_program's own step, one after the other, the batches in turn."""
   made, batches = stored(tmp_path)
@@ -118,6 +120,7 @@ def test_a_step_that_a_cpu_has_no_memory_for_is_not_run(tmp_path, monkeypatch):
 # --- checkpoints ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_checkpoint_tells_times_and_floors_of_a_run_of_the_config(tmp_path):
   line = last_line(command("benchmarks.checkpoint", "--config=tests/tiny.py", "--vocab=90", "--saves=2", "--seq=32",
                            f"--directory={tmp_path}", XLA_FLAGS=""))
@@ -148,6 +151,7 @@ def test_packing_counts_rows_and_pads():
 # --- peers ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_against_peers_tells_ratios_and_what_it_skips(tmp_path):
   """With a stand-in for each side: a Python whose benchmarks print one line, and programs that print a peer's."""
   (tmp_path / "peer_hf_torch_step.py").write_text("print('hf_torch cpu bf16 rows32: step 2.0 ms, 500 tokens/s, loss 10.4')")
@@ -180,6 +184,7 @@ def test_against_peers_tells_ratios_and_what_it_skips(tmp_path):
 # --- input ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_input_beside_a_device_and_batches_for_the_step(tiny_rows, tmp_path):
   small = ("--seconds=0.4", f"--store={tiny_rows}", "--batch_rows=16")
   line = last_line(command("benchmarks.input", *small, "--step_ms=40"))
