@@ -11,7 +11,7 @@ from tests import tiny
 from xlmr_jax import sharding
 from xlmr_jax.errors import EXIT_DONE, EXIT_RESTART, UserError
 from xlmr_jax.step import make_init, make_train_step
-from xlmr_jax.train import asked_to_end, build_model, build_optimizer
+from xlmr_jax.train import asked_to_end, build_model, build_optimizer, build_program
 
 
 def one_step(data, fsdp, rows=16, seed=0, **changes):
@@ -224,6 +224,24 @@ def test_refusals(tiny_store, tmp_path):
     tiny.run(tiny.config(batch_rows=12), tmp_path, tiny_store)
   with pytest.raises(UserError, match=r"batch_rows=16 does not divide into config.micro_batches=4 over 8"):
     tiny.run(tiny.config(micro_batches=4), tmp_path, tiny_store)
+  with pytest.raises(UserError, match=r"batch_rows=16 is no multiple of config.rows_per_device=3 on 8 devices"):
+    tiny.run(tiny.config(rows_per_device=3), tmp_path, tiny_store)
+  with pytest.raises(UserError, match=r"micro_batches=4 and config.rows_per_device=1 exclude each other"):
+    tiny.run(tiny.config(rows_per_device=1, micro_batches=4), tmp_path, tiny_store)
+
+
+def test_dropout_does_not_depend_on_mesh_or_micro_batches():
+  """Law 2 with dropout on: masks follow from the row's number in the batch."""
+  config = tiny.config(model__dropout=0.3, model__attention_dropout=0.3, model__dtype="float32")
+  batch, losses = tiny.batch(np.random.default_rng(1), 16), []
+  for data, fsdp, micro_batches in ((1, 1, 1), (1, 1, 4), (4, 2, 1), (2, 1, 2)):
+    mesh = sharding.make_mesh(data, fsdp, jax.devices()[: data * fsdp])
+    config.micro_batches = micro_batches
+    with jax.set_mesh(mesh):
+      program = build_program(config, mesh, vocabulary_size=tiny.VOCABULARY, languages=3)
+      _, metrics = program.train_step(program.init(jax.random.key(0)), sharding.to_global(mesh, batch, 16))
+    losses.append(float(metrics["loss_sum"]))
+  np.testing.assert_allclose(losses, losses[0], rtol=1e-5)
 
 
 # --- the evaluator's word ------------------------------------------------------------------------------------------

@@ -119,6 +119,9 @@ def micro_batches_of(config: ConfigDict, devices: int) -> int:
   """Into how many parts a batch goes; UserError if it does not divide."""
   rows, micro_batches = config.rows_per_device, config.micro_batches
   if rows:
+    if micro_batches != 1:
+      raise UserError(f"config.micro_batches={micro_batches} and config.rows_per_device={rows} exclude each other; set "
+                      "config.rows_per_device=0, or leave micro_batches at 1")
     if config.batch_rows % (rows * devices):
       raise UserError(f"config.batch_rows={config.batch_rows} is no multiple of config.rows_per_device={rows} on {devices} "
                       "devices; choose other rows_per_device, or 0 and config.micro_batches")
