@@ -114,7 +114,8 @@ def transfer_picture(workdir: Path, out: Path) -> None:
   if stop.exists():
     at = json.loads(stop.read_text())["step"]
     axes.axvline(at, color=BOUND, linewidth=1.5, linestyle="--")
-    axes.annotate(f"the rule, at {at}", (at, 0), (-4, 6), textcoords="offset points", rotation=90, ha="right", color=BOUND)
+    axes.annotate(f"the rule, at {at}", (at, 1), (-4, -4), xycoords=("data", "axes fraction"), textcoords="offset points",
+                  rotation=90, ha="right", va="top", color=BOUND)
   axes.set_title("Held-out loss and zero-shot transfer", loc="left")
   figure.savefig(out, dpi=130)
   plt.close(figure)
