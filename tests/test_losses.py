@@ -47,6 +47,30 @@ def test_equals_plain_log_softmax(shape, vocabulary, real, chunk_bytes):
   assert abs(without_gradient / expected - 1) < 1e-5
 
 
+def test_logits_far_above_the_labels():
+  """Sums of exponentials relative to the label's logit overflow in some slots: these are summed again, to the same result."""
+  h, table, bias, labels, weights = inputs((2, 24), 4096, 4000, 16)
+  h = h.at[0].multiply(40.0)
+  logits = jnp.einsum("bpd,vd->bpv", h, table) + bias
+  assert (logits.max(-1) - jnp.take_along_axis(logits, labels[..., None], -1)[..., 0]).max() > 100
+  expected, expected_grads = jax.value_and_grad(
+    lambda *x: plain_loss(*x, labels, weights, 4000), (0, 1, 2))(h, table, bias)
+  found, found_grads = jax.jit(jax.value_and_grad(
+    lambda *x: losses.mlm_loss(*x, labels, weights, vocabulary_size=4000, chunk_bytes=4 * 48 * 512)[0], (0, 1, 2)))(
+      h, table, bias)
+  assert abs(found / expected - 1) < 1e-5
+  for e, f in zip(expected_grads, found_grads):
+    assert jnp.linalg.norm(f - e) / jnp.linalg.norm(e) < 5e-5  # logits of 200, in fp32
+
+
+def test_what_is_not_finite_stays_so():
+  h, table, bias, labels, weights = inputs((2, 24), 4096, 4000, 16)
+  for bad in (jnp.nan, jnp.inf):
+    loss, _ = losses.mlm_loss(h.at[1, 2, 3].set(bad), table, bias, labels, weights + 1, vocabulary_size=4000,
+                              chunk_bytes=4 * 48 * 512)
+    assert not jnp.isfinite(loss)
+
+
 def test_bf16_accumulates_in_fp32():
   """From bf16 vectors, the loss and the table's gradient are as exact as fp32 products of the same vectors."""
   h, table, bias, labels, weights = inputs((4, 64), 4096, 4000, 64)

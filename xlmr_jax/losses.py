@@ -44,36 +44,48 @@ def _in_chunks(h_TxD, labels_T, weights_T, table_VxD, bias_V, sums, C: int):
   Chunks of the vocabulary rather than of the slots: an entry's gradient is then complete when its chunk is, where
   chunks of slots would read and write all of the table's gradient once each.
   """
-  V = table_VxD.shape[0]
+  V, T = table_VxD.shape[0], h_TxD.shape[0]
   chunks = -(-V // C)
 
   def logits_of(i):
     # The last chunk begins early, so that all are of one size; what it shares with the one before counts once.
     start = jnp.minimum(i * C, V - C)
     table_CxD, bias_C = (jax.lax.dynamic_slice_in_dim(x, start, C) for x in (table_VxD, bias_V))
-    return start, table_CxD, _product(h_TxD, table_CxD, (1, 1)) + bias_C, jnp.arange(C) + start >= i * C
+    is_new_C = start + jnp.arange(C) >= i * C
+    return start, is_new_C, table_CxD, _product(h_TxD, table_CxD, (1, 1)) + jnp.where(is_new_C, bias_C, -1e30)
 
-  def add_sums(sums, i):
-    top_T, sums_T = sums
-    _, _, logits_TxC, is_new_C = logits_of(i)
-    logits_TxC = jnp.where(is_new_C, logits_TxC, -1e30)
-    new_top_T = jnp.maximum(top_T, logits_TxC.max(axis=-1))
-    return (new_top_T, sums_T * jnp.exp(top_T - new_top_T) + jnp.exp(logits_TxC - new_top_T[:, None]).sum(axis=-1)), None
-
-  T = h_TxD.shape[0]
-  (top_T, sums_T), _ = jax.lax.scan(add_sums, (jnp.full((T,), -1e30, jnp.float32), jnp.zeros((T,), jnp.float32)),
-                                    jnp.arange(chunks))
-  log_sum_T = top_T + jnp.log(sums_T)
   at_label_T = (h_TxD.astype(jnp.float32) * table_VxD[labels_T].astype(jnp.float32)).sum(axis=-1) + bias_V[labels_T]
+
+  def add_up(state):
+    """Sums of exponentials relative to a reference that is known before, so that no logits are written to be read again."""
+    passes, reference_T, _ = state
+
+    def add(sums, i):
+      *_, logits_TxC = logits_of(i)
+      return (sums[0] + jnp.exp(logits_TxC - reference_T[:, None]).sum(axis=-1),
+              jnp.maximum(sums[1], logits_TxC.max(axis=-1))), None
+
+    zeros = (jnp.zeros((T,), jnp.float32), jnp.full((T,), -1e30, jnp.float32))
+    (sums_T, top_T), _ = jax.lax.scan(add, zeros, jnp.arange(chunks))
+    overflows = ~jnp.isfinite(sums_T)
+    return passes + 1, jnp.where(overflows, top_T, reference_T), jnp.where(overflows, jnp.inf, sums_T)
+
+  # Relative to the label's logit the sum is at least 1. It overflows where another logit is 88 above it: then once more,
+  # relative to the highest.
+  _, reference_T, sums_T = jax.lax.while_loop(
+    lambda state: (state[0] == 0) | ((state[0] == 1) & jnp.isinf(state[2]).any()), add_up,
+    (0, at_label_T, jnp.zeros((T,), jnp.float32)))
+  losses_T = reference_T - at_label_T + jnp.log(sums_T)
   if sums is None:
-    return log_sum_T - at_label_T, None
+    return losses_T, None
+  log_sum_T = losses_T + at_label_T
 
   def add_gradients(sums, i):
     d_h_TxD, d_table_VxD, d_bias_V = sums
-    start, table_CxD, logits_TxC, is_new_C = logits_of(i)
-    is_label_TxC = labels_T[:, None] - start == jax.lax.broadcasted_iota(jnp.int32, logits_TxC.shape, 1)
-    d_logits_TxC = (jnp.exp(logits_TxC - log_sum_T[:, None]) - is_label_TxC) * weights_T[:, None]
-    d_logits_TxC = jnp.where(is_new_C, d_logits_TxC, 0.0).astype(h_TxD.dtype)
+    start, is_new_C, table_CxD, logits_TxC = logits_of(i)
+    entry_C = jnp.where(is_new_C, start + jnp.arange(C), -1)
+    d_logits_TxC = (jnp.exp(logits_TxC - log_sum_T[:, None]) - (labels_T[:, None] == entry_C)) * weights_T[:, None]
+    d_logits_TxC = d_logits_TxC.astype(h_TxD.dtype)
     add_to = lambda x, y: jax.lax.dynamic_update_slice_in_dim(  # noqa: E731
       x, jax.lax.dynamic_slice_in_dim(x, start, C) + y, start, 0)
     d_table_VxD = add_to(d_table_VxD, _product(d_logits_TxC, h_TxD, (0, 0)))
@@ -82,7 +94,7 @@ def _in_chunks(h_TxD, labels_T, weights_T, table_VxD, bias_V, sums, C: int):
 
   d_h_TxD = jnp.zeros(h_TxD.shape, jnp.float32)
   (d_h_TxD, *sums), _ = jax.lax.scan(add_gradients, (d_h_TxD, *sums), jnp.arange(chunks))
-  return log_sum_T - at_label_T, (d_h_TxD.astype(h_TxD.dtype), *sums)
+  return losses_T, (d_h_TxD.astype(h_TxD.dtype), *sums)
 
 
 def nll_with_gradients(h_BxPxD: Array, table_VxD: Array, bias_V: Array, labels_BxP: Array, weights_BxP: Array, *,
