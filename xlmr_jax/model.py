@@ -92,6 +92,15 @@ def _affine_backward(saved, dy_TxO):
 affine.defvjp(_affine_forward, _affine_backward)
 
 
+@jax.custom_vjp
+def settled(x: Array) -> Array:
+  """x, whose gradient is made before it is put in another order: XLA would reorder what the product reads instead."""
+  return x
+
+
+settled.defvjp(lambda x: (x, None), lambda _, dx: (jax.lax.optimization_barrier(dx),))
+
+
 class Dense(nn.Module):
   """Linear map of the last `axes` axes of x to `features`, as one matrix product over all leading positions.
 
@@ -103,7 +112,7 @@ class Dense(nn.Module):
   init_std: float
   axes: int = 1
   dtype: Dtype = jnp.float32
-  arrange: Callable[[Array], Array] = lambda x: x  # puts kernel[..., *features] and bias[*features] in another order
+  arrange: Callable[[Array], Array] | None = None  # puts kernel[..., *features] and bias[*features] in another order
   gives_bias: bool = False  # returns (y, bias) and leaves the bias's gradient to what takes them
 
   @nn.compact
@@ -112,9 +121,13 @@ class Dense(nn.Module):
     kernel = self.param("kernel", nn.initializers.normal(self.init_std), (*contracted, *self.features), jnp.float32)
     bias = self.param("bias", nn.initializers.zeros, self.features, jnp.float32)
     inputs, outputs = math.prod(contracted), math.prod(self.features)
-    kernel, bias = self.arrange(kernel), self.arrange(bias)
+    if self.arrange is not None:
+      kernel, bias = self.arrange(kernel), self.arrange(bias)
     added = jax.lax.stop_gradient(bias) if self.gives_bias else bias
-    y = affine(x.astype(self.dtype).reshape(-1, inputs), kernel.reshape(inputs, outputs), added.reshape(outputs))
+    kernel = kernel.reshape(inputs, outputs)
+    if self.arrange is not None:
+      kernel = settled(kernel)
+    y = affine(x.astype(self.dtype).reshape(-1, inputs), kernel, added.reshape(outputs))
     y = y.reshape(*lead, *bias.shape)
     return (y, bias.reshape(outputs)) if self.gives_bias else y
 
