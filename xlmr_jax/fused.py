@@ -229,9 +229,12 @@ def _gelu_backward(interpret, saved, d_out):
   x, bias_F = saved
   if bias_F is None:
     return (d_out.astype(jnp.float32) * _slope(x.astype(jnp.float32))).astype(x.dtype), None
-  d_x, sums = _call(_gelu_backward_kernel, "gelu_backward", [y.reshape(-1, x.shape[-1]) for y in (x, d_out)],
-                    jnp.zeros((1,), jnp.uint32), None, ("T", "sums"), interpret=interpret)
-  return d_x.reshape(x.shape), sums.sum(axis=0)[0]
+  # In two axes and behind a barrier, so that it ends the product that made d_out, its sums too, and no product after it
+  # makes it again.
+  x_TxF, d_out_TxF = (y.reshape(-1, x.shape[-1]).astype(jnp.float32) for y in (x, d_out))
+  d_x_TxF = d_out_TxF * _slope(x_TxF)
+  d_x_TxF, d_bias_F = jax.lax.optimization_barrier((d_x_TxF.astype(x.dtype), d_x_TxF.sum(axis=0)))
+  return d_x_TxF.reshape(x.shape), d_bias_F
 
 
 gelu.defvjp(_gelu_forward, _gelu_backward)
