@@ -60,6 +60,23 @@ def build_optimizer(config: ConfigDict):
 # --- what is compiled -------------------------------------------------------------------------------------------
 
 
+COMPILER_OPTIONS = {  # by device kind: what one fused product may take of the memory on the chip, which decides its tiles
+  "TPU v5 lite": {"xla_tpu_scoped_vmem_limit_kib": "32768"},  # the best of 16, 32 and 64 MiB (benchmarks/TPU_NOTES.md)
+  "TPU v6 lite": {"xla_tpu_scoped_vmem_limit_kib": "65536"},  # of 32, 64 and 96
+}
+
+
+def compiler_options(config: ConfigDict, device_kind: str) -> dict[str, str]:
+  """XLA's options for the train step: those of the device, and config.compiler_options, "NAME=VALUE,..."."""
+  options = dict(COMPILER_OPTIONS.get(device_kind, {}))
+  for item in filter(None, config.compiler_options.split(",")):
+    name, equals, value = item.partition("=")
+    if not (name and equals and value):
+      raise UserError(f"config.compiler_options={config.compiler_options!r}: NAME=VALUE,NAME=VALUE; {item!r} is not")
+    options[name] = value
+  return options
+
+
 class Program(NamedTuple):
   """What a run compiles, and how its arrays lie. The planner compiles the same for devices that are not there."""
 
@@ -73,7 +90,8 @@ class Program(NamedTuple):
 
 def build_program(config: ConfigDict, mesh: jax.sharding.Mesh, *, vocabulary_size: int, languages: int) -> Program:
   """The functions of config on mesh. To be called and compiled under jax.set_mesh(mesh)."""
-  platform = mesh.devices.flat[0].platform
+  device = mesh.devices.flat[0]
+  platform = device.platform
   model = build_model(config, vocabulary_size, platform=platform)
   tx, schedule = build_optimizer(config)
   init = make_init(model, tx)
@@ -91,7 +109,8 @@ def build_program(config: ConfigDict, mesh: jax.sharding.Mesh, *, vocabulary_siz
                       mesh=several, generator="rbg" if config.model.dropout_bits == "rbg" else "threefry2x32",
                       reduce_dtype=jnp.dtype(config.mesh.reduce_dtype),
                       chunk_bytes=losses.TPU_CHUNK_BYTES if platform == "tpu" else losses.CHUNK_BYTES),
-      in_shardings=(shardings, by_rows), out_shardings=(shardings, whole), donate_argnums=0),
+      in_shardings=(shardings, by_rows), out_shardings=(shardings, whole), donate_argnums=0,
+      compiler_options=compiler_options(config, device.device_kind) or None),
     held_out_step=jax.jit(make_held_out_step(model, languages, several),
                           in_shardings=(shardings.params, by_rows), out_shardings=whole))
 

@@ -205,15 +205,19 @@ def kernel_work(computation: Computation, instruction: Instruction) -> tuple[flo
 
 
 def moved_bytes(module: Module, computation: Computation, instruction: Instruction) -> float:
-  """The bytes that an instruction must read and write: of a table that it gathers from, or scatters into, the rows."""
+  """The bytes that an instruction must read from the HBM and write there: of a table that it gathers from, or puts into,
+  the rows; nothing for what lies on the chip."""
   inner = {x.opcode for _, x in module.inside(instruction)} | {instruction.opcode}
-  operands = [x.bytes for x in computation.operands(instruction)]
+  operands = computation.operands(instruction)
   if inner & {"scatter", "dynamic-update-slice"}:
-    updates = sum(operands) - max(operands, default=0)
-    return 3.0 * min(updates, instruction.bytes)
+    target = max(operands, key=lambda x: x.bytes, default=instruction)
+    updates = [x for x in operands if x is not target]
+    rows = min(sum(x.bytes for x in updates), instruction.bytes)
+    # A scatter adds to the rows that it finds; a slice is written over them.
+    return sum(x.hbm_bytes for x in updates) + rows * (2 if "scatter" in inner else 1) * bool(instruction.hbm_bytes)
   if inner & {"gather", "dynamic-slice", "slice"}:
-    return instruction.bytes + sum(min(size, instruction.bytes) for size in operands)
-  return float(instruction.bytes + sum(operands))
+    return instruction.hbm_bytes + sum(min(x.hbm_bytes, instruction.bytes) for x in operands)
+  return float(instruction.hbm_bytes + sum(x.hbm_bytes for x in operands))
 
 
 # --- all of it -----------------------------------------------------------------------------------------------------

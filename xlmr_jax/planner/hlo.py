@@ -11,7 +11,7 @@ from functools import cached_property
 
 _BITS = {"pred": 8, "s4": 4, "u4": 4, "s8": 8, "u8": 8, "s16": 16, "u16": 16, "bf16": 16, "f16": 16, "s32": 32, "u32": 32,
          "f32": 32, "s64": 64, "u64": 64, "f64": 64, "c64": 64, "c128": 128, "token": 0, "opaque": 0}
-_SHAPE = re.compile(r"\b([a-z]\w*)\[([0-9, <=]*)\]")
+_SHAPE = re.compile(r"\b([a-z]\w*)\[([0-9, <=]*)\](?:\{[^}]*?S\((\d+)\)\})?")
 _BEGIN = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = ")
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast",
@@ -20,10 +20,11 @@ COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "coll
 
 @dataclass(frozen=True)
 class Array:
-  """dtype and sizes of one array; layouts are left out."""
+  """dtype, sizes and memory space of one array; the rest of its layout is left out."""
 
   dtype: str
   sizes: tuple[int, ...]
+  space: int = field(default=0, compare=False)  # 0: HBM; 1: on the chip; others: scalars', the host's
 
   @property
   def elements(self) -> int:
@@ -34,11 +35,15 @@ class Array:
     bits = 8 if self.dtype.startswith("f8") else _BITS.get(self.dtype, 32)
     return -(-self.elements * bits // 8)
 
+  @property
+  def hbm_bytes(self) -> int:
+    return 0 if self.space else self.bytes
+
 
 def arrays_of(text: str) -> tuple[Array, ...]:
   """The arrays of a printed shape, in order; a tuple's are flattened."""
-  return tuple(Array(dtype, tuple(int(re.sub(r"\D", "", size)) for size in sizes.split(",") if size.strip()))
-               for dtype, sizes in _SHAPE.findall(text))
+  return tuple(Array(dtype, tuple(int(re.sub(r"\D", "", size)) for size in sizes.split(",") if size.strip()), int(space or 0))
+               for dtype, sizes, space in _SHAPE.findall(text))
 
 
 @dataclass
@@ -60,6 +65,10 @@ class Instruction:
   @property
   def bytes(self) -> int:
     return sum(array.bytes for array in self.arrays)
+
+  @property
+  def hbm_bytes(self) -> int:
+    return sum(array.hbm_bytes for array in self.arrays)
 
   def attribute(self, name: str) -> str:
     """What stands behind name=, up to the next comma outside brackets; "" if it is not there."""
