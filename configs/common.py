@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
   c.rows_per_device = 0  # rows of a micro-batch on a device, above 0: micro_batches follows from it and the devices (ours)
   c.max_bad_steps = 20  # steps in a row with a non-finite loss or gradient before the run ends (ours)
   c.compile_cache = ""  # folder of compiled programs; "": ~/.cache/xlmr_jax, for several processes in the workdir; off
-  c.compiler_options = ""  # NAME=VALUE,NAME=VALUE: XLA's options for the train step, besides train.COMPILER_OPTIONS
+  c.compiler_options = ""  # NAME=VALUE,NAME=VALUE: XLA's options for the train step, besides train.TUNING's
   c.watchdog_s = 1800.0  # seconds without a step before a hung process ends itself with exit 42; 0: off (ours)
 
   c.model = ConfigDict()

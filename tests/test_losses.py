@@ -48,7 +48,7 @@ def test_equals_plain_log_softmax(shape, vocabulary, real, chunk_bytes):
 
 
 def test_logits_far_above_the_labels():
-  """Sums of exponentials relative to the label's logit overflow in some slots: these are summed again, to the same result."""
+  """Sums of exponentials relative to the label's logit overflow in some slots; these are summed again."""
   h, table, bias, labels, weights = inputs((2, 24), 4096, 4000, 16)
   h = h.at[0].multiply(40.0)
   logits = jnp.einsum("bpd,vd->bpv", h, table) + bias

@@ -1,12 +1,12 @@
-"""What lies between an encoder layer's matrix products, as TPU kernels that read and write the HBM once.
+"""What lies between an encoder layer's matrix products: as much of it as can be inside them, the rest in TPU kernels.
 
-  residual_norm   x + dropout(y), then LayerNorm; its backward pass also sums the gradients of scale and biases
-  gelu            GELU by XLA, in the product before it; its backward pass as a kernel
+  residual_norm   x + dropout(y), then LayerNorm: a kernel that reads and writes the HBM once, where XLA makes several
+                  passes; its backward pass also sums the gradients of scale and biases
+  gelu            by XLA, in the products before it, forwards and backwards, with the sums of its bias's gradient
 
-XLA makes several passes over the activations of each, and its sums over tokens run at a quarter of the bandwidth. The
-plain forms beside them are what they are tested against, and what runs elsewhere than on TPU.
+The plain forms beside them are what they are tested against, and what runs elsewhere than on TPU.
 
-A kernel's `bias` argument is the bias that the caller has added to y, detached: its gradient is summed here, on the way.
+A `bias` argument is the bias that the caller has added to y, detached: its gradient is summed here, on the way.
 Letters as in model.py, and: T tokens, C columns, R tokens of a block.
 """
 
@@ -48,7 +48,7 @@ def turn(x_1xQ: Array) -> Array:
 def _call(kernel, name, arrays, words, rows, outs, *, interpret):
   """kernel(words, rows of numbers, arrays, outs) over blocks of tokens.
 
-  arrays: [T, C] in blocks of tokens, or [1, C] whole. rows: uint32[T] or None, a number a token. outs: "T" for an array
+  arrays: [T, C] in blocks of tokens, or [1, C] whole. rows: uint32[T], a number a token. outs: "T" for an array
   like the first, "sums" for fp32 sums over each block, [blocks, 8, C].
   """
   from jax.experimental.pallas import tpu as pltpu
@@ -59,9 +59,8 @@ def _call(kernel, name, arrays, words, rows, outs, *, interpret):
   shapes = {"T": ((T, C), arrays[0].dtype, pl.BlockSpec((R, C), lambda i, *_: (i, 0))),
             "sums": ((T // R, SUBLANES, C), jnp.float32, pl.BlockSpec((1, SUBLANES, C), lambda i, *_: (i, 0, 0)))}
   specs = [shapes["T"][2] if x.shape[0] == T else pl.BlockSpec((1, C), lambda i, *_: (0, 0)) for x in arrays]
-  if rows is not None:
-    arrays = [jax.lax.bitcast_convert_type(rows, jnp.int32).reshape(T // R, 1, R), *arrays]
-    specs = [pl.BlockSpec((1, 1, R), lambda i, *_: (i, 0, 0)), *specs]
+  arrays = [jax.lax.bitcast_convert_type(rows, jnp.int32).reshape(T // R, 1, R), *arrays]
+  specs = [pl.BlockSpec((1, 1, R), lambda i, *_: (i, 0, 0)), *specs]
   out_shapes = [jax.ShapeDtypeStruct(*shapes[x][:2]) for x in outs]
   moved = sum(x.size * np.dtype(x.dtype).itemsize for x in (*arrays, *out_shapes))
   return pl.pallas_call(
@@ -200,32 +199,21 @@ def _slope(x):
   return _below(x) + x * jnp.exp(-0.5 * jnp.square(x)) * (1.0 / math.sqrt(2.0 * math.pi))
 
 
-def _gelu_backward_kernel(words_ref, x_ref, d_out_ref, d_x_ref, sums_ref):
-  sums_ref[:] = jnp.zeros_like(sums_ref)
-
-  def body(at):
-    d_x_RxC = d_out_ref[at, :].astype(jnp.float32) * _slope(x_ref[at, :].astype(jnp.float32))
-    d_x_ref[at, :] = d_x_RxC.astype(d_x_ref.dtype)
-    _add_sums(sums_ref, (d_x_RxC,))
-
-  _chunks(x_ref.shape[0], body)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def gelu(x: Array, bias_F: Array | None = None, interpret: bool = False) -> Array:
+@jax.custom_vjp
+def gelu(x: Array, bias_F: Array | None = None) -> Array:
   """The exact (erf) GELU in fp32, as fairseq computes it; jax.nn.gelu defaults to the tanh form.
 
-  With bias_F, which x has been given detached, the backward pass is a kernel and sums the bias's gradient.
+  With bias_F, which x has been given detached, the backward pass also sums the bias's gradient.
   """
-  return _gelu_forward(x, bias_F, interpret)[0]
+  return _gelu_forward(x, bias_F)[0]
 
 
-def _gelu_forward(x, bias_F, interpret):
+def _gelu_forward(x, bias_F):
   x32 = x.astype(jnp.float32)
   return (x32 * _below(x32)).astype(x.dtype), (x, bias_F)
 
 
-def _gelu_backward(interpret, saved, d_out):
+def _gelu_backward(saved, d_out):
   x, bias_F = saved
   if bias_F is None:
     return (d_out.astype(jnp.float32) * _slope(x.astype(jnp.float32))).astype(x.dtype), None

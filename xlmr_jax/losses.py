@@ -13,7 +13,6 @@ from xlmr_jax.fused import sum_rows
 
 Array = jax.Array
 CHUNK_BYTES = 256 * 2**20  # fp32 logits alive at a time, on each device
-TPU_CHUNK_BYTES = 48 * 2**20  # so many that the compiler keeps them on the chip
 
 
 def _product(a, b, contract):

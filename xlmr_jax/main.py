@@ -21,8 +21,8 @@ from xlmr_jax.huggingface.folder import is_folder
 FLAGS = flags.FLAGS
 _LOCKS = []  # kept open for as long as the process lives
 # What a workdir's run may be continued with.
-MAY_CHANGE = ("compile_cache", "compiler_options", "mesh", "micro_batches", "rows_per_device", "log", "checkpoint", "watchdog_s", "data.rows",
-              "evaluate", "stop")
+MAY_CHANGE = ("compile_cache", "compiler_options", "mesh", "micro_batches", "rows_per_device", "log", "checkpoint",
+              "watchdog_s", "data.rows", "evaluate", "stop")
 
 
 def define_flags() -> None:

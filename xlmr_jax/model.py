@@ -194,7 +194,7 @@ class Layer(nn.Module):
     x_BxLxD = end(attention_norm, x_BxLxD, y_BxLxD, keys[1])
 
     y_BxLxF = dense((self.ffn,), name="ffn_in")(ffn_norm(x_BxLxD) if self.pre_norm else x_BxLxD)
-    y_BxLxF = gelu(*y_BxLxF, self.interpret) if fuse else gelu(y_BxLxF)
+    y_BxLxF = gelu(*y_BxLxF) if fuse else gelu(y_BxLxF)
     y_BxLxD = dense((D,), name="ffn_out")(y_BxLxF)
     return self.constrain(end(ffn_norm, x_BxLxD, y_BxLxD, keys[2]))
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from xlmr_jax import attention, compile_cache, hosts, losses, optimizer, sharding, stopping
+from xlmr_jax import attention, compile_cache, hosts, optimizer, sharding, stopping
 from xlmr_jax.checkpoint import Checkpoints
 from xlmr_jax.errors import EXIT_DONE, EXIT_RESTART, UserError
 from xlmr_jax.logs import RunLog, flops_per_token
@@ -60,15 +60,25 @@ def build_optimizer(config: ConfigDict):
 # --- what is compiled -------------------------------------------------------------------------------------------
 
 
-COMPILER_OPTIONS = {  # by device kind: what one fused product may take of the memory on the chip, which decides its tiles
-  "TPU v5 lite": {"xla_tpu_scoped_vmem_limit_kib": "32768"},  # the best of 16, 32 and 64 MiB (benchmarks/TPU_NOTES.md)
-  "TPU v6 lite": {"xla_tpu_scoped_vmem_limit_kib": "65536"},  # of 32, 64 and 96
-}
+class Tuning(NamedTuple):
+  """What is best on a kind of device, by the compiler's estimates (benchmarks/TPU_NOTES.md)."""
+
+  chunk_mib: int = 256  # of the loss's logits alive at a time
+  options: tuple[tuple[str, str], ...] = ()  # XLA's, for the train step
 
 
-def compiler_options(config: ConfigDict, device_kind: str) -> dict[str, str]:
+_SCOPED = "xla_tpu_scoped_vmem_limit_kib"  # what one fused product may take of the memory on the chip: decides its tiles
+TPU = Tuning(48)
+TUNING = {"TPU v5 lite": Tuning(96, ((_SCOPED, "32768"),)), "TPU v6 lite": Tuning(48, ((_SCOPED, "65536"),))}
+
+
+def tuning_of(device) -> Tuning:
+  return TUNING.get(device.device_kind, TPU if device.platform == "tpu" else Tuning())
+
+
+def compiler_options(config: ConfigDict, device) -> dict[str, str]:
   """XLA's options for the train step: those of the device, and config.compiler_options, "NAME=VALUE,..."."""
-  options = dict(COMPILER_OPTIONS.get(device_kind, {}))
+  options = dict(tuning_of(device).options)
   for item in filter(None, config.compiler_options.split(",")):
     name, equals, value = item.partition("=")
     if not (name and equals and value):
@@ -108,9 +118,9 @@ def build_program(config: ConfigDict, mesh: jax.sharding.Mesh, *, vocabulary_siz
                       micro_batches=micro_batches_of(config, mesh.size),
                       mesh=several, generator="rbg" if config.model.dropout_bits == "rbg" else "threefry2x32",
                       reduce_dtype=jnp.dtype(config.mesh.reduce_dtype),
-                      chunk_bytes=losses.TPU_CHUNK_BYTES if platform == "tpu" else losses.CHUNK_BYTES),
+                      chunk_bytes=tuning_of(device).chunk_mib * 2**20),
       in_shardings=(shardings, by_rows), out_shardings=(shardings, whole), donate_argnums=0,
-      compiler_options=compiler_options(config, device.device_kind) or None),
+      compiler_options=compiler_options(config, device) or None),
     held_out_step=jax.jit(make_held_out_step(model, languages, several),
                           in_shardings=(shardings.params, by_rows), out_shardings=whole))
 

@@ -42,8 +42,8 @@ class Array:
 
 def arrays_of(text: str) -> tuple[Array, ...]:
   """The arrays of a printed shape, in order; a tuple's are flattened."""
-  return tuple(Array(dtype, tuple(int(re.sub(r"\D", "", size)) for size in sizes.split(",") if size.strip()), int(space or 0))
-               for dtype, sizes, space in _SHAPE.findall(text))
+  sizes_of = lambda text: tuple(int(re.sub(r"\D", "", size)) for size in text.split(",") if size.strip())  # noqa: E731
+  return tuple(Array(dtype, sizes_of(sizes), int(space or 0)) for dtype, sizes, space in _SHAPE.findall(text))
 
 
 @dataclass
