@@ -172,6 +172,21 @@ def test_absurd_estimates_are_unknown():
     assert sum(of.cycles.values()) == pytest.approx(2 * 4 * 1024**2 / 819e9 * where.chip.clock)
 
 
+@pytest.mark.parametrize(("opcode", "update", "moved"), [
+  ("dynamic-update-slice", "", 2),  # read, and written over what is there
+  ("dynamic-update-slice", "S(1)", 1),  # from the chip
+  ("scatter", "", 3),  # read, and added to what is read
+  ("scatter", "S(1)", 2),
+])
+def test_what_lies_on_the_chip_is_not_read_from_the_hbm(opcode, update, moved):
+  small, large = f"f32[64,128]{{1,0:T(8,128){update}}}", "f32[4096,128]{1,0:T(8,128)}"
+  module = hlo.Module.parse(
+    f"HloModule m\n\nENTRY %main (p: f32[4096,128], u: f32[64,128]) -> f32[4096,128] {{\n  %p = {large} parameter(0)\n"
+    f"  %u = {small} parameter(1)\n  ROOT %r = {large} {opcode}(%p, %u)\n}}\n")
+  entry = module.computations[module.entry]
+  assert costs.moved_bytes(module, entry, entry.root) == moved * 64 * 128 * 4
+
+
 @needs_libtpu
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_collectives_of_a_sum_over_devices(tpu, dtype):

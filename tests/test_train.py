@@ -1,6 +1,7 @@
 """The step's laws on meshes of virtual devices, and the loop: resume, bad steps, refusals."""
 
 import json
+import types
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from xlmr_jax import sharding
+from xlmr_jax import sharding, train
 from xlmr_jax.errors import EXIT_DONE, EXIT_RESTART, UserError
 from xlmr_jax.step import make_init, make_train_step
 from xlmr_jax.train import asked_to_end, build_model, build_optimizer, build_program
@@ -213,6 +214,25 @@ def test_refusals(tiny_store, tmp_path):
     tiny.run(tiny.config(rows_per_device=3), tmp_path, tiny_store)
   with pytest.raises(UserError, match=r"micro_batches=4 and config.rows_per_device=1 exclude each other"):
     tiny.run(tiny.config(rows_per_device=1, micro_batches=4), tmp_path, tiny_store)
+
+
+def test_compiler_options():
+  """XLA takes those of the device and of the config; what is no option is refused, by us or by XLA."""
+  tpu = types.SimpleNamespace(device_kind="TPU v5 lite", platform="tpu")
+  known = dict(train.TUNING["TPU v5 lite"].options)
+  assert known and train.compiler_options(tiny.config(), tpu) == known
+  assert train.compiler_options(tiny.config(), jax.devices()[0]) == {}
+  assert train.compiler_options(tiny.config(compiler_options="a=1,b=x"), tpu) == known | {"a": "1", "b": "x"}
+  name = next(iter(known))
+  assert train.compiler_options(tiny.config(compiler_options=f"{name}=1"), tpu)[name] == "1"
+  with pytest.raises(UserError, match="config.compiler_options='a=1,b': NAME=VALUE,NAME=VALUE; 'b' is not"):
+    train.compiler_options(tiny.config(compiler_options="a=1,b"), tpu)
+  mesh = sharding.make_mesh(1, 1, jax.devices()[:1])
+  with jax.set_mesh(mesh):
+    program = build_program(tiny.config(compiler_options="xla_no_such=1"), mesh, vocabulary_size=tiny.VOCABULARY, languages=3)
+    batch = sharding.to_global(mesh, tiny.batch(np.random.default_rng(1), 16), 16)
+    with pytest.raises(Exception, match="xla_no_such"):
+      program.train_step.lower(program.state, batch).compile()
 
 
 def test_dropout_does_not_depend_on_mesh_or_micro_batches():

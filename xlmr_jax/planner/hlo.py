@@ -291,8 +291,8 @@ class Module:
           yield from self.inside(instruction)
 
   def unknown_loops(self) -> list[str]:
-    """Names of loops whose trip count could not be read."""
-    return [instruction.name for computation, instruction, _ in self.executed()
+    """Loops whose trip count could not be read: JAX's names, or the compiler's."""
+    return [instruction.op_name.removeprefix("jit(train_step)/") or instruction.name for computation, instruction, _ in self.executed()
             if instruction.opcode == "while" and self.trip_count(computation, instruction) is None]
 
 
