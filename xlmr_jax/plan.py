@@ -56,7 +56,7 @@ def describe(p: dict) -> str:
     lines.append(f"  of it kernel {name}: {million(cycles).strip()}")
   guessed = ", ".join(f"{name} {cycles / 1e6:.3f}M" for name, cycles in p["cycles_per_row_by_bytes"].items() if cycles > 500)
   lines += [f"  of it by bytes, without an estimate: {guessed}"] if guessed else []
-  lines += [f"  not counted: {what}" for what in p["uncounted"]]
+  lines += [f"  not known: {what}" for what in p["uncounted"]]
   lines += ["", f"model FLOPs {p['model_flops_per_token'] / 1e6:.0f}M a token, {p['model_flops_per_row'] / 1e9:.1f}G a row; "
                 f"compiled {p['compiled_flops_per_row'] / 1e9:.1f}G a row, x {p['flops_ratio']:.3f}"]
   lines += ["", "collectives of a step (bytes: the whole array on a device)"]
