@@ -229,7 +229,8 @@ def test_compiler_options():
     train.compiler_options(tiny.config(compiler_options="a=1,b"), tpu)
   mesh = sharding.make_mesh(1, 1, jax.devices()[:1])
   with jax.set_mesh(mesh):
-    program = build_program(tiny.config(compiler_options="xla_no_such=1"), mesh, vocabulary_size=tiny.VOCABULARY, languages=3)
+    config = tiny.config(compiler_options="xla_no_such=1")
+    program = build_program(config, mesh, vocabulary_size=tiny.VOCABULARY, languages=3)
     batch = sharding.to_global(mesh, tiny.batch(np.random.default_rng(1), 16), 16)
     with pytest.raises(Exception, match="xla_no_such"):
       program.train_step.lower(program.state, batch).compile()

@@ -292,8 +292,8 @@ class Module:
 
   def unknown_loops(self) -> list[str]:
     """Loops whose trip count could not be read: JAX's names, or the compiler's."""
-    return [instruction.op_name.removeprefix("jit(train_step)/") or instruction.name for computation, instruction, _ in self.executed()
-            if instruction.opcode == "while" and self.trip_count(computation, instruction) is None]
+    return [x.op_name.removeprefix("jit(train_step)/") or x.name for computation, x, _ in self.executed()
+            if x.opcode == "while" and self.trip_count(computation, x) is None]
 
 
 def _through_copies(computation: Computation, instruction: Instruction) -> Instruction:
