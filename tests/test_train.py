@@ -225,7 +225,7 @@ def test_compiler_options():
   assert train.compiler_options(tiny.config(compiler_options="a=1,b=x"), tpu) == known | {"a": "1", "b": "x"}
   name = next(iter(known))
   assert train.compiler_options(tiny.config(compiler_options=f"{name}=1"), tpu)[name] == "1"
-  with pytest.raises(UserError, match="config.compiler_options='a=1,b': NAME=VALUE,NAME=VALUE; 'b' is not"):
+  with pytest.raises(UserError, match=r"config\.compiler_options='a=1,b': NAME=VALUE,NAME=VALUE; 'b' is not"):
     train.compiler_options(tiny.config(compiler_options="a=1,b"), tpu)
   mesh = sharding.make_mesh(1, 1, jax.devices()[:1])
   with jax.set_mesh(mesh):
