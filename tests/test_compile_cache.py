@@ -31,6 +31,7 @@ def options():
     jax.config.update(name, value)
 
 
+@pytest.mark.slow
 def test_a_second_start_compiles_less_and_computes_the_same_bits(tiny_rows, tmp_path):
   """In the default folder. Parameters, moments and logs after 5 steps, compiled anew and out of the cache."""
   env = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_COMPILATION", "JAX_PERSISTENT"))}

@@ -106,7 +106,8 @@ def test_a_step_equals_transformers(head, labels):
   assert abs(stepped - loss.item()) > 5e-4
 
 
-@pytest.mark.parametrize("head, labels", [(SENTENCE, LABELS), (WORDS, LABELS), (SPAN, ())])
+@pytest.mark.parametrize("head, labels", [
+  (SENTENCE, LABELS), pytest.param(WORDS, LABELS, marks=pytest.mark.slow), pytest.param(SPAN, (), marks=pytest.mark.slow)])
 def test_mesh_and_repetition_do_not_change_it(head, labels):
   params = initial_params(small(), 0)
   of = lambda mesh: finetune.Finetuner(small(), task(head, labels, epochs=2), mesh)  # noqa: E731
