@@ -12,7 +12,7 @@ from configs import common
 
 TOPOLOGIES = {  # what `python -m xlmr_jax.plan --all` compiles for, and what to change there
   "v5e:4x4": {},
-  "v4:2x2x4": {"rows_per_device": 64},
+  "v4:2x2x4": {},
   "v5p:2x2x4": {"rows_per_device": 64},
   "v6e:4x4": {},
   "tpu7x:2x2x2": {"rows_per_device": 64},
