@@ -169,7 +169,7 @@ def main(argv: list[str]) -> int | None:
   if FLAGS.part:
     use_device(FLAGS.device)
     config = FLAGS.config.copy_and_resolve_references().lock()
-    config.update(batch_rows=len(jax.devices()), micro_batches=1)
+    config.update(batch_rows=len(jax.devices()), micro_batches=1, rows_per_device=0)
     config.model.max_positions = max(config.model.max_positions, FLAGS.seq + 2)
     try:
       print(json.dumps({"save": save, "restore": restore}[FLAGS.part](config, Path(FLAGS.directory))))

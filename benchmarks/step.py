@@ -261,6 +261,8 @@ def main(argv: list[str]) -> int | None:
   if len(argv) > 1:
     raise UserError(f"unexpected argument {argv[1]!r}; flags are written --name=value")
   f, task = FLAGS, read_task()
+  if f.sweep or f["rows"].present or task.batches is not None:
+    task.config.rows_per_device = 0  # a choice for the config's own batch
   use_device(f.device)
   m, devices = task.config.model, jax.devices()
   print(f"{len(devices)} x {devices[0].device_kind}, {m.dtype}, {m.layers} x {m.hidden}, vocabulary {task.vocabulary_size}, "

@@ -33,7 +33,8 @@ def last_line(result):
 
 # --- a training step -----------------------------------------------------------------------------------------------
 
-SMALL = ("--config=tests/tiny.py", "--vocab=90", "--steps=2")
+OWN_ROWS = "--config.rows_per_device=32"  # as configs/base.py has it for its own batch
+SMALL = ("--config=tests/tiny.py", "--vocab=90", "--steps=2", OWN_ROWS)
 
 
 @pytest.mark.slow
@@ -122,8 +123,8 @@ def test_a_step_that_a_cpu_has_no_memory_for_is_not_run(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_checkpoint_tells_times_and_floors_of_a_run_of_the_config(tmp_path):
-  line = last_line(command("benchmarks.checkpoint", "--config=tests/tiny.py", "--vocab=90", "--saves=2", "--seq=32",
-                           f"--directory={tmp_path}", XLA_FLAGS=""))
+  line = last_line(command("benchmarks.checkpoint", "--config=tests/tiny.py", OWN_ROWS, "--vocab=90", "--saves=2",
+                           "--seq=32", f"--directory={tmp_path}", XLA_FLAGS=""))
   assert line["bytes"] > 3 * 4 * 90 * 16 and line["files"] > 8 and line["devices"] == 1
   for name in ("save_blocks_s", "first_save_blocks_s", "durable_s", "restore_s", "floor_write_s", "floor_read_s",
                "floor_sha256_s"):
