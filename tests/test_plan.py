@@ -382,6 +382,18 @@ def test_the_command_ends_with_json():
   assert "assumed:" in done.stdout and "0.35 x peak" in done.stdout
 
 
+@needs_libtpu
+@pytest.mark.slow
+def test_advice_ranks_what_fits():
+  done = run(*SMALL, "--topology=v5e:2x2", "--vocabulary=512", "--advise", "--json")
+  assert done.returncode == 0, done.stderr
+  plans = json.loads(done.stdout.splitlines()[-1])["plans"]
+  cycles = [p["estimated_cycles_per_row"] for p in plans]
+  assert cycles == sorted(cycles) and {p["remat"] for p in plans} == {"none", "ffn", "dots", "full"}
+  assert {p["fsdp"] for p in plans} == {1, 4} and {p["rows_per_chip"] for p in plans} == {2, 4}
+  assert len({p["batch_rows"] for p in plans}) == 1  # the update stays the same
+
+
 @pytest.mark.parametrize(("flags", "says"), [
   ((*SMALL, "--topology=v9:4x4"), "--topology=v9:4x4: not a topology; known are"),
   ((*SMALL, "--topology=v5e:2x2"), "--vocabulary=N"),
