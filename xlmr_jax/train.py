@@ -68,12 +68,12 @@ class Tuning(NamedTuple):
 
 
 _SCOPED = "xla_tpu_scoped_vmem_limit_kib"  # what one fused product may take of the memory on the chip: decides its tiles
-TPU = Tuning(48)
+OTHER_TPUS = Tuning(48)
 TUNING = {"TPU v5 lite": Tuning(96, ((_SCOPED, "32768"),)), "TPU v6 lite": Tuning(48, ((_SCOPED, "65536"),))}
 
 
 def tuning_of(device) -> Tuning:
-  return TUNING.get(device.device_kind, TPU if device.platform == "tpu" else Tuning())
+  return TUNING.get(device.device_kind, OTHER_TPUS if device.platform == "tpu" else Tuning())
 
 
 def compiler_options(config: ConfigDict, device) -> dict[str, str]:
