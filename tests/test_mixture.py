@@ -61,6 +61,7 @@ def test_small_worlds_whole(counts):
     mixture = Mixture(counts, 0.5, seed, block_rows=37)
     language, row, epoch = mixture.locate(np.arange(37 * 200))
     check_epochs(counts, language, row, epoch)
+    assert set(language) == set(range(len(counts)))
 
 
 def test_any_position_alone_in_any_order_and_far_away():

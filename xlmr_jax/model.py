@@ -122,12 +122,9 @@ class Dense(nn.Module):
     bias = self.param("bias", nn.initializers.zeros, self.features, jnp.float32)
     inputs, outputs = math.prod(contracted), math.prod(self.features)
     if self.arrange is not None:
-      kernel, bias = self.arrange(kernel), self.arrange(bias)
+      kernel, bias = settled(self.arrange(kernel).reshape(inputs, outputs)), self.arrange(bias)
     added = jax.lax.stop_gradient(bias) if self.gives_bias else bias
-    kernel = kernel.reshape(inputs, outputs)
-    if self.arrange is not None:
-      kernel = settled(kernel)
-    y = affine(x.astype(self.dtype).reshape(-1, inputs), kernel, added.reshape(outputs))
+    y = affine(x.astype(self.dtype).reshape(-1, inputs), kernel.reshape(inputs, outputs), added.reshape(outputs))
     y = y.reshape(*lead, *bias.shape)
     return (y, bias.reshape(outputs)) if self.gives_bias else y
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from xlmr_jax import attention, compile_cache, hosts, optimizer, sharding, stopping
+from xlmr_jax import attention, compile_cache, hosts, losses, optimizer, sharding, stopping
 from xlmr_jax.checkpoint import Checkpoints
 from xlmr_jax.errors import EXIT_DONE, EXIT_RESTART, UserError
 from xlmr_jax.logs import RunLog, flops_per_token
@@ -63,7 +63,7 @@ def build_optimizer(config: ConfigDict):
 class Tuning(NamedTuple):
   """What is best on a kind of device, by the compiler's estimates (benchmarks/TPU_NOTES.md)."""
 
-  chunk_mib: int = 256  # of the loss's logits alive at a time
+  chunk_mib: int = losses.CHUNK_BYTES // 2**20  # of the loss's logits alive at a time
   options: tuple[tuple[str, str], ...] = ()  # XLA's, for the train step
 
 
