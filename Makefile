@@ -13,7 +13,7 @@ BIN = .venv/bin
 	@touch $@
 
 demo: .venv/ready
-	@TF_CPP_MIN_LOG_LEVEL=2 TF_ENABLE_ONEDNN_OPTS=0 $(BIN)/python -m xlmr_jax.demo.run --workdir=$(RUN)
+	@TF_CPP_MIN_LOG_LEVEL=2 TF_ENABLE_ONEDNN_OPTS=0 $(BIN)/python -m xlmr_jax demo --workdir=$(RUN)
 
 test: .venv/ready
 	@$(BIN)/python -m pytest -m "not slow"

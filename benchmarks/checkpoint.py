@@ -1,5 +1,5 @@
 """How long a save holds up the training loop, until it is durable, and a restore: the state of a config, through
-xlmr_jax.checkpoint as a run uses it.
+xlmr_jax.run.checkpoint as a run uses it.
 
   python -m benchmarks.checkpoint --config=configs/base.py [--directory=DIR]      (4 x the state of disk; no TensorFlow)
 
@@ -25,12 +25,12 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from benchmarks.step import LANGUAGES, PLATFORMS, synthetic_batch, use_device
-from xlmr_jax import sharding
-from xlmr_jax.checkpoint import Checkpoints
+from xlmr_jax.commands.pretrain import parse_flags
 from xlmr_jax.data.masking import slots_per_row
 from xlmr_jax.errors import UserError, run_command
-from xlmr_jax.main import parse_flags
-from xlmr_jax.train import build_program, mesh_of
+from xlmr_jax.run.checkpoint import Checkpoints
+from xlmr_jax.training import sharding
+from xlmr_jax.training.loop import build_program, mesh_of
 
 FLAGS = flags.FLAGS
 _PIECE = 256 * 2**20
@@ -136,10 +136,18 @@ def save(config, folder: Path) -> dict[str, object]:
   checkpoints.close()
   saved = files_of(folder / "checkpoints" / str(FLAGS.saves - 1))
   size = sum(path.stat().st_size for path in saved)
-  return {"save_blocks_s": round(max(blocked[1:]), 3), "first_save_blocks_s": round(blocked[0], 3),
-          "durable_s": round(statistics.median(durable), 2), "bytes": size, "files": len(saved),
-          "step_s": round(statistics.median(steps[1:]), 2), **floors(folder, size), "digest": digest(state),
-          "device": jax.devices()[0].device_kind, "devices": len(jax.devices())}
+  return {
+    "save_blocks_s": round(max(blocked[1:]), 3),
+    "first_save_blocks_s": round(blocked[0], 3),
+    "durable_s": round(statistics.median(durable), 2),
+    "bytes": size,
+    "files": len(saved),
+    "step_s": round(statistics.median(steps[1:]), 2),
+    **floors(folder, size),
+    "digest": digest(state),
+    "device": jax.devices()[0].device_kind,
+    "devices": len(jax.devices()),
+  }
 
 
 def restore(config, folder: Path) -> dict[str, object]:

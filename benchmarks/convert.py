@@ -29,7 +29,7 @@ LOAD = """
 import jax
 from pathlib import Path
 from ml_collections import ConfigDict
-from xlmr_jax import runs
+from xlmr_jax import open_model as runs
 workdir = Path({0!r})
 record = runs.read_run(workdir)
 jax.block_until_ready(runs.load_params(workdir, record, ConfigDict(record["config"]), "latest"))
@@ -46,10 +46,21 @@ def make_source(path: Path, sizes: names.Sizes, vocabulary: str | None) -> None:
   # Zero token types, as XLM-R's.
   get = lambda name: rng.standard_normal(shapes[name][1], np.float32) * np.float32(name != names.TYPE_TABLE)  # noqa: E731
   files.write(path / "model.safetensors", shapes, get)
-  (path / "config.json").write_text(json.dumps({
-    "model_type": "xlm-roberta", "vocab_size": sizes.vocabulary, "hidden_size": sizes.hidden,
-    "num_hidden_layers": sizes.layers, "num_attention_heads": sizes.heads, "intermediate_size": sizes.ffn,
-    "max_position_embeddings": sizes.positions, "type_vocab_size": 1, "layer_norm_eps": 1e-5}))
+  (path / "config.json").write_text(
+    json.dumps(
+      {
+        "model_type": "xlm-roberta",
+        "vocab_size": sizes.vocabulary,
+        "hidden_size": sizes.hidden,
+        "num_hidden_layers": sizes.layers,
+        "num_attention_heads": sizes.heads,
+        "intermediate_size": sizes.ffn,
+        "max_position_embeddings": sizes.positions,
+        "type_vocab_size": 1,
+        "layer_norm_eps": 1e-5,
+      }
+    )
+  )
   if vocabulary:
     shutil.copyfile(vocabulary, path / "sentencepiece.bpe.model")
   else:
@@ -63,8 +74,9 @@ def make_source(path: Path, sizes: names.Sizes, vocabulary: str | None) -> None:
 def child(*command: str) -> tuple[float, float]:
   """(most bytes resident, seconds) of a process."""
   began = time.perf_counter()
-  process = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL,
-                             env=os.environ | {"JAX_PLATFORMS": "cpu"})
+  process = subprocess.Popen(
+    [sys.executable, *command], stdout=subprocess.DEVNULL, env=os.environ | {"JAX_PLATFORMS": "cpu"}
+  )
   _, status, usage = os.wait4(process.pid, 0)  # of this child alone; getrusage gives the largest of all
   process.returncode = os.waitstatus_to_exitcode(status)
   if process.returncode:
@@ -76,17 +88,25 @@ def main(_):
   with tempfile.TemporaryDirectory(dir=FLAGS.scratch) as scratch:
     source, run, out = (Path(scratch) / name for name in ("source", "run", "out"))
     # In a process of its own too: a child's peak begins with what its parent had resident when it was started.
-    child("-c", f"from pathlib import Path; from benchmarks import convert as c; "
-                f"c.make_source(Path({str(source)!r}), c.SIZES[{FLAGS.size!r}], {FLAGS.vocabulary!r})")
+    child(
+      "-c",
+      f"from pathlib import Path; from benchmarks import convert as c; "
+      f"c.make_source(Path({str(source)!r}), c.SIZES[{FLAGS.size!r}], {FLAGS.vocabulary!r})",
+    )
     weights = sum(4 * tensor.size for tensor in files.read_header(source / "model.safetensors").values())
     result = {"size": FLAGS.size, "weights_gb": round(weights / 1e9, 3)}
-    parts = {"import": ("-m", "xlmr_jax.convert", "from-hf", f"--source={source}", f"--workdir={run}"),
-             "load": ("-c", LOAD.format(str(run))),
-             "export": ("-m", "xlmr_jax.convert", "to-hf", f"--workdir={run}", "--checkpoint=latest", f"--out={out}")}
+    parts = {
+      "import": ("-m", "xlmr_jax", "convert", "from-hf", f"--source={source}", f"--workdir={run}"),
+      "load": ("-c", LOAD.format(str(run))),
+      "export": ("-m", "xlmr_jax", "convert", "to-hf", f"--workdir={run}", "--checkpoint=latest", f"--out={out}"),
+    }
     for name, command in parts.items():
       resident, seconds = child(*command)
-      result[name] = {"memory_gb": round(resident / 1e9, 3), "of_weights": round(resident / weights, 3),
-                      "seconds": round(seconds, 1)}
+      result[name] = {
+        "memory_gb": round(resident / 1e9, 3),
+        "of_weights": round(resident / weights, 3),
+        "seconds": round(seconds, 1),
+      }
       print(f"{name}: {resident / 1e9:.2f} GB, {resident / weights:.2f} x the weights, {seconds:.0f} s", flush=True)
     before, after = (files.read_header(path / "model.safetensors") for path in (source, out))
     result["byte_equal"] = set(before) == set(after) and all(files.same_bytes(before[name], after[name]) for name in before)

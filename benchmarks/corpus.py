@@ -13,8 +13,8 @@ from pathlib import Path
 
 from absl import app, flags
 
-from xlmr_jax.corpus import sources
 from xlmr_jax.corpus.build import build_rows, cores
+from xlmr_jax.corpus.sources import cc100 as sources
 from xlmr_jax.errors import UserError, run_command
 
 _DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -47,11 +47,18 @@ def main(_) -> None:
       summary = build_rows(given.text, given.tokenizer, Path(folder) / "rows", workers=workers)
     built.append(summary["mb_per_s"])
     print(f"SentencePiece {alone[-1]:.1f} MB/s, corpus.build {built[-1]:.1f} MB/s", flush=True)
-  print(json.dumps({
-    "mb": round(megabytes, 1), "workers": workers, "sentencepiece_mb_per_s": round(max(alone), 2),
-    "mb_per_s": max(built), "ratio": round(max(built) / max(alone), 3),
-    "real_token_share": summary["real_token_share"],
-  }))
+  print(
+    json.dumps(
+      {
+        "mb": round(megabytes, 1),
+        "workers": workers,
+        "sentencepiece_mb_per_s": round(max(alone), 2),
+        "mb_per_s": max(built),
+        "ratio": round(max(built) / max(alone), 3),
+        "real_token_share": summary["real_token_share"],
+      }
+    )
+  )
 
 
 if __name__ == "__main__":

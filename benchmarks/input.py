@@ -146,16 +146,18 @@ def measure(store: RowStore) -> dict[str, float | int]:
   positions = np.arange(2048)
   language, row, _ = mixture.locate(positions)
   ids = tf.constant(store.read("train", language, row)[: FLAGS.batch_rows])
-  mask = tf.function(
-    lambda first: mask_rows(ids, first, seed=0, vocabulary_size=store.vocabulary_size, slots=slots)
-  )
+  mask = tf.function(lambda first: mask_rows(ids, first, seed=0, vocabulary_size=store.vocabulary_size, slots=slots))
   first = tf.constant(0, tf.int64)
   stage, tokens = FLAGS.seconds / 8, positions.size * store.seq_len
-  beside = {} if step_s is None else {
-    "step_ms": round(step_s * 1e3, 3),
-    "share_of_step_percent": round(100 * waited(stream(0), step_s, FLAGS.seconds) / step_s, 4),
-    "work_percent_of_step": round(100 * batch_tokens / rate / step_s, 4),
-  }
+  beside = (
+    {}
+    if step_s is None
+    else {
+      "step_ms": round(step_s * 1e3, 3),
+      "share_of_step_percent": round(100 * waited(stream(0), step_s, FLAGS.seconds) / step_s, 4),
+      "work_percent_of_step": round(100 * batch_tokens / rate / step_s, 4),
+    }
+  )
   return {
     "tokens_per_s": round(rate),
     **beside,
@@ -174,9 +176,7 @@ def main(argv) -> None:
   try:
     if FLAGS.store is None:
       folder = Path(tempfile.mkdtemp(prefix="xlmr_input_"))
-      write_store(
-        folder, seq_len=FLAGS.seq_len, rows=FLAGS.rows, vocabulary_size=FLAGS.vocab, languages=FLAGS.languages
-      )
+      write_store(folder, seq_len=FLAGS.seq_len, rows=FLAGS.rows, vocabulary_size=FLAGS.vocab, languages=FLAGS.languages)
     store = RowStore(FLAGS.store or folder)
     if FLAGS.write:
       print(json.dumps(write_batches(store, Path(FLAGS.write), FLAGS.write_batches)))

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags
 
-from xlmr_jax.corpus import sources
 from xlmr_jax.corpus.packing import check_seq_len, pack
+from xlmr_jax.corpus.sources import cc100 as sources
 from xlmr_jax.data.tokenizer import FIRST_PIECE, PAD, Tokenizer
 from xlmr_jax.errors import UserError, run_command
 
@@ -37,9 +37,15 @@ def count(lengths: np.ndarray, seq_len: int) -> dict[str, int]:
   rows = pack(np.full(lengths.sum(), FIRST_PIECE, np.int32), lengths, seq_len)
   room = seq_len - 2  # <s> and </s>
   apart = int((-(-lengths // room)).sum())
-  return {"pieces": int(lengths.sum()), "documents": lengths.size, "rows": len(rows),
-          "pads": int(np.count_nonzero(rows == PAD)), "rows_apart": apart,
-          "pads_apart": apart * room - int(lengths.sum()), "lost": int(np.maximum(lengths - room, 0).sum())}
+  return {
+    "pieces": int(lengths.sum()),
+    "documents": lengths.size,
+    "rows": len(rows),
+    "pads": int(np.count_nonzero(rows == PAD)),
+    "rows_apart": apart,
+    "pads_apart": apart * room - int(lengths.sum()),
+    "lost": int(np.maximum(lengths - room, 0).sum()),
+  }
 
 
 def summary(counts: dict[str, dict[str, int]], seq_len: int) -> dict[str, object]:
@@ -56,7 +62,8 @@ def summary(counts: dict[str, dict[str, int]], seq_len: int) -> dict[str, object
     each = {language: share(of) for language, of in counts.items()}
     ends = {which: choose(each, key=each.get) for which, choose in (("min", min), ("max", max))}
     result[name] = {"total": round(share(total), 4)} | {
-      which: [language, round(each[language], 4)] for which, language in ends.items()}
+      which: [language, round(each[language], 4)] for which, language in ends.items()
+    }
   return result
 
 
@@ -78,11 +85,21 @@ def main(argv: list[str]) -> None:
   result = {}
   for seq_len in seq_lens:
     result[str(seq_len)] = of = summary({name: count(x, seq_len) for name, x in lengths.items()}, seq_len)
-    print(f"rows of {seq_len}: {of['rows']:,}, {of['pad_share']['total']:.1%} pads; a document a row: "
-          f"{of['rows_apart']:,}, {of['pad_share_apart']['total']:.1%} pads; {of['rows_saved']['total']:.1%} saved",
-          flush=True)
-  print(json.dumps({"languages": len(lengths), "documents": int(sum(x.size for x in lengths.values())),
-                    "pieces": int(sum(x.sum() for x in lengths.values())), "seq_len": result}))
+    print(
+      f"rows of {seq_len}: {of['rows']:,}, {of['pad_share']['total']:.1%} pads; a document a row: "
+      f"{of['rows_apart']:,}, {of['pad_share_apart']['total']:.1%} pads; {of['rows_saved']['total']:.1%} saved",
+      flush=True,
+    )
+  print(
+    json.dumps(
+      {
+        "languages": len(lengths),
+        "documents": int(sum(x.size for x in lengths.values())),
+        "pieces": int(sum(x.sum() for x in lengths.values())),
+        "seq_len": result,
+      }
+    )
+  )
 
 
 if __name__ == "__main__":

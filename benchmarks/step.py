@@ -22,14 +22,15 @@ import numpy as np
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from configs import common
-from xlmr_jax import hosts, sharding
+from xlmr_jax.commands.pretrain import check_config, parse_flags
+from xlmr_jax.config import default_config
 from xlmr_jax.data.masking import slots_per_row
 from xlmr_jax.errors import UserError, run_command
-from xlmr_jax.logs import flops_per_token, peak_flops
-from xlmr_jax.main import check_config, parse_flags
-from xlmr_jax.model import padded_vocabulary
-from xlmr_jax.train import abstract_batch, build_program, mesh_of
+from xlmr_jax.model.xlmr import padded_vocabulary
+from xlmr_jax.run import hosts
+from xlmr_jax.run.metrics import flops_per_token, peak_flops
+from xlmr_jax.training import sharding
+from xlmr_jax.training.loop import abstract_batch, build_program, mesh_of
 
 FLAGS = flags.FLAGS
 DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
@@ -70,16 +71,27 @@ class Task(NamedTuple):
 
   @property
   def slots(self) -> int:
-    return slots_per_row(self.seq_len, self.config.data.mask_share) if self.batches is None else \
-      self.batches["labels"].shape[2]
+    return (
+      slots_per_row(self.seq_len, self.config.data.mask_share) if self.batches is None else self.batches["labels"].shape[2]
+    )
 
 
 def config_of_flags() -> ConfigDict:
   """The peer's model, batch and constant learning rate."""
-  f, c = FLAGS, common.get_config()
-  c.model.update(layers=f.layers, hidden=f.hidden, heads=f.heads, ffn=f.ffn, vocabulary_size=f.vocab,
-                 max_positions=f.seq + 2, dropout=f.dropout, attention_dropout=f.dropout, dtype=DTYPES[f.dtype],
-                 remat=f.remat, unroll_layers=f.unroll)
+  f, c = FLAGS, default_config()
+  c.model.update(
+    layers=f.layers,
+    hidden=f.hidden,
+    heads=f.heads,
+    ffn=f.ffn,
+    vocabulary_size=f.vocab,
+    max_positions=f.seq + 2,
+    dropout=f.dropout,
+    attention_dropout=f.dropout,
+    dtype=DTYPES[f.dtype],
+    remat=f.remat,
+    unroll_layers=f.unroll,
+  )
   c.optimizer.update(peak_lr=1e-4, warmup_steps=1)
   c.train_steps = 1_000_000
   return c
@@ -127,13 +139,16 @@ def read_batches(path: str, vocabulary_size: int) -> dict[str, np.ndarray]:
   if len({x.shape[:2] for x in batches.values()}) > 1 or batches["ids"].ndim != 3:
     raise UserError(f"--batches={path}: arrays must be [batches, rows, ...]; write it with benchmarks.input --write")
   if batches["ids"].max() >= vocabulary_size:
-    raise UserError(f"--batches={path}: id {batches['ids'].max()} is not in a vocabulary of {vocabulary_size}; set "
-                    "--config.model.vocabulary_size")
+    raise UserError(
+      f"--batches={path}: id {batches['ids'].max()} is not in a vocabulary of {vocabulary_size}; set "
+      "--config.model.vocabulary_size"
+    )
   return batches
 
 
-def synthetic_batch(rng: np.random.Generator, rows: int, seq: int, vocab: int, slots: int,
-                    mask_share: float = 0.15) -> dict[str, np.ndarray]:
+def synthetic_batch(
+  rng: np.random.Generator, rows: int, seq: int, vocab: int, slots: int, mask_share: float = 0.15
+) -> dict[str, np.ndarray]:
   """One masked batch of random pieces, mask_share of each row masked, slots as the input pipeline lays them out."""
   masked = min(int(mask_share * seq), seq - 2)
   ids = rng.integers(4, vocab - 1, (rows, seq), dtype=np.int32)
@@ -145,8 +160,13 @@ def synthetic_batch(rng: np.random.Generator, rows: int, seq: int, vocab: int, s
     labels[r, :masked] = ids[r, positions[r, :masked]]
     weights[r, :masked] = 1.0
     ids[r, positions[r, :masked]] = vocab - 1
-  return {"ids": ids, "positions": positions, "labels": labels, "weights": weights,
-          "language": np.arange(rows, dtype=np.int32) % LANGUAGES}
+  return {
+    "ids": ids,
+    "positions": positions,
+    "labels": labels,
+    "weights": weights,
+    "language": np.arange(rows, dtype=np.int32) % LANGUAGES,
+  }
 
 
 # --- timing ------------------------------------------------------------------------------------------------------
@@ -193,8 +213,9 @@ def _measure(task: Task, rows: int, steps: int) -> dict:
   languages = LANGUAGES if task.batches is None else int(task.batches["language"].max()) + 1
   program = build_program(config, mesh, vocabulary_size=task.vocabulary_size, languages=languages)
   if task.batches is None:
-    made = [synthetic_batch(np.random.default_rng(0), rows, task.seq_len, task.vocabulary_size, task.slots,
-                            config.data.mask_share)]
+    made = [
+      synthetic_batch(np.random.default_rng(0), rows, task.seq_len, task.vocabulary_size, task.slots, config.data.mask_share)
+    ]
   else:
     made = [{name: x[s] for name, x in task.batches.items()} for s in range(len(task.batches["ids"]))]
   device = mesh.devices.flat[0]
@@ -218,22 +239,38 @@ def _measure(task: Task, rows: int, steps: int) -> dict:
   step_s = statistics.median(seen[WARM_UP:])
   tokens = rows * task.seq_len / step_s
   m = config.model
-  flops = flops_per_token(layers=m.layers, hidden=m.hidden, ffn=m.ffn, seq_len=task.seq_len, slots=task.slots,
-                          vocabulary=padded_vocabulary(task.vocabulary_size))
+  flops = flops_per_token(
+    layers=m.layers,
+    hidden=m.hidden,
+    ffn=m.ffn,
+    seq_len=task.seq_len,
+    slots=task.slots,
+    vocabulary=padded_vocabulary(task.vocabulary_size),
+  )
   peak, memory = peak_flops(device.device_kind), device.memory_stats() or {}
-  result = {"tokens_per_s": round(tokens, 1), "step_ms": round(step_s * 1e3, 2), "loss": round(losses[-1], 4),
-            "rows": rows, "seq_len": task.seq_len, "device": device.device_kind, "devices": mesh.size,
-            "mfu": round(tokens * flops / mesh.size / peak, 4) if peak else None,
-            "peak_memory_bytes": memory.get("peak_bytes_in_use"), "first_call_s": round(compile_s + seen[0], 2),
-            "compile_s": round(compile_s, 2)}
+  result = {
+    "tokens_per_s": round(tokens, 1),
+    "step_ms": round(step_s * 1e3, 2),
+    "loss": round(losses[-1], 4),
+    "rows": rows,
+    "seq_len": task.seq_len,
+    "device": device.device_kind,
+    "devices": mesh.size,
+    "mfu": round(tokens * flops / mesh.size / peak, 4) if peak else None,
+    "peak_memory_bytes": memory.get("peak_bytes_in_use"),
+    "first_call_s": round(compile_s + seen[0], 2),
+    "compile_s": round(compile_s, 2),
+  }
   return result | ({"losses": [round(loss, 5) for loss in losses]} if task.batches is not None else {})
 
 
 def describe(result: dict) -> str:
   mfu = f", MFU {result['mfu']:.1%}" if result["mfu"] else ""
   memory = f", {result['peak_memory_bytes'] / 2**30:.1f} GiB" if result["peak_memory_bytes"] else ""
-  return (f"rows {result['rows']}: {result['step_ms']:.1f} ms, {result['tokens_per_s']:,.0f} tokens/s{mfu}{memory}, "
-          f"first call {result['first_call_s']:.1f} s")
+  return (
+    f"rows {result['rows']}: {result['step_ms']:.1f} ms, {result['tokens_per_s']:,.0f} tokens/s{mfu}{memory}, "
+    f"first call {result['first_call_s']:.1f} s"
+  )
 
 
 def sweep(task: Task, rows_per_device: int, last: int, steps: int) -> dict:
@@ -265,8 +302,11 @@ def main(argv: list[str]) -> int | None:
     task.config.rows_per_device = 0  # a choice for the config's own batch
   use_device(f.device)
   m, devices = task.config.model, jax.devices()
-  print(f"{len(devices)} x {devices[0].device_kind}, {m.dtype}, {m.layers} x {m.hidden}, vocabulary {task.vocabulary_size}, "
-        f"rows of {task.seq_len}", flush=True)
+  print(
+    f"{len(devices)} x {devices[0].device_kind}, {m.dtype}, {m.layers} x {m.hidden}, vocabulary {task.vocabulary_size}, "
+    f"rows of {task.seq_len}",
+    flush=True,
+  )
   if f.sweep:
     unit = len(devices) * task.config.micro_batches
     if f["rows"].present and f.rows % unit:

@@ -1,16 +1,16 @@
 """XLM-R (Large): 24 layers x 1024, 560M parameters, 250,002 entries (paper, section 3).
 
-  python -m xlmr_jax.main --config=configs/large.py --config.data.rows=ROWS --workdir=DIR
-  python -m xlmr_jax.main --config=configs/large.py:runlocal --workdir=DIR     # a laptop, under a minute
-  python -m xlmr_jax.plan --config=configs/large.py --topology=v5p:4x4x4       # how it would do there
+  xlmr pretrain --config=configs/large.py --config.data.rows=ROWS --workdir=DIR
+  xlmr pretrain --config=configs/large.py:runlocal --workdir=DIR     # a laptop, under a minute
+  xlmr plan --config=configs/large.py --topology=v5p:4x4x4       # how it would do there
 
 The paper: 1.5M updates of 8192 rows on 500 V100s. Expected of the paper's own model: XNLI zero-shot 80.9, NER 90.2,
 MLQA 70.7 F1 (tables 1 to 3). Not run in full by us.
 """
 
-from configs import common
+from xlmr_jax.config import default_config, variant
 
-TOPOLOGIES = {  # what `python -m xlmr_jax.plan --all` compiles for, and what to change there
+TOPOLOGIES = {  # what `xlmr plan --all` compiles for, and what to change there
   "v5e:4x4": {},
   "v4:2x2x4": {},
   "v5p:2x2x4": {"rows_per_device": 64},
@@ -20,9 +20,9 @@ TOPOLOGIES = {  # what `python -m xlmr_jax.plan --all` compiles for, and what to
 
 
 def get_config(arg: str = ""):
-  c = common.get_config()
+  c = default_config()
   c.model.update(layers=24, hidden=1024, heads=16, ffn=4096, vocabulary_size=250_002)
   c.model.unroll_layers = True  # as in base.py
   c.mesh.fsdp = 4  # parameters and moments are 6.7 GB in fp32 (ours)
   c.rows_per_device = 32  # fits 16 GB with nothing recomputed (ours)
-  return common.variant(c, arg)
+  return variant(c, arg)

@@ -1,14 +1,14 @@
 """The demo: two small layers on the built-in corpus of 15 languages, five minutes on 2 cores with its evaluations.
 
-  make demo
-  python -m xlmr_jax.main --config=configs/smoke.py --workdir=runs/demo
+make demo
+xlmr pretrain --config=configs/smoke.py --workdir=runs/demo
 """
 
-from configs import common
+from xlmr_jax.config import default_config, variant
 
 
 def get_config(arg: str = ""):
-  c = common.get_config()
+  c = default_config()
   c.data.rows = "demo"
   c.model.update(layers=2, hidden=128, heads=4, ffn=512, max_positions=66, unroll_layers=True, dtype="float32")
   c.model.update(dropout=0.0, attention_dropout=0.0)  # so few updates underfit (ours)
@@ -25,4 +25,4 @@ def get_config(arg: str = ""):
   c.evaluate.update(tasks=("demo_entities",), every_steps=400, wait_s=0.5)
   # A rise by less than 4 points is no gain; before 2,800 the score is too noisy to judge by (seen: 0.53 twice, then 0.60).
   c.stop.update(patience=2, min_gain=0.04, min_steps=2800)
-  return common.variant(c, arg)
+  return variant(c, arg)

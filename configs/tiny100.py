@@ -1,19 +1,19 @@
 """A CPU-sized model on tiny100 (94 languages, 51 MB, CC-100 layout), 35 to 45 minutes on 2 cores.
 
-  python -m xlmr_jax.corpus.vocabulary --text=../shared/data/tiny100 --size=32000 --alpha=0.3 --out=runs/tiny100.model
-  python -m xlmr_jax.corpus.build --text=../shared/data/tiny100 --tokenizer=runs/tiny100.model --seq_len=128 \\
+  xlmr train_vocabulary --text=../shared/data/tiny100 --size=32000 --alpha=0.3 --out=runs/tiny100.model
+  xlmr build_rows --text=../shared/data/tiny100 --tokenizer=runs/tiny100.model --seq_len=128 \\
       --out=runs/tiny100_rows
-  python -m xlmr_jax.main --config=configs/tiny100.py --workdir=runs/tiny100
+  xlmr pretrain --config=configs/tiny100.py --workdir=runs/tiny100
 
 A vocabulary of 32,000 rather than XLM-R's: on a CPU the 250k product and its optimizer would be most of each step.
 The README has what it reaches. `:runlocal` takes 20 steps on the built-in corpus.
 """
 
-from configs import common
+from xlmr_jax.config import default_config, variant
 
 
 def get_config(arg: str = ""):
-  c = common.get_config()
+  c = default_config()
   c.data.rows = "runs/tiny100_rows"
   c.model.update(layers=4, hidden=192, heads=3, ffn=768, max_positions=130, vocabulary_size=32_000, unroll_layers=True)
   # A model this small, this briefly trained, underfits: dropout would only slow it (ours).
@@ -25,4 +25,4 @@ def get_config(arg: str = ""):
   c.checkpoint.update(every_steps=500, keep_every=2500)
   c.held_out.update(every_steps=500, max_rows_per_language=4)
   c.log.every_steps = 50
-  return common.variant(c, arg)
+  return variant(c, arg)

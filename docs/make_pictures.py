@@ -9,7 +9,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.patches import FancyBboxPatch
 
-from xlmr_jax.report import AFTER, INK, languages_picture
+from xlmr_jax.report.pictures import AFTER, INK, languages_picture
 
 DOCS = Path(__file__).parent
 PALE, WARM = "#e8f1f4", "#fdf1e4"
@@ -31,13 +31,59 @@ def way_of_the_data() -> None:
 
   box(1, 46, 24, 16, "text", "LANG.txt[.gz|.xz], CC-100 layout:\na paragraph a line, an empty\nline between documents", WARM)
   box(1, 26, 24, 14, "vocabulary", "corpus/vocabulary.py\nSentencePiece unigram on an\nalpha-smoothed sample")
-  box(33, 46, 32, 16, "rows", "corpus/build.py (Apache Beam)\nheld-out split by document, then\n<s> a document </s> <s> another </s> <pad>")
-  box(73, 46, 40, 16, "row store", "data/rows.py: a TFDS dataset a language in\nArrayRecord files; manifest.json: counts,\nthe vocabulary's sha256, a fingerprint", WARM)
-  box(73, 26, 40, 14, "mixture", "data/mixture.py: position -> (language, row)\nexact quotas q ~ n^alpha in each block, each row\nonce an epoch; closed form, no state")
-  box(33, 26, 32, 14, "batch", "data/pipeline.py, data/masking.py\nread, mask 15 % (80/10/10) by\n(seed, position); prefetch")
-  box(33, 3, 32, 16, "train_step", "train.py on the mesh (data, fsdp)\nmodel.py -> only the masked slots ->\nlosses.py over 250k entries -> AdamW")
-  box(73, 3, 40, 16, "workdir", "checkpoint.py: Orbax + sha256 manifest, verified\nlogs.py: train.jsonl, held_out.jsonl, TensorBoard\nsame command again: bit-equal resume", WARM)
-  box(1, 3, 24, 16, "the law", "(seed, step) gives the batch,\nthe dropout key and all that\nfollows: on any number of\nhosts, from any step")
+  box(
+    33,
+    46,
+    32,
+    16,
+    "rows",
+    "corpus/build.py (Apache Beam)\nheld-out split by document, then\n<s> a document </s> <s> another </s> <pad>",
+  )
+  box(
+    73,
+    46,
+    40,
+    16,
+    "row store",
+    "data/rows.py: a TFDS dataset a language in\nArrayRecord files; manifest.json: counts,\nthe vocabulary's sha256, a fingerprint",
+    WARM,
+  )
+  box(
+    73,
+    26,
+    40,
+    14,
+    "mixture",
+    "data/mixture.py: position -> (language, row)\nexact quotas q ~ n^alpha in each block, each row\nonce an epoch; closed form, no state",
+  )
+  box(
+    33, 26, 32, 14, "batch", "data/pipeline.py, data/masking.py\nread, mask 15 % (80/10/10) by\n(seed, position); prefetch"
+  )
+  box(
+    33,
+    3,
+    32,
+    16,
+    "train_step",
+    "train.py on the mesh (data, fsdp)\nmodel.py -> only the masked slots ->\nlosses.py over 250k entries -> AdamW",
+  )
+  box(
+    73,
+    3,
+    40,
+    16,
+    "workdir",
+    "checkpoint.py: Orbax + sha256 manifest, verified\nlogs.py: train.jsonl, held_out.jsonl, TensorBoard\nsame command again: bit-equal resume",
+    WARM,
+  )
+  box(
+    1,
+    3,
+    24,
+    16,
+    "the law",
+    "(seed, step) gives the batch,\nthe dropout key and all that\nfollows: on any number of\nhosts, from any step",
+  )
   arrow(25.6, 54, 32.4, 54)
   arrow(13, 45.2, 13, 41)
   arrow(25.6, 36, 35, 45.2)
@@ -53,8 +99,13 @@ def way_of_the_data() -> None:
 def tiny100() -> None:
   scores = json.loads((DOCS / "tiny100.json").read_text())
   before, after = ({name: of[when] for name, of in scores["languages"].items()} for when in ("before", "after"))
-  languages_picture(before, after, DOCS / "tiny100.png", label="bits a byte",
-                    title=f"configs/tiny100.py, {scores['step']} updates: {len(after)} languages, the same 303 sentences")
+  languages_picture(
+    before,
+    after,
+    DOCS / "tiny100.png",
+    label="bits a byte",
+    title=f"configs/tiny100.py, {scores['step']} updates: {len(after)} languages, the same 303 sentences",
+  )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs a command until it ends with 0 (done) or 1 (the user must act); 42, signals and crashes start it again.
-#   launch/babysit.sh python -m xlmr_jax.main --config=... --workdir=...
+#   launch/babysit.sh xlmr pretrain --config=... --workdir=...
 # Five starts in a row that end within a minute end it too. TERM is passed on and ends it.
 set -u
 [ $# -gt 0 ] || { echo "usage: launch/babysit.sh COMMAND..." >&2; exit 1; }

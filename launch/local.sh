@@ -15,7 +15,7 @@ forward() { for pid in "${pids[@]}"; do kill -"$1" "$pid" 2>/dev/null; done; }
 trap 'forward TERM' TERM
 trap 'forward INT' INT
 for ((i = 0; i < count; i++)); do
-  "$python" -u -m xlmr_jax.main --hosts=explicit --coordinator="127.0.0.1:$port" --processes="$count" --process="$i" "$@" \
+  "$python" -u -m xlmr_jax pretrain --hosts=explicit --coordinator="127.0.0.1:$port" --processes="$count" --process="$i" "$@" \
     > >(sed -u "s/^/[$i] /") 2> >(sed -u "s/^/[$i] /" >&2) &
   pids+=($!)
 done

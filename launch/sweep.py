@@ -45,13 +45,22 @@ def load_runs(config: Path) -> dict[str, dict]:
 
 
 def command(config: Path, workdir: Path, overrides: dict, more: list[str]) -> list[str]:
-  return [sys.executable, "-m", "xlmr_jax.main", f"--config={config}", f"--workdir={workdir}",
-          *(f"--config.{key}={value}" for key, value in overrides.items()), *more]
+  return [
+    sys.executable,
+    "-m",
+    "xlmr_jax",
+    "pretrain",
+    f"--config={config}",
+    f"--workdir={workdir}",
+    *(f"--config.{key}={value}" for key, value in overrides.items()),
+    *more,
+  ]
 
 
 def main() -> int:
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-                                   allow_abbrev=False)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+  )
   parser.add_argument("--config", type=Path, required=True)
   parser.add_argument("--workdir", type=Path, required=True)
   parser.add_argument("--print", action="store_true", dest="only_print", help="print the commands that are left to run")
@@ -75,8 +84,9 @@ def main() -> int:
     if code:
       failed.append(f"{name} (exit {code})")
   if not own.only_print:
-    results = {path.parent.name: json.loads(path.read_text())["held_out_loss"]
-               for path in sorted(own.workdir.glob("*/result.json"))}
+    results = {
+      path.parent.name: json.loads(path.read_text())["held_out_loss"] for path in sorted(own.workdir.glob("*/result.json"))
+    }
     print(json.dumps({"held_out_loss": results, "failed": failed}))
   return 1 if failed else 0
 

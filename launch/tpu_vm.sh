@@ -59,6 +59,6 @@ on_workers all "mkdir -p xlmr_jax && tar -xzf xlmr_jax.tar.gz -C xlmr_jax && cd 
 python3 -m uv venv -q --python 3.12 .venv && python3 -m uv pip install -q --python .venv/bin/python -r requirements.txt 'jax[tpu]'"
 flags=$(printf '%q ' "$@")
 on_workers all "cd xlmr_jax && ! pgrep -f '[l]aunch/babysit.sh' || { echo 'a run is under way here: --stop it first' >&2; exit 1; }"
-on_workers all "cd xlmr_jax && nohup bash launch/babysit.sh .venv/bin/python -u -m xlmr_jax.main --hosts=auto $flags \
+on_workers all "cd xlmr_jax && nohup bash launch/babysit.sh .venv/bin/python -u -m xlmr_jax pretrain --hosts=auto $flags \
 > ../xlmr_jax_run.log 2>&1 < /dev/null &"
 on_workers 0 "tail -n +1 -F xlmr_jax_run.log"

@@ -44,11 +44,18 @@ def tiny_store(tiny_rows):
 def tiny_run(tiny_store, tiny_rows, tmp_path_factory) -> Path:
   """The workdir of a finished run of tiny.config(), with the config.json that main.py writes."""
   from tests import tiny
-  from xlmr_jax.logs import write_json
+  from xlmr_jax.run.metrics import write_json
 
   workdir, config = tmp_path_factory.mktemp("tiny_run"), tiny.config(tiny_rows)
-  write_json(workdir / "config.json", {"config": config.to_dict(), "vocabulary_size": tiny.VOCABULARY,
-                                       "seq_len": tiny.SEQ_LEN, "rows_fingerprint": tiny_store.fingerprint,
-                                       "tokenizer_sha256": tiny_store.manifest["tokenizer_sha256"]})
+  write_json(
+    workdir / "config.json",
+    {
+      "config": config.to_dict(),
+      "vocabulary_size": tiny.VOCABULARY,
+      "seq_len": tiny.SEQ_LEN,
+      "rows_fingerprint": tiny_store.fingerprint,
+      "tokenizer_sha256": tiny_store.manifest["tokenizer_sha256"],
+    },
+  )
   assert tiny.run(config, workdir, tiny_store) == 0
   return workdir

@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from tests import tiny
+from xlmr_jax.evaluation.tasks.registry import names as word_list
 from xlmr_jax.huggingface import names
 from xlmr_jax.huggingface import safetensors_file as files
 from xlmr_jax.huggingface.tokenizer import write_tokenizer
-from xlmr_jax.tasks.registry import names as word_list
 
 SIZES = names.Sizes(vocabulary=tiny.VOCABULARY, positions=tiny.SEQ_LEN + 2, layers=2, hidden=16, heads=2, ffn=32)
-WORDS = word_list("the cat sees hut stone of houses rivers gardens birds windows mornings casa è bianca "
-                  "巴黎 是 法国 的 首都 กรุงเทพ เป็น เมือง")
+WORDS = word_list(
+  "the cat sees hut stone of houses rivers gardens birds windows mornings casa è bianca 巴黎 是 法国 的 首都 กรุงเทพ เป็น เมือง"
+)
 
 
 @functools.cache
@@ -28,36 +29,57 @@ def vocabulary(size: int = tiny.VOCABULARY) -> bytes:
   model = io.BytesIO()
   rng = np.random.default_rng(0)
   lines = [f"{rng.integers(1000)} {' '.join(rng.choice(WORDS, 8))}, the end" for _ in range(300)]
-  sentencepiece.SentencePieceTrainer.Train(sentence_iterator=iter(lines), model_writer=model, vocab_size=size - 2,
-                                           character_coverage=1.0, minloglevel=2, hard_vocab_limit=True)
+  sentencepiece.SentencePieceTrainer.Train(
+    sentence_iterator=iter(lines),
+    model_writer=model,
+    vocab_size=size - 2,
+    character_coverage=1.0,
+    minloglevel=2,
+    hard_vocab_limit=True,
+  )
   return model.getvalue()
 
 
 def tensors(sizes: names.Sizes = SIZES, seed: int = 0, types: bool = False) -> dict[str, np.ndarray]:
   """Random values, norms around 1; types: also a token type row that is not zero."""
   rng = np.random.default_rng(seed)
-  found = {name: rng.normal(1.0 if name.endswith("orm.weight") else 0.0, 0.15, shape).astype(np.float32)
-           for name, shape in names.tensor_shapes(sizes).items()}
+  found = {
+    name: rng.normal(1.0 if name.endswith("orm.weight") else 0.0, 0.15, shape).astype(np.float32)
+    for name, shape in names.tensor_shapes(sizes).items()
+  }
   found[names.TYPE_TABLE] *= np.float32(types)
   found[names.POSITION_TABLE][1] = -0.0  # a sum with zero would lose the sign
   return found
 
 
 def config_of(sizes: names.Sizes = SIZES, **changes) -> dict:
-  return {"architectures": ["XLMRobertaForMaskedLM"], "model_type": "xlm-roberta", "vocab_size": sizes.vocabulary,
-          "hidden_size": sizes.hidden, "num_hidden_layers": sizes.layers, "num_attention_heads": sizes.heads,
-          "intermediate_size": sizes.ffn, "hidden_act": "gelu", "hidden_dropout_prob": 0.0,
-          "attention_probs_dropout_prob": 0.0, "max_position_embeddings": sizes.positions,
-          "type_vocab_size": sizes.token_types, "layer_norm_eps": 1e-5, "pad_token_id": 1, "bos_token_id": 0,
-          "eos_token_id": 2} | changes
+  return {
+    "architectures": ["XLMRobertaForMaskedLM"],
+    "model_type": "xlm-roberta",
+    "vocab_size": sizes.vocabulary,
+    "hidden_size": sizes.hidden,
+    "num_hidden_layers": sizes.layers,
+    "num_attention_heads": sizes.heads,
+    "intermediate_size": sizes.ffn,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+    "max_position_embeddings": sizes.positions,
+    "type_vocab_size": sizes.token_types,
+    "layer_norm_eps": 1e-5,
+    "pad_token_id": 1,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+  } | changes
 
 
 def write_tensors(path: Path, values: dict[str, np.ndarray]) -> None:
   files.write(path, {name: (value.dtype, value.shape) for name, value in values.items()}, values.__getitem__)
 
 
-def make_folder(path: Path, values: dict[str, np.ndarray] | None = None, sizes: names.Sizes = SIZES, shards: int = 1,
-                **changes) -> Path:
+def make_folder(
+  path: Path, values: dict[str, np.ndarray] | None = None, sizes: names.Sizes = SIZES, shards: int = 1, **changes
+) -> Path:
   """A folder with these tensors, in one file or several; changes: keys of config.json."""
   path.mkdir(parents=True)
   values = tensors(sizes) if values is None else values

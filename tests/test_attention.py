@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from xlmr_jax import attention, dropout, fused, optimizer
-from xlmr_jax.model import XLMR
-from xlmr_jax.step import begin_with, make_gradients, make_train_step
+from xlmr_jax.model import attention, dropout, fused
+from xlmr_jax.model.xlmr import XLMR
+from xlmr_jax.training import optimizer
+from xlmr_jax.training.step import begin_with, make_gradients, make_train_step
 
 
 @pytest.fixture(autouse=True)
@@ -55,23 +56,41 @@ def test_attention_stays_inside_a_segment(kernel):
 def test_dropped_probabilities_do_not_depend_on_the_other_rows():
   """Law 2: rows 2 and 3 of a batch alone, by their numbers, as among the others."""
   qkv, segments, _ = projection(4, 128, 2, 64)
-  run = lambda rows: np.asarray(attention.attend(  # noqa: E731
-    qkv[rows], segments[rows], heads=2, rate=0.3, key=jax.random.key(0), rows_B=jnp.asarray(rows, jnp.uint32)))
+  run = lambda rows: np.asarray(
+    attention.attend(  # noqa: E731
+      qkv[rows], segments[rows], heads=2, rate=0.3, key=jax.random.key(0), rows_B=jnp.asarray(rows, jnp.uint32)
+    )
+  )
   np.testing.assert_array_equal(run(np.array([2, 3])), run(np.arange(4))[2:])
 
 
-@pytest.mark.parametrize("named, match", [
-  (dict(name="flash"), "one of auto, xla"), (dict(name="splash", rate=0.1), "no dropout on probabilities"),
-  (dict(name="pallas", seq_len=100), "multiples of 128"), (dict(name="pallas", seq_len=2048), "up to 1024"),
-  (dict(name="cudnn"), "runs on GPUs, not on tpu")])
+@pytest.mark.parametrize(
+  "named, match",
+  [
+    (dict(name="flash"), "one of auto, xla"),
+    (dict(name="splash", rate=0.1), "no dropout on probabilities"),
+    (dict(name="pallas", seq_len=100), "multiples of 128"),
+    (dict(name="pallas", seq_len=2048), "up to 1024"),
+    (dict(name="cudnn"), "runs on GPUs, not on tpu"),
+  ],
+)
 def test_what_a_kernel_cannot_do_is_refused(named, match):
   with pytest.raises(ValueError, match=match):
     attention.choose(**dict(platform="tpu", seq_len=512, width=64, rate=0.0) | named)
 
 
-@pytest.mark.parametrize("platform, seq_len, rate, chosen", [
-  ("tpu", 512, 0.1, "pallas"), ("tpu", 2048, 0.0, "splash"), ("tpu", 2048, 0.1, "xla"), ("tpu", 500, 0.0, "xla"),
-  ("gpu", 512, 0.0, "cudnn"), ("gpu", 512, 0.1, "xla"), ("cpu", 512, 0.0, "xla")])
+@pytest.mark.parametrize(
+  "platform, seq_len, rate, chosen",
+  [
+    ("tpu", 512, 0.1, "pallas"),
+    ("tpu", 2048, 0.0, "splash"),
+    ("tpu", 2048, 0.1, "xla"),
+    ("tpu", 500, 0.0, "xla"),
+    ("gpu", 512, 0.0, "cudnn"),
+    ("gpu", 512, 0.1, "xla"),
+    ("cpu", 512, 0.0, "xla"),
+  ],
+)
 def test_what_auto_stands_for(platform, seq_len, rate, chosen):
   assert attention.choose("auto", platform=platform, seq_len=seq_len, width=64, rate=rate) == chosen
 
@@ -88,8 +107,13 @@ def test_dropout_keeps_its_rate_in_rows_columns_and_keys():
   assert np.abs(masks.mean(axis=(0, 2)) - 0.1).max() < 5 * spread / np.sqrt(8 * 384)  # of a place
   assert np.abs(masks.mean(axis=(0, 1)) - 0.1).max() < 5 * spread / np.sqrt(8 * 512)  # of a column
   centred = masks - 0.1
-  for other in (np.roll(centred, 1, axis=0), np.roll(centred, 1, axis=1), np.roll(centred, 1, axis=2),
-                np.roll(centred, 128, axis=1), np.roll(centred, 64, axis=2)):
+  for other in (
+    np.roll(centred, 1, axis=0),
+    np.roll(centred, 1, axis=1),
+    np.roll(centred, 1, axis=2),
+    np.roll(centred, 128, axis=1),
+    np.roll(centred, 64, axis=2),
+  ):
     assert abs((centred * other).mean()) < 5 * 0.09 / np.sqrt(masks.size)  # pairs are independent
 
 
@@ -101,8 +125,13 @@ def test_masks_of_two_keys_are_no_shifts_of_each_other():
 
 def test_dropout_follows_the_place_not_the_position():
   x = jnp.ones((6, 128))
-  run = lambda places: np.asarray(dropout.dropout(  # noqa: E731
-    x[: len(places)], 0.5, jax.random.key(1), jnp.asarray(places, jnp.uint32)))
+  run = (
+    lambda places: np.asarray(
+      dropout.dropout(  # noqa: E731
+        x[: len(places)], 0.5, jax.random.key(1), jnp.asarray(places, jnp.uint32)
+      )
+    )
+  )
   np.testing.assert_array_equal(run([4, 5]), run([0, 1, 2, 3, 4, 5])[4:])
 
 
@@ -136,10 +165,15 @@ def test_layer_norm_and_gelu_equal_jaxs_own():
   def norm(x, scale, bias):
     return (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-5) * scale + bias
 
-  for ours, theirs, args in ((fused.layer_norm, norm, (x, scale, bias)),
-                             (fused.gelu, functools.partial(jax.nn.gelu, approximate=False), (x,)),
-                             (lambda x, b: fused.gelu(x + jax.lax.stop_gradient(b), b),
-                              lambda x, b: jax.nn.gelu(x + b, approximate=False), (x, bias))):
+  for ours, theirs, args in (
+    (fused.layer_norm, norm, (x, scale, bias)),
+    (fused.gelu, functools.partial(jax.nn.gelu, approximate=False), (x,)),
+    (
+      lambda x, b: fused.gelu(x + jax.lax.stop_gradient(b), b),
+      lambda x, b: jax.nn.gelu(x + b, approximate=False),
+      (x, bias),
+    ),
+  ):
     of = lambda f: jax.value_and_grad(lambda *a: (f(*a) * weights).sum(), range(len(args)))(*args)  # noqa: B023, E731
     (a, da), (b, db) = of(ours), of(theirs)
     np.testing.assert_allclose(a, b, rtol=1e-5)
@@ -161,8 +195,13 @@ def some_batch(rows=4, seed=0):
   ids[:, [0, 61]], ids[:, [60, 127]], ids[1, 100:] = 0, 2, 1
   positions = np.tile(np.arange(1, 25), (rows, 1)).astype(np.int32)
   weights = np.full(positions.shape, 1 / positions.size, np.float32)
-  return {"ids": ids, "positions": positions, "labels": np.take_along_axis(ids, positions, 1), "weights": weights,
-          "language": np.arange(rows, dtype=np.int32) % 2}
+  return {
+    "ids": ids,
+    "positions": positions,
+    "labels": np.take_along_axis(ids, positions, 1),
+    "weights": weights,
+    "language": np.arange(rows, dtype=np.int32) % 2,
+  }
 
 
 @pytest.fixture(scope="module")
@@ -183,9 +222,16 @@ def gradients(**options):
   return jax.jit(run)
 
 
-@pytest.mark.parametrize("options", [
-  FAST | {"remat": "ffn"}, *(pytest.param(x, marks=pytest.mark.slow) for x in (
-    FAST, FAST | {"remat": "full"}, {"remat": "ffn"}, FAST | {"unroll_layers": True}))])
+@pytest.mark.parametrize(
+  "options",
+  [
+    FAST | {"remat": "ffn"},
+    *(
+      pytest.param(x, marks=pytest.mark.slow)
+      for x in (FAST, FAST | {"remat": "full"}, {"remat": "ffn"}, FAST | {"unroll_layers": True})
+    ),
+  ],
+)
 def test_a_fast_step_has_the_plain_ones_gradients(params, options):
   """Dropout 0.1 everywhere, two documents a row, pads, in fp32."""
   (expected, sums), (found, found_sums) = gradients()(params), gradients(**options)(params)

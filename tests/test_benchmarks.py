@@ -12,18 +12,26 @@ import pytest
 
 from benchmarks import packing, step
 from tests import tiny
-from xlmr_jax import sharding
-from xlmr_jax.train import build_program
+from xlmr_jax.training import sharding
+from xlmr_jax.training.loop import build_program
 
 ROOT = Path(__file__).parents[1]
 
 
 def command(module, *args, **env):
   """The command, and behind it whether TensorFlow was imported."""
-  code = (f"import runpy, sys\nsys.argv = ['x', *sys.argv[1:]]\ntry:\n  runpy.run_module({module!r}, run_name='__main__')\n"
-          "finally:\n  print('tensorflow' in sys.modules, file=sys.stderr)")
-  return subprocess.run([sys.executable, "-c", code, *map(str, args)], cwd=ROOT, capture_output=True, text=True,
-                        env=os.environ | env, timeout=300)
+  code = (
+    f"import runpy, sys\nsys.argv = ['x', *sys.argv[1:]]\ntry:\n  runpy.run_module({module!r}, run_name='__main__')\n"
+    "finally:\n  print('tensorflow' in sys.modules, file=sys.stderr)"
+  )
+  return subprocess.run(
+    [sys.executable, "-c", code, *map(str, args)],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    env=os.environ | env,
+    timeout=300,
+  )
 
 
 def last_line(result):
@@ -48,20 +56,37 @@ def test_step_of_a_config_over_all_devices_without_tensorflow():
 
 
 def test_step_takes_the_peers_flags():
-  line = last_line(command("benchmarks.step", "--layers=1", "--hidden=32", "--heads=2", "--ffn=64", "--vocab=500",
-                           "--seq=64", "--rows=4", "--dtype=bf16", "--steps=1", "--dropout=0.1", XLA_FLAGS=""))
+  line = last_line(
+    command(
+      "benchmarks.step",
+      "--layers=1",
+      "--hidden=32",
+      "--heads=2",
+      "--ffn=64",
+      "--vocab=500",
+      "--seq=64",
+      "--rows=4",
+      "--dtype=bf16",
+      "--steps=1",
+      "--dropout=0.1",
+      XLA_FLAGS="",
+    )
+  )
   assert line["rows"] == 4 and line["devices"] == 1 and {"tokens_per_s", "step_ms", "loss"} <= set(line)
 
 
-@pytest.mark.parametrize("args, message", [
-  (("--config=configs/base.py", "--device=gpu"), "--device=gpu: JAX finds none here"),
-  (("--config=configs/base.py", "--layers=2"), "--layers: with --config"),
-  (("--config=configs/base.py", "--config.model.layrs=2"), "layrs"),
-  (("--config=configs/base.py", "--config.model.remat=some"), "config.model.remat='some'"),
-  (("--config=configs/base.py", "--seq=600"), "--seq=600 needs --config.model.max_positions=602"),
-  (("--config=configs/base.py", "--batches=none.npz"), "--batches=none.npz: cannot be read"),
-  ((*SMALL, "--rows=12"), "batch_rows=12 does not divide over 8 devices"),
-])
+@pytest.mark.parametrize(
+  "args, message",
+  [
+    (("--config=configs/base.py", "--device=gpu"), "--device=gpu: JAX finds none here"),
+    (("--config=configs/base.py", "--layers=2"), "--layers: with --config"),
+    (("--config=configs/base.py", "--config.model.layrs=2"), "layrs"),
+    (("--config=configs/base.py", "--config.model.remat=some"), "config.model.remat='some'"),
+    (("--config=configs/base.py", "--seq=600"), "--seq=600 needs --config.model.max_positions=602"),
+    (("--config=configs/base.py", "--batches=none.npz"), "--batches=none.npz: cannot be read"),
+    ((*SMALL, "--rows=12"), "batch_rows=12 does not divide over 8 devices"),
+  ],
+)
 def test_step_refuses_in_one_line(args, message):
   result = command("benchmarks.step", *args)
   assert result.returncode == 1 and message in result.stderr
@@ -96,8 +121,14 @@ def test_a_sweep_ends_where_memory_does_and_tells_the_best(monkeypatch, capsys):
   def fake(task, rows, steps):
     if rows not in rates:
       raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9 bytes.\nmore lines")
-    return {"tokens_per_s": rates[rows], "step_ms": 1.0, "mfu": None, "peak_memory_bytes": 2**30, "first_call_s": 1.0,
-            "rows": rows}
+    return {
+      "tokens_per_s": rates[rows],
+      "step_ms": 1.0,
+      "mfu": None,
+      "peak_memory_bytes": 2**30,
+      "first_call_s": 1.0,
+      "rows": rows,
+    }
 
   monkeypatch.setattr(step, "_measure", fake)
   result = step.sweep(step.Task(tiny.config(), 32, 90, None), 1, 0, 2)
@@ -123,11 +154,28 @@ def test_a_step_that_a_cpu_has_no_memory_for_is_not_run(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_checkpoint_tells_times_and_floors_of_a_run_of_the_config(tmp_path):
-  line = last_line(command("benchmarks.checkpoint", "--config=tests/tiny.py", OWN_ROWS, "--vocab=90", "--saves=2",
-                           "--seq=32", f"--directory={tmp_path}", XLA_FLAGS=""))
+  line = last_line(
+    command(
+      "benchmarks.checkpoint",
+      "--config=tests/tiny.py",
+      OWN_ROWS,
+      "--vocab=90",
+      "--saves=2",
+      "--seq=32",
+      f"--directory={tmp_path}",
+      XLA_FLAGS="",
+    )
+  )
   assert line["bytes"] > 3 * 4 * 90 * 16 and line["files"] > 8 and line["devices"] == 1
-  for name in ("save_blocks_s", "first_save_blocks_s", "durable_s", "restore_s", "floor_write_s", "floor_read_s",
-               "floor_sha256_s"):
+  for name in (
+    "save_blocks_s",
+    "first_save_blocks_s",
+    "durable_s",
+    "restore_s",
+    "floor_write_s",
+    "floor_read_s",
+    "floor_sha256_s",
+  ):
     assert line[name] >= 0, name
   assert not list(tmp_path.iterdir())  # it leaves nothing behind
   refused = command("benchmarks.checkpoint", f"--directory={tmp_path / 'none'}")
@@ -168,7 +216,8 @@ def test_against_peers_tells_ratios_and_what_it_skips(tmp_path):
   python.chmod(0o755)
   env = os.environ | {"PYTHON": str(python), "TORCH": "0"}
   run = lambda *args, **more: subprocess.run(  # noqa: E731
-    ["benchmarks/against_peers.sh", *map(str, args)], cwd=ROOT, env=env | more, capture_output=True, text=True, timeout=60)
+    ["benchmarks/against_peers.sh", *map(str, args)], cwd=ROOT, env=env | more, capture_output=True, text=True, timeout=60
+  )
   out = run(tmp_path)
   lines = out.stdout.splitlines()
   assert out.returncode == 0 and len(lines) == 4, out.stdout + out.stderr
@@ -178,8 +227,10 @@ def test_against_peers_tells_ratios_and_what_it_skips(tmp_path):
   none = run(tmp_path, TORCH="1")
   assert none.returncode == 1 and none.stdout.count("skipped: ") == 3 and "has no torch and transformers" in none.stdout
   gone = run(tmp_path / "none")
-  assert gone.returncode == 1 and gone.stdout == f"skipped: all: {tmp_path}/none is not there; pass the folder of the " \
-    "peers' programs\n"
+  assert (
+    gone.returncode == 1
+    and gone.stdout == f"skipped: all: {tmp_path}/none is not there; pass the folder of the peers' programs\n"
+  )
 
 
 # --- input ---------------------------------------------------------------------------------------------------------

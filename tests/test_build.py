@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xlmr_jax.corpus import build, sources, vocabulary
+from xlmr_jax.corpus import build, vocabulary
 from xlmr_jax.corpus.packing import pack
+from xlmr_jax.corpus.sources import cc100 as sources
 from xlmr_jax.data.rows import RowStore, language_folder
 from xlmr_jax.data.tokenizer import BOS, EOS, PAD, Tokenizer
 from xlmr_jax.errors import UserError
@@ -111,8 +112,15 @@ def world(tmp_path_factory):
 
 def _build(world, out, **change):
   root, _ = world
-  options = {"text": root / "text", "tokenizer": root / "v.model", "seq_len": SEQ_LEN, "held_out": 0.1,
-             "workers": 2, "shard_mb": 0.02, **change}
+  options = {
+    "text": root / "text",
+    "tokenizer": root / "v.model",
+    "seq_len": SEQ_LEN,
+    "held_out": 0.1,
+    "workers": 2,
+    "shard_mb": 0.02,
+    **change,
+  }
   return build.build_rows(out=out, **options)
 
 
@@ -194,8 +202,10 @@ def test_tfds_opens_a_language(built):
     np.testing.assert_array_equal(read, _rows(store, split, "en"))
 
 
-@pytest.mark.parametrize("change", [{"workers": 1}, {"workers": 3}, {"beam_args": ["--direct_num_workers=2",
-                                    "--direct_running_mode=multi_threading"]}])
+@pytest.mark.parametrize(
+  "change",
+  [{"workers": 1}, {"workers": 3}, {"beam_args": ["--direct_num_workers=2", "--direct_running_mode=multi_threading"]}],
+)
 def test_builds_are_byte_identical(world, built, tmp_path, monkeypatch, change):
   monkeypatch.setattr(sources, "BLOCK", 5000)
   _build(world, tmp_path / "rows", **change)
@@ -242,28 +252,31 @@ def _write(folder: Path, name: str, data: bytes) -> None:
 GOOD = b"one two\n\nthree four\n"
 
 
-@pytest.mark.parametrize("files, change, message", [
-  ({}, {}, "no such folder"),
-  ({"en.txt": GOOD, "fr.txt": b" \n\n"}, {}, r"fr\.txt: no text"),
-  ({"en.txt": GOOD, "fr.txt": b""}, {}, r"fr\.txt: no text"),
-  ({"en.txt": GOOD}, {"languages": ["en", "fr"]}, "no text of fr"),
-  ({"en.txt": GOOD, "fr.txt": GOOD + b"caf\xe9\n"}, {}, r"fr\.txt, line 4: not UTF-8"),
-  ({"en.txt": GOOD, "fr.txt": b"\xff", "sw.txt": b"\xff"}, {}, r"fr\.txt, line 1: .* \(and 1 more error"),
-  ({"en.txt": GOOD, "de.txt.gz": b"plain"}, {}, r"de\.txt\.gz: damaged"),
-  ({"en.txt": GOOD, "en.txt.gz": gzip.compress(GOOD)}, {}, "also in"),
-  ({"english.txt": GOOD}, {}, "no language code"),
-  ({"en.txt": b"only one"}, {}, "only one paragraph"),
-  ({"en.txt": b"same\n\nsame\n\nsame"}, {}, "3 times the same document"),
-  ({"en.txt": GOOD}, {"held_out": 1.0}, "held_out=1.0"),
-  ({"en.txt": GOOD}, {"held_out": -0.1}, "held_out=-0.1"),
-  ({"en.txt": GOOD}, {"seq_len": 8}, "seq_len=8"),
-  ({"en.txt": GOOD}, {"workers": 0}, "workers=0"),
-  ({"en.txt": GOOD}, {"tokenizer": __file__}, "no SentencePiece model"),
-  ({"en.txt": GOOD}, {"tokenizer": "/nowhere.model"}, "no vocabulary"),
-  ({"en.txt": GOOD}, {"beam_args": ["--direct_runing_mode=x"]}, "--direct_runing_mode: neither"),
-  ({"en.txt": GOOD}, {"beam_args": ["--runner=Nonesuch"]}, "--runner=Nonesuch"),
-  ({"en.txt": GOOD}, {"beam_args": ["stray"]}, "stray: not understood"),
-])
+@pytest.mark.parametrize(
+  "files, change, message",
+  [
+    ({}, {}, "no such folder"),
+    ({"en.txt": GOOD, "fr.txt": b" \n\n"}, {}, r"fr\.txt: no text"),
+    ({"en.txt": GOOD, "fr.txt": b""}, {}, r"fr\.txt: no text"),
+    ({"en.txt": GOOD}, {"languages": ["en", "fr"]}, "no text of fr"),
+    ({"en.txt": GOOD, "fr.txt": GOOD + b"caf\xe9\n"}, {}, r"fr\.txt, line 4: not UTF-8"),
+    ({"en.txt": GOOD, "fr.txt": b"\xff", "sw.txt": b"\xff"}, {}, r"fr\.txt, line 1: .* \(and 1 more error"),
+    ({"en.txt": GOOD, "de.txt.gz": b"plain"}, {}, r"de\.txt\.gz: damaged"),
+    ({"en.txt": GOOD, "en.txt.gz": gzip.compress(GOOD)}, {}, "also in"),
+    ({"english.txt": GOOD}, {}, "no language code"),
+    ({"en.txt": b"only one"}, {}, "only one paragraph"),
+    ({"en.txt": b"same\n\nsame\n\nsame"}, {}, "3 times the same document"),
+    ({"en.txt": GOOD}, {"held_out": 1.0}, "held_out=1.0"),
+    ({"en.txt": GOOD}, {"held_out": -0.1}, "held_out=-0.1"),
+    ({"en.txt": GOOD}, {"seq_len": 8}, "seq_len=8"),
+    ({"en.txt": GOOD}, {"workers": 0}, "workers=0"),
+    ({"en.txt": GOOD}, {"tokenizer": __file__}, "no SentencePiece model"),
+    ({"en.txt": GOOD}, {"tokenizer": "/nowhere.model"}, "no vocabulary"),
+    ({"en.txt": GOOD}, {"beam_args": ["--direct_runing_mode=x"]}, "--direct_runing_mode: neither"),
+    ({"en.txt": GOOD}, {"beam_args": ["--runner=Nonesuch"]}, "--runner=Nonesuch"),
+    ({"en.txt": GOOD}, {"beam_args": ["stray"]}, "stray: not understood"),
+  ],
+)
 def test_bad_input_is_one_clear_line_and_leaves_nothing(world, tmp_path, files, change, message):
   for name, data in files.items():
     _write(tmp_path / "text", name, data)
@@ -280,9 +293,9 @@ def test_existing_output_is_left_alone(world, tmp_path):
   assert [path.name for path in tmp_path.iterdir()] == ["rows"]
 
 
-@pytest.mark.parametrize("error, raised", [
-  (OSError(28, "No space left on device"), UserError), (ZeroDivisionError("a bug"), RuntimeError)
-])
+@pytest.mark.parametrize(
+  "error, raised", [(OSError(28, "No space left on device"), UserError), (ZeroDivisionError("a bug"), RuntimeError)]
+)
 def test_a_failing_worker_leaves_nothing(world, tmp_path, monkeypatch, error, raised):
   def fail(*_):
     raise error
@@ -295,7 +308,7 @@ def test_a_failing_worker_leaves_nothing(world, tmp_path, monkeypatch, error, ra
 
 def _command(world, out, *more):
   arguments = [f"--text={world[0] / 'text'}", f"--tokenizer={world[0] / 'v.model'}", f"--out={out}", *more]
-  return [sys.executable, "-m", "xlmr_jax.corpus.build", *arguments]
+  return [sys.executable, "-m", "xlmr_jax", "build_rows", *arguments]
 
 
 def test_the_command(world, tmp_path):
@@ -326,8 +339,10 @@ def test_a_terminated_build_leaves_nothing(world, tmp_path):
 def test_what_a_killed_build_left_goes_with_the_next(world, tmp_path):
   ended = subprocess.Popen(["true"])
   ended.wait()
-  left, other, running = (tmp_path / f".rows.unfinished-{host}-{pid}" for host, pid in (
-    (socket.gethostname(), ended.pid), ("elsewhere", ended.pid), (socket.gethostname(), os.getppid())))
+  left, other, running = (
+    tmp_path / f".rows.unfinished-{host}-{pid}"
+    for host, pid in ((socket.gethostname(), ended.pid), ("elsewhere", ended.pid), (socket.gethostname(), os.getppid()))
+  )
   for folder in (left, other, running):
     (folder / "reports").mkdir(parents=True)
   build.build_rows(world[0] / "text", world[0] / "v.model", tmp_path / "rows", seq_len=32)

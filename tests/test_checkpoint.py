@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from etils import epath
 
-from xlmr_jax import checkpoint
-from xlmr_jax.checkpoint import MANIFEST, Checkpoints, DamagedError, steps_to_keep, verify
 from xlmr_jax.errors import UserError
-from xlmr_jax.logs import write_json
+from xlmr_jax.run import checkpoint
+from xlmr_jax.run.checkpoint import MANIFEST, Checkpoints, DamagedError, steps_to_keep, verify
+from xlmr_jax.run.metrics import write_json
 
 
 def state_of(step: int) -> dict:
@@ -182,7 +182,7 @@ def test_keep_one_is_refused(tmp_path):
 
 def test_errors_of_a_background_save_are_not_swallowed(tmp_path, monkeypatch):
   checkpoints = Checkpoints(tmp_path / "checkpoints")
-  monkeypatch.setattr("xlmr_jax.checkpoint.write_manifest", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+  monkeypatch.setattr("xlmr_jax.run.checkpoint.write_manifest", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
   checkpoints.save(1, state_of(1), {})
   with pytest.raises(OSError, match="disk full"):
     checkpoints.close()
@@ -202,8 +202,9 @@ def test_what_is_kept_in_a_thousand_random_histories():
     for step in range(7, 7 * rng.randint(4, 16), 7):
       steps.add(step)
       waiting = {s for s in steps if s % (7 * every) == 0 and s not in evaluated}
-      kept = steps_to_keep(steps, keep=keep, keep_every=keep_every, pinned=pinned, unevaluated=waiting,
-                           keep_unevaluated=bound, best=best)
+      kept = steps_to_keep(
+        steps, keep=keep, keep_every=keep_every, pinned=pinned, unevaluated=waiting, keep_unevaluated=bound, best=best
+      )
       assert kept <= steps
       must = pinned | set(sorted(waiting)[-bound:]) | set(sorted(steps)[-keep:]) | ({best} & steps)
       must |= {s for s in steps if keep_every and s % keep_every == 0}

@@ -13,12 +13,17 @@ import pytest
 
 from tests import tiny
 from tests.test_train import assert_same_run
-from xlmr_jax import compile_cache, main
+from xlmr_jax.commands import pretrain as main
 from xlmr_jax.errors import UserError
+from xlmr_jax.run import compile_cache
 
 ROOT = Path(__file__).parents[1]
-OPTIONS = ("jax_enable_compilation_cache", "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs",
-           "jax_persistent_cache_enable_xla_caches")
+OPTIONS = (
+  "jax_enable_compilation_cache",
+  "jax_compilation_cache_dir",
+  "jax_persistent_cache_min_compile_time_secs",
+  "jax_persistent_cache_enable_xla_caches",
+)
 
 
 @pytest.fixture
@@ -39,9 +44,23 @@ def test_a_second_start_compiles_less_and_computes_the_same_bits(tiny_rows, tmp_
   workdir, first = tmp_path / "run", []
   for times in range(2):
     out = subprocess.run(
-      [sys.executable, "-m", "xlmr_jax.main", f"--config=tests/tiny.py:{tiny_rows}", f"--workdir={workdir}",
-       "--config.train_steps=5", "--config.model.dropout=0.1", "--config.model.dtype=bfloat16"],
-      cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+      [
+        sys.executable,
+        "-m",
+        "xlmr_jax",
+        "pretrain",
+        f"--config=tests/tiny.py:{tiny_rows}",
+        f"--workdir={workdir}",
+        "--config.train_steps=5",
+        "--config.model.dropout=0.1",
+        "--config.model.dtype=bfloat16",
+      ],
+      cwd=ROOT,
+      env=env,
+      capture_output=True,
+      text=True,
+      timeout=300,
+    )
     assert out.returncode == 0 and "first step after" in out.stdout, out.stderr[-2000:]
     assert "Machine type" not in out.stderr  # XLA's word for a program of another CPU
     first.append(json.loads((workdir / "timing.jsonl").read_text().splitlines()[0]))

@@ -15,10 +15,13 @@ from ml_collections import ConfigDict
 from tests import hugging_face as hf
 from tests import tiny
 from tests.test_hf_tokenizer import byte_level
-from xlmr_jax import convert, fill_mask, losses, runs, sharding
+from xlmr_jax import open_model as runs
+from xlmr_jax.commands import convert, fill_mask
 from xlmr_jax.errors import UserError
+from xlmr_jax.evaluation import finetune
+from xlmr_jax.evaluation.tasks import registry
 from xlmr_jax.huggingface import names
-from xlmr_jax.tasks import finetune, registry
+from xlmr_jax.training import losses, sharding
 
 ROOT = Path(__file__).parents[1]
 LONG = hf.SIZES._replace(positions=514)
@@ -26,14 +29,20 @@ HEADS = ("sst2", "stsb", "panx", "squad")
 
 
 def command(module, *args, devices=1, **options):
-  return subprocess.run([sys.executable, "-m", f"xlmr_jax.{module}", *map(str, args)], cwd=ROOT, capture_output=True,
-                        text=True, timeout=300, **options,
-                        env=os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"})
+  return subprocess.run(
+    [sys.executable, "-m", f"xlmr_jax.{module}", *map(str, args)],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=300,
+    **options,
+    env=os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
+  )
 
 
 def opened(workdir, checkpoint="latest"):
   """(model in fp32, parameters) of a run or folder."""
-  from xlmr_jax.train import build_model
+  from xlmr_jax.training.loop import build_model
 
   record = runs.read_run(workdir)
   config = ConfigDict(record["config"])
@@ -119,19 +128,39 @@ def continued(tmp_path_factory):
   rows = tiny.make_store(root / "rows", hf.vocabulary())
   result = command("convert", "from-hf", f"--source={source}", f"--workdir={root / 'run'}")
   assert result.returncode == 0, result.stderr
-  settings = ("train_steps=50", "batch_rows=16", "optimizer.warmup_steps=5", "optimizer.peak_lr=3e-3", "model.dtype=float32",
-              "checkpoint.every_steps=25", "held_out.every_steps=25", "log.every_steps=10", "log.tensorboard=False",
-              f"data.rows={rows}")
-  result = command("main", f"--config=configs/imported.py:{root / 'run'}", f"--workdir={root / 'run'}",
-                   *(f"--config.{setting}" for setting in settings), devices=jax.device_count())
+  settings = (
+    "train_steps=50",
+    "batch_rows=16",
+    "optimizer.warmup_steps=5",
+    "optimizer.peak_lr=3e-3",
+    "model.dtype=float32",
+    "checkpoint.every_steps=25",
+    "held_out.every_steps=25",
+    "log.every_steps=10",
+    "log.tensorboard=False",
+    f"data.rows={rows}",
+  )
+  result = command(
+    "main",
+    f"--config=configs/imported.py:{root / 'run'}",
+    f"--workdir={root / 'run'}",
+    *(f"--config.{setting}" for setting in settings),
+    devices=jax.device_count(),
+  )
   assert result.returncode == 0, result.stderr[-3000:]
   return root
 
 
 def our_loss(model, params, batch):
   h = model.apply({"params": params}, batch["ids"], batch["positions"])
-  total, _ = losses.mlm_loss(h, params["token_embedding"], params["head_bias"], batch["labels"], batch["weights"],
-                             vocabulary_size=model.vocabulary_size)
+  total, _ = losses.mlm_loss(
+    h,
+    params["token_embedding"],
+    params["head_bias"],
+    batch["labels"],
+    batch["weights"],
+    vocabulary_size=model.vocabulary_size,
+  )
   return float(total / batch["weights"].sum())
 
 
@@ -139,7 +168,7 @@ def test_training_begins_with_the_imported_weights_and_lowers_the_loss(continued
   lines = [json.loads(line) for line in (continued / "run" / "held_out.jsonl").read_text().splitlines()]
   assert [line["step"] for line in lines] == [0, 25, 50]
   assert lines[-1]["mean_loss"] < lines[0]["mean_loss"] - 0.3
-  from xlmr_jax import score
+  from xlmr_jax.commands import score
 
   scored = score.score(continued / "run", continued / "rows", "initial", passes=1)["languages"]
   assert np.mean([of["loss"] for of in scored.values()]) == pytest.approx(lines[0]["mean_loss"], abs=0.3)
@@ -170,8 +199,18 @@ def test_loss_after_continued_pretraining_is_that_of_transformers(continued, tmp
 def test_the_card_tells_of_the_run(continued, tmp_path):
   convert.to_hf(continued / "run", "latest", tmp_path / "out")
   card = (tmp_path / "out" / "README.md").read_text()
-  for text in ("pipeline_tag: fill-mask", "| aa |", "share of the rows seen", "## Training curve", "| 25 |", "bits a byte",
-               '"peak_lr": 0.003', "imported as they were", "step 50", "50 updates of 16 rows of 32 tokens"):
+  for text in (
+    "pipeline_tag: fill-mask",
+    "| aa |",
+    "share of the rows seen",
+    "## Training curve",
+    "| 25 |",
+    "bits a byte",
+    '"peak_lr": 0.003',
+    "imported as they were",
+    "step 50",
+    "50 updates of 16 rows of 32 tokens",
+  ):
     assert text in card, text
   assert str(tmp_path.parent) not in card and str(continued) not in card
   assert (tmp_path / "out" / "training_curve.png").read_bytes()[:4] == b"\x89PNG"
@@ -181,18 +220,27 @@ def test_the_card_tells_of_the_run(continued, tmp_path):
 
 def test_the_best_checkpoint_of_a_run_of_our_own(continued, tmp_path):
   """Drawn from the seed, documents isolated, evaluated: nothing was imported, and it comes out and in again."""
-  from xlmr_jax import evaluate
   from xlmr_jax.data.rows import RowStore
-  from xlmr_jax.logs import write_json
+  from xlmr_jax.evaluation import follower as evaluate
+  from xlmr_jax.run.metrics import write_json
 
   rows = continued / "rows"
   store, config = RowStore(rows), tiny.config(rows, model__isolate_documents=True, model__init_std=0.2)
   run = tmp_path / "run"
   assert tiny.run(config, run, store) == 0
   (run / "tokenizer.model").write_bytes(hf.vocabulary())
-  write_json(run / "config.json", {
-    "config": config.to_dict(), "vocabulary_size": tiny.VOCABULARY, "seq_len": tiny.SEQ_LEN, "languages": store.languages,
-    "rows_fingerprint": store.fingerprint, "tokenizer_sha256": store.manifest["tokenizer_sha256"], "rows": str(rows)})
+  write_json(
+    run / "config.json",
+    {
+      "config": config.to_dict(),
+      "vocabulary_size": tiny.VOCABULARY,
+      "seq_len": tiny.SEQ_LEN,
+      "languages": store.languages,
+      "rows_fingerprint": store.fingerprint,
+      "tokenizer_sha256": store.manifest["tokenizer_sha256"],
+      "rows": str(rows),
+    },
+  )
   (run / "evaluations").mkdir()
   scores = {"panx": {"sw": {"span_f1": [0.5, 0.7]}}}
   write_json(run / "evaluations" / "8.json", {"step": 8, "score": 0.6, "scores": scores})
@@ -213,7 +261,7 @@ def test_the_best_checkpoint_of_a_run_of_our_own(continued, tmp_path):
 
 def test_an_imported_run_refuses_other_models_and_rows(tmp_path, tiny_store):
   convert.from_hf(hf.make_folder(tmp_path / "source"), tmp_path / "run")
-  from xlmr_jax import main
+  from xlmr_jax.commands import pretrain as main
 
   before = runs.read_run(tmp_path / "run")
   with pytest.raises(UserError, match=r"config.model.layers=3, but .*source.* has 2; use --config=configs/imported.py:"):
@@ -221,7 +269,7 @@ def test_an_imported_run_refuses_other_models_and_rows(tmp_path, tiny_store):
   other = {"tokenizer_sha256": "f" * 64, "rows": "ROWS"}
   with pytest.raises(UserError, match=r"ROWS was made with another vocabulary .* --tokenizer=.*tokenizer.model"):
     main.refuse_other_run(tmp_path / "run", before | other)
-  with pytest.raises(UserError, match=r"is a Hugging Face folder; make a run of it: python -m xlmr_jax.convert from-hf"):
+  with pytest.raises(UserError, match=r"is a Hugging Face folder; make a run of it: xlmr convert from-hf"):
     main.refuse_other_run(tmp_path / "source", before)
   from configs import imported
 
@@ -232,9 +280,9 @@ def test_an_imported_run_refuses_other_models_and_rows(tmp_path, tiny_store):
 
 def test_a_resumed_import_is_bit_for_bit_the_unbroken_one(continued, tmp_path):
   """Killed before its first checkpoint it begins with the imported weights again; then it resumes as any run."""
-  from xlmr_jax import checkpoint
   from xlmr_jax.data.rows import RowStore
-  from xlmr_jax.train import train
+  from xlmr_jax.run import checkpoint
+  from xlmr_jax.training.loop import train
 
   convert.from_hf(continued / "source", tmp_path / "run")
   record = runs.read_run(continued / "run")
@@ -244,8 +292,10 @@ def test_a_resumed_import_is_bit_for_bit_the_unbroken_one(continued, tmp_path):
   begin = lambda abstract: runs.load_initial(tmp_path / "run", abstract)  # noqa: E731
   for stop in (9, 70, None):
     train(config, tmp_path / "run", store, tiny.StopAt(stop), initial=begin)
-  digests = [json.loads((run / "checkpoints" / "50" / checkpoint.MANIFEST).read_text())["leaves"]
-             for run in (tmp_path / "run", continued / "run")]
+  digests = [
+    json.loads((run / "checkpoints" / "50" / checkpoint.MANIFEST).read_text())["leaves"]
+    for run in (tmp_path / "run", continued / "run")
+  ]
   assert digests[0] == digests[1]
   a, b = (jax.tree.leaves(opened(run)[1]) for run in (tmp_path / "run", continued / "run"))
   assert all(np.array_equal(x, y) for x, y in zip(a, b))
@@ -266,8 +316,9 @@ def labelled(tmp_path_factory):
     (root / "sst2" / f"{split}.tsv").write_text("".join(f"{i % 2}\t{text()}\n" for i in range(16)))
     (root / "stsb" / f"{split}.tsv").write_text("".join(f"{i % 5}.5\t{text()}\t{text()}\n" for i in range(16)))
     tags = "O", "B-LOC", "I-LOC", "O", "B-PER", "O"
-    (root / "panx" / f"en.{split}").write_text("\n".join(
-      "".join(f"{word}\t{tag}\n" for word, tag in zip(text().split(), tags)) for _ in range(16)))
+    (root / "panx" / f"en.{split}").write_text(
+      "\n".join("".join(f"{word}\t{tag}\n" for word, tag in zip(text().split(), tags)) for _ in range(16))
+    )
     answers = [{"text": "hut", "answer_start": 8}]
     questions = [{"id": f"{split}{i}", "question": "the cat", "answers": answers} for i in range(4)]
     paragraph = {"context": "the cat hut of stone sees", "qas": questions}
@@ -278,8 +329,9 @@ def labelled(tmp_path_factory):
 @pytest.mark.parametrize("task", HEADS)
 def test_a_fine_tuned_head_in_transformers(task, labelled, tmp_path, monkeypatch):
   known = registry.get(task)
-  short = known.recipe.__class__(**{**known.recipe.__dict__, "max_steps": 3, "batch": 8, "lr": 1e-3, "max_len": 32,
-                                      "max_question": 8})
+  short = known.recipe.__class__(
+    **{**known.recipe.__dict__, "max_steps": 3, "batch": 8, "lr": 1e-3, "max_len": 32, "max_question": 8}
+  )
   monkeypatch.setitem(registry.TASKS, task, known.__class__(**{**known.__dict__, "recipe": short}))
   if task != "sst2":  # that one on all devices: a folder is read to one of them
     one = sharding.make_mesh(1, 1, jax.devices()[:1])
@@ -331,13 +383,17 @@ def test_evaluate_takes_a_hugging_face_folder(labelled, tmp_path):
   assert result.returncode == 1 and "is a Hugging Face folder, one model" in result.stderr
 
 
-@pytest.mark.parametrize("args, message", [
-  ([], "say from-hf or to-hf"), (["from-hf", "--workdir=X"], "from-hf needs --source=DIR"),
-  (["to-hf", "--workdir=X"], "to-hf needs --out=DIR"),
-  (["from-hf", "--source=A", "--workdir=B", "C"], "unexpected argument 'C'"),
-  (["from-hf", "--source=/nowhere", "--workdir=B"], "/nowhere: no such folder"),
-  (["to-hf", "--workdir=/nowhere", "--out=B"], "neither the workdir of a run nor a Hugging Face folder"),
-])
+@pytest.mark.parametrize(
+  "args, message",
+  [
+    ([], "say from-hf or to-hf"),
+    (["from-hf", "--workdir=X"], "from-hf needs --source=DIR"),
+    (["to-hf", "--workdir=X"], "to-hf needs --out=DIR"),
+    (["from-hf", "--source=A", "--workdir=B", "C"], "unexpected argument 'C'"),
+    (["from-hf", "--source=/nowhere", "--workdir=B"], "/nowhere: no such folder"),
+    (["to-hf", "--workdir=/nowhere", "--out=B"], "neither the workdir of a run nor a Hugging Face folder"),
+  ],
+)
 def test_the_command_refuses_in_one_line(args, message):
   result = command("convert", *args)
   assert result.returncode == 1 and message in result.stderr and result.stderr.count("\n") == 1, result.stderr

@@ -13,8 +13,8 @@ import pytest
 
 from xlmr_jax.demo import grammar, lexicon, tasks, world
 from xlmr_jax.errors import UserError
-from xlmr_jax.tasks import registry
-from xlmr_jax.tasks.registry import TASKS
+from xlmr_jax.evaluation.tasks import registry
+from xlmr_jax.evaluation.tasks.registry import TASKS
 
 NAMES = ("demo_entities", "demo_entailment", "demo_questions")
 each_language = pytest.mark.parametrize("language", lexicon.LANGUAGES)
@@ -72,11 +72,21 @@ def test_languages_and_splits_are_drawn_apart(name):
 
 
 def test_other_processes_make_the_same():
-  program = ("import xlmr_jax.demo.tasks as tasks, zlib; from xlmr_jax.tasks.registry import TASKS; "
-             f"print([zlib.crc32(repr(TASKS[n].load('', 'tr', 'dev')).encode()) for n in {NAMES}])")
-  outputs = {subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True,
-                            cwd=Path(__file__).parents[1], env={**os.environ, "PYTHONHASHSEED": seed}).stdout
-             for seed in "12"}
+  program = (
+    "import xlmr_jax.demo.tasks as tasks, zlib; from xlmr_jax.evaluation.tasks.registry import TASKS; "
+    f"print([zlib.crc32(repr(TASKS[n].load('', 'tr', 'dev')).encode()) for n in {NAMES}])"
+  )
+  outputs = {
+    subprocess.run(
+      [sys.executable, "-c", program],
+      capture_output=True,
+      text=True,
+      check=True,
+      cwd=Path(__file__).parents[1],
+      env={**os.environ, "PYTHONHASHSEED": seed},
+    ).stdout
+    for seed in "12"
+  }
   assert len(outputs) == 1 and outputs.pop().startswith("[")
   assert load("demo_questions", "tr", "dev") == load("demo_questions", "tr", "dev")
 
@@ -87,9 +97,16 @@ def test_other_processes_make_the_same():
 @each_language
 def test_entities_are_iob2_and_hold_names(language):
   speech, task = lexicon.load(language), TASKS["demo_entities"]
-  names = {kind: [fold(form.text[form.start : form.end]) for table, of in grammar.ENTITY_TYPES.items() if of == kind
-                  for value in world.WORDS[table] for form in speech.word(table, value).forms.values()]
-           for kind in ("PER", "LOC", "ANIMAL")}
+  names = {
+    kind: [
+      fold(form.text[form.start : form.end])
+      for table, of in grammar.ENTITY_TYPES.items()
+      if of == kind
+      for value in world.WORDS[table]
+      for form in speech.word(table, value).forms.values()
+    ]
+    for kind in ("PER", "LOC", "ANIMAL")
+  }
   seen = collections.Counter()
   for words, tags, _ in load("demo_entities", language, "test"):
     assert len(words) == len(tags) and set(tags) <= set(task.labels) and all(words)
@@ -189,8 +206,10 @@ def test_one_text_alone_does_not_tell_the_label(part):
   counts = {label: collections.Counter() for label in (0.0, 1.0, 2.0)}
   for example in examples[:500]:
     counts[example.label].update(words(example))
-  guesses = [max(counts, key=lambda label: sum(math.log(counts[label][word] + 0.5) for word in words(example)))
-             for example in examples[500:]]
+  guesses = [
+    max(counts, key=lambda label: sum(math.log(counts[label][word] + 0.5) for word in words(example)))
+    for example in examples[500:]
+  ]
   right = sum(guess == example.label for guess, example in zip(guesses, examples[500:])) / 500
   assert 0.27 < right < 0.4
 
@@ -201,8 +220,12 @@ def test_one_text_alone_does_not_tell_the_label(part):
 @each_language
 def test_answers_are_exact_spans(language):
   speech = lexicon.load(language)
-  forms = {fold(form.text[form.start : form.end]) for table in world.WORDS for value in world.WORDS[table]
-           for form in speech.word(table, value).forms.values()}
+  forms = {
+    fold(form.text[form.start : form.end])
+    for table in world.WORDS
+    for value in world.WORDS[table]
+    for form in speech.word(table, value).forms.values()
+  }
   forms |= {fold(form.text) for value in world.NUMBERS["number"] for form in speech.word("number", value).forms.values()}
   examples = load("demo_questions", language, "test")
   assert len({example.id for example in examples}) == len(examples)

@@ -149,7 +149,8 @@ def test_names_in_other_scripts_have_their_latin_form_beside_them_now_and_then(l
   plain = grammar.render(fact, language)
   both = grammar.render(fact, language, latin=("person", "city"))
   assert [both.text[start:end] for start, end in both.slots.values()] == [
-    plain.text[start:end] for start, end in plain.slots.values()]
+    plain.text[start:end] for start, end in plain.slots.values()
+  ]
   if language in grammar.BESIDE:
     for name in ("Ivan", "Cairo"):
       assert both.text.count(grammar.BESIDE[language].format(name)) == 1 and "  " not in both.text

@@ -16,17 +16,21 @@ import pytest
 
 from tests import tiny
 from tests.test_checkpoint import abstract, flip, state_of
-from xlmr_jax import checkpoint, evaluate, runs
-from xlmr_jax import main as run_main
+from xlmr_jax import open_model as runs
+from xlmr_jax.commands import pretrain as run_main
 from xlmr_jax.errors import UserError
-from xlmr_jax.logs import write_json
+from xlmr_jax.evaluation import follower as evaluate
+from xlmr_jax.run import checkpoint
+from xlmr_jax.run.metrics import write_json
 
 ROOT = Path(__file__).parents[1]
 
 
 def config_of(**changes):
-  return tiny.config("rows", **{"evaluate__tasks": ("t",), "evaluate__wait_s": 0.02, "evaluate__keep_unevaluated": 100,
-                                "train_steps": 20} | changes)
+  return tiny.config(
+    "rows",
+    **{"evaluate__tasks": ("t",), "evaluate__wait_s": 0.02, "evaluate__keep_unevaluated": 100, "train_steps": 20} | changes,
+  )
 
 
 def params_abstract():
@@ -50,11 +54,14 @@ class Fake:
 
 
 def checkpoints_of(workdir, config, **changes):
-  from xlmr_jax.stopping import is_eligible
+  from xlmr_jax.run.stopping import is_eligible
 
   return checkpoint.Checkpoints(
-    workdir / "checkpoints", keep_unevaluated=config.evaluate.keep_unevaluated,
-    is_eligible=lambda step: is_eligible(step, config.evaluate.every_steps, config.train_steps), **changes)
+    workdir / "checkpoints",
+    keep_unevaluated=config.evaluate.keep_unevaluated,
+    is_eligible=lambda step: is_eligible(step, config.evaluate.every_steps, config.train_steps),
+    **changes,
+  )
 
 
 def save(workdir, config, steps, pause=0.0):
@@ -202,7 +209,7 @@ def test_a_failing_task_leaves_the_others(workdir):
 
 
 def test_the_final_table_keeps_what_was_scored_before_of_the_same_checkpoint(tmp_path, monkeypatch, capsys):
-  from xlmr_jax.tasks import finetune
+  from xlmr_jax.evaluation import finetune
 
   step = {"now": 8}
   monkeypatch.setattr(runs, "load_params", lambda *_: (step["now"], {}))
@@ -296,38 +303,51 @@ def test_killed_twice_and_slower_than_the_trainer(tmp_path):
 
 
 def command(*args):
-  return [sys.executable, "-m", "xlmr_jax.evaluate", *map(str, args)]
+  return [sys.executable, "-m", "xlmr_jax", "evaluate", *map(str, args)]
 
 
 def test_overrides_and_old_runs():
   record = {"config": json.loads(json.dumps(config_of(evaluate__seeds=3).to_dict()))}
-  config = evaluate.read_config(record, ["--config.evaluate.tasks=a,b", "--config.stop.patience=4",
-                                         "--config.evaluate.languages=('sw',)", "--config.stop.min_gain=0.5"])
+  config = evaluate.read_config(
+    record,
+    [
+      "--config.evaluate.tasks=a,b",
+      "--config.stop.patience=4",
+      "--config.evaluate.languages=('sw',)",
+      "--config.stop.min_gain=0.5",
+    ],
+  )
   assert (config.evaluate.tasks, config.evaluate.languages) == (("a", "b"), ("sw",))
   assert (config.evaluate.seeds, config.stop.patience, config.stop.min_gain, config.train_steps) == (3, 4, 0.5, 20)
   del record["config"]["evaluate"], record["config"]["stop"]
   assert evaluate.read_config(record, []).evaluate.tasks == ()
-  for override, message in (("--config.model.layers=3", "all else is as the run has it"),
-                            ("--config.stop.patienc=3", "patienc"), ("--config.stop.patience", "patience"),
-                            ("--config.stop.patience=x", "=x: not int")):
+  for override, message in (
+    ("--config.model.layers=3", "all else is as the run has it"),
+    ("--config.stop.patienc=3", "patienc"),
+    ("--config.stop.patience", "patience"),
+    ("--config.stop.patience=x", "=x: not int"),
+  ):
     with pytest.raises(UserError, match=message):
       evaluate.read_config(record, [override])
 
 
-@pytest.mark.parametrize("changes, message", [
-  ({"evaluate__seeds": 0}, "config.evaluate.seeds=0: must be at least 1"),
-  ({"evaluate__keep_unevaluated": 0}, "config.evaluate.keep_unevaluated=0"),
-  ({"evaluate__every_steps": -1}, "config.evaluate.every_steps=-1"),
-  ({"evaluate__wait_s": 0.0}, "config.evaluate.wait_s=0.0"),
-  ({"evaluate__setting": "mixed"}, "config.evaluate.setting='mixed': one of zero_shot"),
-  ({"evaluate__tasks": ("t", "t")}, "names a task twice"),
-  ({"evaluate__data": "t=/a,u"}, "'u' is not NAME=PATH"),
-  ({"stop__patience": -1}, "config.stop.patience=-1"),
-  ({"stop__min_gain": float("nan")}, "config.stop.min_gain=nan"),
-  ({"stop__on_nonfinite": "die"}, "config.stop.on_nonfinite='die': one of skip, count, stop"),
-  ({"stop__score": "u"}, "'u' is not in config.evaluate.tasks"),
-  ({"stop__score": "t/fr", "evaluate__languages": ("de",)}, "'fr' is not in config.evaluate.languages"),
-])
+@pytest.mark.parametrize(
+  "changes, message",
+  [
+    ({"evaluate__seeds": 0}, "config.evaluate.seeds=0: must be at least 1"),
+    ({"evaluate__keep_unevaluated": 0}, "config.evaluate.keep_unevaluated=0"),
+    ({"evaluate__every_steps": -1}, "config.evaluate.every_steps=-1"),
+    ({"evaluate__wait_s": 0.0}, "config.evaluate.wait_s=0.0"),
+    ({"evaluate__setting": "mixed"}, "config.evaluate.setting='mixed': one of zero_shot"),
+    ({"evaluate__tasks": ("t", "t")}, "names a task twice"),
+    ({"evaluate__data": "t=/a,u"}, "'u' is not NAME=PATH"),
+    ({"stop__patience": -1}, "config.stop.patience=-1"),
+    ({"stop__min_gain": float("nan")}, "config.stop.min_gain=nan"),
+    ({"stop__on_nonfinite": "die"}, "config.stop.on_nonfinite='die': one of skip, count, stop"),
+    ({"stop__score": "u"}, "'u' is not in config.evaluate.tasks"),
+    ({"stop__score": "t/fr", "evaluate__languages": ("de",)}, "'fr' is not in config.evaluate.languages"),
+  ],
+)
 def test_values_are_refused_by_name(changes, message):
   run_main.check_config(config_of(evaluate__data="t=/a, u=/b=c"))
   with pytest.raises(UserError, match=re.escape(message)):
@@ -337,13 +357,18 @@ def test_values_are_refused_by_name(changes, message):
 def test_the_command_replays_and_refuses(workdir):
   write_json(workdir / "config.json", {"config": config_of().to_dict()})
   follow(workdir, config_of(), Fake({4: 0.3, 8: 0.2}))
-  result = subprocess.run(command(f"--workdir={workdir}", "--replay", "--config.stop.patience=1"), cwd=ROOT,
-                          capture_output=True, text=True)
+  result = subprocess.run(
+    command(f"--workdir={workdir}", "--replay", "--config.stop.patience=1"), cwd=ROOT, capture_output=True, text=True
+  )
   assert result.returncode == 0, result.stderr
   assert json.loads(result.stdout.splitlines()[-1])["stop"] == 8 and "step 8: score 0.2  <- stop" in result.stdout
   assert not (workdir / "STOP.json").exists()
-  for flags, message in ((["--config.seed=1"], "--config.seed=1"), (["--config.stop.patience=-1"], "patience=-1"),
-                         (["--onec"], "onec"), (["--once", "--config.evaluate.tasks="], "tasks is empty")):
+  for flags, message in (
+    (["--config.seed=1"], "--config.seed=1"),
+    (["--config.stop.patience=-1"], "patience=-1"),
+    (["--onec"], "onec"),
+    (["--once", "--config.evaluate.tasks="], "tasks is empty"),
+  ):
     result = subprocess.run(command(f"--workdir={workdir}", *flags), cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 1 and message in result.stderr and result.stderr.count("\n") == 1, result.stderr
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests import hugging_face as hf
 from tests.test_convert import command, run_theirs, theirs_of
-from xlmr_jax import convert, fill_mask
+from xlmr_jax.commands import convert, fill_mask
 from xlmr_jax.data.tokenizer import FIRST_PIECE
 from xlmr_jax.errors import UserError
 

@@ -9,11 +9,12 @@ import pytest
 
 from tests.reference import make_hf_reference as reference
 from tests.test_model import initial_params, small
-from xlmr_jax import sharding
 from xlmr_jax.errors import UserError
+from xlmr_jax.evaluation import finetune
+from xlmr_jax.evaluation.tasks import registry
+from xlmr_jax.evaluation.tasks.registry import SENTENCE, SPAN, WORDS, Recipe, Task
 from xlmr_jax.huggingface.names import params_from_hf
-from xlmr_jax.tasks import finetune, registry
-from xlmr_jax.tasks.registry import SENTENCE, SPAN, WORDS, Recipe, Task
+from xlmr_jax.training import sharding
 
 RECIPE = Recipe(lr=5e-3, batch=8, epochs=10, max_len=reference.SEQ)
 LABELS = ("a", "b", "c")
@@ -57,10 +58,15 @@ def test_a_step_equals_transformers(head, labels):
 
   def ours_from(tensors):
     dense = lambda name: {"kernel": tensors[f"{name}.weight"].T, "bias": tensors[f"{name}.bias"]}  # noqa: E731
-    heads = {SENTENCE: {"dense": "classifier.dense", "out": "classifier.out_proj"}, WORDS: {"out": "classifier"},
-             SPAN: {"out": "qa_outputs"}}[head]
-    return {"encoder": params_from_hf(tensors | lm_head, heads=reference.HEADS),
-            "head": {name: dense(hf) for name, hf in heads.items()}}
+    heads = {
+      SENTENCE: {"dense": "classifier.dense", "out": "classifier.out_proj"},
+      WORDS: {"out": "classifier"},
+      SPAN: {"out": "qa_outputs"},
+    }[head]
+    return {
+      "encoder": params_from_hf(tensors | lm_head, heads=reference.HEADS),
+      "head": {name: dense(hf) for name, hf in heads.items()},
+    }
 
   batch = arrays_of(head, labels)
   ids = torch.tensor(batch["ids"], dtype=torch.long)
@@ -77,8 +83,9 @@ def test_a_step_equals_transformers(head, labels):
 
   def mean(params):
     x = small().apply({"params": params["encoder"]}, batch["ids"], method="encode")
-    total, weight = finetune.loss_sum(task(head, labels), finetune.head_of(task(head, labels), 0.0).apply(
-      {"params": params["head"]}, x), batch)
+    total, weight = finetune.loss_sum(
+      task(head, labels), finetune.head_of(task(head, labels), 0.0).apply({"params": params["head"]}, x), batch
+    )
     return total / weight
 
   ours, gradients = jax.jit(jax.value_and_grad(mean))(params)
@@ -106,8 +113,10 @@ def test_a_step_equals_transformers(head, labels):
   assert abs(stepped - loss.item()) > 5e-4
 
 
-@pytest.mark.parametrize("head, labels", [
-  (SENTENCE, LABELS), pytest.param(WORDS, LABELS, marks=pytest.mark.slow), pytest.param(SPAN, (), marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+  "head, labels",
+  [(SENTENCE, LABELS), pytest.param(WORDS, LABELS, marks=pytest.mark.slow), pytest.param(SPAN, (), marks=pytest.mark.slow)],
+)
 def test_mesh_and_repetition_do_not_change_it(head, labels):
   params = initial_params(small(), 0)
   of = lambda mesh: finetune.Finetuner(small(), task(head, labels, epochs=2), mesh)  # noqa: E731
@@ -157,13 +166,17 @@ def test_what_is_frozen_stays_and_the_rest_learns():
   params = initial_params(small(), 0)
   of = task(SENTENCE, epochs=2, frozen=r"embedding|layer/qkv", weight_decay=0.1)
   trained, _ = finetune.Finetuner(small(), of, sharding.make_mesh(1, 1, jax.devices()[:1])).train(
-    params, arrays_of(SENTENCE, LABELS), 0)
+    params, arrays_of(SENTENCE, LABELS), 0
+  )
   same = jax.tree_util.tree_map_with_path(
     lambda path, a, b: (jax.tree_util.keystr(path, simple=True, separator="/"), np.array_equal(a, b)),
-    params, trained["encoder"])
+    params,
+    trained["encoder"],
+  )
   same = dict(jax.tree.leaves(same, is_leaf=lambda x: isinstance(x, tuple)))
   assert {name for name, is_same in same.items() if is_same and not name.startswith("head")} == {
-    name for name in same if name.startswith(("token_embedding", "position_embedding", "embedding_norm", "layer/qkv"))}
+    name for name in same if name.startswith(("token_embedding", "position_embedding", "embedding_norm", "layer/qkv"))
+  }
   assert not same["layer/ffn_in/kernel"]
 
 

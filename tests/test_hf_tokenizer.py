@@ -12,8 +12,16 @@ from xlmr_jax.errors import UserError
 from xlmr_jax.huggingface import sentencepiece_file, tokenizer
 
 LINES = 10_000
-MASKED = ["Paris is the <mask> of France.", "巴黎是<mask>国的首都。", "กรุงเทพ<mask>ประเทศไทย", "a <mask><mask>, b<mask>.",
-          "<mask> x", "x<mask>", " <mask>\u3000y\u200b<mask>z", "the <mask>"]
+MASKED = [
+  "Paris is the <mask> of France.",
+  "巴黎是<mask>国的首都。",
+  "กรุงเทพ<mask>ประเทศไทย",
+  "a <mask><mask>, b<mask>.",
+  "<mask> x",
+  "x<mask>",
+  " <mask>\u3000y\u200b<mask>z",
+  "the <mask>",
+]
 
 
 def exported(folder, vocabulary, model_type="xlm-roberta"):
@@ -130,8 +138,11 @@ def test_the_model_file_is_read_and_written(small):
 
 def test_vocabularies_that_cannot_be_exported(tmp_path):
   vocabulary = sentencepiece_file.parse(hf.vocabulary())
-  for changed in (vocabulary._replace(model_type=2), vocabulary._replace(byte_fallback=True),
-                  vocabulary._replace(pieces=[*vocabulary.pieces, ("x!", 0.0, sentencepiece_file.USER_DEFINED)])):
+  for changed in (
+    vocabulary._replace(model_type=2),
+    vocabulary._replace(byte_fallback=True),
+    vocabulary._replace(pieces=[*vocabulary.pieces, ("x!", 0.0, sentencepiece_file.USER_DEFINED)]),
+  ):
     with pytest.raises(UserError, match="only plain unigram models"):
       tokenizer.fast_tokenizer(changed)
 

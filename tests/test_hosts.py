@@ -13,18 +13,24 @@ import numpy as np
 import pytest
 
 from tests.test_train import assert_same_run
-from xlmr_jax import hosts
 from xlmr_jax.errors import UserError
-from xlmr_jax.logs import write_json
+from xlmr_jax.run import hosts
+from xlmr_jax.run.metrics import write_json
 
 ROOT = Path(__file__).parents[1]
 STEPS = 150
 
 
 def flags_for(rows, workdir):
-  return [f"--config=tests/tiny.py:{rows}", f"--workdir={workdir}", f"--config.train_steps={STEPS}",
-          "--config.checkpoint.every_steps=5", "--config.held_out.every_steps=50", "--config.log.every_steps=2",
-          "--config.model.dropout=0.1"]
+  return [
+    f"--config=tests/tiny.py:{rows}",
+    f"--workdir={workdir}",
+    f"--config.train_steps={STEPS}",
+    "--config.checkpoint.every_steps=5",
+    "--config.held_out.every_steps=50",
+    "--config.log.every_steps=2",
+    "--config.model.dropout=0.1",
+  ]
 
 
 def environment(devices=1):
@@ -34,9 +40,17 @@ def environment(devices=1):
 def start(processes, rows, workdir, *more, pids=None):
   """A run of so many processes; one process does without jax.distributed."""
   flags = [*flags_for(rows, workdir), *more]
-  line = ["launch/local.sh", str(processes), *flags] if processes > 1 else [sys.executable, "-m", "xlmr_jax.main", *flags]
-  return subprocess.Popen(line, cwd=ROOT, env=environment() | ({"PIDS_FILE": str(pids)} if pids else {}),
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+  line = (
+    ["launch/local.sh", str(processes), *flags] if processes > 1 else [sys.executable, "-m", "xlmr_jax", "pretrain", *flags]
+  )
+  return subprocess.Popen(
+    line,
+    cwd=ROOT,
+    env=environment() | ({"PIDS_FILE": str(pids)} if pids else {}),
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
 
 
 def finish(process, code=0):
@@ -147,19 +161,41 @@ def test_stop_between_steps_ends_both_processes_at_one_step(tiny_rows, tmp_path)
 def test_two_processes_build_the_demo_once(tmp_path):
   """launch/README.md's own example, smaller."""
   process = subprocess.Popen(
-    ["launch/local.sh", "2", "--config=configs/smoke.py:runlocal", f"--workdir={tmp_path / 'run'}",
-     "--config.train_steps=2"], cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    [
+      "launch/local.sh",
+      "2",
+      "--config=configs/smoke.py:runlocal",
+      f"--workdir={tmp_path / 'run'}",
+      "--config.train_steps=2",
+    ],
+    cwd=ROOT,
+    env=environment(),
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
   assert "held-out at step 2" in finish(process)
 
 
 @pytest.mark.slow
 def test_a_process_that_fails_ends_the_others():
   """Neither waits for the other in a collective; the sound one says who failed."""
-  code = ("import sys\nfrom xlmr_jax import hosts\nme = int(sys.argv[1])\n"
-          "hosts.start('explicit', sys.argv[2], 2, me)\nhosts.together(lambda: 1 // (1 - me))")
+  code = (
+    "import sys\nfrom xlmr_jax import hosts\nme = int(sys.argv[1])\n"
+    "hosts.start('explicit', sys.argv[2], 2, me)\nhosts.together(lambda: 1 // (1 - me))"
+  )
   address = f"127.0.0.1:{20000 + (os.getpid() + 7) % 20000}"
-  processes = [subprocess.Popen([sys.executable, "-c", code, str(i), address], cwd=ROOT, env=environment(),
-                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for i in range(2)]
+  processes = [
+    subprocess.Popen(
+      [sys.executable, "-c", code, str(i), address],
+      cwd=ROOT,
+      env=environment(),
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+    )
+    for i in range(2)
+  ]
   assert "process 1 failed; see what it says" in finish(processes[0], 1)
   assert "ZeroDivisionError" in finish(processes[1], 1)
 
@@ -170,9 +206,26 @@ def test_hosts_that_disagree_are_named(tiny_rows, tmp_path):
   port = 20000 + os.getpid() % 20000
   processes = [
     subprocess.Popen(
-      [sys.executable, "-m", "xlmr_jax.main", *flags_for(tiny_rows, tmp_path / "run"), f"--config.seed={i}",
-       "--hosts=explicit", f"--coordinator=127.0.0.1:{port}", "--processes=2", f"--process={i}"],
-      cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for i in range(2)]
+      [
+        sys.executable,
+        "-m",
+        "xlmr_jax",
+        "pretrain",
+        *flags_for(tiny_rows, tmp_path / "run"),
+        f"--config.seed={i}",
+        "--hosts=explicit",
+        f"--coordinator=127.0.0.1:{port}",
+        "--processes=2",
+        f"--process={i}",
+      ],
+      cwd=ROOT,
+      env=environment(),
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+    )
+    for i in range(2)
+  ]
   for process in processes:
     assert "these differ from process 0: config (process 1)" in finish(process, 1)
   assert not (tmp_path / "run" / "checkpoints").exists()
@@ -184,7 +237,7 @@ def test_explicit_hosts_need_their_flags():
 
 
 def test_watchdog_ends_a_hung_process():
-  code = "import time\nfrom xlmr_jax.hosts import Watchdog\nWatchdog(0.5)\ntime.sleep(60)"
+  code = "import time\nfrom xlmr_jax.run.hosts import Watchdog\nWatchdog(0.5)\ntime.sleep(60)"
   began = time.monotonic()
   result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment(), capture_output=True, text=True)
   assert result.returncode == 42 and "no step for 0.5 s" in result.stderr and time.monotonic() - began < 40

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from tests import hugging_face as hf
-from xlmr_jax import convert, runs
+from xlmr_jax import open_model as runs
+from xlmr_jax.commands import convert
 from xlmr_jax.errors import UserError
 from xlmr_jax.huggingface import folder, names
 from xlmr_jax.huggingface import safetensors_file as files
-from xlmr_jax.model import XLMR
+from xlmr_jax.model.xlmr import XLMR
 
 BASE = names.Sizes(250_002, 514, 12, 768, 12, 3072)
 LARGE = names.Sizes(250_002, 514, 24, 1024, 16, 4096)
@@ -46,8 +47,11 @@ def test_old_files_with_copies_constants_and_a_pooler(tmp_path):
   """The copies are checked and left out, the pooler, which no pretraining touches, comes back."""
   values = hf.tensors()
   pooler = {name: np.ones((16, 16)[: 2 if name.endswith("weight") else 1], np.float32) for name in names.POOLER}
-  more = {"lm_head.decoder.weight": values[names.WORD_TABLE], "lm_head.decoder.bias": values[names.HEAD_BIAS],
-          "roberta.embeddings.position_ids": np.arange(34)[None]}
+  more = {
+    "lm_head.decoder.weight": values[names.WORD_TABLE],
+    "lm_head.decoder.bias": values[names.HEAD_BIAS],
+    "roberta.embeddings.position_ids": np.arange(34)[None],
+  }
   found = round_trip(hf.make_folder(tmp_path / "source", values | pooler | more), tmp_path)
   hf.assert_same_bytes(found, values | pooler)
 
@@ -96,8 +100,10 @@ def test_one_layer_of_base_and_large_byte_for_byte(sizes):
   values[names.TYPE_TABLE] *= 0
   params = names.flatten(names.params_from_hf(values, heads=sizes.heads))
   back = {part.name: part.to_theirs(params[path]) for path, leaf in names.leaves(sizes).items() for part in leaf.parts}
-  hf.assert_same_bytes({name: np.ascontiguousarray(value) for name, value in back.items()},
-                       {name: value for name, value in values.items() if name != names.TYPE_TABLE})
+  hf.assert_same_bytes(
+    {name: np.ascontiguousarray(value) for name, value in back.items()},
+    {name: value for name, value in values.items() if name != names.TYPE_TABLE},
+  )
 
 
 def test_padding_rows_are_made_and_cut(tmp_path):
@@ -125,7 +131,7 @@ def test_parameters_are_read_to_any_mesh(tmp_path):
   """Each device gets its part, the same values as on one."""
   from ml_collections import ConfigDict
 
-  from xlmr_jax import sharding
+  from xlmr_jax.training import sharding
 
   source = hf.make_folder(tmp_path / "source")
   record = runs.read_run(source)
@@ -178,24 +184,27 @@ def without(name):
   return {key: value for key, value in hf.tensors().items() if key != name}
 
 
-@pytest.mark.parametrize("values, changes, message", [
-  (without(Q), {}, f"tensor {Q} \\[16, 16\\] is missing"),
-  (without("lm_head.bias"), {}, "lm_head.bias is missing: an encoder without its masked-language"),
-  (hf.tensors() | {"roberta.extra": np.zeros(3, np.float32)}, {}, r"model.safetensors: extra tensor roberta.extra \[3\]"),
-  (hf.tensors() | {Q: np.zeros((16, 8), np.float32)}, {}, f"{Q} is \\[16, 8\\], by config.json it must be \\[16, 16\\]"),
-  (hf.tensors() | {Q: np.zeros((16, 16), np.int32)}, {}, f"tensor {Q} is int32"),
-  (hf.tensors() | {"lm_head.decoder.weight": np.zeros((90, 16), np.float32)}, {}, "lm_head.decoder.weight differs from"),
-  (hf.tensors(), {"vocab_size": 91}, r"word_embeddings.weight is \[90, 16\], by config.json it must be \[91, 16\]"),
-  (hf.tensors(), {"num_hidden_layers": 3}, r"layer.2.* is missing"),
-  (hf.tensors(), {"num_hidden_layers": 1}, r"extra tensor roberta.encoder.layer.1"),
-  (hf.tensors(), {"num_hidden_layers": None}, r"num_hidden_layers is None; a number is wanted"),
-  (hf.tensors(), {"num_attention_heads": 3}, "hidden_size 16 does not divide into num_attention_heads 3"),
-  (hf.tensors(), {"model_type": "bert"}, "model_type 'bert'; xlm-roberta or roberta"),
-  (hf.tensors(), {"pad_token_id": 0}, "pad_token_id is 0; .* must be 1"),
-  (hf.tensors(), {"hidden_act": "gelu_new"}, "hidden_act is 'gelu_new'"),
-  (hf.tensors(), {"layer_norm_eps": 1e-12}, "layer_norm_eps is 1e-12"),
-  (hf.tensors(), {"tie_word_embeddings": False}, "tie_word_embeddings is False"),
-])
+@pytest.mark.parametrize(
+  "values, changes, message",
+  [
+    (without(Q), {}, f"tensor {Q} \\[16, 16\\] is missing"),
+    (without("lm_head.bias"), {}, "lm_head.bias is missing: an encoder without its masked-language"),
+    (hf.tensors() | {"roberta.extra": np.zeros(3, np.float32)}, {}, r"model.safetensors: extra tensor roberta.extra \[3\]"),
+    (hf.tensors() | {Q: np.zeros((16, 8), np.float32)}, {}, f"{Q} is \\[16, 8\\], by config.json it must be \\[16, 16\\]"),
+    (hf.tensors() | {Q: np.zeros((16, 16), np.int32)}, {}, f"tensor {Q} is int32"),
+    (hf.tensors() | {"lm_head.decoder.weight": np.zeros((90, 16), np.float32)}, {}, "lm_head.decoder.weight differs from"),
+    (hf.tensors(), {"vocab_size": 91}, r"word_embeddings.weight is \[90, 16\], by config.json it must be \[91, 16\]"),
+    (hf.tensors(), {"num_hidden_layers": 3}, r"layer.2.* is missing"),
+    (hf.tensors(), {"num_hidden_layers": 1}, r"extra tensor roberta.encoder.layer.1"),
+    (hf.tensors(), {"num_hidden_layers": None}, r"num_hidden_layers is None; a number is wanted"),
+    (hf.tensors(), {"num_attention_heads": 3}, "hidden_size 16 does not divide into num_attention_heads 3"),
+    (hf.tensors(), {"model_type": "bert"}, "model_type 'bert'; xlm-roberta or roberta"),
+    (hf.tensors(), {"pad_token_id": 0}, "pad_token_id is 0; .* must be 1"),
+    (hf.tensors(), {"hidden_act": "gelu_new"}, "hidden_act is 'gelu_new'"),
+    (hf.tensors(), {"layer_norm_eps": 1e-12}, "layer_norm_eps is 1e-12"),
+    (hf.tensors(), {"tie_word_embeddings": False}, "tie_word_embeddings is False"),
+  ],
+)
 def test_refused_by_name_and_nothing_written(tmp_path, values, changes, message):
   source = hf.make_folder(tmp_path / "source", values, **changes)
   with pytest.raises(UserError, match=message) as error:
@@ -227,12 +236,18 @@ def test_truncated_files_are_refused(tmp_path, keep):
   assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("header", [
-  b"{}", b"[1]", b'{"a": 1}', b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}',
-  b'{"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, -4]}}',
-  b'{"a": {"dtype": "X", "shape": [], "data_offsets": [0, 4]}}',
-  b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}',
-])
+@pytest.mark.parametrize(
+  "header",
+  [
+    b"{}",
+    b"[1]",
+    b'{"a": 1}',
+    b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}',
+    b'{"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, -4]}}',
+    b'{"a": {"dtype": "X", "shape": [], "data_offsets": [0, 4]}}',
+    b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}',
+  ],
+)
 def test_contradictory_headers_are_refused(tmp_path, header):
   path = tmp_path / "model.safetensors"
   path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
@@ -261,9 +276,12 @@ def test_indices_that_do_not_fit_their_files(tmp_path):
   good = json.loads(index.read_text())
   shard = good["weight_map"][Q]
   other = next(name for name in good["weight_map"].values() if name != shard)
-  for weight_map, message in (({Q: "../x"}, "not a file beside it"), ({Q: "gone"}, "gone: missing"),
-                              ({Q: other}, f"{shard}: extra tensor {Q}"),
-                              ({"new": other}, f"{other}: tensor new is missing")):
+  for weight_map, message in (
+    ({Q: "../x"}, "not a file beside it"),
+    ({Q: "gone"}, "gone: missing"),
+    ({Q: other}, f"{shard}: extra tensor {Q}"),
+    ({"new": other}, f"{other}: tensor new is missing"),
+  ):
     index.write_text(json.dumps({"weight_map": good["weight_map"] | weight_map}))
     with pytest.raises(UserError, match=message):
       folder.open_folder(source)

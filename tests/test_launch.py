@@ -19,25 +19,42 @@ def shell(*line, **env):
 @pytest.fixture
 def sweep_config(tmp_path):
   path = tmp_path / "sweep_of_two.py"
-  path.write_text("from tests import tiny\nget_config = tiny.get_config\n\n"
-                  "def sweep(add):\n  for lr in (0.1, 0.2):\n    add(f'lr_{lr}', {'optimizer.peak_lr': lr})\n")
+  path.write_text(
+    "from tests import tiny\nget_config = tiny.get_config\n\n"
+    "def sweep(add):\n  for lr in (0.1, 0.2):\n    add(f'lr_{lr}', {'optimizer.peak_lr': lr})\n"
+  )
   return path
 
 
 def test_sweep_prints_what_is_left(sweep_config, tmp_path):
   (tmp_path / "runs" / "lr_0.1").mkdir(parents=True)
   (tmp_path / "runs" / "lr_0.1" / "result.json").write_text("{}")
-  out = shell(sys.executable, "launch/sweep.py", f"--config={sweep_config}", f"--workdir={tmp_path / 'runs'}", "--print",
-              "--config.train_steps=7")
+  out = shell(
+    sys.executable,
+    "launch/sweep.py",
+    f"--config={sweep_config}",
+    f"--workdir={tmp_path / 'runs'}",
+    "--print",
+    "--config.train_steps=7",
+  )
   assert out.returncode == 0 and "lr_0.1: done" in out.stderr
   (line,) = out.stdout.splitlines()
-  assert shlex.split(line)[1:] == ["-m", "xlmr_jax.main", f"--config={sweep_config}", f"--workdir={tmp_path}/runs/lr_0.2",
-                                   "--config.optimizer.peak_lr=0.2", "--config.train_steps=7"]
+  assert shlex.split(line)[1:] == [
+    "-m",
+    "xlmr_jax",
+    "pretrain",
+    f"--config={sweep_config}",
+    f"--workdir={tmp_path}/runs/lr_0.2",
+    "--config.optimizer.peak_lr=0.2",
+    "--config.train_steps=7",
+  ]
 
 
 def test_sweep_refuses_two_runs_of_a_name_and_a_config_without_sweep(tmp_path):
-  for text, message in (("def sweep(add):\n  add('a', {})\n  add('a', {})\n", "two runs are named 'a'"),
-                        ("def get_config():\n  pass\n", "has no sweep(add)")):
+  for text, message in (
+    ("def sweep(add):\n  add('a', {})\n  add('a', {})\n", "two runs are named 'a'"),
+    ("def get_config():\n  pass\n", "has no sweep(add)"),
+  ):
     (tmp_path / "c.py").write_text(text)
     out = shell(sys.executable, "launch/sweep.py", f"--config={tmp_path / 'c.py'}", f"--workdir={tmp_path}")
     assert out.returncode == 1 and message in out.stderr and out.stderr.startswith("error: ")
@@ -45,8 +62,14 @@ def test_sweep_refuses_two_runs_of_a_name_and_a_config_without_sweep(tmp_path):
 
 @pytest.mark.slow
 def test_sweep_runs_and_skips(sweep_config, tiny_rows, tmp_path):
-  line = [sys.executable, "launch/sweep.py", f"--config={sweep_config}", f"--workdir={tmp_path / 'runs'}",
-          f"--config.data.rows={tiny_rows}", "--config.train_steps=4"]
+  line = [
+    sys.executable,
+    "launch/sweep.py",
+    f"--config={sweep_config}",
+    f"--workdir={tmp_path / 'runs'}",
+    f"--config.data.rows={tiny_rows}",
+    "--config.train_steps=4",
+  ]
   first = shell(*line)
   results = json.loads(first.stdout.splitlines()[-1])
   assert set(results["held_out_loss"]) == {"lr_0.1", "lr_0.2"} and results["failed"] == []
@@ -60,32 +83,55 @@ def test_babysit_starts_again_until_done(tmp_path):
   assert out.returncode == 0 and (tmp_path / "starts").read_text() == "x\n" * 4
   out = shell("bash", "launch/babysit.sh", "bash", "-c", "exit 1", PAUSE_S="0")
   assert out.returncode == 1 and "again" not in out.stderr
-  out = shell("timeout", "-s", "TERM", "2", "bash", "launch/babysit.sh", "bash", "-c", f"echo x >> {tmp_path}/once; exit 42",
-              PAUSE_S="30", SHORT_S="0")
+  out = shell(
+    "timeout",
+    "-s",
+    "TERM",
+    "2",
+    "bash",
+    "launch/babysit.sh",
+    "bash",
+    "-c",
+    f"echo x >> {tmp_path}/once; exit 42",
+    PAUSE_S="30",
+    SHORT_S="0",
+  )
   assert (tmp_path / "once").read_text() == "x\n"  # TERM while it waits: not started again
   out = shell("bash", "launch/babysit.sh", "bash", "-c", "exit 42", PAUSE_S="0")
   assert out.returncode == 42 and "five quick ends" in out.stderr
 
 
 def test_tpu_vm_dry_run_prints_every_command(tmp_path):
-  out = shell("launch/tpu_vm.sh", "--dry-run", "--name=xlmr", "--zone=us-central2-b", "--type=v4-32",
-              "--nfs=10.0.0.2:/share", "--", "--config=configs/base.py", "--workdir=/data/run one")
+  out = shell(
+    "launch/tpu_vm.sh",
+    "--dry-run",
+    "--name=xlmr",
+    "--zone=us-central2-b",
+    "--type=v4-32",
+    "--nfs=10.0.0.2:/share",
+    "--",
+    "--config=configs/base.py",
+    "--workdir=/data/run one",
+  )
   assert out.returncode == 0, out.stderr
   lines = [shlex.split(line) for line in out.stdout.splitlines()]
   assert next(line[:5] for line in lines if line[0] == "gcloud") == ["gcloud", "compute", "tpus", "tpu-vm", "create"]
   assert any(line[0] == "git" and "archive" in line for line in lines)
-  start = next(line[-1] for line in lines if "xlmr_jax.main" in line[-1])
+  start = next(line[-1] for line in lines if "xlmr_jax.commands.pretrain" in line[-1])
   assert "--hosts=auto" in start and "babysit.sh" in start
   assert "--workdir=/data/run one" in shlex.split(start.split("nohup ")[1].split(">")[0])
 
 
-@pytest.mark.parametrize("args, message", [
-  (["--name=xlmr", "--type=v4-32"], "--name and --zone are needed"),
-  (["--name=X_", "--zone=z", "--type=v4-8", "--", "--config=c", "--workdir=w"], "--name=X_"),
-  (["--name=x", "--zone=z", "--type=v4-8", "--", "--config=c"], "lack --workdir="),
-  (["--name=x", "--zone=z", "--type=v9-8", "--", "--config=c", "--workdir=w"], "pass its image as --version="),
-  (["--name=x", "--zone=z", "--tipe=v4-8"], "unknown option --tipe=v4-8"),
-])
+@pytest.mark.parametrize(
+  "args, message",
+  [
+    (["--name=xlmr", "--type=v4-32"], "--name and --zone are needed"),
+    (["--name=X_", "--zone=z", "--type=v4-8", "--", "--config=c", "--workdir=w"], "--name=X_"),
+    (["--name=x", "--zone=z", "--type=v4-8", "--", "--config=c"], "lack --workdir="),
+    (["--name=x", "--zone=z", "--type=v9-8", "--", "--config=c", "--workdir=w"], "pass its image as --version="),
+    (["--name=x", "--zone=z", "--tipe=v4-8"], "unknown option --tipe=v4-8"),
+  ],
+)
 def test_tpu_vm_refuses(args, message):
   out = shell("launch/tpu_vm.sh", "--dry-run", *args)
   assert out.returncode == 1 and message in out.stderr and out.stdout == ""

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from xlmr_jax import losses
+from xlmr_jax.training import losses
 
 V, REAL = 250_112, 250_002
 
@@ -25,19 +25,21 @@ def inputs(shape, vocabulary, real, width, seed=0):
   return f(B, P, width), f(vocabulary, width), f(vocabulary), jnp.asarray(rng.integers(4, real, (B, P))), weights
 
 
-@pytest.mark.parametrize("shape, vocabulary, real, chunk_bytes", [
-  ((2, 24), V, REAL, losses.CHUNK_BYTES),  # one chunk
-  ((2, 24), V, REAL, 4 * V * 16),  # three
-  ((3, 7), 256, 200, 4 * 256 * 8),  # slots that the chunks do not divide
-])
+@pytest.mark.parametrize(
+  "shape, vocabulary, real, chunk_bytes",
+  [
+    ((2, 24), V, REAL, losses.CHUNK_BYTES),  # one chunk
+    ((2, 24), V, REAL, 4 * V * 16),  # three
+    ((3, 7), 256, 200, 4 * 256 * 8),  # slots that the chunks do not divide
+  ],
+)
 def test_equals_plain_log_softmax(shape, vocabulary, real, chunk_bytes):
   h, table, bias, labels, weights = inputs(shape, vocabulary, real, 16)
 
   def chunked(h, table, bias):
     return losses.mlm_loss(h, table, bias, labels, weights, vocabulary_size=real, chunk_bytes=chunk_bytes)[0]
 
-  expected, expected_grads = jax.value_and_grad(
-    lambda *x: plain_loss(*x, labels, weights, real), (0, 1, 2))(h, table, bias)
+  expected, expected_grads = jax.value_and_grad(lambda *x: plain_loss(*x, labels, weights, real), (0, 1, 2))(h, table, bias)
   found, found_grads = jax.jit(jax.value_and_grad(chunked, (0, 1, 2)))(h, table, bias)
   assert abs(found / expected - 1) < 1e-5
   for e, f in zip(expected_grads, found_grads):
@@ -53,11 +55,12 @@ def test_logits_far_above_the_labels():
   h = h.at[0].multiply(40.0)
   logits = jnp.einsum("bpd,vd->bpv", h, table) + bias
   assert (logits.max(-1) - jnp.take_along_axis(logits, labels[..., None], -1)[..., 0]).max() > 100
-  expected, expected_grads = jax.value_and_grad(
-    lambda *x: plain_loss(*x, labels, weights, 4000), (0, 1, 2))(h, table, bias)
-  found, found_grads = jax.jit(jax.value_and_grad(
-    lambda *x: losses.mlm_loss(*x, labels, weights, vocabulary_size=4000, chunk_bytes=4 * 48 * 512)[0], (0, 1, 2)))(
-      h, table, bias)
+  expected, expected_grads = jax.value_and_grad(lambda *x: plain_loss(*x, labels, weights, 4000), (0, 1, 2))(h, table, bias)
+  found, found_grads = jax.jit(
+    jax.value_and_grad(
+      lambda *x: losses.mlm_loss(*x, labels, weights, vocabulary_size=4000, chunk_bytes=4 * 48 * 512)[0], (0, 1, 2)
+    )
+  )(h, table, bias)
   assert abs(found / expected - 1) < 1e-5
   for e, f in zip(expected_grads, found_grads):
     assert jnp.linalg.norm(f - e) / jnp.linalg.norm(e) < 5e-5  # logits of 200, in fp32
@@ -66,8 +69,9 @@ def test_logits_far_above_the_labels():
 def test_what_is_not_finite_stays_so():
   h, table, bias, labels, weights = inputs((2, 24), 4096, 4000, 16)
   for bad in (jnp.nan, jnp.inf):
-    loss, _ = losses.mlm_loss(h.at[1, 2, 3].set(bad), table, bias, labels, weights + 1, vocabulary_size=4000,
-                              chunk_bytes=4 * 48 * 512)
+    loss, _ = losses.mlm_loss(
+      h.at[1, 2, 3].set(bad), table, bias, labels, weights + 1, vocabulary_size=4000, chunk_bytes=4 * 48 * 512
+    )
     assert not jnp.isfinite(loss)
 
 
@@ -87,14 +91,25 @@ def test_bf16_accumulates_in_fp32():
 def test_extra_memory_is_bounded(slots):
   """Compiled for 16k tokens at V = 250,112: temporaries under 1 GB, whatever the slots; plain logits take 16.4 GB."""
   D = 64
-  shapes = [jax.ShapeDtypeStruct(s, d) for s, d in (
-    ((slots // 80 or 1, 80, D) if slots % 80 == 0 else (slots // 64, 64, D), jnp.bfloat16),)]
+  shapes = [
+    jax.ShapeDtypeStruct(s, d)
+    for s, d in (((slots // 80 or 1, 80, D) if slots % 80 == 0 else (slots // 64, 64, D), jnp.bfloat16),)
+  ]
   B, P, _ = shapes[0].shape
-  step = jax.jit(jax.value_and_grad(
-    lambda h, t, b, y, w: losses.mlm_loss(h, t, b, y, w, vocabulary_size=REAL)[0], (0, 1, 2)))
-  memory = step.lower(
-    shapes[0], jax.ShapeDtypeStruct((V, D), jnp.float32), jax.ShapeDtypeStruct((V,), jnp.float32),
-    jax.ShapeDtypeStruct((B, P), jnp.int32), jax.ShapeDtypeStruct((B, P), jnp.float32)).compile().memory_analysis()
+  step = jax.jit(
+    jax.value_and_grad(lambda h, t, b, y, w: losses.mlm_loss(h, t, b, y, w, vocabulary_size=REAL)[0], (0, 1, 2))
+  )
+  memory = (
+    step.lower(
+      shapes[0],
+      jax.ShapeDtypeStruct((V, D), jnp.float32),
+      jax.ShapeDtypeStruct((V,), jnp.float32),
+      jax.ShapeDtypeStruct((B, P), jnp.int32),
+      jax.ShapeDtypeStruct((B, P), jnp.float32),
+    )
+    .compile()
+    .memory_analysis()
+  )
   assert memory.temp_size_in_bytes < 2**30, memory.temp_size_in_bytes / 2**30
 
 

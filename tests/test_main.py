@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests import tiny
-from xlmr_jax import main
+from xlmr_jax.commands import pretrain as main
 from xlmr_jax.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -17,18 +17,27 @@ ROOT = Path(__file__).parents[1]
 def command(*args, **env):
   import os
 
-  return subprocess.run([sys.executable, "-m", "xlmr_jax.main", *map(str, args)], cwd=ROOT, capture_output=True,
-                        text=True, env=os.environ | env, timeout=300)
+  return subprocess.run(
+    [sys.executable, "-m", "xlmr_jax", "pretrain", *map(str, args)],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    env=os.environ | env,
+    timeout=300,
+  )
 
 
-@pytest.mark.parametrize("args, message", [
-  (["--config=configs/smoke.py", "--config.optimizer.peak_lrr=1"], "peak_lrr"),
-  (["--config=configs/smoke.py", "--config.data.alpha=much"], "much"),
-  (["--config=configs/nothing.py"], "nothing.py"),
-  (["--config=configs/smoke.py", "--hosts=maybe"], "maybe"),
-  (["--config=configs/base.py"], "config.data.rows is not set"),
-  (["--config=configs/smoke.py", "extra"], "extra"),
-])
+@pytest.mark.parametrize(
+  "args, message",
+  [
+    (["--config=configs/smoke.py", "--config.optimizer.peak_lrr=1"], "peak_lrr"),
+    (["--config=configs/smoke.py", "--config.data.alpha=much"], "much"),
+    (["--config=configs/nothing.py"], "nothing.py"),
+    (["--config=configs/smoke.py", "--hosts=maybe"], "maybe"),
+    (["--config=configs/base.py"], "config.data.rows is not set"),
+    (["--config=configs/smoke.py", "extra"], "extra"),
+  ],
+)
 def test_refused_in_one_line(args, message, tmp_path):
   result = command(*args, f"--workdir={tmp_path / 'run'}")
   assert result.returncode == 1
@@ -49,16 +58,19 @@ def test_two_runs_in_one_workdir(tmp_path):
     main.lock_workdir(tmp_path)
 
 
-@pytest.mark.parametrize("changes, message", [
-  ({"data__alpha": 1.5}, r"config.data.alpha=1.5: must lie in \[0, 1\]"),
-  ({"data__alpha": -0.1}, "config.data.alpha=-0.1"),
-  ({"model__heads": 3}, r"hidden=16 does not divide into config.model.heads=3"),
-  ({"model__dropout": 1.0}, "config.model.dropout=1.0"),
-  ({"checkpoint__keep": 1}, "config.checkpoint.keep=1"),
-  ({"batch_rows": 0}, "config.batch_rows=0: must be at least 1"),
-  ({"model__remat": "some"}, "config.model.remat='some'"),
-  ({"model__dtype": "float16"}, "config.model.dtype='float16'"),
-])
+@pytest.mark.parametrize(
+  "changes, message",
+  [
+    ({"data__alpha": 1.5}, r"config.data.alpha=1.5: must lie in \[0, 1\]"),
+    ({"data__alpha": -0.1}, "config.data.alpha=-0.1"),
+    ({"model__heads": 3}, r"hidden=16 does not divide into config.model.heads=3"),
+    ({"model__dropout": 1.0}, "config.model.dropout=1.0"),
+    ({"checkpoint__keep": 1}, "config.checkpoint.keep=1"),
+    ({"batch_rows": 0}, "config.batch_rows=0: must be at least 1"),
+    ({"model__remat": "some"}, "config.model.remat='some'"),
+    ({"model__dtype": "float16"}, "config.model.dtype='float16'"),
+  ],
+)
 def test_values_are_refused_by_name(changes, message):
   with pytest.raises(UserError, match=message):
     main.check_config(tiny.config("rows", **changes))

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
-from xlmr_jax.tasks import metrics
+from xlmr_jax.evaluation.tasks import metrics
 
 CONSTANT = ([], [1, 1, 1], [0, 0, 0], [0.1, 0.1, 0.1])  # of the last, the mean is not quite 0.1
 
@@ -20,8 +20,9 @@ def arrays(seed, classes=2):
   return gold, np.where(rng.random(size) < 0.6, gold, rng.integers(0, classes, size))
 
 
-@pytest.mark.parametrize("ours, name", [(metrics.accuracy, "accuracy_score"), (metrics.f1, "f1_score"),
-                                        (metrics.matthews, "matthews_corrcoef")])
+@pytest.mark.parametrize(
+  "ours, name", [(metrics.accuracy, "accuracy_score"), (metrics.f1, "f1_score"), (metrics.matthews, "matthews_corrcoef")]
+)
 def test_labels_equal_scikit_learn(ours, name):
   reference = getattr(pytest.importorskip("sklearn.metrics"), name)
   for seed in range(200):
@@ -72,8 +73,18 @@ def test_other_degenerate_inputs():
   assert metrics.squad(["the"], "a") == (1.0, 0.0)  # nothing is left of either
 
 
-@pytest.mark.parametrize("metric", [metrics.accuracy, metrics.f1, metrics.matthews, metrics.pearson, metrics.spearman,
-                                    metrics.span_f1, metrics.word_accuracy])
+@pytest.mark.parametrize(
+  "metric",
+  [
+    metrics.accuracy,
+    metrics.f1,
+    metrics.matthews,
+    metrics.pearson,
+    metrics.spearman,
+    metrics.span_f1,
+    metrics.word_accuracy,
+  ],
+)
 def test_unequal_lengths_are_refused(metric):
   with pytest.raises(ValueError, match="2 gold"):
     metric([1, 2], [1])
@@ -88,17 +99,20 @@ def test_unequal_sentences_are_refused():
 # --- tags --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("tags, spans", [
-  ("", set()),
-  ("O O", set()),
-  ("B-PER I-PER O B-LOC", {("PER", 0, 2), ("LOC", 3, 4)}),
-  ("B-PER B-PER I-PER", {("PER", 0, 1), ("PER", 1, 3)}),
-  ("O I-PER I-PER", {("PER", 1, 3)}),  # I- after O
-  ("I-PER O I-PER", {("PER", 0, 1), ("PER", 2, 3)}),
-  ("B-PER I-LOC I-LOC O", {("PER", 0, 1), ("LOC", 1, 3)}),  # I- of another type
-  ("I-LOC I-PER B-PER", {("LOC", 0, 1), ("PER", 1, 2), ("PER", 2, 3)}),
-  ("B-A-B I-A-B", {("A-B", 0, 2)}),
-])
+@pytest.mark.parametrize(
+  "tags, spans",
+  [
+    ("", set()),
+    ("O O", set()),
+    ("B-PER I-PER O B-LOC", {("PER", 0, 2), ("LOC", 3, 4)}),
+    ("B-PER B-PER I-PER", {("PER", 0, 1), ("PER", 1, 3)}),
+    ("O I-PER I-PER", {("PER", 1, 3)}),  # I- after O
+    ("I-PER O I-PER", {("PER", 0, 1), ("PER", 2, 3)}),
+    ("B-PER I-LOC I-LOC O", {("PER", 0, 1), ("LOC", 1, 3)}),  # I- of another type
+    ("I-LOC I-PER B-PER", {("LOC", 0, 1), ("PER", 1, 2), ("PER", 2, 3)}),
+    ("B-A-B I-A-B", {("A-B", 0, 2)}),
+  ],
+)
 def test_spans(tags, spans):
   assert metrics.spans(tags.split()) == spans
 
@@ -133,45 +147,51 @@ def test_word_accuracy():
 # --- answers -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("golds, guess, expected", [
-  (["The Eiffel Tower!"], "eiffel  tower", (1, 1)),
-  (["Paris"], "London", (0, 0)),
-  (["in the year 1990"], "1990", (0, 0.5)),  # in year 1990
-  (["Rome", "the city of Rome"], "city of Rome", (1, 1)),  # the best of several
-  (["a b b"], "b b b", (0, 0.8)),  # b b against b b b: words count as often as they stand there
-  (["“Rome”"], "Rome", (0, 0)),  # only ASCII punctuation goes
-  (["der Hund"], "Hund", (0, 2 / 3)),
-  (["Theater"], "ater", (0, 0)),  # the: whole words only
-])
+@pytest.mark.parametrize(
+  "golds, guess, expected",
+  [
+    (["The Eiffel Tower!"], "eiffel  tower", (1, 1)),
+    (["Paris"], "London", (0, 0)),
+    (["in the year 1990"], "1990", (0, 0.5)),  # in year 1990
+    (["Rome", "the city of Rome"], "city of Rome", (1, 1)),  # the best of several
+    (["a b b"], "b b b", (0, 0.8)),  # b b against b b b: words count as often as they stand there
+    (["“Rome”"], "Rome", (0, 0)),  # only ASCII punctuation goes
+    (["der Hund"], "Hund", (0, 2 / 3)),
+    (["Theater"], "ater", (0, 0)),  # the: whole words only
+  ],
+)
 def test_squad(golds, guess, expected):
   assert metrics.squad(golds, guess) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("language, gold, guess, expected", [
-  ("en", "The “Eiffel” Tower", "an eiffel tower.", (1, 1)),
-  ("en", "der Hund", "Hund", (0, 2 / 3)),
-  ("en", "$5+", "5", (1, 1)),  # ASCII marks that Unicode calls symbols
-  ("en", "€5", "5", (0, 0)),
-  ("es", "Los gatos, ¿y un perro?", "gatos y perro", (1, 1)),
-  ("es", "the cat", "cat", (0, 2 / 3)),
-  ("es", "elena", "el ena", (0, 0)),
-  ("de", "Der Hund eines „Mannes“", "hund Mannes", (1, 1)),
-  ("de", "dessen Hund", "Hund", (0, 2 / 3)),
-  ("vi", "những cuốn sách của Lan", "Cuốn sách Lan", (1, 1)),
-  ("vi", "cái là chiếc", "của", (1, 0)),
-  ("vi", "a Lan", "Lan", (0, 2 / 3)),
-  ("ar", "القاهرة", "قاهرة", (1, 1)),
-  ("ar", "مدينة القاهرة، مصر", "مدينة قاهرة مصر", (1, 1)),
-  ("ar", "سؤال", "سؤ", (1, 1)),  # within a word as well, as MLQA's expression has it
-  ("hi", "दिल्ली।", "दिल्ली", (1, 1)),
-  ("hi", "the दिल्ली", "दिल्ली", (0, 2 / 3)),
-  ("zh", "北京市", "北京", (0, 0.8)),  # characters: 2 of 3 and of 2
-  ("zh", "《北京》，2008年", "北京2008年", (1, 1)),
-  ("zh", "京北", "北京", (0, 1)),  # a bag of them
-  ("zh", "iPhone 手机", "手机 iphone", (0, 1)),  # and other words whole
-  ("zh", "iphone手机", "iPhone 手机", (1, 1)),
-  ("zh", "the 手", "手", (0, 2 / 3)),
-])
+@pytest.mark.parametrize(
+  "language, gold, guess, expected",
+  [
+    ("en", "The “Eiffel” Tower", "an eiffel tower.", (1, 1)),
+    ("en", "der Hund", "Hund", (0, 2 / 3)),
+    ("en", "$5+", "5", (1, 1)),  # ASCII marks that Unicode calls symbols
+    ("en", "€5", "5", (0, 0)),
+    ("es", "Los gatos, ¿y un perro?", "gatos y perro", (1, 1)),
+    ("es", "the cat", "cat", (0, 2 / 3)),
+    ("es", "elena", "el ena", (0, 0)),
+    ("de", "Der Hund eines „Mannes“", "hund Mannes", (1, 1)),
+    ("de", "dessen Hund", "Hund", (0, 2 / 3)),
+    ("vi", "những cuốn sách của Lan", "Cuốn sách Lan", (1, 1)),
+    ("vi", "cái là chiếc", "của", (1, 0)),
+    ("vi", "a Lan", "Lan", (0, 2 / 3)),
+    ("ar", "القاهرة", "قاهرة", (1, 1)),
+    ("ar", "مدينة القاهرة، مصر", "مدينة قاهرة مصر", (1, 1)),
+    ("ar", "سؤال", "سؤ", (1, 1)),  # within a word as well, as MLQA's expression has it
+    ("hi", "दिल्ली।", "दिल्ली", (1, 1)),
+    ("hi", "the दिल्ली", "दिल्ली", (0, 2 / 3)),
+    ("zh", "北京市", "北京", (0, 0.8)),  # characters: 2 of 3 and of 2
+    ("zh", "《北京》，2008年", "北京2008年", (1, 1)),
+    ("zh", "京北", "北京", (0, 1)),  # a bag of them
+    ("zh", "iPhone 手机", "手机 iphone", (0, 1)),  # and other words whole
+    ("zh", "iphone手机", "iPhone 手机", (1, 1)),
+    ("zh", "the 手", "手", (0, 2 / 3)),
+  ],
+)
 def test_mlqa(language, gold, guess, expected):
   assert metrics.mlqa([gold], guess, language) == pytest.approx(expected)
   for golds in (["x y", gold], [gold, "x y"]):

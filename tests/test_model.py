@@ -8,17 +8,25 @@ import numpy as np
 import pytest
 
 from tests.reference import make_hf_reference as reference
-from xlmr_jax import losses
 from xlmr_jax.corpus.packing import pack
 from xlmr_jax.huggingface.names import params_from_hf
-from xlmr_jax.model import XLMR, count_parameters, segments_and_positions
-from xlmr_jax.step import make_held_out_step
+from xlmr_jax.model.xlmr import XLMR, count_parameters, segments_and_positions
+from xlmr_jax.training import losses
+from xlmr_jax.training.step import make_held_out_step
 
 
 def small(**changes) -> XLMR:
-  settings = dict(vocabulary_size=reference.VOCABULARY, layers=reference.LAYERS, hidden=reference.HIDDEN,
-                  heads=reference.HEADS, ffn=reference.FFN, max_positions=reference.SEQ + 2, dropout=0.0,
-                  attention_dropout=0.0, dtype=jnp.float32)
+  settings = dict(
+    vocabulary_size=reference.VOCABULARY,
+    layers=reference.LAYERS,
+    hidden=reference.HIDDEN,
+    heads=reference.HEADS,
+    ffn=reference.FFN,
+    max_positions=reference.SEQ + 2,
+    dropout=0.0,
+    attention_dropout=0.0,
+    dtype=jnp.float32,
+  )
   return XLMR(**(settings | changes))
 
 
@@ -33,8 +41,14 @@ def logits_of(model, params, ids):
 
 def mean_loss(model, params, batch):
   h = model.apply({"params": params}, batch["ids"], batch["positions"])
-  total, _ = losses.mlm_loss(h, params["token_embedding"], params["head_bias"], batch["labels"], batch["weights"],
-                             vocabulary_size=model.vocabulary_size)
+  total, _ = losses.mlm_loss(
+    h,
+    params["token_embedding"],
+    params["head_bias"],
+    batch["labels"],
+    batch["weights"],
+    vocabulary_size=model.vocabulary_size,
+  )
   return total / batch["weights"].sum()
 
 
@@ -83,8 +97,7 @@ def test_initial_values():
   params = initial_params(model, 0)
   assert not np.any(params["token_embedding"][1]) and not np.any(params["position_embedding"][1])
   assert not np.any(params["token_embedding"][2000:])
-  flat = {jax.tree_util.keystr(k, simple=True, separator="/"): v
-          for k, v in jax.tree_util.tree_flatten_with_path(params)[0]}
+  flat = {jax.tree_util.keystr(k, simple=True, separator="/"): v for k, v in jax.tree_util.tree_flatten_with_path(params)[0]}
   for name, value in flat.items():
     if name.endswith(("kernel", "embedding")):
       assert 0.018 < np.std(value) < 0.022, name
@@ -150,8 +163,12 @@ def test_packed_rows_have_the_loss_of_their_documents_alone():
   language_R = rng.integers(0, 2, len(packed_RxL)).astype(np.int32)
 
   def batch(rows, width):
-    return {"ids": np.ones((rows, width), np.int32), "positions": np.zeros((rows, slots), np.int32),
-            "labels": np.ones((rows, slots), np.int32), "weights": np.zeros((rows, slots), np.float32)}
+    return {
+      "ids": np.ones((rows, width), np.int32),
+      "positions": np.zeros((rows, slots), np.int32),
+      "labels": np.ones((rows, slots), np.int32),
+      "weights": np.zeros((rows, slots), np.float32),
+    }
 
   packed, alone = batch(len(packed_RxL), reference.SEQ), batch(len(pieces), reference.SEQ)
   packed |= {"ids": packed_RxL.copy(), "language": language_R}
@@ -211,5 +228,6 @@ def test_dropout_follows_its_key_and_rate():
   assert np.abs(run(1) - run(2)).max() > 1e-3
 
   from xlmr_jax.model import dropout
+
   x = dropout(jnp.ones((400, 400)), 0.1, jax.random.key(0), jnp.arange(400, dtype=jnp.uint32))
   assert abs(float((x == 0).mean()) - 0.1) < 0.005 and abs(float(x.mean()) - 1.0) < 0.01

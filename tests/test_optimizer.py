@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xlmr_jax import optimizer
+from xlmr_jax.training import optimizer
 
 
 def test_schedule_is_linear_warmup_then_polynomial():

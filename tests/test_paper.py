@@ -1,15 +1,22 @@
 """The table that sets a model's scores beside the paper's."""
 
-from xlmr_jax.tasks import paper, registry
+from xlmr_jax.evaluation import paper_table as paper
+from xlmr_jax.evaluation.tasks import registry
 
 
 def test_means_and_deviations_stand_beside_the_papers():
-  scores = {"mlqa": {"zero_shot": {"de": {"mlqa_f1": [0.5, 0.6]}, "en": {"mlqa_f1": [0.7, 0.7]}}},
-            "panx": {"zero_shot": {"sw": {"span_f1": [0.25]}}}}
+  scores = {
+    "mlqa": {"zero_shot": {"de": {"mlqa_f1": [0.5, 0.6]}, "en": {"mlqa_f1": [0.7, 0.7]}}},
+    "panx": {"zero_shot": {"sw": {"span_f1": [0.25]}}},
+  }
   lines = [line.split() for line in paper.table(scores, "ours").splitlines()]
-  assert lines[:5] == [["mlqa,", "zero_shot,", "mlqa_f1"], ["en", "de", "mean"],
-                       ["ours", "70.0±0.0", "55.0±7.1", "62.5±3.5"],
-                       ["XLM-R", "Base", "77.1", "60.9", "69.0"], ["XLM-R", "Large", "80.6", "68.5", "74.5"]]
+  assert lines[:5] == [
+    ["mlqa,", "zero_shot,", "mlqa_f1"],
+    ["en", "de", "mean"],
+    ["ours", "70.0±0.0", "55.0±7.1", "62.5±3.5"],
+    ["XLM-R", "Base", "77.1", "60.9", "69.0"],
+    ["XLM-R", "Large", "80.6", "68.5", "74.5"],
+  ]
   assert lines[5:] == [[], ["panx,", "zero_shot,", "span_f1"], ["sw", "mean"], ["ours", "25.0", "25.0"]]
 
 

@@ -36,7 +36,7 @@ def compiled_text(f, *shapes, mesh=None, specs=None):
 
 
 def mesh_of(where):
-  from xlmr_jax import sharding
+  from xlmr_jax.training import sharding
 
   return sharding.make_mesh(devices=topology.describe(where))
 
@@ -44,11 +44,20 @@ def mesh_of(where):
 # --- names -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "family", "shape"), [
-  ("v5e:4x4", "v5e", (4, 4)), ("v5litepod-256", "v5e", (16, 16)), ("v5e-16", "v5e", (4, 4)), ("v4-32", "v4", (2, 2, 4)),
-  ("v5p-128", "v5p", (4, 4, 4)), ("v5p:4x4x8", "v5p", (4, 4, 8)), ("v6e-64", "v6e", (8, 8)),
-  ("tpu7x-64", "tpu7x", (2, 4, 4)), ("V5E:16x16", "v5e", (16, 16)),
-])
+@pytest.mark.parametrize(
+  ("name", "family", "shape"),
+  [
+    ("v5e:4x4", "v5e", (4, 4)),
+    ("v5litepod-256", "v5e", (16, 16)),
+    ("v5e-16", "v5e", (4, 4)),
+    ("v4-32", "v4", (2, 2, 4)),
+    ("v5p-128", "v5p", (4, 4, 4)),
+    ("v5p:4x4x8", "v5p", (4, 4, 8)),
+    ("v6e-64", "v6e", (8, 8)),
+    ("tpu7x-64", "tpu7x", (2, 4, 4)),
+    ("V5E:16x16", "v5e", (16, 16)),
+  ],
+)
 def test_names_and_pod_types(name, family, shape):
   where = topology.parse(name)
   assert (where.family, where.shape) == (family, shape)
@@ -162,28 +171,35 @@ def test_of_a_conditional_one_branch_counts():
 
 def test_absurd_estimates_are_unknown():
   line = '  ROOT %f = f32[1024,1024]{1,0} negate(%p), backend_config={"window_config":{"estimated_cycles":"%s"}}'
-  text = ("HloModule m\n\nENTRY %main (p: f32[1024,1024]) -> f32[1024,1024] {\n  %p = f32[1024,1024]{1,0} parameter(0)\n"
-          "%s\n}\n")
+  text = (
+    "HloModule m\n\nENTRY %main (p: f32[1024,1024]) -> f32[1024,1024] {\n  %p = f32[1024,1024]{1,0} parameter(0)\n%s\n}\n"
+  )
   where = topology.parse("v5e:2x2")
-  good, absurd, negative = (costs.count(hlo.Module.parse(text.replace("%s", line.replace("%s", value))), where)
-                            for value in ("1234", str(2**62), "-5"))
+  good, absurd, negative = (
+    costs.count(hlo.Module.parse(text.replace("%s", line.replace("%s", value))), where)
+    for value in ("1234", str(2**62), "-5")
+  )
   assert sum(good.cycles.values()) == 1234 and not good.unknown
   for of in (absurd, negative):
     assert "2^62" in of.unknown[0]
     assert sum(of.cycles.values()) == pytest.approx(2 * 4 * 1024**2 / 819e9 * where.chip.clock)
 
 
-@pytest.mark.parametrize(("opcode", "update", "moved"), [
-  ("dynamic-update-slice", "", 2),  # read, and written over what is there
-  ("dynamic-update-slice", "S(1)", 1),  # from the chip
-  ("scatter", "", 3),  # read, and added to what is read
-  ("scatter", "S(1)", 2),
-])
+@pytest.mark.parametrize(
+  ("opcode", "update", "moved"),
+  [
+    ("dynamic-update-slice", "", 2),  # read, and written over what is there
+    ("dynamic-update-slice", "S(1)", 1),  # from the chip
+    ("scatter", "", 3),  # read, and added to what is read
+    ("scatter", "S(1)", 2),
+  ],
+)
 def test_what_lies_on_the_chip_is_not_read_from_the_hbm(opcode, update, moved):
   small, large = f"f32[64,128]{{1,0:T(8,128){update}}}", "f32[4096,128]{1,0:T(8,128)}"
   module = hlo.Module.parse(
     f"HloModule m\n\nENTRY %main (p: f32[4096,128], u: f32[64,128]) -> f32[4096,128] {{\n  %p = {large} parameter(0)\n"
-    f"  %u = {small} parameter(1)\n  ROOT %r = {large} {opcode}(%p, %u)\n}}\n")
+    f"  %u = {small} parameter(1)\n  ROOT %r = {large} {opcode}(%p, %u)\n}}\n"
+  )
   entry = module.computations[module.entry]
   assert costs.moved_bytes(module, entry, entry.root) == moved * 64 * 128 * 4
 
@@ -208,14 +224,17 @@ def test_collectives_of_a_sum_over_devices(tpu, dtype):
   assert set(counted.spans) == {"data"} and counted.collective_cycles > 0
 
 
-@pytest.mark.parametrize(("text", "groups"), [
-  ("replica_groups={{0,1,2,3},{4,5,6,7}}, use_global_device_ids=true", [[0, 1, 2, 3], [4, 5, 6, 7]]),
-  ("channel_id=1, replica_groups=[4,2]<=[2,4]T(1,0), dimensions={0}", [[0, 4], [1, 5], [2, 6], [3, 7]]),
-  ("replica_groups=[2,4]<=[8], dimensions={0}", [[0, 1, 2, 3], [4, 5, 6, 7]]),
-  ("replica_groups=mesh['a'=4,'b'=2] {'b'}, x={}", [[0, 1], [2, 3], [4, 5], [6, 7]]),
-  ("replica_groups=mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}, x={}", [[0, 1, 2, 3], [4, 5, 6, 7]]),
-  ("replica_groups={}, to_apply=%add", [[0, 1, 2, 3, 4, 5, 6, 7]]),
-])
+@pytest.mark.parametrize(
+  ("text", "groups"),
+  [
+    ("replica_groups={{0,1,2,3},{4,5,6,7}}, use_global_device_ids=true", [[0, 1, 2, 3], [4, 5, 6, 7]]),
+    ("channel_id=1, replica_groups=[4,2]<=[2,4]T(1,0), dimensions={0}", [[0, 4], [1, 5], [2, 6], [3, 7]]),
+    ("replica_groups=[2,4]<=[8], dimensions={0}", [[0, 1, 2, 3], [4, 5, 6, 7]]),
+    ("replica_groups=mesh['a'=4,'b'=2] {'b'}, x={}", [[0, 1], [2, 3], [4, 5], [6, 7]]),
+    ("replica_groups=mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}, x={}", [[0, 1, 2, 3], [4, 5, 6, 7]]),
+    ("replica_groups={}, to_apply=%add", [[0, 1, 2, 3, 4, 5, 6, 7]]),
+  ],
+)
 def test_replica_groups_in_every_form(text, groups):
   assert costs.replica_groups(text, 8).tolist() == groups
 
@@ -226,18 +245,23 @@ def test_bandwidth_follows_the_links_that_a_group_spans():
   assert topology.parse("v5p:4x4x8").wraps(2) and not topology.parse("v5p:2x2x4").wraps(2)
 
 
-@pytest.mark.parametrize(("op_name", "part"), [
-  ("jit(train_step)/jvp(XLMR)/layer/attention/dot_general", "attention"),
-  ("jit(train_step)/transpose(jvp(XLMR))/layer/attention_out/dot_general", "attention projections"),
-  ("jit(train_step)/transpose(jvp(XLMR))/layer/attention/shard_map/splash", "attention"),
-  ("jit(train_step)/jvp(XLMR)/layer/qkv/add", "attention projections"),
-  ("jit(train_step)/jvp(XLMR)/layer/ffn_in/erf", "feed-forward"),
-  ("jit(train_step)/jvp(XLMR)/head_dense/dot_general", "head and loss"),
-  ("jit(train_step)/jvp()/vocabulary_loss/shard_map/while/body", "head and loss"),
-  ("jit(train_step)/jvp(XLMR)/embedding/gather", "embedding"),
-  ("jit(train_step)/optimizer/mul", "optimizer"), ("jit(train_step)/mul", "optimizer"),
-  ("jit(train_step)/jvp(XLMR)/layer/reduce_max", "other"), ("", "other"),
-])
+@pytest.mark.parametrize(
+  ("op_name", "part"),
+  [
+    ("jit(train_step)/jvp(XLMR)/layer/attention/dot_general", "attention"),
+    ("jit(train_step)/transpose(jvp(XLMR))/layer/attention_out/dot_general", "attention projections"),
+    ("jit(train_step)/transpose(jvp(XLMR))/layer/attention/shard_map/splash", "attention"),
+    ("jit(train_step)/jvp(XLMR)/layer/qkv/add", "attention projections"),
+    ("jit(train_step)/jvp(XLMR)/layer/ffn_in/erf", "feed-forward"),
+    ("jit(train_step)/jvp(XLMR)/head_dense/dot_general", "head and loss"),
+    ("jit(train_step)/jvp()/vocabulary_loss/shard_map/while/body", "head and loss"),
+    ("jit(train_step)/jvp(XLMR)/embedding/gather", "embedding"),
+    ("jit(train_step)/optimizer/mul", "optimizer"),
+    ("jit(train_step)/mul", "optimizer"),
+    ("jit(train_step)/jvp(XLMR)/layer/reduce_max", "other"),
+    ("", "other"),
+  ],
+)
 def test_parts(op_name, part):
   assert costs.part_of(op_name) == part
 
@@ -275,9 +299,19 @@ def test_splash_attention_counts_by_its_own_arithmetic(tpu):
 
 def small(**changes):
   """A config that compiles in seconds."""
-  return tiny.config("demo", **{"model.dtype": "bfloat16", "model.dropout": 0.0, "model.attention_dropout": 0.0,
-                                "model.hidden": 128, "model.ffn": 256, "model.vocabulary_size": 1000,
-                                "model.max_positions": 66, **changes})
+  return tiny.config(
+    "demo",
+    **{
+      "model.dtype": "bfloat16",
+      "model.dropout": 0.0,
+      "model.attention_dropout": 0.0,
+      "model.hidden": 128,
+      "model.ffn": 256,
+      "model.vocabulary_size": 1000,
+      "model.max_positions": 66,
+      **changes,
+    },
+  )
 
 
 @pytest.fixture(scope="session")
@@ -313,7 +347,7 @@ def test_micro_batches_are_counted_as_often_as_they_run(tpu, small_plan):
 
 @needs_libtpu
 def test_what_does_not_fit_says_what_it_needs(tpu):
-  from xlmr_jax import plan as command
+  from xlmr_jax.commands import plan as command
   from xlmr_jax.planner import step
 
   where = tpu("v5e:2x2")
@@ -325,8 +359,13 @@ def test_what_does_not_fit_says_what_it_needs(tpu):
 def test_overflow_messages():
   from xlmr_jax.planner.step import overflow_gib
 
-  assert overflow_gib("RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries "
-                      "(400.00G) exceeds available HBM (15.75G).") == 400.0
+  assert (
+    overflow_gib(
+      "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries "
+      "(400.00G) exceeds available HBM (15.75G)."
+    )
+    == 400.0
+  )
   assert overflow_gib("RESOURCE_EXHAUSTED: Ran out of memory in space hbm. Used 512.50M of 15.75G hbm.") == 512.5 / 2**10
   assert overflow_gib("RESOURCE_EXHAUSTED: Ran out of memory in memory space vmem") is None
   assert overflow_gib("INTERNAL: Mosaic failed to compile") is None
@@ -342,8 +381,13 @@ def test_the_search_finds_the_largest_that_fits_with_few_compilations(limit, can
   def attempt(rows):
     asked.append(rows)
     gib = 3.0 + 12.75 * rows / limit  # what fits needs at most 15.75
-    return {"rows": rows, "fits": rows <= limit, "peak_gib": gib if rows <= limit else None,
-            "needed_gib": gib if rows > limit else None, "hbm_gib": 15.75}
+    return {
+      "rows": rows,
+      "fits": rows <= limit,
+      "peak_gib": gib if rows <= limit else None,
+      "needed_gib": gib if rows > limit else None,
+      "hbm_gib": 15.75,
+    }
 
   best = search.largest(candidates, attempt)
   wanted = max((rows for rows in candidates if rows <= limit), default=None)
@@ -364,12 +408,17 @@ def test_shipped_configs_name_topologies_that_exist():
 
 
 def run(*flags, **env):
-  return subprocess.run([sys.executable, "-m", "xlmr_jax.plan", *flags], capture_output=True, text=True,
-                        env={**os.environ, **env})
+  return subprocess.run(
+    [sys.executable, "-m", "xlmr_jax", "plan", *flags], capture_output=True, text=True, env={**os.environ, **env}
+  )
 
 
-SMALL = ("--config=configs/base.py:runlocal", "--config.model.max_positions=34", "--config.model.dropout=0.0",
-         "--config.model.attention_dropout=0.0")
+SMALL = (
+  "--config=configs/base.py:runlocal",
+  "--config.model.max_positions=34",
+  "--config.model.dropout=0.0",
+  "--config.model.attention_dropout=0.0",
+)
 
 
 @needs_libtpu
@@ -394,13 +443,16 @@ def test_advice_ranks_what_fits():
   assert len({p["batch_rows"] for p in plans}) == 1  # the update stays the same
 
 
-@pytest.mark.parametrize(("flags", "says"), [
-  ((*SMALL, "--topology=v9:4x4"), "--topology=v9:4x4: not a topology; known are"),
-  ((*SMALL, "--topology=v5e:2x2"), "--vocabulary=N"),
-  ((*SMALL,), "pass --config=configs/base.py and --topology"),
-  ((*SMALL, "--topology=v5e:2x2", "--write"), "--write goes with --all"),
-  ((*SMALL, "--topology=v5e:4x8", "--vocabulary=500"), "does not divide"),
-])
+@pytest.mark.parametrize(
+  ("flags", "says"),
+  [
+    ((*SMALL, "--topology=v9:4x4"), "--topology=v9:4x4: not a topology; known are"),
+    ((*SMALL, "--topology=v5e:2x2"), "--vocabulary=N"),
+    ((*SMALL,), "pass --config=configs/base.py and --topology"),
+    ((*SMALL, "--topology=v5e:2x2", "--write"), "--write goes with --all"),
+    ((*SMALL, "--topology=v5e:4x8", "--vocabulary=500"), "does not divide"),
+  ],
+)
 def test_refusals_are_one_line(flags, says):
   if not topology.has_libtpu() and "not a topology" not in says and "pass " not in says and "--write" not in says:
     pytest.skip("libtpu is not installed: pip install 'jax[tpu]'")
@@ -416,9 +468,11 @@ def test_without_libtpu_one_line_says_what_to_install(monkeypatch):
 
 
 def test_the_planner_needs_no_tensorflow():
-  code = ("import sys; from xlmr_jax import plan; from xlmr_jax.planner import costs, search, step, topology; "
-          "from configs import base; step.check(base.get_config()); "
-          "assert not any(name.split('.')[0].startswith('tensorflow') for name in sys.modules), 'TensorFlow'")
+  code = (
+    "import sys; from xlmr_jax import plan; from xlmr_jax.planner import costs, search, step, topology; "
+    "from configs import base; step.check(base.get_config()); "
+    "assert not any(name.split('.')[0].startswith('tensorflow') for name in sys.modules), 'TensorFlow'"
+  )
   subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -432,7 +486,7 @@ def test_base_still_makes_the_stored_collectives_and_is_as_fast(tpu):
   from configs import base
   from xlmr_jax.planner import search, step
 
-  again = "python -m xlmr_jax.plan --all --only=base.py --topology=v5e:4x4 --write"
+  again = "xlmr plan --all --only=base.py --topology=v5e:4x4 --write"
   stored = json.loads(search.COLLECTIVES.read_text())["configs/base.py@v5e:4x4"]
   if stored["versions"] != step.versions():
     pytest.skip(f"{search.COLLECTIVES.name} was written with {stored['versions']}, here is {step.versions()}: {again}")
@@ -442,9 +496,11 @@ def test_base_still_makes_the_stored_collectives_and_is_as_fast(tpu):
   assert now["fits"], f"Base at {stored['rows_per_chip']} rows a chip no longer fits v5e:4x4 (needs {now['needed_gib']} GiB)"
   assert now["estimated_cycles_per_row"] < 5.5e6 and now["estimated_mfu"] > 0.5, now
   # The loss sums its exponentials once more only where a logit is far above the label's.
-  said, = now["uncounted"]
+  (said,) = now["uncounted"]
   assert re.fullmatch(r"iterations of the loop .*vocabulary_loss/while: counted once", said)
-  changed = [f"{kind}: {stored['collectives'].get(kind)} before, {now['collectives'].get(kind)} now"
-             for kind in sorted({*stored["collectives"], *now["collectives"]})
-             if stored["collectives"].get(kind) != now["collectives"].get(kind)]
+  changed = [
+    f"{kind}: {stored['collectives'].get(kind)} before, {now['collectives'].get(kind)} now"
+    for kind in sorted({*stored["collectives"], *now["collectives"]})
+    if stored["collectives"].get(kind) != now["collectives"].get(kind)
+  ]
   assert not changed, f"the step's collectives have changed: {'; '.join(changed)}. If that is meant: {again}"

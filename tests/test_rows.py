@@ -47,11 +47,7 @@ def make_store(root: Path, shards: dict[str, dict[str, list[int]]], seq_len=16, 
   return held
 
 
-SHARDS = {
-  "sw": {"train": [3], "held_out": [1]},
-  "en": {"train": [40, 1, 29], "held_out": [2, 2]},
-  "zh_rom": {"train": [11]},
-}
+SHARDS = {"sw": {"train": [3], "held_out": [1]}, "en": {"train": [40, 1, 29], "held_out": [2, 2]}, "zh_rom": {"train": [11]}}
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from xlmr_jax import report, score
+from xlmr_jax.commands import score
 from xlmr_jax.errors import UserError
+from xlmr_jax.report import pictures as report
 
 
 def test_training_lowers_the_score_of_its_rows(tiny_run, tiny_rows, monkeypatch):
@@ -52,8 +53,9 @@ def test_unigram_entropy_is_that_of_the_rows(tiny_store):
 
 def test_pictures(tiny_run, tmp_path):
   report.held_out_picture(tiny_run, tmp_path / "a.png")
-  report.languages_picture({"aa": 2.0, "bb": 3.0}, {"aa": 1.0, "bb": 2.5}, tmp_path / "b.png", label="x", title="y",
-                           bound={"aa": 1.5, "bb": 2.0})
+  report.languages_picture(
+    {"aa": 2.0, "bb": 3.0}, {"aa": 1.0, "bb": 2.5}, tmp_path / "b.png", label="x", title="y", bound={"aa": 1.5, "bb": 2.0}
+  )
   assert all((tmp_path / name).read_bytes()[:4] == b"\x89PNG" for name in ("a.png", "b.png"))
   with pytest.raises(UserError, match=r"held_out.jsonl is missing"):
     report.held_out_picture(tmp_path, tmp_path / "c.png")

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from xlmr_jax.corpus import sources
+from xlmr_jax.corpus.sources import cc100 as sources
 from xlmr_jax.errors import UserError
 
 
@@ -39,19 +39,25 @@ def test_files_of_every_form_are_found(tmp_path):
     (tmp_path / "fr" / name).write_bytes(b"x")
   found = sources.find_sources(tmp_path)
   assert {name: [path.name for path in paths] for name, paths in found.items()} == {
-    "bn_rom": ["bn_rom.txt.xz"], "en": ["en.txt"], "fr": ["a.txt.gz", "b.txt"], "zh_Hans": ["zh_Hans.txt.gz"]
+    "bn_rom": ["bn_rom.txt.xz"],
+    "en": ["en.txt"],
+    "fr": ["a.txt.gz", "b.txt"],
+    "zh_Hans": ["zh_Hans.txt.gz"],
   }
   assert list(sources.find_sources(tmp_path, ["fr", "en"])) == ["en", "fr"]
 
 
-@pytest.mark.parametrize("names, message", [
-  ([], "no LANG.txt"),
-  (["en.txt", "Notes about it.txt"], "no language code"),
-  (["en.txt", "en.txt.gz"], "en.txt.gz: en is also in"),
-  (["en.txt", "en/a.txt"], "also in"),
-  (["en/a.txt", "en/a.txt.xz"], "a is there twice"),
-  (["en/readme.md"], "no .txt"),
-])
+@pytest.mark.parametrize(
+  "names, message",
+  [
+    ([], "no LANG.txt"),
+    (["en.txt", "Notes about it.txt"], "no language code"),
+    (["en.txt", "en.txt.gz"], "en.txt.gz: en is also in"),
+    (["en.txt", "en/a.txt"], "also in"),
+    (["en/a.txt", "en/a.txt.xz"], "a is there twice"),
+    (["en/readme.md"], "no .txt"),
+  ],
+)
 def test_bad_folders(tmp_path, names, message):
   for name in names:
     (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -6,7 +6,7 @@ import random
 import pytest
 from ml_collections import ConfigDict
 
-from xlmr_jax import stopping
+from xlmr_jax.run import stopping
 
 
 def rule(**changes):
@@ -21,26 +21,29 @@ def history(*scores):
 NAN, INF = math.nan, math.inf
 
 
-@pytest.mark.parametrize("scores, changes, stops_at", [
-  ((1, 2, 3, 3, 3, 3), {}, 50),  # equal is no gain
-  ((1, 2, 1, 3, 2, 4), {}, None),  # a gain starts the count again
-  ((3, 2, 1), {}, 30),
-  ((3, 2, 1), {"patience": 1}, 20),
-  ((3, 2, 1, 0, -1), {"patience": 0}, None),
-  ((3, 2, 1, 0, -1), {"min_steps": 50}, 50),
-  ((3, 2, 1, 0, -1), {"min_steps": 51}, None),
-  ((3, 2, 1, 5, -1), {"min_steps": 40}, None),  # what happened before min_steps counts, a gain at it too
-  ((1.0, 1.3, 1.6, 1.9, 2.2), {"min_gain": 0.5}, None),  # small steps up count together: gains at 1.6 and 2.2
-  ((1.0, 1.1, 1.2, 1.9), {"min_gain": 0.5}, 30),
-  ((1.0, 1.5, 1.5), {"min_gain": 0.5}, 30),  # more than min_gain
-  ((3, None, NAN, INF, 2, 4), {}, None),
-  ((3, None, NAN, 4), {"on_nonfinite": "count"}, 30),
-  ((None, -INF), {"on_nonfinite": "count"}, 20),
-  ((3, 4, NAN, 5), {"on_nonfinite": "stop"}, 30),
-  ((3, 4, NAN, 5), {"on_nonfinite": "stop", "min_steps": 31}, None),
-  ((3, 4, NAN, 5), {"on_nonfinite": "stop", "patience": 0}, None),
-  ((), {}, None),
-])
+@pytest.mark.parametrize(
+  "scores, changes, stops_at",
+  [
+    ((1, 2, 3, 3, 3, 3), {}, 50),  # equal is no gain
+    ((1, 2, 1, 3, 2, 4), {}, None),  # a gain starts the count again
+    ((3, 2, 1), {}, 30),
+    ((3, 2, 1), {"patience": 1}, 20),
+    ((3, 2, 1, 0, -1), {"patience": 0}, None),
+    ((3, 2, 1, 0, -1), {"min_steps": 50}, 50),
+    ((3, 2, 1, 0, -1), {"min_steps": 51}, None),
+    ((3, 2, 1, 5, -1), {"min_steps": 40}, None),  # what happened before min_steps counts, a gain at it too
+    ((1.0, 1.3, 1.6, 1.9, 2.2), {"min_gain": 0.5}, None),  # small steps up count together: gains at 1.6 and 2.2
+    ((1.0, 1.1, 1.2, 1.9), {"min_gain": 0.5}, 30),
+    ((1.0, 1.5, 1.5), {"min_gain": 0.5}, 30),  # more than min_gain
+    ((3, None, NAN, INF, 2, 4), {}, None),
+    ((3, None, NAN, 4), {"on_nonfinite": "count"}, 30),
+    ((None, -INF), {"on_nonfinite": "count"}, 20),
+    ((3, 4, NAN, 5), {"on_nonfinite": "stop"}, 30),
+    ((3, 4, NAN, 5), {"on_nonfinite": "stop", "min_steps": 31}, None),
+    ((3, 4, NAN, 5), {"on_nonfinite": "stop", "patience": 0}, None),
+    ((), {}, None),
+  ],
+)
 def test_when_it_stops(scores, changes, stops_at):
   step, decision = stopping.first_stop(history(*scores), rule(**changes))
   assert (step, decision.stop) == (stops_at, stops_at is not None)
@@ -59,8 +62,12 @@ def test_replay_is_what_was_decided_live():
   stopped = 0
   for _ in range(300):
     scores = [rng.choice([None, NAN, rng.random(), rng.random(), 0.5]) for _ in range(12)]
-    of = rule(patience=rng.randrange(4), min_gain=rng.choice([0.0, 0.1]), min_steps=rng.choice([0, 60]),
-              on_nonfinite=rng.choice(["skip", "count", "stop"]))
+    of = rule(
+      patience=rng.randrange(4),
+      min_gain=rng.choice([0.0, 0.1]),
+      min_steps=rng.choice([0, 60]),
+      on_nonfinite=rng.choice(["skip", "count", "stop"]),
+    )
     live, seen = None, []
     for entry in history(*scores):
       seen.append(entry)
@@ -73,13 +80,18 @@ def test_replay_is_what_was_decided_live():
 
 
 EVALUATION = {
-  "scores": {"panx": {"de": {"f1": [0.5, 0.7], "em": [0.0, 0.0]}, "sw": {"f1": [0.2, 0.2]}},
-             "xnli": {"en": {"acc": [0.9, 0.7]}}},
-  "metrics": {"panx": "f1", "xnli": "acc"}, "errors": {}}
+  "scores": {
+    "panx": {"de": {"f1": [0.5, 0.7], "em": [0.0, 0.0]}, "sw": {"f1": [0.2, 0.2]}},
+    "xnli": {"en": {"acc": [0.9, 0.7]}},
+  },
+  "metrics": {"panx": "f1", "xnli": "acc"},
+  "errors": {},
+}
 
 
-@pytest.mark.parametrize("score, expected", [
-  ("", 0.6), ("panx", 0.4), ("xnli", 0.8), ("panx/sw", 0.2), ("panx/fr", None), ("pawsx", None)])
+@pytest.mark.parametrize(
+  "score, expected", [("", 0.6), ("panx", 0.4), ("xnli", 0.8), ("panx/sw", 0.2), ("panx/fr", None), ("pawsx", None)]
+)
 def test_score_of(score, expected):
   found = stopping.score_of(EVALUATION, rule(score=score))
   assert found is None if expected is None else found == pytest.approx(expected)

@@ -83,7 +83,8 @@ OFFSETS = {  # text: what each piece stands for in it
   "a\u200bb \u00a0 c\u0007d \u3000": ["a", "b", "c\u0007d"],
   "a ﷺ yes": ["a", "ﷺ", "ﷺ", "ﷺ", "ﷺ", "yes"],  # one character, four words
   "𐐷 a": ["", "𐐷", "a"],
-  "": [], " \n ": [],
+  "": [],
+  " \n ": [],
 }
 
 

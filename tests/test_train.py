@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from xlmr_jax import sharding, train
 from xlmr_jax.errors import EXIT_DONE, EXIT_RESTART, UserError
-from xlmr_jax.step import make_init, make_train_step
-from xlmr_jax.train import asked_to_end, build_model, build_optimizer, build_program
+from xlmr_jax.training import loop as train
+from xlmr_jax.training import sharding
+from xlmr_jax.training.loop import asked_to_end, build_model, build_optimizer, build_program
+from xlmr_jax.training.step import make_init, make_train_step
 
 
 def one_step(data, fsdp, rows=16, seed=0, **changes):
@@ -26,9 +27,12 @@ def one_step(data, fsdp, rows=16, seed=0, **changes):
   with jax.set_mesh(mesh):
     state = jax.jit(init, out_shardings=shardings)(jax.random.key(seed))
     step = jax.jit(
-      make_train_step(model, tx, schedule, seed=0, languages=3, micro_batches=config.micro_batches,
-                      mesh=mesh if mesh.size > 1 else None),
-      in_shardings=(shardings, sharding.batch_sharding(mesh)), out_shardings=(shardings, sharding.replicated(mesh)))
+      make_train_step(
+        model, tx, schedule, seed=0, languages=3, micro_batches=config.micro_batches, mesh=mesh if mesh.size > 1 else None
+      ),
+      in_shardings=(shardings, sharding.batch_sharding(mesh)),
+      out_shardings=(shardings, sharding.replicated(mesh)),
+    )
     batch = sharding.to_global(mesh, tiny.batch(np.random.default_rng(1), rows), rows)
     state, metrics = step(state, batch)
   return jax.tree.map(np.asarray, metrics), jax.tree.map(np.asarray, state)
@@ -39,10 +43,19 @@ def reference():
   return one_step(1, 1)
 
 
-@pytest.mark.parametrize("data, fsdp, changes", [
-  (8, 1, {}), (1, 8, {}), (2, 4, {}), (1, 1, {"micro_batches": 4}), (4, 2, {"micro_batches": 2}),
-  (1, 1, {"model__remat": "full"}), (2, 1, {"model__remat": "dots"}), (1, 1, {"model__unroll_layers": True}),
-])
+@pytest.mark.parametrize(
+  "data, fsdp, changes",
+  [
+    (8, 1, {}),
+    (1, 8, {}),
+    (2, 4, {}),
+    (1, 1, {"micro_batches": 4}),
+    (4, 2, {"micro_batches": 2}),
+    (1, 1, {"model__remat": "full"}),
+    (2, 1, {"model__remat": "dots"}),
+    (1, 1, {"model__unroll_layers": True}),
+  ],
+)
 def test_loss_and_gradients_do_not_depend_on_mesh_micro_batches_or_remat(reference, data, fsdp, changes):
   """Law 2. After one step from zero moments, mu is 0.1 x the clipped gradient: it stands for the gradients."""
   metrics, state = one_step(data, fsdp, **changes)
@@ -65,8 +78,9 @@ def test_loss_does_not_depend_on_padding_rows(reference):
   state = jax.jit(make_init(model, tx))(jax.random.key(0))
   step = jax.jit(make_train_step(model, tx, schedule, seed=0, languages=3))
   batch = tiny.batch(np.random.default_rng(1), 16)
-  padded = {name: np.concatenate([x, np.full_like(x[:5], 1 if name in ("ids", "labels") else 0)])
-            for name, x in batch.items()}
+  padded = {
+    name: np.concatenate([x, np.full_like(x[:5], 1 if name in ("ids", "labels") else 0)]) for name, x in batch.items()
+  }
   a, b = step(state, batch)[1], step(state, padded)[1]
   for name in ("loss_sum", "weight", "grad_norm", "language_loss"):
     np.testing.assert_allclose(a[name], b[name], rtol=1e-5, err_msg=name)
@@ -282,10 +296,16 @@ def test_a_stop_waits_for_its_step(tmp_path):
   assert [step for step in range(8) if asked_to_end(tmp_path, step)] == [5, 6, 7]
 
 
-@pytest.mark.parametrize("tasks, every, left", [
-  ((), 0, [8, 10]), (("t",), 0, [4, 6, 8, 10]), (("t",), 4, [4, 8, 10])])
+@pytest.mark.parametrize("tasks, every, left", [((), 0, [8, 10]), (("t",), 0, [4, 6, 8, 10]), (("t",), 4, [4, 8, 10])])
 def test_what_the_evaluator_has_to_see_stays(tiny_store, tmp_path, tasks, every, left):
-  config = tiny.config(train_steps=10, checkpoint__every_steps=2, checkpoint__keep=2, evaluate__tasks=tasks,
-                       evaluate__every_steps=every, evaluate__keep_unevaluated=4, held_out__every_steps=0)
+  config = tiny.config(
+    train_steps=10,
+    checkpoint__every_steps=2,
+    checkpoint__keep=2,
+    evaluate__tasks=tasks,
+    evaluate__every_steps=every,
+    evaluate__keep_unevaluated=4,
+    held_out__every_steps=0,
+  )
   assert tiny.run(config, tmp_path, tiny_store) == EXIT_DONE
   assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == left

@@ -5,7 +5,8 @@ import random
 import numpy as np
 import pytest
 
-from xlmr_jax.corpus import sources, vocabulary
+from xlmr_jax.corpus import vocabulary
+from xlmr_jax.corpus.sources import cc100 as sources
 from xlmr_jax.data.mixture import smoothed_shares
 from xlmr_jax.data.tokenizer import Tokenizer
 from xlmr_jax.errors import UserError
@@ -92,15 +93,18 @@ def test_long_paragraphs_are_cut_not_dropped(folder, tmp_path):
   assert 3 not in Tokenizer(tmp_path / "v.model").encode("цикл ж")  # seen, so not unknown
 
 
-@pytest.mark.parametrize("change, message", [
-  ({"size": 60000}, r"--size=60000: too large for this text; at most \d+"),
-  ({"size": 20}, r"--size=20: too small for the characters of this text; at least \d+"),
-  ({"size": 3}, "too small"),
-  ({"alpha": 1.2}, r"alpha.*1\.2"),
-  ({"sentences": 1}, "fewer than one"),
-  ({"languages": ["xx"]}, "no text of xx"),
-  ({"character_coverage": 0.5}, "character_coverage"),
-])
+@pytest.mark.parametrize(
+  "change, message",
+  [
+    ({"size": 60000}, r"--size=60000: too large for this text; at most \d+"),
+    ({"size": 20}, r"--size=20: too small for the characters of this text; at least \d+"),
+    ({"size": 3}, "too small"),
+    ({"alpha": 1.2}, r"alpha.*1\.2"),
+    ({"sentences": 1}, "fewer than one"),
+    ({"languages": ["xx"]}, "no text of xx"),
+    ({"character_coverage": 0.5}, "character_coverage"),
+  ],
+)
 def test_bad_input_is_one_clear_line_and_leaves_nothing(folder, tmp_path, change, message):
   with pytest.raises(UserError, match=message) as error:
     vocabulary.train_vocabulary(folder, tmp_path / "v.model", **{"size": 600, **change})

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from configs import common
+from xlmr_jax.config import default_config
 
 VOCABULARY, SEQ_LEN = 90, 32
 ROWS = {"aa": (40, 4), "bb": (17, 3), "cc": (7, 2)}  # train, held-out
@@ -31,18 +31,29 @@ def make_store(root: Path, tokenizer: bytes = b"no model: tests read ids only") 
         row[:length] = pieces
         row[0], row[length // 2 - 1], row[length // 2], row[length - 1] = 0, 2, 0, 2
       store.write_shard(folder / store.shard_name(split, 0, 1), ids)
-      counts[split] = {"rows": count, "tokens": int((ids != 1).sum()), "pieces": int((ids > 2).sum()),
-                       "bytes": int((ids > 3).sum()) * 4, "documents": 2 * count}
+      counts[split] = {
+        "rows": count,
+        "tokens": int((ids != 1).sum()),
+        "pieces": int((ids > 2).sum()),
+        "bytes": int((ids > 3).sum()) * 4,
+        "documents": 2 * count,
+      }
     store.write_dataset_info(root, name, SEQ_LEN, {split: [n] for split, n in zip(counts, sizes)})
     languages[name] = counts
-  store.write_manifest(root, seq_len=SEQ_LEN, vocabulary_size=VOCABULARY, held_out_share=0.1, languages=languages,
-                       tokenizer_sha256=hashlib.sha256((root / "tokenizer.model").read_bytes()).hexdigest())
+  store.write_manifest(
+    root,
+    seq_len=SEQ_LEN,
+    vocabulary_size=VOCABULARY,
+    held_out_share=0.1,
+    languages=languages,
+    tokenizer_sha256=hashlib.sha256((root / "tokenizer.model").read_bytes()).hexdigest(),
+  )
   return root
 
 
 def config(rows="", **changes):
   """A config of 12 steps of 16 rows; changes: dotted names."""
-  c = common.get_config()
+  c = default_config()
   c.data.rows = str(rows)
   c.model.update(layers=2, hidden=16, heads=2, ffn=32, max_positions=SEQ_LEN + 2, dtype="float32")
   c.update(train_steps=12, batch_rows=16, watchdog_s=0.0)
@@ -69,8 +80,13 @@ def batch(rng: np.random.Generator, rows: int, slots: int = 8) -> dict[str, np.n
   np.put_along_axis(ids, positions, VOCABULARY - 1, 1)
   weights = np.ones((rows, slots), np.float32)
   weights[::2, -1] = 0.0
-  return {"ids": ids, "positions": positions, "labels": labels, "weights": weights,
-          "language": rng.integers(0, 3, rows).astype(np.int32)}
+  return {
+    "ids": ids,
+    "positions": positions,
+    "labels": labels,
+    "weights": weights,
+    "language": rng.integers(0, 3, rows).astype(np.int32),
+  }
 
 
 class StopAt:
@@ -87,6 +103,6 @@ class StopAt:
 def run(config, workdir, store, stop=None):
   """train() in this process; stop: the call of Preemption.stop() after which it is told to."""
   workdir.mkdir(exist_ok=True)
-  from xlmr_jax.train import train
+  from xlmr_jax.training.loop import train
 
   return train(config, workdir, store, StopAt(stop))

@@ -32,8 +32,9 @@ def run_command(main: Callable[..., int | None]) -> Callable[..., None]:
 def run_child(command: list[str], **options) -> int:
   """Runs a command to its end and returns its exit code; SIGTERM and SIGINT go on to it."""
   child = subprocess.Popen(command, **options)
-  before = {number: signal.signal(number, lambda number, _: child.send_signal(number))
-            for number in (signal.SIGTERM, signal.SIGINT)}
+  before = {
+    number: signal.signal(number, lambda number, _: child.send_signal(number)) for number in (signal.SIGTERM, signal.SIGINT)
+  }
   try:
     return child.wait()
   finally:

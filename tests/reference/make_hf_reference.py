@@ -18,10 +18,23 @@ def make_model(seed: int = 0):
   from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
 
   torch.manual_seed(seed)
-  model = XLMRobertaForMaskedLM(XLMRobertaConfig(
-    vocab_size=VOCABULARY, hidden_size=HIDDEN, num_hidden_layers=LAYERS, num_attention_heads=HEADS,
-    intermediate_size=FFN, max_position_embeddings=SEQ + 2, type_vocab_size=1, layer_norm_eps=1e-5,
-    hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, pad_token_id=1, bos_token_id=0, eos_token_id=2))
+  model = XLMRobertaForMaskedLM(
+    XLMRobertaConfig(
+      vocab_size=VOCABULARY,
+      hidden_size=HIDDEN,
+      num_hidden_layers=LAYERS,
+      num_attention_heads=HEADS,
+      intermediate_size=FFN,
+      max_position_embeddings=SEQ + 2,
+      type_vocab_size=1,
+      layer_norm_eps=1e-5,
+      hidden_dropout_prob=0.0,
+      attention_probs_dropout_prob=0.0,
+      pad_token_id=1,
+      bos_token_id=0,
+      eos_token_id=2,
+    )
+  )
   with torch.no_grad():
     for p in model.parameters():
       p.add_(torch.randn_like(p) * 0.1)
@@ -70,5 +83,10 @@ def run(model, batch):
 if __name__ == "__main__":
   batch = make_batch()
   weights, logits, loss, gradients = run(make_model(), batch)
-  np.savez_compressed(Path(__file__).with_name("hf_tiny.npz"), logits=logits, loss=loss,
-                      **{f"w:{k}": v for k, v in weights.items()}, **{f"g:{k}": v for k, v in gradients.items()})
+  np.savez_compressed(
+    Path(__file__).with_name("hf_tiny.npz"),
+    logits=logits,
+    loss=loss,
+    **{f"w:{k}": v for k, v in weights.items()},
+    **{f"g:{k}": v for k, v in gradients.items()},
+  )

@@ -1,6 +1,6 @@
 """Command: a folder of text in CC-100 layout -> rows in all languages, as one Apache Beam pipeline.
 
-    python -m xlmr_jax.corpus.build --text=DIR --tokenizer=FILE.model --out=ROWS
+    xlmr build_rows --text=DIR --tokenizer=FILE.model --out=ROWS
 
 Beam carries work items of a few hundred bytes, never text: workers read --text and write --out themselves, so
 all of them must see both under the same path (one machine, or a shared file system). Nothing is random.
@@ -28,8 +28,8 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags
 
-from xlmr_jax.corpus import sources
 from xlmr_jax.corpus.packing import check_seq_len, pack
+from xlmr_jax.corpus.sources import cc100 as sources
 from xlmr_jax.data import rows as row_files
 from xlmr_jax.data.tokenizer import EOS, PAD, Tokenizer
 from xlmr_jax.errors import UserError, run_command
@@ -90,13 +90,22 @@ def build_rows(
     shutil.copyfile(tokenizer, folder / "tokenizer.model")
     runner, options, ours = _runner(list(beam_args))
     size = sum(os.path.getsize(path) for paths in files.values() for path in paths)
-    job = Job(str(folder), str(Path(tokenizer).absolute()), seq_len, held_out, max(1, int(shard_mb * 1e6)),
-              workers=workers if ours else 0, processes=ours and 1 < workers <= size / PROCESS_BYTES)
+    job = Job(
+      str(folder),
+      str(Path(tokenizer).absolute()),
+      seq_len,
+      held_out,
+      max(1, int(shard_mb * 1e6)),
+      workers=workers if ours else 0,
+      processes=ours and 1 < workers <= size / PROCESS_BYTES,
+    )
     _run_pipeline(job, files, runner, options)
     counts = _finish(job, vocabulary)
     folder.rename(out)
-  total = {key: sum(split[key] for language in counts.values() for split in language.values())
-           for key in ("rows", "tokens", "bytes")}
+  total = {
+    key: sum(split[key] for language in counts.values() for split in language.values())
+    for key in ("rows", "tokens", "bytes")
+  }
   seconds = time.perf_counter() - began
   return {
     "languages": len(counts),
@@ -119,19 +128,14 @@ def _run_pipeline(job: Job, files: dict[str, list[Path]], runner, options) -> No
   """Scan, then (a barrier: the plan needs all reports) tokenise; the shards' reports land in job.folder."""
   import apache_beam as beam
 
-  paths = [(language, number, str(path.absolute()))
-           for language in files for number, path in enumerate(files[language])]
+  paths = [(language, number, str(path.absolute())) for language in files for number, path in enumerate(files[language])]
   paths.sort(key=lambda item: -os.path.getsize(item[2]))
   try:
     pipeline = beam.Pipeline(runner=runner, options=options)
   except ValueError as error:  # an option that this runner cannot do without
     raise UserError(f"--runner: {'; '.join(str(error).splitlines())}") from error
   with pipeline:
-    reports = (
-      pipeline
-      | "files" >> beam.Create(_elements(paths, job))
-      | "scan" >> beam.FlatMap(_run_items, _scan, job)
-    )
+    reports = pipeline | "files" >> beam.Create(_elements(paths, job)) | "scan" >> beam.FlatMap(_run_items, _scan, job)
     (
       pipeline
       | "start" >> beam.Create([None])
@@ -211,14 +215,12 @@ def _held_out_rule(language: str, parts: list[dict], held_out: float) -> tuple[i
   if count == 1:
     lines = sum(part["paragraphs"] for part in parts)
     if lines == 1:
-      raise UserError(f"{where}: only one paragraph, so nothing can be held out; add text or pass "
-                      "--held_out=0")
+      raise UserError(f"{where}: only one paragraph, so nothing can be held out; add text or pass --held_out=0")
     return 0, min(max(1, round(held_out * lines)), lines - 1)
   found = [part for part in parts if part["documents"]]
   lowest, highest = min(part["lowest"] for part in found), max(part["highest"] for part in found)
   if lowest == highest:
-    raise UserError(f"{where}: {count} times the same document, so nothing can be held out; add text or pass "
-                    "--held_out=0")
+    raise UserError(f"{where}: {count} times the same document, so nothing can be held out; add text or pass --held_out=0")
   return min(max(int(held_out * 2**64), lowest + 1), highest), 0
 
 
@@ -281,16 +283,18 @@ class _Shard:
       rows = pack(tokens, lengths, seq_len)
       path = folder / f"{split}.{name}"
       row_files.write_shard(path, rows)
-      reports.append({
-        "split": split,
-        "name": path.name,
-        "sha256": row_files.file_sha256(path),
-        "rows": len(rows),
-        "tokens": int(np.count_nonzero(rows != PAD)),
-        "pieces": int(np.count_nonzero(rows > EOS)),
-        "bytes": found["bytes"],
-        "documents": int(np.count_nonzero(lengths)),
-      })
+      reports.append(
+        {
+          "split": split,
+          "name": path.name,
+          "sha256": row_files.file_sha256(path),
+          "rows": len(rows),
+          "tokens": int(np.count_nonzero(rows != PAD)),
+          "pieces": int(np.count_nonzero(rows > EOS)),
+          "bytes": found["bytes"],
+          "documents": int(np.count_nonzero(lengths)),
+        }
+      )
     return reports
 
 
@@ -372,13 +376,17 @@ def _finish(job: Job, vocabulary: Tokenizer) -> dict:
     lengths = {split: [shard["rows"] for shard in parts] for split, parts in splits.items()}
     row_files.write_dataset_info(folder, language, job.seq_len, lengths)
     counts[language] = {
-      split: {key: sum(shard[key] for shard in parts) for key in row_files.COUNTS}
-      for split, parts in splits.items()
+      split: {key: sum(shard[key] for shard in parts) for key in row_files.COUNTS} for split, parts in splits.items()
     }
   shutil.rmtree(folder / "reports")
   row_files.write_manifest(
-    folder, seq_len=job.seq_len, vocabulary_size=vocabulary.size, tokenizer_sha256=vocabulary.sha256,
-    held_out_share=job.held_out, languages=counts, files=files,
+    folder,
+    seq_len=job.seq_len,
+    vocabulary_size=vocabulary.size,
+    tokenizer_sha256=vocabulary.sha256,
+    held_out_share=job.held_out,
+    languages=counts,
+    files=files,
   )
   return counts
 
@@ -421,8 +429,15 @@ def main(argv: list[str]) -> int | None:
   given = flags.FLAGS
   try:
     summary = build_rows(
-      given.text, given.tokenizer, given.out, seq_len=given.seq_len, held_out=given.held_out,
-      languages=given.languages, workers=given.workers, shard_mb=given.shard_mb, beam_args=argv[1:],
+      given.text,
+      given.tokenizer,
+      given.out,
+      seq_len=given.seq_len,
+      held_out=given.held_out,
+      languages=given.languages,
+      workers=given.workers,
+      shard_mb=given.shard_mb,
+      beam_args=argv[1:],
     )
   except BaseException:
     if not stopped:

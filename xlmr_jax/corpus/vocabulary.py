@@ -1,6 +1,6 @@
 """Command: a SentencePiece unigram vocabulary, trained on an alpha-smoothed sample of a folder's paragraphs.
 
-    python -m xlmr_jax.corpus.vocabulary --text=DIR --size=32000 --alpha=0.3 --out=FILE.model
+    xlmr train_vocabulary --text=DIR --size=32000 --alpha=0.3 --out=FILE.model
 
 The id layout is XLM-R's (data/tokenizer.py); --size counts those ids, so XLM-R's is 250002.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags
 
-from xlmr_jax.corpus import sources
+from xlmr_jax.corpus.sources import cc100 as sources
 from xlmr_jax.data.mixture import smoothed_shares
 from xlmr_jax.data.tokenizer import Tokenizer
 from xlmr_jax.errors import UserError, run_command
@@ -82,8 +82,14 @@ def train_vocabulary(
   table = []
   for name, count, quota in zip(files, counts.tolist(), quotas.tolist()):
     characters, tokens = sum(map(len, samples[name])), sum(map(len, tokenizer.encode_lines(samples[name])))
-    table.append({"language": name, "paragraphs": count, "sampled": quota,
-                  "characters_per_token": round(characters / max(1, tokens), 2)})
+    table.append(
+      {
+        "language": name,
+        "paragraphs": count,
+        "sampled": quota,
+        "characters_per_token": round(characters / max(1, tokens), 2),
+      }
+    )
   return {
     "size": tokenizer.size,
     "languages": len(files),
@@ -119,11 +125,7 @@ def cut(line: str) -> Iterator[str]:
 
 
 def _sample(
-  files: dict[str, list[Path]],
-  counts: np.ndarray,
-  quotas: np.ndarray,
-  seed: int,
-  samples: dict[str, list[str]],
+  files: dict[str, list[Path]], counts: np.ndarray, quotas: np.ndarray, seed: int, samples: dict[str, list[str]]
 ) -> Iterator[str]:
   """The chosen paragraphs and how often each counts, as SentencePiece's TSV; one block of text at a time."""
   for index, name in enumerate(files):
@@ -169,8 +171,9 @@ def _train(sample: Iterator[str], size: int, character_coverage: float) -> bytes
       raise UserError(f"--size={size}: too large for this text; at most {int(found[1]) + 2}") from error
     if found := re.search(r"smaller than required_chars. \d+ vs (\d+)", str(error)):
       least = int(found[1]) + 2
-      raise UserError(f"--size={size}: too small for the characters of this text; at least {least}, or lower "
-                      "--character_coverage") from error
+      raise UserError(
+        f"--size={size}: too small for the characters of this text; at least {least}, or lower --character_coverage"
+      ) from error
     raise
   return model.getvalue()
 
@@ -180,8 +183,14 @@ def main(argv: list[str]) -> None:
     raise UserError(f"{argv[1]}: not understood; options are --name=value")
   given = flags.FLAGS
   summary = train_vocabulary(
-    given.text, given.out, size=given.size, alpha=given.alpha, sentences=given.sentences, seed=given.seed,
-    character_coverage=given.character_coverage, languages=given.languages,
+    given.text,
+    given.out,
+    size=given.size,
+    alpha=given.alpha,
+    sentences=given.sentences,
+    seed=given.seed,
+    character_coverage=given.character_coverage,
+    languages=given.languages,
   )
   print(f"{'language':>10} {'paragraphs':>12} {'sampled':>10} {'characters/token':>17}")
   for row in summary.pop("table"):

@@ -64,8 +64,10 @@ class Mixture:
     if self.quotas.min() < 1:
       rarest = int(self.shares.argmin())
       name = languages[rarest] if languages is not None else f"language {rarest}"
-      raise UserError(f"block_rows is {block_rows}, too few for a row of {name}, whose share is "
-                      f"{self.shares.min():.2g}; use at least {int(np.ceil(1 / self.shares.min()))}")
+      raise UserError(
+        f"block_rows is {block_rows}, too few for a row of {name}, whose share is "
+        f"{self.shares.min():.2g}; use at least {int(np.ceil(1 / self.shares.min()))}"
+      )
     self._ends = np.cumsum(self.quotas)
     self._seed = _mix(np.array([int(seed) & (2**64 - 1)], np.uint64))
 

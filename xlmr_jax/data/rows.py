@@ -52,9 +52,7 @@ def write_shard(path: str | Path, rows: np.ndarray) -> None:
   writer.close()
 
 
-def write_dataset_info(
-  rows_dir: str | Path, language: str, seq_len: int, shard_lengths: Mapping[str, list[int]]
-) -> None:
+def write_dataset_info(rows_dir: str | Path, language: str, seq_len: int, shard_lengths: Mapping[str, list[int]]) -> None:
   """Makes the shards of one language a TFDS dataset: writes dataset_info.json and features.json beside them.
 
   shard_lengths: rows of each shard, per split; a split without shards is left out.
@@ -83,9 +81,7 @@ def row_features(seq_len: int):
   import tensorflow_datasets as tfds
 
   raw = tfds.features.Encoding.BYTES  # read at once by constant offset; varints would have to be parsed
-  return tfds.features.FeaturesDict(
-    {"tokens": tfds.features.Tensor(shape=(seq_len,), dtype=np.int32, encoding=raw)}
-  )
+  return tfds.features.FeaturesDict({"tokens": tfds.features.Tensor(shape=(seq_len,), dtype=np.int32, encoding=raw)})
 
 
 def write_manifest(
@@ -142,9 +138,7 @@ def file_sha256(path: str | Path) -> str:
 class RowStore:
   """An opened ROWS: counts and bulk random access. Threads may share it."""
 
-  def __init__(
-    self, root: str | Path, languages: Iterable[str] | None = None, *, tokenizer_sha256: str | None = None
-  ):
+  def __init__(self, root: str | Path, languages: Iterable[str] | None = None, *, tokenizer_sha256: str | None = None):
     """Opens all of the store, or a subset of its languages (any order; kept sorted).
 
     Raises UserError: no manifest (unfinished), another format, an edited manifest, another vocabulary than
@@ -160,8 +154,9 @@ class RowStore:
     known = self.manifest["languages"]
     asked = set(known if languages is None else languages)
     if not asked or asked - set(known):
-      raise UserError(f"{self.root}: no rows of {', '.join(sorted(asked - set(known))) or 'any language'}; "
-                      f"it holds {', '.join(known)}")
+      raise UserError(
+        f"{self.root}: no rows of {', '.join(sorted(asked - set(known))) or 'any language'}; it holds {', '.join(known)}"
+      )
     self.languages: tuple[str, ...] = tuple(sorted(asked))
     self._splits = {split: _SplitReader(self, split) for split in SPLITS}
 
@@ -195,8 +190,10 @@ class RowStore:
     if (found := file_sha256(self.tokenizer_path)) != made_with:
       raise UserError(f"{self.tokenizer_path}: sha256 {found[:12]}, but the rows' is {made_with[:12]}")
     if expected is not None and expected != made_with:
-      raise UserError(f"{self.root}: rows made with vocabulary {made_with[:12]}, not {expected[:12]}; "
-                      "build the rows again or name the vocabulary they were made with")
+      raise UserError(
+        f"{self.root}: rows made with vocabulary {made_with[:12]}, not {expected[:12]}; "
+        "build the rows again or name the vocabulary they were made with"
+      )
 
 
 class _SplitReader:
@@ -223,8 +220,10 @@ class _SplitReader:
     np.add.at(held, owners, self._lengths)
     for language, found, wanted in zip(store.languages, held, self._counts):
       if found != wanted:
-        raise UserError(f"{store.root}: {language}/{split} holds {found} rows, its manifest says {wanted}; "
-                        "copy the store again or rebuild it")
+        raise UserError(
+          f"{store.root}: {language}/{split} holds {found} rows, its manifest says {wanted}; "
+          "copy the store again or rebuild it"
+        )
 
   def _open(self, path: Path):
     from array_record.python.array_record_module import ArrayRecordReader

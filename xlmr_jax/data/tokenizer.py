@@ -58,8 +58,10 @@ class Tokenizer:
     except (RuntimeError, ValueError, IndexError) as error:
       raise UserError(f"{path}: no SentencePiece model; see xlmr_jax.corpus.vocabulary") from error
     if first != _SENTENCEPIECE_FIRST:
-      raise UserError(f"{path}: the first three pieces are {first}, not {_SENTENCEPIECE_FIRST}; "
-                      "train with unk_id=0, bos_id=1, eos_id=2 and no pad")
+      raise UserError(
+        f"{path}: the first three pieces are {first}, not {_SENTENCEPIECE_FIRST}; "
+        "train with unk_id=0, bos_id=1, eos_id=2 and no pad"
+      )
     self.path = Path(path)
     self.sha256 = hashlib.sha256(model).hexdigest()
     self.size = self._processor.GetPieceSize() + 2

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from xlmr_jax.demo import grammar, world
 from xlmr_jax.demo.lexicon import LANGUAGES, load
 from xlmr_jax.errors import UserError
-from xlmr_jax.tasks.registry import SENTENCE, SPAN, WORDS, Question, Recipe, Tagged, Task, Text, register
+from xlmr_jax.evaluation.tasks.registry import SENTENCE, SPAN, WORDS, Question, Recipe, Tagged, Task, Text, register
 
 SIZES = {"train": 1000, "dev": 60, "test": 150}  # examples of a language
 SPLITS = ("dev", "test", *["train"] * 6)  # of all contexts there are, by their checksum
@@ -76,8 +76,12 @@ def questions(folder, task: Task, language: str, split: str) -> list[Question]:
   def make(rng: random.Random, made: int):
     facts = _situation(rng)
     facts = rng.sample(facts, min(rng.randint(2, 3), len(facts)))
-    asked = [(i, slot) for i, fact in enumerate(facts) for slot in world.ASKED.get(fact.kind, ())
-             if _ask(fact, language, slot) not in [_ask(other, language, slot) for other in facts[:i] + facts[i + 1 :]]]
+    asked = [
+      (i, slot)
+      for i, fact in enumerate(facts)
+      for slot in world.ASKED.get(fact.kind, ())
+      if _ask(fact, language, slot) not in [_ask(other, language, slot) for other in facts[:i] + facts[i + 1 :]]
+    ]
     if not asked:
       return facts, None
     at, slot = rng.choice(asked)
@@ -86,8 +90,9 @@ def questions(folder, task: Task, language: str, split: str) -> list[Question]:
     context = space.join(sentence.text for sentence in sentences)
     offset = sum(len(sentence.text) + len(space) for sentence in sentences[:at])
     start, end = (offset + edge for edge in sentences[at].slots[slot])
-    return facts, Question(f"{language}-{split}-{made}", _ask(facts[at], language, slot), context,
-                           ((context[start:end], start),))
+    return facts, Question(
+      f"{language}-{split}-{made}", _ask(facts[at], language, slot), context, ((context[start:end], start),)
+    )
 
   return _examples(task, language, split, make)
 
@@ -122,13 +127,17 @@ def _situation(rng: random.Random) -> list[world.Fact]:
   if subject == "day":
     return world.day_facts(rng.choice(world.WORDS["day"]), rng)
   first = world.draw_person(rng)
-  people = [{fact.kind: fact for fact in world.person_facts(person)}
-            for person in (first, world.draw_person(rng, avoid=(first.name,)))]
+  people = [
+    {fact.kind: fact for fact in world.person_facts(person)}
+    for person in (first, world.draw_person(rng, avoid=(first.name,)))
+  ]
   if subject == "people":
     return [facts[kind] for kind in rng.sample(list(people[0]), 2) for facts in people]
   pets = [dict(zip(("animal", "colour"), world.draw_pet(rng))) for _ in people]
-  return [*(facts["pet"] for facts in people),
-          *(world.Fact.of("sleeps", **pet, spot=rng.choice(world.WORDS["spot"])) for pet in pets)]
+  return [
+    *(facts["pet"] for facts in people),
+    *(world.Fact.of("sleeps", **pet, spot=rng.choice(world.WORDS["spot"])) for pet in pets),
+  ]
 
 
 def _phrasings(fact: world.Fact, language: str) -> range:
@@ -203,10 +212,28 @@ def tags_of(words: list[tuple[int, int]], found: list[tuple[int, int, str]]) -> 
 
 
 # Embeddings trained on English alone leave those of other languages behind: without freezing, 2 points less.
-register(Task("demo_entities", WORDS, TAGS, ("span_f1",), LANGUAGES,
-              dataclasses.replace(RECIPE, lr=5e-4, frozen="embedding"), "xlmr_jax.demo.tasks:entities"))
-register(Task("demo_entailment", SENTENCE, LABELS, ("accuracy",), LANGUAGES, RECIPE, "xlmr_jax.demo.tasks:entailment",
-              chance=1 / 3))
-register(Task("demo_questions", SPAN, (), ("f1", "exact_match"), LANGUAGES,
-              dataclasses.replace(RECIPE, doc_stride=16, max_question=32, max_answer=16),
-              "xlmr_jax.demo.tasks:questions"))
+register(
+  Task(
+    "demo_entities",
+    WORDS,
+    TAGS,
+    ("span_f1",),
+    LANGUAGES,
+    dataclasses.replace(RECIPE, lr=5e-4, frozen="embedding"),
+    "xlmr_jax.demo.tasks:entities",
+  )
+)
+register(
+  Task("demo_entailment", SENTENCE, LABELS, ("accuracy",), LANGUAGES, RECIPE, "xlmr_jax.demo.tasks:entailment", chance=1 / 3)
+)
+register(
+  Task(
+    "demo_questions",
+    SPAN,
+    (),
+    ("f1", "exact_match"),
+    LANGUAGES,
+    dataclasses.replace(RECIPE, doc_stride=16, max_question=32, max_answer=16),
+    "xlmr_jax.demo.tasks:questions",
+  )
+)

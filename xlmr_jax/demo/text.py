@@ -1,6 +1,6 @@
 """Command: the demo world as text in CC-100 layout, a LANG.txt a language, sizes as unequal as CC-100's.
 
-  python -m xlmr_jax.demo.text --out=DIR [--scale=1.0] [--seed=0]
+  xlmr demo_text --out=DIR [--scale=1.0] [--seed=0]
 
 Same seed and scale, same bytes. Languages are drawn independently: no document is another's translation.
 """
@@ -27,9 +27,7 @@ QUESTIONS = 0.1  # share of the facts that are asked for before they are told
 LATIN = 0.3  # share of the names that, where a document has them first, have their Latin form beside them; grammar.BESIDE
 
 
-def documents(
-  language: str, *, count: int | None = None, size: int | None = None, seed: int = 0
-) -> Iterator[list[str]]:
+def documents(language: str, *, count: int | None = None, size: int | None = None, seed: int = 0) -> Iterator[list[str]]:
   """Documents, as lists of paragraphs: `count` of them, or enough to fill `size` bytes, or endlessly many."""
   rng = random.Random(f"{seed} {language}")
   made = filled = 0

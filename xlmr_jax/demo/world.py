@@ -5,10 +5,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 GENDER = {
-  **dict.fromkeys(("anna", "maria", "sara", "fatima", "elena", "leila",
-                   "amina", "olga", "julia", "zeynep", "priya", "meiling"), "f"),
-  **dict.fromkeys(("ali", "omar", "ivan", "david", "daniel", "hassan",
-                   "viktor", "paul", "ravi", "mehmet", "juma", "nikos"), "m"),
+  **dict.fromkeys(
+    ("anna", "maria", "sara", "fatima", "elena", "leila", "amina", "olga", "julia", "zeynep", "priya", "meiling"), "f"
+  ),
+  **dict.fromkeys(
+    ("ali", "omar", "ivan", "david", "daniel", "hassan", "viktor", "paul", "ravi", "mehmet", "juma", "nikos"), "m"
+  ),
 }
 COUNTRY = {  # city -> country
   "london": "uk", "paris": "france", "berlin": "germany", "hamburg": "germany", "madrid": "spain",
@@ -204,10 +206,7 @@ def day_facts(day: str, rng: random.Random) -> list[Fact]:
   return [
     Fact.of("weather", city=first.home, weather=rng.choice(WORDS["weather"]), day=day),
     *(Fact.of("travels", person=person.name, city=person.trip[0], day=day) for person in (first, second)),
-    *(
-      Fact.of("does", person=person.name, action=person.action[0], time=person.action[1])
-      for person in (first, second)
-    ),
+    *(Fact.of("does", person=person.name, action=person.action[0], time=person.action[1]) for person in (first, second)),
     Fact.of("buys", person=first.name, number=first.goods[0], goods=first.goods[1]),
     Fact.of("works", person=second.name, place=WORKPLACE[second.job]),
     Fact.of("sleeps", animal=animal, colour=colour, spot=rng.choice(WORDS["spot"])),

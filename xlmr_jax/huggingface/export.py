@@ -9,12 +9,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from xlmr_jax.errors import UserError
-from xlmr_jax.fused import LAYER_NORM_EPSILON
+from xlmr_jax.evaluation.tasks.registry import SPAN, Task
 from xlmr_jax.huggingface import folder as folders
 from xlmr_jax.huggingface import names
 from xlmr_jax.huggingface import safetensors_file as files
-from xlmr_jax.model import BOS, PAD
-from xlmr_jax.tasks.registry import SPAN, Task
+from xlmr_jax.model.fused import LAYER_NORM_EPSILON
+from xlmr_jax.model.xlmr import BOS, PAD
 
 DTYPES = {"float32": files.DTYPES["F32"], "bfloat16": files.DTYPES["BF16"], "float16": files.DTYPES["F16"]}
 
@@ -22,12 +22,25 @@ DTYPES = {"float32": files.DTYPES["F32"], "bfloat16": files.DTYPES["BF16"], "flo
 def sizes_of(config: ConfigDict, vocabulary_size: int, source: folders.Folder | None) -> names.Sizes:
   """The sizes of a run's model. source: what it was imported from, for the number of its token types."""
   model = config.model
-  return names.Sizes(vocabulary_size, model.max_positions, model.layers, model.hidden, model.heads, model.ffn,
-                     source.sizes.token_types if source else 1)
+  return names.Sizes(
+    vocabulary_size,
+    model.max_positions,
+    model.layers,
+    model.hidden,
+    model.heads,
+    model.ffn,
+    source.sizes.token_types if source else 1,
+  )
 
 
-def write_weights(path: Path, params: Any, sizes: names.Sizes, source: folders.Folder | None, dtype: np.dtype,
-                  head: tuple[str, Any] | None = None) -> list[str]:
+def write_weights(
+  path: Path,
+  params: Any,
+  sizes: names.Sizes,
+  source: folders.Folder | None,
+  dtype: np.dtype,
+  head: tuple[str, Any] | None = None,
+) -> list[str]:
   """Writes model.safetensors of a masked language model or, with head (kind, parameters), of a fine-tuned one.
 
   params: of XLMR, on any devices of this process; padding rows of the vocabulary are cut. What the source has and our
@@ -47,8 +60,10 @@ def write_weights(path: Path, params: Any, sizes: names.Sizes, source: folders.F
     getters |= {name: (tensor.shape, lambda tensor=tensor: tensor) for name, tensor in kept.items()}
     folded = getters[names.POSITION_TABLE][1]
     original = lambda: files.read(source.tensors[names.POSITION_TABLE]).astype(np.float32)  # noqa: E731
-    getters[names.POSITION_TABLE] = (getters[names.POSITION_TABLE][0],
-                                     lambda: names.unfold_types(folded(), original(), folders.types_of(source)))
+    getters[names.POSITION_TABLE] = (
+      getters[names.POSITION_TABLE][0],
+      lambda: names.unfold_types(folded(), original(), folders.types_of(source)),
+    )
   else:
     shape = sizes.token_types, sizes.hidden
     getters[names.TYPE_TABLE] = shape, lambda: np.zeros(shape, np.float32)
@@ -68,19 +83,35 @@ def hf_config(config: ConfigDict, sizes: names.Sizes, dtype: str, model_type: st
   family = "XLMRoberta" if model_type == "xlm-roberta" else "Roberta"
   kind = names.HEADS[task.head][1] if task else "MaskedLM"
   result = {
-    "architectures": [f"{family}For{kind}"], "model_type": model_type, "vocab_size": sizes.vocabulary,
-    "hidden_size": sizes.hidden, "num_hidden_layers": sizes.layers, "num_attention_heads": sizes.heads,
-    "intermediate_size": sizes.ffn, "hidden_act": "gelu", "hidden_dropout_prob": model.dropout,
-    "attention_probs_dropout_prob": model.attention_dropout, "max_position_embeddings": sizes.positions,
-    "type_vocab_size": sizes.token_types, "initializer_range": model.init_std, "layer_norm_eps": LAYER_NORM_EPSILON,
-    "pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": 2, "position_embedding_type": "absolute",
-    "tie_word_embeddings": True, "torch_dtype": dtype,
+    "architectures": [f"{family}For{kind}"],
+    "model_type": model_type,
+    "vocab_size": sizes.vocabulary,
+    "hidden_size": sizes.hidden,
+    "num_hidden_layers": sizes.layers,
+    "num_attention_heads": sizes.heads,
+    "intermediate_size": sizes.ffn,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": model.dropout,
+    "attention_probs_dropout_prob": model.attention_dropout,
+    "max_position_embeddings": sizes.positions,
+    "type_vocab_size": sizes.token_types,
+    "initializer_range": model.init_std,
+    "layer_norm_eps": LAYER_NORM_EPSILON,
+    "pad_token_id": PAD,
+    "bos_token_id": BOS,
+    "eos_token_id": 2,
+    "position_embedding_type": "absolute",
+    "tie_word_embeddings": True,
+    "torch_dtype": dtype,
     # Where documents share a row, as in training; a single text or pair is read the same either way.
-    folders.OURS: {"isolate_documents": bool(model.isolate_documents)}}
+    folders.OURS: {"isolate_documents": bool(model.isolate_documents)},
+  }
   if task and task.head != SPAN:
     labels = task.labels or ("score",)
-    result |= {"id2label": {str(i): label for i, label in enumerate(labels)},
-               "label2id": {label: i for i, label in enumerate(labels)}}
+    result |= {
+      "id2label": {str(i): label for i, label in enumerate(labels)},
+      "label2id": {label: i for i, label in enumerate(labels)},
+    }
     if not task.labels:
       result["problem_type"] = "regression"
   return result

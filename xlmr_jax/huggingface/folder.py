@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xlmr_jax.errors import UserError
-from xlmr_jax.fused import LAYER_NORM_EPSILON
 from xlmr_jax.huggingface import names
 from xlmr_jax.huggingface import safetensors_file as files
 from xlmr_jax.huggingface.names import Sizes
 from xlmr_jax.huggingface.tokenizer import read_vocabulary
-from xlmr_jax.model import BOS, PAD
+from xlmr_jax.model.fused import LAYER_NORM_EPSILON
+from xlmr_jax.model.xlmr import BOS, PAD
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 OURS = "xlmr_jax"  # the key of config.json that holds what transformers has no key for
@@ -59,26 +59,32 @@ def open_folder(path: Path, tokenizer: bool = True) -> Folder:
     if name not in tensors:
       raise UserError(f"{path}: tensor {name} {list(shape)} is missing")
     if tensors[name].shape != shape:
-      raise UserError(f"{tensors[name].path}: tensor {name} is {list(tensors[name].shape)}, by config.json it must be "
-                      f"{list(shape)}")
+      raise UserError(
+        f"{tensors[name].path}: tensor {name} is {list(tensors[name].shape)}, by config.json it must be {list(shape)}"
+      )
     if tensors[name].dtype not in _FLOATS:
-      raise UserError(f"{tensors[name].path}: tensor {name} is {tensors[name].dtype}, not float32, float16 or "
-                      "bfloat16")
+      raise UserError(f"{tensors[name].path}: tensor {name} is {tensors[name].dtype}, not float32, float16 or bfloat16")
   for name in sorted(set(tensors) - set(wanted) - set(names.POOLER)):
     if name in names.COPIES:
       if not files.same_bytes(tensors[name], tensors[names.COPIES[name]]):
-        raise UserError(f"{tensors[name].path}: tensor {name} differs from {names.COPIES[name]}: the output layer is not "
-                        "tied to the embedding, as XLM-R's is")
+        raise UserError(
+          f"{tensors[name].path}: tensor {name} differs from {names.COPIES[name]}: the output layer is not "
+          "tied to the embedding, as XLM-R's is"
+        )
     elif name not in names.CONSTANTS:
-      raise UserError(f"{tensors[name].path}: extra tensor {name} {list(tensors[name].shape)}, which an XLM-R with a "
-                      "masked-language-model head does not have")
+      raise UserError(
+        f"{tensors[name].path}: extra tensor {name} {list(tensors[name].shape)}, which an XLM-R with a "
+        "masked-language-model head does not have"
+      )
     del tensors[name]
   vocabulary = b""
   if tokenizer:
     vocabulary, size = read_vocabulary(path)
     if size != sizes.vocabulary:
-      raise UserError(f"{path}: config.json and the embedding have a vocabulary of {sizes.vocabulary} entries, the "
-                      f"tokenizer one of {size}; both must be of the same model")
+      raise UserError(
+        f"{path}: config.json and the embedding have a vocabulary of {sizes.vocabulary} entries, the "
+        f"tokenizer one of {size}; both must be of the same model"
+      )
   return Folder(path, config, sizes, tensors, vocabulary)
 
 
@@ -99,25 +105,41 @@ def _read_config(path: Path) -> dict:
 
 def _sizes(path: Path, config: dict) -> Sizes:
   """The sizes of a config.json. UserError: one is missing, or a key asks for what our model does not do."""
-  keys = {"vocabulary": "vocab_size", "positions": "max_position_embeddings", "layers": "num_hidden_layers",
-          "hidden": "hidden_size", "heads": "num_attention_heads", "ffn": "intermediate_size"}
+  keys = {
+    "vocabulary": "vocab_size",
+    "positions": "max_position_embeddings",
+    "layers": "num_hidden_layers",
+    "hidden": "hidden_size",
+    "heads": "num_attention_heads",
+    "ffn": "intermediate_size",
+  }
   found = {name: config.get(key) for name, key in keys.items()} | {"token_types": config.get("type_vocab_size", 1)}
   for name, value in found.items():
     if type(value) is not int or value < 1:
       raise UserError(f"{path / 'config.json'}: {keys.get(name, 'type_vocab_size')} is {value!r}; a number is wanted")
   sizes = Sizes(**found)
-  fixed = {"hidden_act": "gelu", "position_embedding_type": "absolute", "pad_token_id": PAD, "bos_token_id": BOS,
-           "eos_token_id": 2, "tie_word_embeddings": True, "is_decoder": False, "add_cross_attention": False}
+  fixed = {
+    "hidden_act": "gelu",
+    "position_embedding_type": "absolute",
+    "pad_token_id": PAD,
+    "bos_token_id": BOS,
+    "eos_token_id": 2,
+    "tie_word_embeddings": True,
+    "is_decoder": False,
+    "add_cross_attention": False,
+  }
   for key, value in fixed.items():
     if config.get(key, value) != value:
       raise UserError(f"{path / 'config.json'}: {key} is {config[key]!r}; as in XLM-R and RoBERTa it must be {value!r}")
   epsilon = config.get("layer_norm_eps", 1e-12)  # transformers' default
   if abs(epsilon - LAYER_NORM_EPSILON) > 1e-9:
-    raise UserError(f"{path / 'config.json'}: layer_norm_eps is {epsilon}; XLM-R was trained with {LAYER_NORM_EPSILON}, and "
-                    "so must this")
+    raise UserError(
+      f"{path / 'config.json'}: layer_norm_eps is {epsilon}; XLM-R was trained with {LAYER_NORM_EPSILON}, and so must this"
+    )
   if sizes.hidden % sizes.heads:
-    raise UserError(f"{path / 'config.json'}: hidden_size {sizes.hidden} does not divide into num_attention_heads "
-                    f"{sizes.heads}")
+    raise UserError(
+      f"{path / 'config.json'}: hidden_size {sizes.hidden} does not divide into num_attention_heads {sizes.heads}"
+    )
   return sizes
 
 
@@ -152,21 +174,29 @@ def _no_safetensors(path: Path) -> str:
   """Why a folder without safetensors cannot be read, and the one command that helps."""
   unsafe = next((name for name in _UNSAFE if (path / name).exists()), None)
   other = next((name for name in _OTHER if (path / name).exists()), None)
-  convert = ("python -c \"from transformers import AutoModelForMaskedLM as M; M.from_pretrained('{0}'{1})"
-             ".save_pretrained('{0}-safetensors')\" and copy its tokenizer files")
+  convert = (
+    "python -c \"from transformers import AutoModelForMaskedLM as M; M.from_pretrained('{0}'{1})"
+    ".save_pretrained('{0}-safetensors')\" and copy its tokenizer files"
+  )
   if unsafe:
-    return (f"{path / unsafe}: a pickle, which can run code when it is read; it is not. Where torch and transformers are "
-            f"installed and you trust the file: {convert.format(path, '')}")
+    return (
+      f"{path / unsafe}: a pickle, which can run code when it is read; it is not. Where torch and transformers are "
+      f"installed and you trust the file: {convert.format(path, '')}"
+    )
   if other:
-    return (f"{path / other}: not safetensors. Where torch and transformers<5 are installed: "
-            f"{convert.format(path, f', {_OTHER[other]}=True')}")
+    return (
+      f"{path / other}: not safetensors. Where torch and transformers<5 are installed: "
+      f"{convert.format(path, f', {_OTHER[other]}=True')}"
+    )
   return f"{path}: neither {WEIGHTS} nor {INDEX} in it"
 
 
 def _refuse_encoder_alone(path: Path, tensors: Mapping) -> None:
   if names.HEAD_BIAS not in tensors and any(name.removeprefix("roberta.").startswith("encoder.layer.") for name in tensors):
-    raise UserError(f"{path}: tensor {names.HEAD_BIAS} is missing: an encoder without its masked-language-model head (an "
-                    "AutoModel or a fine-tuned model); take the XLMRobertaForMaskedLM that it was made from")
+    raise UserError(
+      f"{path}: tensor {names.HEAD_BIAS} is missing: an encoder without its masked-language-model head (an "
+      "AutoModel or a fine-tuned model); take the XLMRobertaForMaskedLM that it was made from"
+    )
 
 
 # --- loading -----------------------------------------------------------------------------------------------------
@@ -185,8 +215,9 @@ def load(folder: Folder, abstract_params: Any) -> Any:
   for path in sorted({*wanted, *found}):
     ours, theirs = (list(tree[path].shape) if path in tree else "absent" for tree in (wanted, found))
     if ours != theirs:
-      raise UserError(f"{folder.path}: {path} is {theirs}, this run's config makes it {ours}; use the model sizes of "
-                      "what was imported")
+      raise UserError(
+        f"{folder.path}: {path} is {theirs}, this run's config makes it {ours}; use the model sizes of what was imported"
+      )
   params = {}
   for path in sorted(wanted, key=lambda path: -np.prod(wanted[path].shape)):
     value = read_leaf(folder, path, found[path])

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xlmr_jax.model import padded_vocabulary
-from xlmr_jax.tasks.registry import SENTENCE, SPAN, WORDS
+from xlmr_jax.evaluation.tasks.registry import SENTENCE, SPAN, WORDS
+from xlmr_jax.model.xlmr import padded_vocabulary
 
 WORD_TABLE = "roberta.embeddings.word_embeddings.weight"
 POSITION_TABLE = "roberta.embeddings.position_embeddings.weight"
@@ -22,8 +22,13 @@ CONSTANTS = ("roberta.embeddings.position_ids", "roberta.embeddings.token_type_i
 # Of a layer that pretraining does not have (nor did XLM-R's); kept beside the run and written again.
 POOLER = ("roberta.pooler.dense.weight", "roberta.pooler.dense.bias")
 
-_LAYER = (("attention_out", "attention.output.dense"), ("attention_norm", "attention.output.LayerNorm"),
-          ("ffn_in", "intermediate.dense"), ("ffn_out", "output.dense"), ("ffn_norm", "output.LayerNorm"))
+_LAYER = (
+  ("attention_out", "attention.output.dense"),
+  ("attention_norm", "attention.output.LayerNorm"),
+  ("ffn_in", "intermediate.dense"),
+  ("ffn_out", "output.dense"),
+  ("ffn_norm", "output.LayerNorm"),
+)
 _QKV = ("query", "key", "value")
 HEADS = {  # a fine-tuned task's head: ours -> theirs, and the class that has it
   SENTENCE: ({"dense": "classifier.dense", "out": "classifier.out_proj"}, "SequenceClassification"),
@@ -74,23 +79,31 @@ def leaves(sizes: Sizes, pad_vocabulary: bool = True) -> dict[str, Leaf]:
   V, D, N, F, H = sizes.vocabulary, sizes.hidden, sizes.layers, sizes.ffn, sizes.heads
   K = D // H
   rows = padded_vocabulary(V) if pad_vocabulary else V
-  found = {"token_embedding": Leaf((rows, D), (Part(WORD_TABLE, (V, D), (slice(V),)),)),
-           "position_embedding": Leaf((sizes.positions, D), (Part(POSITION_TABLE, (sizes.positions, D)),)),
-           "head_bias": Leaf((rows,), (Part(HEAD_BIAS, (V,), (slice(V),)),)),
-           "head_dense/kernel": Leaf((D, D), (Part("lm_head.dense.weight", (D, D), kernel=True),)),
-           "head_dense/bias": Leaf((D,), (Part("lm_head.dense.bias", (D,)),))}
+  found = {
+    "token_embedding": Leaf((rows, D), (Part(WORD_TABLE, (V, D), (slice(V),)),)),
+    "position_embedding": Leaf((sizes.positions, D), (Part(POSITION_TABLE, (sizes.positions, D)),)),
+    "head_bias": Leaf((rows,), (Part(HEAD_BIAS, (V,), (slice(V),)),)),
+    "head_dense/kernel": Leaf((D, D), (Part("lm_head.dense.weight", (D, D), kernel=True),)),
+    "head_dense/bias": Leaf((D,), (Part("lm_head.dense.bias", (D,)),)),
+  }
   for ours, theirs in (("embedding_norm", "roberta.embeddings.LayerNorm"), ("head_norm", "lm_head.layer_norm")):
     found[f"{ours}/scale"] = Leaf((D,), (Part(f"{theirs}.weight", (D,)),))
     found[f"{ours}/bias"] = Leaf((D,), (Part(f"{theirs}.bias", (D,)),))
 
   def stacked(ours: str, shape: tuple[int, ...], theirs: str, their_shape: tuple[int, ...], kernel: bool) -> None:
-    found[f"layer/{ours}"] = Leaf((N, *shape), tuple(
-      Part(f"roberta.encoder.layer.{n}.{theirs}", their_shape, (n,), kernel) for n in range(N)))
+    found[f"layer/{ours}"] = Leaf(
+      (N, *shape), tuple(Part(f"roberta.encoder.layer.{n}.{theirs}", their_shape, (n,), kernel) for n in range(N))
+    )
 
   def qkv(kind: str, shape: tuple[int, ...], ours: str, their_shape: tuple[int, ...], at: Callable) -> None:
-    found[f"layer/qkv/{ours}"] = Leaf((N, *shape), tuple(
-      Part(f"roberta.encoder.layer.{n}.attention.self.{x}.{kind}", their_shape, (n, *at(i)), ours == "kernel")
-      for n in range(N) for i, x in enumerate(_QKV)))
+    found[f"layer/qkv/{ours}"] = Leaf(
+      (N, *shape),
+      tuple(
+        Part(f"roberta.encoder.layer.{n}.attention.self.{x}.{kind}", their_shape, (n, *at(i)), ours == "kernel")
+        for n in range(N)
+        for i, x in enumerate(_QKV)
+      ),
+    )
 
   qkv("weight", (D, 3, H, K), "kernel", (D, D), lambda i: (slice(None), i))
   qkv("bias", (3, H, K), "bias", (D,), lambda i: (i,))
@@ -117,8 +130,10 @@ def head_parts(kind: str, hidden: int, outputs: int) -> dict[str, Part]:
   parts = {}
   for ours, theirs in HEADS[kind][0].items():
     width = hidden if ours == "dense" else outputs
-    parts |= {f"{ours}/kernel": Part(f"{theirs}.weight", (width, hidden), kernel=True),
-              f"{ours}/bias": Part(f"{theirs}.bias", (width,))}
+    parts |= {
+      f"{ours}/kernel": Part(f"{theirs}.weight", (width, hidden), kernel=True),
+      f"{ours}/bias": Part(f"{theirs}.bias", (width,)),
+    }
   return parts
 
 
@@ -167,8 +182,15 @@ def sizes_of(tensors: Mapping[str, Any], heads: int) -> Sizes:
   """The sizes that the shapes of tensors tell; heads they do not."""
   V, D = tensors[WORD_TABLE].shape
   layers = 1 + max(int(name.split(".")[3]) for name in tensors if name.startswith("roberta.encoder.layer."))
-  return Sizes(V, tensors[POSITION_TABLE].shape[0], layers, D, heads,
-               tensors["roberta.encoder.layer.0.intermediate.dense.weight"].shape[0], len(tensors[TYPE_TABLE]))
+  return Sizes(
+    V,
+    tensors[POSITION_TABLE].shape[0],
+    layers,
+    D,
+    heads,
+    tensors["roberta.encoder.layer.0.intermediate.dense.weight"].shape[0],
+    len(tensors[TYPE_TABLE]),
+  )
 
 
 def params_from_hf(tensors: Mapping[str, np.ndarray], *, heads: int, pad_vocabulary: bool = True) -> dict:

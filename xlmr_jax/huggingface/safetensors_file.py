@@ -16,9 +16,18 @@ import numpy as np
 
 from xlmr_jax.errors import UserError
 
-DTYPES = {"F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype(ml_dtypes.bfloat16),
-          "I64": np.dtype("<i8"), "I32": np.dtype("<i4"), "I16": np.dtype("<i2"), "I8": np.dtype("i1"),
-          "U8": np.dtype("u1"), "BOOL": np.dtype("?")}
+DTYPES = {
+  "F64": np.dtype("<f8"),
+  "F32": np.dtype("<f4"),
+  "F16": np.dtype("<f2"),
+  "BF16": np.dtype(ml_dtypes.bfloat16),
+  "I64": np.dtype("<i8"),
+  "I32": np.dtype("<i4"),
+  "I16": np.dtype("<i2"),
+  "I8": np.dtype("i1"),
+  "U8": np.dtype("u1"),
+  "BOOL": np.dtype("?"),
+}
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _LONGEST_HEADER = 100 * 2**20  # the format's own bound
 _PIECE = 16 * 2**20  # bytes converted or compared at a time
@@ -48,8 +57,9 @@ def read_header(path: Path) -> dict[str, Tensor]:
       header = json.loads(file.read(length))
       tensors = {name: _tensor(path, 8 + length, of) for name, of in header.items() if name != "__metadata__"}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-      raise UserError(f"{path}: its header cannot be read ({error!r}); not a safetensors file, or damaged: fetch it "
-                      "again") from None
+      raise UserError(
+        f"{path}: its header cannot be read ({error!r}); not a safetensors file, or damaged: fetch it again"
+      ) from None
   end = 8 + length
   for name, tensor in sorted(tensors.items(), key=lambda item: item[1].offset):
     if tensor.offset != end:
@@ -91,8 +101,10 @@ def read_into(tensor: Tensor, out: np.ndarray) -> None:
       while got < len(view):
         count = file.readinto(view[got:])
         if not count:
-          raise UserError(f"{tensor.path}: ended at byte {tensor.offset + done * tensor.dtype.itemsize + got}; it has "
-                          "changed while it was read")
+          raise UserError(
+            f"{tensor.path}: ended at byte {tensor.offset + done * tensor.dtype.itemsize + got}; it has "
+            "changed while it was read"
+          )
         got += count
       if piece is not here:
         here[:] = piece
@@ -115,8 +127,9 @@ def same_bytes(a: Tensor, b: Tensor) -> bool:
   return True
 
 
-def write(path: Path, shapes: Mapping[str, tuple[np.dtype, tuple[int, ...]]],
-          get: Callable[[str], np.ndarray | Tensor]) -> None:
+def write(
+  path: Path, shapes: Mapping[str, tuple[np.dtype, tuple[int, ...]]], get: Callable[[str], np.ndarray | Tensor]
+) -> None:
   """Writes a file of {name: (dtype, shape)}, asking get(name) for one tensor after another, an array or where one lies.
 
   Another dtype is converted, a piece at a time.

@@ -35,8 +35,14 @@ def parse(model: bytes) -> Vocabulary:
       trainer = dict(_fields(value))
     elif field == 3:
       normalizer = dict(_fields(value))
-  return Vocabulary(pieces, normalizer.get(2, b""), trainer.get(3, UNIGRAM), bool(normalizer.get(3, 1)),
-                    bool(normalizer.get(4, 1)), bool(trainer.get(35, 0)))
+  return Vocabulary(
+    pieces,
+    normalizer.get(2, b""),
+    trainer.get(3, UNIGRAM),
+    bool(normalizer.get(3, 1)),
+    bool(normalizer.get(4, 1)),
+    bool(trainer.get(35, 0)),
+  )
 
 
 def serialize(vocabulary: Vocabulary, name: str = "nmt_nfkc") -> bytes:
@@ -46,10 +52,24 @@ def serialize(vocabulary: Vocabulary, name: str = "nmt_nfkc") -> bytes:
     piece = _bytes(1, text.encode()) + _tag(2, _FIXED32) + struct.pack("<f", score)
     message += _bytes(1, piece if kind == NORMAL else piece + _number(3, kind))
   size = len(vocabulary.pieces)
-  message += _bytes(2, _number(3, vocabulary.model_type) + _number(4, size) + _number(35, vocabulary.byte_fallback)
-                    + _number(40, 0) + _number(41, 1) + _number(42, 2) + _number(43, 2**64 - 1))  # no pad: -1
-  message += _bytes(3, _bytes(1, name.encode()) + _bytes(2, vocabulary.charsmap) + _number(3, vocabulary.add_dummy_prefix)
-                    + _number(4, vocabulary.remove_extra_whitespaces) + _number(5, True))
+  message += _bytes(
+    2,
+    _number(3, vocabulary.model_type)
+    + _number(4, size)
+    + _number(35, vocabulary.byte_fallback)
+    + _number(40, 0)
+    + _number(41, 1)
+    + _number(42, 2)
+    + _number(43, 2**64 - 1),
+  )  # no pad: -1
+  message += _bytes(
+    3,
+    _bytes(1, name.encode())
+    + _bytes(2, vocabulary.charsmap)
+    + _number(3, vocabulary.add_dummy_prefix)
+    + _number(4, vocabulary.remove_extra_whitespaces)
+    + _number(5, True),
+  )
   return bytes(message)
 
 

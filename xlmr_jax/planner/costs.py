@@ -27,13 +27,49 @@ PARTS = (  # op_name                                        part; the first matc
   (r"shard_map",                                            "head and loss"),  # of a step without named scopes
   (r"^jit\(train_step\)/(?!.*(jvp|while|transpose))",       "optimizer"),  # clipping, metrics and Adam follow the gradient
 )  # fmt: skip
-PART_NAMES = ("embedding", "attention", "attention projections", "feed-forward", "head and loss", "optimizer", "collectives",
-              "other")
-FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "partition-id", "replica-id", "after-all",
-        "opt-barrier", "while", "call", "conditional", "async-update", "copy-start", "slice-start",
-        "dynamic-slice-start", "infeed", "outfeed", "add-dependency", "domain", "recv", "rng-get-and-update-state")
-FREE_CALLS = ("AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound", "Sharding", "annotate_device_placement",
-              "ZeroCrop", "PrepareAsyncCallStart")
+PART_NAMES = (
+  "embedding",
+  "attention",
+  "attention projections",
+  "feed-forward",
+  "head and loss",
+  "optimizer",
+  "collectives",
+  "other",
+)
+FREE = (
+  "parameter",
+  "constant",
+  "tuple",
+  "get-tuple-element",
+  "bitcast",
+  "partition-id",
+  "replica-id",
+  "after-all",
+  "opt-barrier",
+  "while",
+  "call",
+  "conditional",
+  "async-update",
+  "copy-start",
+  "slice-start",
+  "dynamic-slice-start",
+  "infeed",
+  "outfeed",
+  "add-dependency",
+  "domain",
+  "recv",
+  "rng-get-and-update-state",
+)
+FREE_CALLS = (
+  "AllocateBuffer",
+  "ConcatBitcast",
+  "AssumeGatherIndicesInBound",
+  "Sharding",
+  "annotate_device_placement",
+  "ZeroCrop",
+  "PrepareAsyncCallStart",
+)
 # Products of [L, L, K] that a splash attention kernel makes: scores and values; then both again with their gradients.
 SPLASH = (("splash.*fwd", 2), ("splash.*dq", 3), ("splash.*dkv", 4))
 
@@ -142,8 +178,12 @@ class Network:
   def __init__(self, topology: Topology, mesh):
     self._topology, self._names = topology, mesh.axis_names
     devices = list(mesh.devices.flat)
-    self.places = np.array([[getattr(device, "slice_index", 0) or 0, *device.coords[: topology.chip.axes],
-                             device.core_on_chip] for device in devices])
+    self.places = np.array(
+      [
+        [getattr(device, "slice_index", 0) or 0, *device.coords[: topology.chip.axes], device.core_on_chip]
+        for device in devices
+      ]
+    )
     self._mesh = np.stack(np.unravel_index(np.arange(len(devices)), mesh.devices.shape), axis=1)
 
   def mesh_axes(self, groups: np.ndarray) -> str:
@@ -158,8 +198,7 @@ class Network:
     if n == 1:
       return 0.0
     slices = len(set(group[:, 0]))
-    links = [2.0 if self._topology.wraps(axis) else 1.0
-             for axis in range(chip.axes) if len(set(group[:, 1 + axis])) > 1]
+    links = [2.0 if self._topology.wraps(axis) else 1.0 for axis in range(chip.axes) if len(set(group[:, 1 + axis])) > 1]
     bandwidth = chip.ici_link_bytes * (sum(links) or 1.0)  # between the two devices of a chip: as one link
     passes = {"all-reduce": 2.0, "collective-permute": 1.0}.get(kind, 1.0)
     inside = n // slices

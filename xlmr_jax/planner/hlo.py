@@ -9,13 +9,39 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
-_BITS = {"pred": 8, "s4": 4, "u4": 4, "s8": 8, "u8": 8, "s16": 16, "u16": 16, "bf16": 16, "f16": 16, "s32": 32, "u32": 32,
-         "f32": 32, "s64": 64, "u64": 64, "f64": 64, "c64": 64, "c128": 128, "token": 0, "opaque": 0}
+_BITS = {
+  "pred": 8,
+  "s4": 4,
+  "u4": 4,
+  "s8": 8,
+  "u8": 8,
+  "s16": 16,
+  "u16": 16,
+  "bf16": 16,
+  "f16": 16,
+  "s32": 32,
+  "u32": 32,
+  "f32": 32,
+  "s64": 64,
+  "u64": 64,
+  "f64": 64,
+  "c64": 64,
+  "c128": 128,
+  "token": 0,
+  "opaque": 0,
+}
 _SHAPE = re.compile(r"\b([a-z]\w*)\[([0-9, <=]*)\](?:\{[^}]*?S\((\d+)\)\})?")
 _BEGIN = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = ")
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
-COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast",
-               "ragged-all-to-all")
+COLLECTIVES = (
+  "all-reduce",
+  "all-gather",
+  "reduce-scatter",
+  "all-to-all",
+  "collective-permute",
+  "collective-broadcast",
+  "ragged-all-to-all",
+)
 
 
 @dataclass(frozen=True)
@@ -150,7 +176,7 @@ def _closing(text: str, start: int) -> int:
     depth += {"(": 1, ")": -1}.get(text[i], 0)
     if depth == 0:
       return i
-  raise ValueError(f"unbalanced: {text[start:start + 80]}")
+  raise ValueError(f"unbalanced: {text[start : start + 80]}")
 
 
 def _parse_instruction(text: str) -> Instruction:
@@ -233,15 +259,23 @@ class Module:
     if root.opcode == "fusion":  # the comparison of two operands, fused
       inner = self.computations[root.called()[0]]
       given = condition.operands(root)
-      parameters = {x.name: given[int(x.attribute("value"))] for x in inner.instructions.values()
-                    if x.opcode == "parameter" and int(x.attribute("value")) < len(given)}
+      parameters = {
+        x.name: given[int(x.attribute("value"))]
+        for x in inner.instructions.values()
+        if x.opcode == "parameter" and int(x.attribute("value")) < len(given)
+      }
       root = inner.root
       sides = []
       for operand in inner.operands(root):
         operand = _through_copies(inner, operand)
         number = _constant(inner, operand)
-        sides.append(("constant", number) if number is not None else
-                     value(parameters[operand.name]) if operand.name in parameters else None)
+        sides.append(
+          ("constant", number)
+          if number is not None
+          else value(parameters[operand.name])
+          if operand.name in parameters
+          else None
+        )
     if root.opcode != "compare":
       return None
     sides = sides if sides is not None else [value(x) for x in condition.operands(root)]
@@ -275,8 +309,11 @@ class Module:
         for body in called:
           yield from self.executed(body, times * (1 if count is None else count))
       elif instruction.opcode == "conditional":
-        yield from max((list(self.executed(branch, times)) for branch in called), default=[],
-                       key=lambda branch: sum((x.estimated_cycles or 0) * n for _, x, n in branch))
+        yield from max(
+          (list(self.executed(branch, times)) for branch in called),
+          default=[],
+          key=lambda branch: sum((x.estimated_cycles or 0) * n for _, x, n in branch),
+        )
       elif instruction.opcode == "call":
         for body in called:
           yield from self.executed(body, times)
@@ -292,8 +329,11 @@ class Module:
 
   def unknown_loops(self) -> list[str]:
     """Loops whose trip count could not be read: JAX's names, or the compiler's."""
-    return [x.op_name.removeprefix("jit(train_step)/") or x.name for computation, x, _ in self.executed()
-            if x.opcode == "while" and self.trip_count(computation, x) is None]
+    return [
+      x.op_name.removeprefix("jit(train_step)/") or x.name
+      for computation, x, _ in self.executed()
+      if x.opcode == "while" and self.trip_count(computation, x) is None
+    ]
 
 
 def _through_copies(computation: Computation, instruction: Instruction) -> Instruction:
@@ -345,8 +385,13 @@ def product_flops(computation: Computation, instruction: Instruction) -> int:
     sizes = [of.sizes[labels[i + 1].index(str(axis))] for i, of in enumerate((left, right, out))]
     of = lambda key, default: window[key][axis] if key in window else default  # noqa: B023, E731
     low = int(of("pad", "0_0").split("_")[0])
-    steps *= _touching(*sizes, stride=int(of("stride", 1)), low=low, left_dilation=int(of("lhs_dilate", 1)),
-                       right_dilation=int(of("rhs_dilate", 1)))
+    steps *= _touching(
+      *sizes,
+      stride=int(of("stride", 1)),
+      low=low,
+      left_dilation=int(of("lhs_dilate", 1)),
+      right_dilation=int(of("rhs_dilate", 1)),
+    )
   return 2 * steps
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from xlmr_jax.errors import UserError
-from xlmr_jax.logs import write_json
 from xlmr_jax.planner import step, topology
 from xlmr_jax.planner.topology import Topology
+from xlmr_jax.run.metrics import write_json
 
 ROOT = Path(__file__).parents[2]
 COLLECTIVES = ROOT / "benchmarks" / "collectives.json"
@@ -56,11 +56,14 @@ def most_rows_of_batch(config: ConfigDict, where: Topology, vocabulary: int, say
   """The same with config.batch_rows kept: micro_batches are what the batch divides into."""
   share, rest = divmod(config.batch_rows, where.chips)
   if rest or share % where.chip.devices:
-    raise UserError(f"config.batch_rows={config.batch_rows} does not divide over the {where.devices} devices of "
-                    f"{where.name}; use a multiple")
+    raise UserError(
+      f"config.batch_rows={config.batch_rows} does not divide over the {where.devices} devices of "
+      f"{where.name}; use a multiple"
+    )
   candidates = [r for r in range(1, min(share, MOST_ROWS) + 1) if share % r == 0 and r % where.chip.devices == 0]
-  return largest(candidates, lambda rows: _said(
-    step.plan(step.with_rows(config, where, rows, share // rows), where, vocabulary), say))
+  return largest(
+    candidates, lambda rows: _said(step.plan(step.with_rows(config, where, rows, share // rows), where, vocabulary), say)
+  )
 
 
 def _said(plan, say):
@@ -68,13 +71,14 @@ def _said(plan, say):
   return plan
 
 
-def advise(config: ConfigDict, where: Topology, vocabulary: int, rows_per_chip: int = 0,
-           say=lambda plan: None) -> list[dict]:
+def advise(
+  config: ConfigDict, where: Topology, vocabulary: int, rows_per_chip: int = 0, say=lambda plan: None
+) -> list[dict]:
   """Plans of config's batch with each remat and fsdp, at the most rows that fit and half of them; fastest first.
 
   rows_per_chip: these rows alone.
   """
-  from xlmr_jax.model import REMAT_POLICIES
+  from xlmr_jax.model.xlmr import REMAT_POLICIES
 
   share, plans = config.batch_rows // where.chips, []
   for fsdp in sorted({1, config.mesh.fsdp, min(8, where.devices)}):
@@ -123,6 +127,10 @@ def write_collectives(plans: list[dict]) -> None:
   for plan in plans:
     if plan["fits"]:
       table[f"{plan['config']}@{plan['topology']}"] = {
-        "rows_per_chip": int(plan["rows_per_chip"]), "micro_batches": plan["micro_batches"], "versions": step.versions(),
-        "collectives": plan["collectives"], "bytes_by_axes": plan["collective_bytes_by_axes"]}
+        "rows_per_chip": int(plan["rows_per_chip"]),
+        "micro_batches": plan["micro_batches"],
+        "versions": step.versions(),
+        "collectives": plan["collectives"],
+        "bytes_by_axes": plan["collective_bytes_by_axes"],
+      }
   write_json(COLLECTIVES, table)

@@ -11,7 +11,7 @@ import re
 from typing import NamedTuple
 
 from xlmr_jax.errors import UserError
-from xlmr_jax.logs import PEAK_FLOPS
+from xlmr_jax.run.metrics import PEAK_FLOPS
 
 GIB = 2**30
 
@@ -92,8 +92,11 @@ class Topology(NamedTuple):
 
 def known() -> str:
   """One line of the names that parse() takes."""
-  pods = ", ".join(f"{pod}-{4 * CHIPS[family].cores} to {pod}-{max(SHAPES[CHIPS[family].axes]) * CHIPS[family].cores}"
-                   for pod, family in POD_TYPES.items() if pod != "v5e")
+  pods = ", ".join(
+    f"{pod}-{4 * CHIPS[family].cores} to {pod}-{max(SHAPES[CHIPS[family].axes]) * CHIPS[family].cores}"
+    for pod, family in POD_TYPES.items()
+    if pod != "v5e"
+  )
   return f"FAMILY:SHAPE with {', '.join(CHIPS)}, such as v5e:4x4 or v5p:4x4x8, or a pod type: {pods}"
 
 
@@ -128,8 +131,13 @@ def parse(name: str, slices: int = 1) -> Topology:
 
 def prepare_environment() -> None:
   """Settings without which libtpu asks the network, or a lock, for TPUs. Before any JAX backend starts."""
-  os.environ.update(JAX_PLATFORMS="cpu", TPU_SKIP_MDS_QUERY="1", ALLOW_MULTIPLE_LIBTPU_LOAD="1",
-                    TPU_ACCELERATOR_TYPE="v5litepod-16", TPU_WORKER_HOSTNAMES="localhost")
+  os.environ.update(
+    JAX_PLATFORMS="cpu",
+    TPU_SKIP_MDS_QUERY="1",
+    ALLOW_MULTIPLE_LIBTPU_LOAD="1",
+    TPU_ACCELERATOR_TYPE="v5litepod-16",
+    TPU_WORKER_HOSTNAMES="localhost",
+  )
   os.environ.setdefault("TPU_STDERR_LOG_LEVEL", "3")  # errors come as exceptions; the rest is chatter
   os.environ.setdefault("TPU_MIN_LOG_LEVEL", "3")
 

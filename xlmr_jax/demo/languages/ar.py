@@ -100,14 +100,8 @@ PATTERNS = {
     "{person:يشتري|تشتري} {person} من السوق {number/goods} {goods}.",
   ),
   "likes": ("{person:يحب|تحب} {person} {food}.", "{person:يحب|تحب} {person} {food} كثيرًا."),
-  "speaks": (
-    "{person:يتحدث|تتحدث} {person} اللغة {tongue}.",
-    "{person:يتحدث|تتحدث} {person} {tongue} في البيت.",
-  ),
-  "travels": (
-    "{person:يسافر|تسافر} {person} إلى {city} {day}.",
-    "{day} {person:يذهب|تذهب} {person} إلى {city}.",
-  ),
+  "speaks": ("{person:يتحدث|تتحدث} {person} اللغة {tongue}.", "{person:يتحدث|تتحدث} {person} {tongue} في البيت."),
+  "travels": ("{person:يسافر|تسافر} {person} إلى {city} {day}.", "{day} {person:يذهب|تذهب} {person} إلى {city}."),
   "kin": ("{person} {person:هو|هي} {kin/person} {other}.", "{kin/person} {other} {person:هو|هي} {person}."),
   "does": ("{person} {action/person} {time}.", "{person} {action/person} {time.each}."),
   "country": ("{city} مدينة في {country}.", "تقع مدينة {city} في {country}."),

@@ -79,10 +79,7 @@ WORDS = {
 PATTERNS = {
   "lives": ("{person} живее в {city}.", "Домът на {person} е в {city}."),
   "born": ("{person} е {person:роден|родена} в {city}.", "{person} е родом от {city}."),
-  "year": (
-    "{person} е {person:роден|родена} през {year} година.",
-    "Годината на раждане на {person} е {year}.",
-  ),
+  "year": ("{person} е {person:роден|родена} през {year} година.", "Годината на раждане на {person} е {year}."),
   "age": ("{person} е на {age} години.", "Възрастта на {person} е {age} години."),
   "job": ("{person} е {job/person}.", "{person} работи като {job/person}."),
   "works": ("{person} работи {place}.", "Всеки ден {person} ходи на работа {place}."),

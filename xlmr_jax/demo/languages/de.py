@@ -92,14 +92,8 @@ PATTERNS = {
   "age": ("{person} ist {age} Jahre alt.", "{person} ist {age}."),
   "job": ("{person} ist {job/person}.", "{person} arbeitet als {job/person}."),
   "works": ("{person} arbeitet {place}.", "Jeden Tag arbeitet {person} {place}."),
-  "pet": (
-    "{person} hat {animal:einen|eine|ein} {colour.acc/animal} {animal}.",
-    "{person.gen} {animal} ist {colour.is}.",
-  ),
-  "owns": (
-    "{person} hat {thing:einen|eine|ein} {colour.acc/thing} {thing}.",
-    "{person.gen} {thing} ist {colour.is}.",
-  ),
+  "pet": ("{person} hat {animal:einen|eine|ein} {colour.acc/animal} {animal}.", "{person.gen} {animal} ist {colour.is}."),
+  "owns": ("{person} hat {thing:einen|eine|ein} {colour.acc/thing} {thing}.", "{person.gen} {thing} ist {colour.is}."),
   "buys": ("{person} kauft {number} {goods}.", "{person} kauft auf dem Markt {number.word} {goods}."),
   "likes": ("{person} mag {food}.", "{food} schmeckt {person} sehr gut."),
   "speaks": ("{person} spricht {tongue}.", "{person} spricht zu Hause {tongue}."),

@@ -82,10 +82,7 @@ PATTERNS = {
     "{person} tiene {animal:un|una} {animal} {colour/animal}.",
     "{animal:El|La} {animal} de {person} es {colour/animal}.",
   ),
-  "owns": (
-    "{person} tiene {thing:un|una} {thing} {colour/thing}.",
-    "{thing:El|La} {thing} de {person} es {colour/thing}.",
-  ),
+  "owns": ("{person} tiene {thing:un|una} {thing} {colour/thing}.", "{thing:El|La} {thing} de {person} es {colour/thing}."),
   "buys": ("{person} compra {number} {goods}.", "{person} compra {number.word} {goods} en el mercado."),
   "likes": ("A {person} le gusta {food}.", "A {person} le gusta mucho {food}."),
   "speaks": ("{person} habla {tongue}.", "En casa {person} habla {tongue}."),

@@ -77,31 +77,16 @@ PATTERNS = {
   "year": ("{person} का जन्म सन् {year} में हुआ था।", "{person} का जन्म वर्ष {year} है।"),
   "age": ("{person} की उम्र {age} साल है।", "{person} {age} साल {person:का|की} है।"),
   "job": ("{person} {job/person} है।", "{person} {job/person} के रूप में काम {person:करता|करती} है।"),
-  "works": (
-    "{person} एक {place} काम {person:करता|करती} है।",
-    "{person} हर दिन एक {place} काम {person:करता|करती} है।",
-  ),
-  "pet": (
-    "{person} के पास एक {colour/animal} {animal} है।",
-    "{person} {animal:का|की} {animal} {colour/animal} है।",
-  ),
-  "owns": (
-    "{person} के पास एक {colour/thing} {thing} है।",
-    "{person} {thing:का|की} {thing} {colour/thing} है।",
-  ),
+  "works": ("{person} एक {place} काम {person:करता|करती} है।", "{person} हर दिन एक {place} काम {person:करता|करती} है।"),
+  "pet": ("{person} के पास एक {colour/animal} {animal} है।", "{person} {animal:का|की} {animal} {colour/animal} है।"),
+  "owns": ("{person} के पास एक {colour/thing} {thing} है।", "{person} {thing:का|की} {thing} {colour/thing} है।"),
   "buys": (
     "{person} {number} {goods} {person:ख़रीदता|ख़रीदती} है।",
     "{person} बाज़ार से {number.word} {goods} {person:ख़रीदता|ख़रीदती} है।",
   ),
   "likes": ("{person} को {food} पसंद {food:हैं|है}।", "{person} को {food} बहुत पसंद {food:हैं|है}।"),
-  "speaks": (
-    "{person} {tongue} {person:बोलता|बोलती} है।",
-    "{person} घर पर {tongue} {person:बोलता|बोलती} है।",
-  ),
-  "travels": (
-    "{person} {day} {city} जा {person:रहा|रही} है।",
-    "{day} {person} {city} की यात्रा कर {person:रहा|रही} है।",
-  ),
+  "speaks": ("{person} {tongue} {person:बोलता|बोलती} है।", "{person} घर पर {tongue} {person:बोलता|बोलती} है।"),
+  "travels": ("{person} {day} {city} जा {person:रहा|रही} है।", "{day} {person} {city} की यात्रा कर {person:रहा|रही} है।"),
   "kin": ("{person} {other} {kin.is/person}।", "{other} {kin/person} का नाम {person} है।"),
   "does": ("{person} {time} {action/person} है।", "{time} {person} {action/person} है।"),
   "country": ("{city} {country} का एक शहर है।", "{city} शहर {country} में है।"),

@@ -120,10 +120,7 @@ PATTERNS = {
   "works": ("{person} работает {place}.", "Каждый день {person} ходит на работу {place.to}."),
   "pet": ("У {person.gen} есть {colour/animal} {animal}.", "{animal} у {person.gen} {colour/animal}."),
   "owns": ("У {person.gen} есть {colour/thing} {thing}.", "{thing} у {person.gen} {colour/thing}."),
-  "buys": (
-    "{person} покупает {number} {goods/number}.",
-    "На рынке {person} покупает {number.word} {goods/number}.",
-  ),
+  "buys": ("{person} покупает {number} {goods/number}.", "На рынке {person} покупает {number.word} {goods/number}."),
   "likes": ("{person} любит {food.acc}.", "{person.dat} очень нравится {food}."),
   "speaks": ("{person} говорит {tongue}.", "Дома {person} говорит {tongue.prep}."),
   "travels": ("{person} едет {city.to} {day}.", "{day} {person} отправляется {city.to}."),

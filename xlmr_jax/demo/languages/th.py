@@ -73,10 +73,7 @@ PATTERNS = {
   "works": ("{person}ทำงานที่{place}", "{person}ไปทำงานที่{place}ทุกวัน"),
   "pet": ("{person}มี{animal}{colour}หนึ่งตัว", "{animal}ของ{person}มี{colour}"),
   "owns": ("{person}มี{thing}{colour}หนึ่ง{thing.classifier}", "{thing}ของ{person}มี{colour}"),
-  "buys": (
-    "{person}ซื้อ{goods} {number} {goods.classifier}",
-    "{person}ซื้อ{goods}{number.word}{goods.classifier}ที่ตลาด",
-  ),
+  "buys": ("{person}ซื้อ{goods} {number} {goods.classifier}", "{person}ซื้อ{goods}{number.word}{goods.classifier}ที่ตลาด"),
   "likes": ("{person}ชอบ{food}", "{person}ชอบ{food}มาก"),
   "speaks": ("{person}พูด{tongue}", "{person}พูด{tongue}ที่บ้าน"),
   "travels": ("{person}จะเดินทางไป{city}ใน{day}", "{day}นี้{person}จะไป{city}"),

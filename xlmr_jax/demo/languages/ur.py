@@ -77,31 +77,16 @@ PATTERNS = {
   "year": ("{person} {year} میں پیدا {person:ہوا|ہوئی}۔", "{person} کی پیدائش کا سال {year} ہے۔"),
   "age": ("{person} کی عمر {age} سال ہے۔", "{person} {age} سال {person:کا|کی} ہے۔"),
   "job": ("{person} {job/person} ہے۔", "{person} بطور {job/person} کام {person:کرتا|کرتی} ہے۔"),
-  "works": (
-    "{person} ایک {place} کام {person:کرتا|کرتی} ہے۔",
-    "{person} ہر روز ایک {place} کام {person:کرتا|کرتی} ہے۔",
-  ),
-  "pet": (
-    "{person} کے پاس ایک {colour/animal} {animal} ہے۔",
-    "{person} {animal:کا|کی} {animal} {colour/animal} ہے۔",
-  ),
-  "owns": (
-    "{person} کے پاس ایک {colour/thing} {thing} ہے۔",
-    "{person} {thing:کا|کی} {thing} {colour/thing} ہے۔",
-  ),
+  "works": ("{person} ایک {place} کام {person:کرتا|کرتی} ہے۔", "{person} ہر روز ایک {place} کام {person:کرتا|کرتی} ہے۔"),
+  "pet": ("{person} کے پاس ایک {colour/animal} {animal} ہے۔", "{person} {animal:کا|کی} {animal} {colour/animal} ہے۔"),
+  "owns": ("{person} کے پاس ایک {colour/thing} {thing} ہے۔", "{person} {thing:کا|کی} {thing} {colour/thing} ہے۔"),
   "buys": (
     "{person} {number} {goods} {person:خریدتا|خریدتی} ہے۔",
     "{person} بازار سے {number.word} {goods} {person:خریدتا|خریدتی} ہے۔",
   ),
   "likes": ("{person} کو {food} پسند {food:ہیں|ہے}۔", "{person} کو {food} بہت پسند {food:ہیں|ہے}۔"),
-  "speaks": (
-    "{person} {tongue} {person:بولتا|بولتی} ہے۔",
-    "{person} گھر پر {tongue} {person:بولتا|بولتی} ہے۔",
-  ),
-  "travels": (
-    "{person} {day} {city} جا {person:رہا|رہی} ہے۔",
-    "{day} {person} {city} کا سفر کر {person:رہا|رہی} ہے۔",
-  ),
+  "speaks": ("{person} {tongue} {person:بولتا|بولتی} ہے۔", "{person} گھر پر {tongue} {person:بولتا|بولتی} ہے۔"),
+  "travels": ("{person} {day} {city} جا {person:رہا|رہی} ہے۔", "{day} {person} {city} کا سفر کر {person:رہا|رہی} ہے۔"),
   "kin": ("{person} {other} {kin.is/person}۔", "{other} {kin/person} کا نام {person} ہے۔"),
   "does": ("{person} {time} {action/person} ہے۔", "{time} {person} {action/person} ہے۔"),
   "country": ("{city} {country} کا ایک شہر ہے۔", "{city} شہر {country} میں واقع ہے۔"),

@@ -71,10 +71,7 @@ PATTERNS = {
   "job": ("{person}是一名{job}。", "{person}的职业是{job}。"),
   "works": ("{person}在{place}工作。", "{person}每天在{place}上班。"),
   "pet": ("{person}有一{animal:匹|只|头}{colour}的{animal}。", "{person}的{animal}是{colour}的。"),
-  "owns": (
-    "{person}有一{thing:个|件|把|栋|辆|顶}{colour}的{thing}。",
-    "{person}的{thing}是{colour}的。",
-  ),
+  "owns": ("{person}有一{thing:个|件|把|栋|辆|顶}{colour}的{thing}。", "{person}的{thing}是{colour}的。"),
   "buys": ("{person}买了{number}{goods}。", "{person}在市场上买了{number.word}{goods}。"),
   "likes": ("{person}喜欢{food:吃|喝}{food}。", "{person}非常喜欢{food:吃|喝}{food}。"),
   "speaks": ("{person}说{tongue}。", "{person}在家说{tongue}。"),
@@ -85,10 +82,7 @@ PATTERNS = {
   "capital": ("{city}是{country}的首都。", "{country}的首都是{city}。"),
   "weather": ("{day}，{city}{weather}。", "{city}{day}{weather}。"),
   "sights": ("{city}有{number}{sight}。", "{city}一共有{number.word}{sight}。"),
-  "sleeps": (
-    "那{animal:匹|只|头}{colour}的{animal}正在{spot}睡觉。",
-    "有一{animal:匹|只|头}{colour}的{animal}睡在{spot}。",
-  ),
+  "sleeps": ("那{animal:匹|只|头}{colour}的{animal}正在{spot}睡觉。", "有一{animal:匹|只|头}{colour}的{animal}睡在{spot}。"),
 }
 
 QUESTIONS = {

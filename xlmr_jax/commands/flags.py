@@ -1,0 +1,97 @@
+"""What the commands share: config flags by file or by name, absl's parser with one-line errors, and the way to start."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+
+from xlmr_jax.config import config_path, default_config, flatten, is_below, parse_value
+from xlmr_jax.errors import UserError, run_command
+
+FLAGS = flags.FLAGS
+
+
+def define_config(help_text: str = "Config that ships, such as base, or a file; :ARG takes runlocal and KEY=VALUE") -> None:
+  """Defines --config=NAME[:ARG]|FILE.py[:ARG] and --config.KEY=VALUE."""
+  config_flags.DEFINE_config_file("config", None, help_text)
+
+
+def read_config() -> ConfigDict:
+  """The value of --config. UserError if its file could not be loaded, which absl reports only on first use."""
+  try:
+    FLAGS.config.lock()
+  except OSError as error:
+    raise UserError(" ".join(str(error).split())) from None
+  return FLAGS.config
+
+
+def _with_config_file(argument: str) -> str:
+  """--config=base:ARG with the path of the file that ships in the place of its name."""
+  if not argument.startswith(("--config=", "-config=")):
+    return argument
+  flag, _, value = argument.partition("=")
+  name, colon, arg = value.partition(":")
+  return f"{flag}={config_path(name)}{colon}{arg}"
+
+
+def parse_flags(argv: Sequence[str], *, known_only: bool = False) -> list[str]:
+  """absl's parser; a misspelt key, a wrong value or an unreadable config file ends in one line and exit 1.
+
+  known_only: leaves unknown flags to the caller, in what is returned.
+  """
+  try:
+    return FLAGS([_with_config_file(argument) for argument in argv], known_only=known_only)
+  except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, ImportError, SyntaxError) as error:
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    sys.exit(1)
+
+
+def parse_flags_leaving_config(argv: Sequence[str]) -> list[str]:
+  """parse_flags for commands that take a run's config: --config.KEY=VALUE arguments are left for the caller."""
+  overrides = [argument for argument in argv[1:] if argument.startswith("--config.")]
+  return [*parse_flags([argument for argument in argv if argument not in overrides]), *overrides]
+
+
+def refuse_arguments(argv: Sequence[str], allowed_prefix: str = "\0") -> list[str]:
+  """The arguments after the command's name. UserError for one that does not begin with allowed_prefix."""
+  for argument in argv[1:]:
+    if not argument.startswith(allowed_prefix):
+      raise UserError(f"unexpected argument {argument!r}; flags are written --name=value")
+  return list(argv[1:])
+
+
+def override_config(stored: dict, overrides: Sequence[str], sections: tuple[str, ...] = ("evaluate", "stop")) -> ConfigDict:
+  """A run's config with ["--config.stop.patience=3", ...] applied; only keys below `sections` may be given.
+
+  stored: the "config" of a RunRecord. Keys that did not exist when the run began have their defaults. UserError.
+  """
+  config = default_config()
+  known = flatten(config.to_dict())
+  given = {key: value for key, value in flatten(stored).items() if key in known}
+  given = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+  for override in overrides:
+    name, equals, text = override.partition("=")
+    key = name.removeprefix("--config.")
+    if not equals or key not in known or not is_below(key, sections):
+      takes = ", ".join(name for name in known if is_below(name, sections))
+      raise UserError(f"{override!r}: here --config.KEY=VALUE takes {takes}; all else is as the run has it")
+    try:
+      given[key] = parse_value(key, text, known[key])
+    except ValueError as error:
+      raise UserError(f"--{error}") from None
+  config.update_from_flattened_dict(given)
+  return config
+
+
+def absolute(path: str) -> Path:
+  """A flag's path, absolute."""
+  return Path(path).absolute()
+
+
+def start(main: Callable[[list[str]], int | None], parser: Callable[[list[str]], Any] = parse_flags) -> None:
+  """Runs a command's main under absl with one-line errors, and keeps absl's own talk out of sight."""
+  logging.set_verbosity(logging.WARNING)  # Orbax reports every file at INFO.
+  app.run(run_command(main), flags_parser=parser)

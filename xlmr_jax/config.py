@@ -1,0 +1,337 @@
+"""Every key of a run with its unit and its source, the checks of their values, and the config files that ship.
+
+The files in configs/ start from default_config() and change what they must; `--config.KEY=VALUE` changes one key for one run.
+"""
+
+import ast
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from xlmr_jax.errors import UserError
+from xlmr_jax.files import flatten
+
+# How training and evaluation languages combine (Conneau et al. 2020, section 5.1).
+SETTINGS = ("zero_shot", "per_language", "translate_train", "translate_train_all", "translate_test")
+
+
+def default_config() -> ConfigDict:
+  """XLM-R's recipe without a size. Locked: a misspelt key is an error."""
+  c = ConfigDict()
+  c.seed = 0
+  c.train_steps = 1_500_000  # updates (paper, section 5.2, for the Large model)
+  c.batch_rows = 8192  # rows of all hosts and micro-batches together (paper, section 5.2)
+  c.micro_batches = 1  # gradient accumulation: parts that a batch is computed in; the result does not depend on it
+  c.rows_per_device = 0  # rows of a micro-batch on a device, above 0: micro_batches follows from it and the devices (ours)
+  c.max_bad_steps = 20  # steps in a row with a non-finite loss or gradient before the run ends (ours)
+  c.compile_cache = ""  # folder of compiled programs; "": ~/.cache/xlmr_jax, for several processes in the workdir; off
+  c.compiler_options = ""  # NAME=VALUE,NAME=VALUE: XLA's options for the train step, besides those of hardware.py
+  c.watchdog_s = 1800.0  # seconds without a step before a hung process ends itself with exit 42; 0: off (ours)
+
+  c.model = ConfigDict()
+  c.model.family = "xlmr"  # the encoder: model/build.py has the families
+  c.model.layers = 12
+  c.model.hidden = 768
+  c.model.heads = 12
+  c.model.ffn = 3072
+  c.model.max_positions = 514  # rows of the position table: seq_len + 2 (fairseq's padding offset)
+  c.model.vocabulary_size = 0  # entries, checked against the rows' vocabulary; 0: whatever the rows have
+  c.model.dropout = 0.1  # on embeddings and sub-layer outputs (fairseq roberta)
+  c.model.attention_dropout = 0.1  # on attention probabilities (fairseq roberta)
+  c.model.dropout_bits = "hash"  # of dropout's masks: hash (the same on any mesh) | rbg (not) (ours)
+  c.model.ops = "auto"  # auto | plain: no kernel at all, whatever the two keys below say
+  c.model.attention = "auto"  # auto | xla | pallas (TPU, rows of up to 1,024) | splash (TPU) | cudnn (GPU)
+  c.model.fuse = "auto"  # kernels for norms, dropout and GELU between the products: auto (on TPU) | on | off
+  c.model.pre_norm = False  # True: norms before the sub-layers, as XLM-R XL
+  c.model.isolate_documents = False  # True: documents in a row do not see each other, positions restart (ours)
+  c.model.init_std = 0.02  # of kernels and embeddings (fairseq); narrow models want more, 0.02 x sqrt(768 / hidden)
+  c.model.dtype = "bfloat16"  # of activations and matrix products; parameters and sums are fp32
+  c.model.remat = "none"  # activations kept for the backward pass: none recomputed | ffn | dots kept | full recompute
+  c.model.unroll_layers = False  # True: no scan over layers; faster on CPUs, slower to compile
+
+  c.data = ConfigDict()
+  c.data.rows = ""  # folder made by `xlmr build_rows`; "demo": the built-in corpus, made in the workdir
+  c.data.languages = ()  # names; (): all languages of the rows
+  c.data.alpha = 0.3  # exponent of language sampling (paper, section 3.1)
+  c.data.mask_share = 0.15  # of a row's non-special tokens (fairseq multilingual_masked_lm)
+
+  # PKB: the flags of roberta_mmlm in https://github.com/GoogleCloudPlatform/PerfKitBenchmarker, a launch script of this task
+  # with XLM-R Large's budget. The paper itself gives no optimizer settings.
+  c.optimizer = ConfigDict()
+  c.optimizer.peak_lr = 4e-4  # The paper gives none; PKB has 4e-4.
+  c.optimizer.end_lr = 0.0
+  c.optimizer.power = 1.0  # of the polynomial decay; 1: linear (PKB)
+  c.optimizer.warmup_steps = 15_000  # PKB
+  c.optimizer.b1 = 0.9  # PKB
+  c.optimizer.b2 = 0.98  # PKB
+  c.optimizer.eps = 1e-6  # PKB
+  c.optimizer.weight_decay = 0.01  # decoupled (PKB)
+  c.optimizer.decay_pattern = ".*"  # paths that decay: fairseq decays every parameter
+  c.optimizer.clip_norm = 1.0  # global norm of the gradient (PKB); 0: off
+
+  c.mesh = ConfigDict()
+  c.mesh.data = -1  # devices that hold different rows and the same parameters; -1: all that fsdp leaves
+  c.mesh.fsdp = 1  # devices that hold different rows and different parts of the parameters
+  c.mesh.reduce_dtype = "float32"  # of gradients on the network, once a step: float32 | bfloat16
+
+  c.checkpoint = ConfigDict()
+  c.checkpoint.every_steps = 3000  # PKB
+  c.checkpoint.keep = 3  # newest ones
+  c.checkpoint.keep_every = 50_000  # steps that are a multiple stay for good; 0: none
+
+  c.held_out = ConfigDict()
+  c.held_out.every_steps = 5000  # held-out loss per language; 0: at the end only
+  c.held_out.max_rows_per_language = 128  # 0: all
+
+  c.evaluate = ConfigDict()  # by `xlmr evaluate`, a second process; all of it ours
+  c.evaluate.tasks = ()  # names, e.g. ("xnli", "panx"); (): no evaluator is expected
+  c.evaluate.modules = ()  # Python modules to import first; each may register tasks of its own, e.g. ("my.tasks",)
+  c.evaluate.folder = ""  # root of the labelled data: a task's are in folder/NAME
+  c.evaluate.data = ""  # "NAME=PATH,NAME=PATH": where single tasks' data are instead
+  c.evaluate.every_steps = 0  # checkpoints at multiples, and the last, are evaluated; 0: every checkpoint
+  c.evaluate.seeds = 1  # fine-tunings a task and checkpoint, each with its own seed
+  c.evaluate.setting = "zero_shot"  # zero_shot | per_language | translate_train | translate_train_all | translate_test
+  c.evaluate.languages = ()  # names; (): all languages of each task
+  c.evaluate.recipe = ""  # "lr=1e-4,panx.epochs=3": changes to the recipes of all tasks, or of one
+  c.evaluate.max_examples = 0  # of each evaluated split and language; 0: all
+  c.evaluate.max_train_examples = 0  # of each language trained on; 0: all
+  c.evaluate.keep_unevaluated = 5  # checkpoints that wait for the evaluator; beyond, the oldest is dropped unseen
+  c.evaluate.wait_s = 30.0  # seconds between two looks for a new checkpoint
+
+  c.stop = ConfigDict()  # when `xlmr evaluate` ends the training (the rule is ours, the idea the paper's)
+  c.stop.patience = 0  # evaluations without gain; 0: never stops
+  c.stop.min_gain = 0.0  # score, absolute: a gain is more than this above the last one
+  c.stop.min_steps = 0  # no stop before this step
+  c.stop.on_nonfinite = "skip"  # an evaluation without a finite score is: skip ignored | count no gain | stop the end
+  c.stop.score = ""  # "TASK" or "TASK/LANGUAGE"; "": mean over tasks of the mean over languages of the first metric
+
+  c.log = ConfigDict()
+  c.log.every_steps = 100  # steps that a line of train.jsonl averages over
+  c.log.tensorboard = True
+  return c.lock()
+
+
+def variant(c: ConfigDict, arg: str) -> ConfigDict:
+  """`c` as the ARG of --config=FILE:ARG asks: comma-separated `runlocal` and KEY=VALUE pairs, applied from left to right.
+
+  A comma inside brackets does not separate. Raises ValueError for a word that is neither, or a value of another type.
+  """
+  for item in _split_outside_brackets(arg):
+    key, equals, text = item.partition("=")
+    if item == "runlocal":
+      c = runlocal(c)
+    elif equals:
+      set_from_text(c, key.strip(), text.strip())
+    else:
+      raise ValueError(f"the config takes no argument {item!r}; it takes runlocal and KEY=VALUE, separated by commas")
+  return c
+
+
+def _split_outside_brackets(text: str) -> list[str]:
+  items, depth = [""], 0
+  for character in text:
+    depth += (character in "([") - (character in ")]")
+    if character == "," and depth == 0:
+      items.append("")
+    else:
+      items[-1] += character
+  return [item.strip() for item in items if item.strip()]
+
+
+def parse_value(key: str, text: str, default: Any) -> Any:
+  """A flag's text as the type of the key's default; a tuple is written (a, b) or a,b. ValueError if it is no such value."""
+  if isinstance(default, str):
+    return text
+  try:
+    if isinstance(default, bool):
+      return {"true": True, "false": False}[text.lower()]
+    if not isinstance(default, tuple):
+      return type(default)(text)
+    return tuple(ast.literal_eval(text)) if text.startswith("(") else tuple(filter(None, text.split(",")))
+  except (ValueError, SyntaxError, KeyError, TypeError):
+    raise ValueError(f"config.{key}={text}: not {type(default).__name__}") from None
+
+
+def set_from_text(c: ConfigDict, key: str, text: str) -> None:
+  """Sets the dotted key of c from a flag's text. ValueError: no such key, or a value of another type."""
+  known = flatten(c.to_dict())
+  if key not in known:
+    raise ValueError(f"config.{key}={text}: there is no such key; xlmr_jax/config.py has them all")
+  c.update_from_flattened_dict({key: parse_value(key, text, known[key])})
+
+
+def runlocal(c: ConfigDict) -> ConfigDict:
+  """The same path as `c`, under a minute on a laptop: the built-in corpus, a narrow model, 20 steps."""
+  c.model.update(layers=2, hidden=64, heads=2, ffn=128, vocabulary_size=0)
+  c.data.update(rows="demo", languages=())
+  c.update(train_steps=20, batch_rows=16, micro_batches=min(c.micro_batches, 2), rows_per_device=0)
+  c.optimizer.warmup_steps = 5
+  c.mesh.update(data=-1, fsdp=1)
+  c.checkpoint.update(every_steps=10, keep_every=0)
+  c.held_out.update(every_steps=10, max_rows_per_language=4)
+  c.evaluate.tasks = ()
+  c.stop.score = ""
+  c.log.every_steps = 5
+  return c
+
+
+def with_defaults(config: dict, defaults: dict | None = None) -> dict:
+  """A stored config with today's default for each key that did not exist when its run began."""
+  defaults = default_config().to_dict() if defaults is None else defaults
+  return {
+    **config,
+    **{
+      key: with_defaults(config.get(key, {}), value) if isinstance(value, dict) else config.get(key, value)
+      for key, value in defaults.items()
+    },
+  }
+
+
+# --- the config files that ship ----------------------------------------------------------------------------------
+
+
+def shipped_folder() -> Path:
+  """The folder of the config files that ship: configs/ of a checkout, or its copy inside the installed package."""
+  package = Path(__file__).parent
+  return package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
+
+
+def shipped() -> dict[str, Path]:
+  """{name: file} of every config that ships; a sweep's name is sweeps/NAME."""
+  root = shipped_folder()
+  return {
+    path.relative_to(root).with_suffix("").as_posix(): path
+    for path in sorted(root.rglob("*.py"))
+    if path.name != "__init__.py"
+  }
+
+
+def config_path(name: str) -> Path:
+  """The file that --config=NAME means: a path ending in .py as it is, else the config of that name that ships."""
+  if name.endswith(".py"):
+    return Path(name)
+  files = shipped()
+  if name not in files:
+    raise UserError(f"--config={name}: no config of this name ships; there are {', '.join(files)}, or give a file NAME.py")
+  return files[name]
+
+
+def load_module(path: Path) -> ModuleType:
+  """The module of a config file, which need not lie in a package."""
+  spec = importlib.util.spec_from_file_location(f"config_file_{path.stem}", path)
+  if spec is None or spec.loader is None or not path.is_file():
+    raise UserError(f"{path}: no such config file")
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+def load_config(name: str, arg: str = "") -> ConfigDict:
+  """get_config(arg) of a config that ships, or of a file."""
+  return load_module(config_path(name)).get_config(arg)
+
+
+# --- checks ------------------------------------------------------------------------------------------------------
+
+
+def is_below(key: str, names: tuple[str, ...]) -> bool:
+  """Whether a dotted key is one of names or lies below one."""
+  return any(key == name or key.startswith(f"{name}.") for name in names)
+
+
+def _refuse_unless_one_of(name: str, value: object, values: tuple) -> None:
+  if value not in values:
+    raise UserError(f"config.{name}={value!r}: must be one of {', '.join(map(str, values))}")
+
+
+def check_config(config: ConfigDict) -> None:
+  """Refuses by name every value that would fail later. UserError."""
+  flat = flatten(config.to_dict())
+  least = {
+    "train_steps": 1,
+    "batch_rows": 1,
+    "micro_batches": 1,
+    "max_bad_steps": 1,
+    "model.layers": 1,
+    "model.hidden": 1,
+    "model.heads": 1,
+    "model.ffn": 1,
+    "log.every_steps": 1,
+    "checkpoint.every_steps": 1,
+    "rows_per_device": 0,
+  }
+  for name, value in least.items():
+    if flat[name] < value:
+      raise UserError(f"config.{name}={flat[name]}: must be at least {value}")
+  if not 0.0 <= config.data.alpha <= 1.0:
+    raise UserError(f"config.data.alpha={config.data.alpha}: must lie in [0, 1]")
+  for name in ("model.dropout", "model.attention_dropout", "data.mask_share"):
+    if not 0.0 <= flat[name] < 1.0:
+      raise UserError(f"config.{name}={flat[name]}: must lie in [0, 1)")
+  if config.model.hidden % config.model.heads:
+    raise UserError(
+      f"config.model.hidden={config.model.hidden} does not divide into config.model.heads={config.model.heads}"
+    )
+  if config.checkpoint.keep < 2:
+    raise UserError(
+      f"config.checkpoint.keep={config.checkpoint.keep}: must be at least 2, because a damaged newest "
+      "checkpoint would otherwise leave nothing"
+    )
+  for name, values in {
+    "model.family": ("xlmr",),
+    "model.remat": ("none", "ffn", "dots", "full"),
+    "model.dropout_bits": ("hash", "rbg"),
+    "model.fuse": ("auto", "on", "off"),
+    "model.ops": ("auto", "plain"),
+    "model.dtype": ("bfloat16", "float32"),
+    "mesh.reduce_dtype": ("bfloat16", "float32"),
+  }.items():
+    _refuse_unless_one_of(name, flat[name], values)
+  if "://" in config.compile_cache:
+    raise UserError(f"config.compile_cache={config.compile_cache!r}: must be a folder, off, or empty for the default one")
+  check_evaluation(config)
+  if not config.data.rows:
+    raise UserError(
+      "config.data.rows is not set; make rows with `xlmr build_rows` and pass "
+      "--config.data.rows=ROWS, or =demo for the built-in corpus"
+    )
+
+
+def check_evaluation(config: ConfigDict) -> None:
+  """Refuses by name every wrong value of config.evaluate and config.stop. UserError."""
+  flat = flatten(config.to_dict())
+  least = {
+    "evaluate.seeds": 1,
+    "evaluate.keep_unevaluated": 1,
+    "evaluate.every_steps": 0,
+    "evaluate.max_examples": 0,
+    "evaluate.max_train_examples": 0,
+    "stop.patience": 0,
+    "stop.min_gain": 0,
+    "stop.min_steps": 0,
+  }
+  for name, value in least.items():
+    if not flat[name] >= value:
+      raise UserError(f"config.{name}={flat[name]}: must be at least {value}")
+  if not config.evaluate.wait_s > 0:
+    raise UserError(f"config.evaluate.wait_s={config.evaluate.wait_s}: must be above 0")
+  _refuse_unless_one_of("evaluate.setting", config.evaluate.setting, SETTINGS)
+  _refuse_unless_one_of("stop.on_nonfinite", config.stop.on_nonfinite, ("skip", "count", "stop"))
+  if len(set(config.evaluate.tasks)) < len(config.evaluate.tasks):
+    raise UserError(f"config.evaluate.tasks={config.evaluate.tasks}: names a task twice")
+  for part in filter(None, config.evaluate.data.split(",")):
+    if not all(part.partition("=")):
+      raise UserError(f"config.evaluate.data={config.evaluate.data!r}: {part!r} is not NAME=PATH")
+  task, _, language = config.stop.score.partition("/")
+  if task and task not in config.evaluate.tasks:
+    raise UserError(
+      f"config.stop.score={config.stop.score!r}: {task!r} is not in config.evaluate.tasks={tuple(config.evaluate.tasks)}"
+    )
+  if language and config.evaluate.languages and language not in config.evaluate.languages:
+    raise UserError(
+      f"config.stop.score={config.stop.score!r}: {language!r} is not in config.evaluate.languages="
+      f"{tuple(config.evaluate.languages)}"
+    )

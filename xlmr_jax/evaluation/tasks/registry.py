@@ -1,0 +1,182 @@
+"""What a downstream task is, and the list of them.
+
+A task is a declaration: how its files are read, which head it puts on the encoder, its metric, its languages and its
+fine-tuning recipe. Reading is in classification.py, tagging.py and question_answering.py, training in finetune.py.
+"""
+
+import dataclasses
+import importlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from xlmr_jax.errors import UserError
+
+# Heads, by the shape of what they predict: one label (or number) a text, one label a word, one span of the context.
+SENTENCE, WORDS, SPAN = "sentence", "words", "span"
+# How training and evaluation languages combine (Conneau et al. 2020, section 5.1). Translations are files like others.
+SETTINGS = ("zero_shot", "per_language", "translate_train", "translate_train_all", "translate_test")
+
+
+class Text(NamedTuple):
+  """An example of a sentence task. pair: the second text, "" for none; label: index into Task.labels, or a number."""
+
+  text: str
+  pair: str
+  label: float
+
+
+class Tagged(NamedTuple):
+  """An example of a tagging task: words and a tag each, as in Task.labels."""
+
+  words: tuple[str, ...]
+  tags: tuple[str, ...]
+  spaced: bool = True  # False: the words follow one another without spaces, as in Thai
+
+
+class Question(NamedTuple):
+  """An example of a span task. answers: (text, character offset in context) of each accepted one."""
+
+  id: str
+  question: str
+  context: str
+  answers: tuple[tuple[str, int], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+  """Fine-tuning: AdamW (0.9, 0.999, 1e-8), linear warmup and decay to 0, clip 1.0. Each Task says where its own is from."""
+
+  lr: float
+  batch: int  # examples, or pieces of long contexts, of all devices together
+  epochs: float
+  max_len: int  # tokens, with <s> and </s>; longer texts are cut, longer contexts strided
+  warmup: float = 0.1  # share of the steps
+  weight_decay: float = 0.0
+  max_steps: int = 0  # ends sooner; 0: after the epochs
+  frozen: str = ""  # pattern of the encoder's parameters that stay as pretrained, e.g. "embed" ("": none)
+  doc_stride: int = 128  # tokens between the starts of the pieces of a context (span tasks)
+  max_question: int = 64  # tokens (span tasks)
+  max_answer: int = 30  # tokens (span tasks)
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """A task. languages: of its evaluation files; train_language: of zero-shot training."""
+
+  name: str
+  head: str
+  labels: tuple[str, ...]  # of sentence and word heads; (): a number (sentence), or a span
+  metrics: tuple[str, ...]  # names in metrics.py; the first is the task's score
+  languages: tuple[str, ...]
+  recipe: Recipe
+  reader: (
+    str  # "module:function" in xlmr_jax.evaluation.tasks or elsewhere: (folder, task, language, split) -> list of examples
+  )
+  chance: float = 0.0  # what guessing scores
+  train_language: str = "en"
+  dev_split: str = "dev"
+  test_split: str = "test"
+
+  def load(self, folder, language: str, split: str) -> list:
+    """The examples of a split ("train", or as dev_split and test_split name them) in a language."""
+    module, function = self.reader.split(":")
+    module = importlib.import_module(module if "." in module else f"xlmr_jax.evaluation.tasks.{module}")
+    return getattr(module, function)(folder, self, language, split)
+
+
+TASKS: dict[str, Task] = {}
+
+
+def register(task: Task) -> Task:
+  """Adds a task; a user's own module calls it like the modules here."""
+  if task.name in TASKS:
+    raise ValueError(f"there is a task {task.name} already")
+  TASKS[task.name] = task
+  return task
+
+
+def get(name: str) -> Task:
+  """The task of a name. UserError, with all names, when there is none."""
+  for module in ("sentence", "tagging", "span"):
+    importlib.import_module(f"xlmr_jax.evaluation.tasks.{module}")
+  if name.startswith("demo_"):
+    importlib.import_module("xlmr_jax.demo.tasks")
+  if name not in TASKS:
+    raise UserError(f"no task {name!r}; there are {', '.join(sorted(TASKS))}")
+  return TASKS[name]
+
+
+# --- what the readers share --------------------------------------------------------------------------------------
+
+
+def find(folder, task: Task, language: str, split: str, patterns: Mapping[str, tuple[str, ...]], **names) -> list[Path]:
+  """The files of a split: those of the first of its patterns that any file under `folder` matches, sorted.
+
+  patterns: by split, with {language} and what `names` gives; "en:FILE" is for English alone. SPLIT_translated, a split
+  translated into the training language, has ".translated" before its files' last suffix (LANGUAGE.translated.SUFFIX is
+  the test's); the training language needs no such file.  UserError: no such split or language, or none of the files.
+  """
+  given = split.removesuffix("_translated")
+  if given not in patterns:
+    raise UserError(f"{task.name} has no split {split!r} with labels; there are {', '.join(patterns)}")
+  if language not in (*task.languages, task.train_language):
+    raise UserError(f"{task.name} has no language {language!r}; there are {', '.join(task.languages)}")
+  wanted = [
+    pattern.removeprefix("en:").format(language=language, **names)
+    for pattern in patterns[given]
+    if language == "en" or not pattern.startswith("en:")
+  ]
+  if split != given and language != task.train_language:
+    stems = [pattern.rpartition(".") for pattern in wanted]
+    of_test = f"{language}.translated.{patterns[given][0].rpartition('.')[2]}"
+    wanted = [name for stem, _, suffix in stems if (name := f"{stem}.translated.{suffix}") != of_test]
+    wanted += [of_test] if given == "test" else []
+  if not Path(folder).is_dir():
+    raise UserError(f"{folder}: no such folder; {task.name} looks in it for {', '.join(wanted)}")
+  for pattern in wanted:
+    if paths := sorted(path for path in Path(folder).glob(pattern) if path.is_file()):
+      return paths
+  raise UserError(f"{folder}: no {split} of {task.name} in {language}; looked for {', '.join(wanted) or 'nothing'}")
+
+
+def lines(path: Path) -> Iterator[tuple[int, str]]:
+  """(number from 1, line without its end) of a UTF-8 file. UserError: nothing in it, or bytes of another encoding."""
+  number = 0
+  with open(path, "rb") as file:
+    for number, line in enumerate(file, 1):
+      try:
+        text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+      except UnicodeDecodeError as error:
+        raise UserError(f"{path}:{number}: byte {error.start + 1} is not UTF-8; convert the file, e.g. with iconv") from None
+      yield number, text.rstrip("\r\n")
+  if not number:
+    raise UserError(f"{path}: an empty file")
+
+
+def names(text: str) -> tuple[str, ...]:
+  """The words of a text, for lists of languages and labels."""
+  return tuple(text.split())
+
+
+def pad(rows: list, length: int, fill: int) -> np.ndarray:
+  """int32[n, length] of rows of at most that length."""
+  padded = np.full((len(rows), length), fill, np.int32)
+  for line, row in zip(padded, rows):
+    line[: len(row)] = row
+  return padded
+
+
+def tfds_rows(name: str, split: str) -> tuple[list[dict], Mapping]:
+  """(examples as NumPy values, features) of a TFDS dataset, downloaded if need be. UserError: it is not to be had."""
+  import tensorflow_datasets as tfds
+
+  try:
+    builder = tfds.builder(name)
+    builder.download_and_prepare()
+    return list(tfds.as_numpy(builder.as_dataset(split=split))), builder.info.features
+  except Exception as error:  # TFDS raises its own, TensorFlow's, the network's and the file system's
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    raise UserError(f"tfds {name}, split {split}: {reason}; prepare it with `tfds build {name}`, or give files") from error

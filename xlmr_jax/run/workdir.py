@@ -1,0 +1,198 @@
+"""The folder of a run: the name of everything in it, the typed record in config.json, STOP.json and best.json.
+
+No other module spells a name that lies in a workdir.
+"""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+from xlmr_jax.config import is_below, with_defaults
+from xlmr_jax.errors import UserError
+from xlmr_jax.files import flatten, lock, write_json
+
+# The keys in which a continued run may differ from what it was: they change rounding at most, or nothing that it computes.
+MAY_CHANGE = ("compile_cache", "compiler_options", "mesh", "micro_batches", "rows_per_device", "log", "checkpoint",
+              "watchdog_s", "data.rows", "held_out", "evaluate", "stop", "model.remat", "model.ops", "model.attention",
+              "model.fuse", "model.unroll_layers")  # fmt: skip
+# What of a config the shapes of a model's parameters depend on.
+MODEL_SIZES = ("layers", "hidden", "heads", "ffn", "max_positions")
+
+
+class Workdir:
+  """The paths of one run's folder. Making one touches nothing."""
+
+  def __init__(self, root: str | Path):
+    self.root = Path(root)
+    self.record = self.root / "config.json"
+    self.tokenizer = self.root / "tokenizer.model"
+    self.train_log = self.root / "train.jsonl"
+    self.held_out_log = self.root / "held_out.jsonl"
+    self.timing_log = self.root / "timing.jsonl"
+    self.tensorboard = self.root / "tensorboard"
+    self.result = self.root / "result.json"  # its presence says that the run is done
+    self.stop = self.root / "STOP.json"
+    self.best_note = self.root / "best.json"
+    self.best = self.root / "best"  # a copy of the best checkpoint
+    self.checkpoints = self.root / "checkpoints"
+    self.damaged = self.root / "damaged"  # checkpoints that a restore moved aside
+    self.initial = self.root / "initial" / "0"  # an imported model; its manifest names step 0
+    self.evaluations = self.root / "evaluations"
+    self.pins = self.evaluations / "pins"
+    self.final_scores = self.evaluations / "final"
+    self.evaluation_board = self.evaluations / "tensorboard"
+
+  def __str__(self) -> str:
+    return str(self.root)
+
+  def evaluation(self, step: int) -> Path:
+    """The ledger's entry for a step; its presence says that nothing more will be done about the step."""
+    return self.evaluations / f"{step}.json"
+
+  def lock_training(self) -> TextIO:
+    """Takes the trainer's lock until the returned file is closed. UserError if another process holds it."""
+    return lock(self.root / ".lock",
+                f"{self.root} is being trained in by another process; wait for it or use a new workdir")  # fmt: skip
+
+  def lock_evaluation(self) -> TextIO:
+    """Takes the evaluator's lock until the returned file is closed. UserError if another process holds it."""
+    self.evaluations.mkdir(parents=True, exist_ok=True)
+    return lock(self.evaluations / ".lock",
+                f"{self.root} is being evaluated by another process; wait for it or end it")  # fmt: skip
+
+
+# --- the record ----------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRecord:
+  """config.json of a workdir: what a run is. A model that was imported and not yet trained has no rows."""
+
+  config: dict[str, Any]  # every key; those that did not exist when the run began have today's default
+  vocabulary_size: int
+  tokenizer_sha256: str
+  seq_len: int  # tokens per row
+  rows_fingerprint: str | None = None
+  languages: tuple[str, ...] = ()
+  rows: str | None = None  # the folder of the rows, absolute
+  versions: dict[str, str] = dataclasses.field(default_factory=dict)
+  imported: str | None = None  # the Hugging Face folder that the run began from
+
+  @property
+  def is_untrained_import(self) -> bool:
+    """Whether pretraining has not begun with an imported model: nothing but the model is settled."""
+    return self.imported is not None and self.rows_fingerprint is None
+
+  def to_json(self) -> dict[str, Any]:
+    """The content of config.json; "imported" is left out of a run that was not imported."""
+    value = dataclasses.asdict(self)
+    return {key: x for key, x in value.items() if key != "imported" or x is not None}
+
+  def write(self, workdir: Workdir) -> None:
+    """Writes config.json."""
+    write_json(workdir.record, self.to_json())
+
+
+def parse_record(path: Path, value: Any) -> RunRecord:
+  """The RunRecord of parsed JSON. UserError naming the file and the key that is missing or of another type."""
+  try:
+    record = RunRecord(
+      config=with_defaults(value["config"]), vocabulary_size=int(value["vocabulary_size"]),
+      tokenizer_sha256=str(value["tokenizer_sha256"]), seq_len=int(value["seq_len"]),
+      rows_fingerprint=value["rows_fingerprint"], languages=tuple(value.get("languages", ())), rows=value.get("rows"),
+      versions=dict(value.get("versions", {})), imported=value.get("imported"))  # fmt: skip
+    flatten(record.config)
+  except (KeyError, TypeError, ValueError, AttributeError) as error:
+    raise UserError(f"{path} cannot be read ({type(error).__name__}: {error}); restore it") from None
+  return record
+
+
+def read_record(workdir: Workdir) -> RunRecord:
+  """The record of a run. UserError: there is none, or it is damaged."""
+  try:
+    return parse_record(workdir.record, json.loads(workdir.record.read_text(encoding="utf-8")))
+  except FileNotFoundError:
+    raise UserError(f"{workdir.record} is missing: {workdir} is neither the workdir of a run nor a Hugging Face "
+                    "folder") from None  # fmt: skip
+  except ValueError as error:
+    raise error if isinstance(error, UserError) else UserError(
+      f"{workdir.record} cannot be read ({error}); restore it") from None  # fmt: skip
+
+
+def refuse_other_run(workdir: Workdir, record: RunRecord, allowed: tuple[str, ...] = ()) -> None:
+  """UserError if the workdir holds a run with another config or other rows. Prints what differs and may.
+
+  allowed: further keys that may change, such as a learning rate after a divergence.
+  """
+  if not workdir.record.exists():
+    return
+  before = read_record(workdir)
+  if before.is_untrained_import:
+    refuse_other_model(workdir, before, record)
+    return
+  if before.rows_fingerprint != record.rows_fingerprint:
+    raise UserError(
+      f"{workdir} was trained on other rows (fingerprint {str(before.rows_fingerprint)[:12]}, now "
+      f"{str(record.rows_fingerprint)[:12]}); use those or a new workdir"
+    )
+  old, new = flatten(before.config), flatten(json.loads(json.dumps(record.config)))
+  changed = {key for key in {*old, *new} if old.get(key) != new.get(key)}
+  refused = sorted(key for key in changed if not is_below(key, (*MAY_CHANGE, *allowed)))
+  if refused:
+    what = ", ".join(f"{key}: {old.get(key)!r} there, {new.get(key)!r} here" for key in refused)
+    raise UserError(
+      f"{workdir} holds a run of another config ({what}); use a new workdir, or go on with the change: "
+      f"--allow_change={','.join(refused)}"
+    )
+  for key in sorted(changed):
+    print(f"continuing with config.{key}={new.get(key)!r} (was {old.get(key)!r})", flush=True)
+
+
+def refuse_other_model(workdir: Workdir, before: RunRecord, record: RunRecord) -> None:
+  """UserError if a config or its rows do not fit the model that was imported into the workdir."""
+  old, new = before.config["model"], record.config["model"]
+  for key in MODEL_SIZES:
+    if old[key] != new[key]:
+      raise UserError(
+        f"config.model.{key}={new[key]}, but {before.imported}, imported into {workdir}, has {old[key]}; "
+        f"use --config=imported:{workdir}, which takes its sizes"
+      )
+  for key, what in (("vocabulary_size", "entries"), ("tokenizer_sha256", "sha256")):
+    if getattr(before, key) != getattr(record, key):
+      raise UserError(
+        f"{record.rows} was made with another vocabulary ({what} {str(getattr(record, key))[:12]}) than "
+        f"{before.imported} has ({str(getattr(before, key))[:12]}); build the rows with --tokenizer="
+        f"{workdir.tokenizer}"
+      )
+
+
+# --- STOP.json and best.json ---------------------------------------------------------------------------------------
+
+
+class Stop(NamedTuple):
+  """What STOP.json says: the run ends at the first look at or after `step`."""
+
+  step: int
+  reason: str
+
+
+def read_stop(workdir: Workdir) -> Stop | None:
+  """STOP.json, or None. A user may write one too; one that cannot be read is reported and not obeyed."""
+  try:
+    stop = json.loads(workdir.stop.read_text(encoding="utf-8"))
+    return Stop(int(stop["step"]), str(stop["reason"]))
+  except FileNotFoundError:
+    return None
+  except (OSError, ValueError, KeyError, TypeError):
+    print(f'{workdir.stop} is not obeyed: it must be {{"step": 0, "reason": "why"}}', file=sys.stderr, flush=True)
+    return None
+
+
+def best_step(workdir: Workdir) -> int | None:
+  """The step of best.json, if there is one."""
+  try:
+    return int(json.loads(workdir.best_note.read_text(encoding="utf-8"))["step"])
+  except (OSError, ValueError, KeyError, TypeError):
+    return None

@@ -1,1 +1,0 @@
-"""Labelled tasks: what they are, how they are read, fine-tuned and scored."""
