@@ -9,12 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from etils import epath
 
+from tests import tiny
+from xlmr_jax.config import check_config
 from xlmr_jax.errors import UserError
-from xlmr_jax.run import checkpoint
-from xlmr_jax.run.checkpoint import MANIFEST, Checkpoints, DamagedError, steps_to_keep, verify
-from xlmr_jax.run.metrics import write_json
+from xlmr_jax.files import write_json
+from xlmr_jax.run import checkpoint, manifest, retention
+from xlmr_jax.run.checkpoint import MANIFEST, Checkpoints, DamagedError, verify
+from xlmr_jax.run.retention import Retention, steps_to_keep
+from xlmr_jax.run.workdir import Workdir
 
 
 def state_of(step: int) -> dict:
@@ -28,7 +31,8 @@ def abstract(state=None):
 
 
 def restore(folder, wanted=None):
-  checkpoints = Checkpoints(folder)
+  """What a new process restores from the checkpoints in folder."""
+  checkpoints = Checkpoints(Workdir(folder.parent))
   try:
     return checkpoints.restore_latest(wanted or abstract())
   finally:
@@ -37,13 +41,13 @@ def restore(folder, wanted=None):
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-  folder = tmp_path_factory.mktemp("run") / "checkpoints"
-  checkpoints = Checkpoints(folder, keep=2)
+  workdir = Workdir(tmp_path_factory.mktemp("run"))
+  checkpoints = Checkpoints(workdir)
   for step in (3, 6, 9):
     checkpoints.save(step, state_of(step), {"rows_seen": [step]})
     checkpoints.poll()
   checkpoints.close()
-  return folder
+  return workdir.checkpoints
 
 
 @pytest.fixture
@@ -93,9 +97,9 @@ def test_damage_to_any_file_is_found(folder, damage):
     else:
       DAMAGES[damage](path)
     with pytest.raises(DamagedError, match=path.name.replace(".", r"\.")):
-      verify(epath.Path(folder) / "9")
+      verify(folder / "9")
     path.write_bytes(intact)
-  verify(epath.Path(folder) / "9")
+  verify(folder / "9")
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -108,7 +112,7 @@ def test_falls_back_past_damage_and_says_so(folder, damage, which, capfd):
   assert f"checkpoint 9 cannot be used: {path.parent}/{path.name}" in capfd.readouterr().err
   unfinished = which == MANIFEST and damage == "deleted"  # as if killed before it was written: nothing worth keeping
   assert not (folder / "9").exists() and (folder.parent / "damaged").exists() != unfinished
-  checkpoints = Checkpoints(folder)  # and step 9 can be made again
+  checkpoints = Checkpoints(Workdir(folder.parent))  # and step 9 can be made again
   checkpoints.save(9, state_of(9), {"rows_seen": [9]})
   checkpoints.close()
   assert_is(restore(folder), 9)
@@ -147,7 +151,7 @@ def test_what_is_saved_is_the_state_at_the_call(tmp_path):
   parted = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
   wanted = {"a": jax.ShapeDtypeStruct((8 * 4096, 33), jnp.float32, sharding=parted)}
   bump = jax.jit(lambda state: jax.tree.map(lambda x: x + 1, state), donate_argnums=0)
-  checkpoints = Checkpoints(tmp_path / "checkpoints", keep=3)
+  checkpoints = Checkpoints(Workdir(tmp_path), Retention(Workdir(tmp_path), keep=3))
   assert checkpoints.restore_latest(wanted) is None  # as a run begins
   state = jax.device_put({"a": np.zeros(wanted["a"].shape, np.float32)}, parted)
   for step in (1, 2, 3):
@@ -158,7 +162,7 @@ def test_what_is_saved_is_the_state_at_the_call(tmp_path):
       state = bump(state)
   checkpoints.close()
   for step, value in ((1, 1.0), (2, 5.0), (3, 9.0)):
-    (found,) = jax.tree.leaves(checkpoint._restore(epath.Path(tmp_path / "checkpoints" / str(step) / "state"), wanted))
+    (found,) = jax.tree.leaves(checkpoint._restore(tmp_path / "checkpoints" / str(step) / "state", wanted))
     assert found.sharding == parted
     np.testing.assert_array_equal(found, np.full(wanted["a"].shape, value, np.float32))
 
@@ -171,17 +175,17 @@ def test_checkpoints_written_compressed_are_still_read(folder):
   with ocp.StandardCheckpointer() as before:
     before.save(folder / "9" / "state", state_of(9))
   (folder / "9" / MANIFEST).unlink()
-  checkpoint.write_manifest(epath.Path(folder / "9"), checkpoint._leaves(state_of(9)))
+  manifest.write_manifest(folder / "9", manifest.describe_leaves(state_of(9)))
   assert_is(restore(folder), 9)
 
 
-def test_keep_one_is_refused(tmp_path):
+def test_keep_one_is_refused():
   with pytest.raises(UserError, match="keep=1"):
-    Checkpoints(tmp_path, keep=1)
+    check_config(tiny.config("rows", checkpoint__keep=1))
 
 
 def test_errors_of_a_background_save_are_not_swallowed(tmp_path, monkeypatch):
-  checkpoints = Checkpoints(tmp_path / "checkpoints")
+  checkpoints = Checkpoints(Workdir(tmp_path))
   monkeypatch.setattr("xlmr_jax.run.checkpoint.write_manifest", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
   checkpoints.save(1, state_of(1), {})
   with pytest.raises(OSError, match="disk full"):
@@ -221,9 +225,9 @@ def test_what_is_kept_in_a_thousand_random_histories():
   assert dropped > 100
 
 
-def run_of(folder, steps, **options):
-  """Checkpoints after saves at these steps."""
-  checkpoints = Checkpoints(folder, keep=2, **options)
+def run_of(workdir, steps, **options):
+  """Saves at these steps, under a Retention with these options."""
+  checkpoints = Checkpoints(workdir, Retention(workdir, keep=2, **options))
   for step in steps:
     checkpoints.save(step, state_of(step), {"rows_seen": [step]})
     checkpoints.wait()
@@ -235,52 +239,52 @@ def left(folder):
 
 
 def test_pinned_best_unevaluated_and_every_nth_stay(tmp_path, capfd):
-  folder = tmp_path / "checkpoints"
-  (tmp_path / "evaluations").mkdir()
+  workdir = Workdir(tmp_path)
+  workdir.evaluations.mkdir()
   for step in (2, 5):
-    write_json(checkpoint.evaluation_path(tmp_path, step), {"step": step})
-  write_json(tmp_path / "best.json", {"step": 2, "score": 1.0})
-  with checkpoint.pin(tmp_path, 1):
-    run_of(folder, range(1, 11), keep_every=4, is_eligible=lambda step: step < 9, keep_unevaluated=2)
+    write_json(workdir.evaluation(step), {"step": step})
+  write_json(workdir.best_note, {"step": 2, "score": 1.0})
+  with retention.pin(workdir, 1):
+    run_of(workdir, range(1, 11), keep_every=4, is_eligible=lambda step: step < 9, keep_unevaluated=2)
   # 1 pinned, 2 the best, 4 and 8 every fourth, 7 and 8 the newest unevaluated, 9 and 10 the newest of all
-  assert left(folder) == [1, 2, 4, 7, 8, 9, 10]
+  assert left(workdir.checkpoints) == [1, 2, 4, 7, 8, 9, 10]
   said = capfd.readouterr().err
   assert [step for step in range(1, 11) if f"checkpoint {step} is dropped unevaluated" in said] == [3, 6]
-  entries = {step: json.loads(checkpoint.evaluation_path(tmp_path, step).read_text()) for step in (2, 3, 5, 6)}
+  entries = {step: json.loads(workdir.evaluation(step).read_text()) for step in (2, 3, 5, 6)}
   assert [step for step, entry in entries.items() if "error" in entry] == [3, 6]
 
 
 def test_a_stale_pin_is_ignored_and_an_unreadable_one_not(tmp_path):
-  pins = tmp_path / "evaluations" / "pins"
-  with checkpoint.pin(tmp_path, 1):
-    assert checkpoint.pinned_steps(tmp_path) == {1}
-    write_json(pins / "1", {"pid": 1, "time": time.time() - checkpoint.STALE_PIN_S - 1})
-    (pins / "2").write_text("{")
-    assert checkpoint.pinned_steps(tmp_path) == {2}
-  assert [path.name for path in pins.iterdir()] == ["2"]
+  workdir = Workdir(tmp_path)
+  with retention.pin(workdir, 1):
+    assert retention.pinned_steps(workdir) == {1}
+    write_json(workdir.pins / "1", {"pid": 1, "time": time.time() - retention.STALE_PIN_S - 1})
+    (workdir.pins / "2").write_text("{")
+    assert retention.pinned_steps(workdir) == {2}
+  assert [path.name for path in workdir.pins.iterdir()] == ["2"]
 
 
 def test_one_pinned_while_it_is_being_removed_comes_back(tmp_path, monkeypatch):
   """The trainer saw no pin, then put the step aside; a pin from in between is seen before anything is lost."""
-  asked = []
+  workdir, asked = Workdir(tmp_path), []
 
   def pinned(workdir):
     asked.append(None)
-    return {1} if len(asked) > 1 and not (tmp_path / "checkpoints" / "1").exists() else set()
+    return {1} if len(asked) > 1 and not (workdir.checkpoints / "1").exists() else set()
 
-  monkeypatch.setattr(checkpoint, "pinned_steps", pinned)
-  run_of(tmp_path / "checkpoints", (1, 2, 3))
-  assert left(tmp_path / "checkpoints") == [1, 2, 3]
-  verify(epath.Path(tmp_path / "checkpoints" / "1"))
+  monkeypatch.setattr(retention, "pinned_steps", pinned)
+  run_of(workdir, (1, 2, 3))
+  assert left(workdir.checkpoints) == [1, 2, 3]
+  verify(workdir.checkpoints / "1")
 
 
 def test_a_pinned_one_is_not_even_put_aside(tmp_path, monkeypatch):
   """Its reader would find it gone for a moment: pins are read once a save, and again only for what is on its way out."""
-  asked, real = [], checkpoint.pinned_steps
-  monkeypatch.setattr(checkpoint, "pinned_steps", lambda workdir: asked.append(None) or real(workdir))
-  with checkpoint.pin(tmp_path, 1):
-    run_of(tmp_path / "checkpoints", (1, 2, 3))
-  assert left(tmp_path / "checkpoints") == [1, 2, 3] and len(asked) == 3
+  workdir, asked, real = Workdir(tmp_path), [], retention.pinned_steps
+  monkeypatch.setattr(retention, "pinned_steps", lambda workdir: asked.append(None) or real(workdir))
+  with retention.pin(workdir, 1):
+    run_of(workdir, (1, 2, 3))
+  assert left(workdir.checkpoints) == [1, 2, 3] and len(asked) == 3
 
 
 def test_killed_while_it_removed_one(folder):

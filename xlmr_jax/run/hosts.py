@@ -1,6 +1,8 @@
-"""Several hosts as one run: start-up, agreement before step 1, preemption, and a watchdog for hung collectives."""
+"""Several hosts as one run: start-up, agreement before step 1, preemption, and a watchdog for hung collectives.
 
-import ctypes
+Every function here is called on all processes, at the same place. A run of one process calls the same functions.
+"""
+
 import faulthandler
 import hashlib
 import importlib.metadata
@@ -13,35 +15,25 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 from xlmr_jax.errors import EXIT_RESTART, UserError
+from xlmr_jax.run.memory import keep_freed_memory as keep_freed_memory  # until all callers have moved
 
 T = TypeVar("T")
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-cpu", "array_record", "numpy")
 
 
-def keep_freed_memory() -> None:
-  """On a CPU, lets the allocator keep what a step frees; halves the step time of a small model on 2 cores.
-
-  XLA frees its temporaries at the end of every step. glibc's defaults give blocks that large back to the system, and
-  the next step pays for every page of them again. To be called before JAX starts its backend. Elsewhere than on glibc,
-  or where an accelerator holds the temporaries, it does nothing.
-  """
-  accelerator = any(Path(name).exists() for name in ("/dev/accel0", "/dev/vfio/0", "/dev/nvidia0"))
-  if (accelerator and os.environ.get("JAX_PLATFORMS") != "cpu") or not hasattr(ctypes.CDLL(None), "mallopt"):
-    return
-  trim_threshold, top_pad, mmap_max, arena_max = -1, -2, -4, -8  # names and numbers of glibc's malloc.h
-  for option, value in ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 2**28), (arena_max, 1)):
-    ctypes.CDLL(None).mallopt(option, value)
-
-
 def start(mode: str, coordinator: str, processes: int, process: int) -> None:
-  """Joins this process to the run. mode: "off"; "auto" (Cloud TPU, GKE, Slurm tell who takes part); "explicit"."""
+  """Joins this process to the run. UserError when the flags do not say how, or no cluster is found.
+
+  mode: "off"; "auto", where Cloud TPU, GKE or Slurm tells which processes take part; "explicit", where the other
+  arguments do: coordinator "HOST:PORT" of process 0, how many processes there are, and which one this is.
+  """
   if mode == "off":
     return
   if mode == "explicit":
@@ -60,54 +52,68 @@ def start(mode: str, coordinator: str, processes: int, process: int) -> None:
         "--hosts=explicit"
       ) from None
   else:
-    raise UserError(f"--hosts={mode!r}: one of off, auto, explicit")
+    raise UserError(f"--hosts={mode!r}: must be one of off, auto, explicit")
+
+
+def say(text: str) -> None:
+  """Prints a line on process 0 only, at once."""
+  if jax.process_index() == 0:
+    print(text, flush=True)
 
 
 def together(work: Callable[[], T]) -> T:
-  """work() on every process. Where it fails on one, all end, rather than wait for it in the next collective."""
+  """Returns work() on every process. Where it raises on one process, all processes raise.
+
+  Otherwise the sound processes would wait for the failed one in the next collective. They raise a UserError that names it.
+  """
+  value: Any = None
+  error = None
   try:
-    value, error = work(), None
+    value = work()
   except Exception as problem:
-    value, error = None, problem
-  failed = [False]
+    error = problem
+  failed = np.zeros(1, bool)
   if jax.process_count() > 1:
-    failed = multihost_utils.process_allgather(np.bool_(error is not None)).ravel()
+    failed = np.ravel(multihost_utils.process_allgather(np.bool_(error is not None)))
   if error is not None:
     raise error
-  if any(failed):
+  if failed.any():
     raise UserError(f"process {int(np.flatnonzero(failed)[0])} failed; see what it says")
   return value
 
 
-def on_first(work: Callable[[], int]) -> int:
-  """The integer that work() gives on process 0, on every process."""
-  value = together(lambda: work() if jax.process_index() == 0 else 0)
-  return int(multihost_utils.broadcast_one_to_all(np.int32(value))) if jax.process_count() > 1 else value
+def on_first(work: Callable[[], Any]) -> Any:
+  """The value that work() returns on process 0, on every process. It passes through JSON, so a tuple arrives as a list."""
+  text = together(lambda: json.dumps(work()) if jax.process_index() == 0 else "").encode()
+  if jax.process_count() > 1:
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
+    buffer = np.frombuffer(text.ljust(length), np.uint8)  # The other processes have no text, but must give the same shape.
+    text = np.asarray(multihost_utils.broadcast_one_to_all(buffer), np.uint8).tobytes()
+  return json.loads(text)
 
 
 def refuse_unshared(folder: Path) -> None:
-  """UserError unless all processes see one and the same folder, which is made where it is not there."""
+  """UserError unless all processes see one and the same folder. Process 0 makes it where it is not there."""
   if jax.process_count() == 1:
     return
   marker = folder / ".seen_by_all_hosts"
-  nonce = on_first(lambda: secrets.randbits(30))
+  nonce = on_first(lambda: secrets.token_hex(8))
 
-  def write():
+  def write() -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    marker.write_text(str(nonce))
-    return 0
+    marker.write_text(nonce)
 
-  def read():
-    if not marker.exists() or marker.read_text() != str(nonce):
+  def read() -> None:
+    if not marker.exists() or marker.read_text() != nonce:
       raise UserError(f"{folder} is not the folder that process 0 sees; --workdir must be one shared folder")
 
   on_first(write)
   together(read)
-  on_first(lambda: marker.unlink() or 0)
+  on_first(marker.unlink)
 
 
 def versions() -> dict[str, str]:
-  """Versions that decide what a run computes."""
+  """The versions of what decides what a run computes: {"python": "3.11.7", "jax": ..., ...}."""
   found = {"python": ".".join(map(str, sys.version_info[:3]))}
   for name in LIBRARIES:
     try:
@@ -118,7 +124,10 @@ def versions() -> dict[str, str]:
 
 
 def refuse_disagreement(facts: dict[str, object]) -> None:
-  """Compares facts (config, rows, versions, ...) over all processes; UserError names those that differ, and where."""
+  """Compares facts (config, rows, versions, ...) over all processes. UserError names those that differ, and where.
+
+  facts: name -> value of JSON; what JSON does not know is compared by its str().
+  """
   if jax.process_count() == 1:
     return
   names = sorted(facts)
@@ -128,7 +137,7 @@ def refuse_disagreement(facts: dict[str, object]) -> None:
       for name in names
     ]
   )
-  everyone = multihost_utils.process_allgather(digests)  # [processes, facts, 2]
+  everyone = np.asarray(multihost_utils.process_allgather(digests))  # [processes, facts, 2]
   differing = [
     f"{name} (process {', '.join(map(str, np.flatnonzero(unlike)))})"
     for i, name in enumerate(names)
@@ -142,29 +151,32 @@ def refuse_disagreement(facts: dict[str, object]) -> None:
 
 
 class Preemption:
-  """True from stop() once the machine is being taken away (SIGTERM), at the same call on every process."""
+  """Learns by SIGTERM that the machine is being taken away, and agrees with the other processes when to stop."""
 
   def __init__(self):
-    self._told = False
+    self._is_preempted = False
     self._calls = 0
-    if jax.process_count() == 1:  # with several, jax's coordination service listens to the signal itself
-      self._previous = signal.signal(signal.SIGTERM, self._on_signal)
+    if jax.process_count() == 1:  # With several processes, JAX's coordination service listens to the signal itself.
+      signal.signal(signal.SIGTERM, self._on_signal)
 
-  def _on_signal(self, *_):
-    self._told = True
+  def _on_signal(self, *_: Any) -> None:
+    self._is_preempted = True
 
   def stop(self) -> bool:
-    """Call it on every process at the same places: every step, and in evaluations."""
-    if jax.process_count() > 1 and not self._told:
+    """Whether to stop now; it turns true at the same call on every process.
+
+    Call it on every process at the same places: every step, and in evaluations.
+    """
+    if jax.process_count() > 1 and not self._is_preempted:
       self._calls += 1
-      self._told = multihost_utils.reached_preemption_sync_point(self._calls)
-    return self._told
+      self._is_preempted = multihost_utils.reached_preemption_sync_point(self._calls)
+    return self._is_preempted
 
 
 class Watchdog:
-  """Ends a hung process with exit 42: a peer that hangs, unlike one that dies, goes unnoticed in a collective.
+  """Ends a hung process with exit 42, because a collective does not notice a peer that hangs, only one that dies.
 
-  seconds: 0 switches it off. alive() must be called more often than that.
+  seconds: alive() must be called more often than that; 0 switches the watchdog off.
   """
 
   def __init__(self, seconds: float):
@@ -175,9 +187,11 @@ class Watchdog:
       threading.Thread(target=self._watch, daemon=True, name="watchdog").start()
 
   def alive(self) -> None:
+    """Says that the process makes progress."""
     self._seen = time.monotonic()
 
   def close(self) -> None:
+    """Ends the watching."""
     self._done.set()
 
   def _watch(self) -> None:

@@ -1,0 +1,21 @@
+"""Programs that a command starts and waits for."""
+
+import signal
+import subprocess
+from typing import Any
+
+
+def run_child(command: list[str], **options: Any) -> int:
+  """Runs a command to its end and returns its exit code; SIGTERM and SIGINT are passed on to it.
+
+  options: of subprocess.Popen. To be called in the main thread, because it sets signal handlers.
+  """
+  child = subprocess.Popen(command, **options)
+  before = {
+    number: signal.signal(number, lambda number, _: child.send_signal(number)) for number in (signal.SIGTERM, signal.SIGINT)
+  }
+  try:
+    return child.wait()
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)

@@ -1,0 +1,145 @@
+"""Which checkpoints of a run stay: pins, evaluated steps, and the policy that the trainer deletes by.
+
+The evaluator is another process. It pins the checkpoint that it reads, and what it has not evaluated yet waits for it.
+The trainer writes into the evaluator's folder only here: an entry for a checkpoint that was dropped before its evaluation.
+"""
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+from xlmr_jax.files import write_json
+from xlmr_jax.run.workdir import Workdir, best_step
+
+STALE_PIN_S = 12 * 3600.0  # The evaluator of an older pin is gone: a live one renews its pin.
+
+
+def _numbers(names: Iterable[str]) -> set[int]:
+  return {int(name) for name in names if name.isdigit()}
+
+
+def evaluated_steps(workdir: Workdir) -> set[int]:
+  """The steps that have an entry in the ledger."""
+  return _numbers(path.stem for path in workdir.evaluations.glob("*.json"))
+
+
+# --- pins ----------------------------------------------------------------------------------------------------------
+
+
+def renew_pin(workdir: Workdir, step: int) -> None:
+  """Writes the pin of a step, with the time of now."""
+  write_json(workdir.pins / str(step), {"pid": os.getpid(), "time": time.time()})
+
+
+@contextlib.contextmanager
+def pin(workdir: Workdir, step: int) -> Iterator[None]:
+  """Keeps a step from being removed. Check that the checkpoint is still there only once it is pinned."""
+  workdir.pins.mkdir(parents=True, exist_ok=True)
+  renew_pin(workdir, step)
+  try:
+    yield
+  finally:
+    (workdir.pins / str(step)).unlink(missing_ok=True)
+
+
+def clear_pins(workdir: Workdir) -> None:
+  """Removes the pins of an evaluator that was killed. For an evaluator that knows itself to be the only one."""
+  for path in workdir.pins.glob("*"):
+    path.unlink(missing_ok=True)
+
+
+def pinned_steps(workdir: Workdir) -> set[int]:
+  """The steps with a pin that is not stale. A pin that cannot be read counts."""
+  found = set()
+  for step in _numbers(path.name for path in workdir.pins.glob("*")):
+    try:
+      age = time.time() - json.loads((workdir.pins / str(step)).read_text())["time"]
+    except FileNotFoundError:
+      continue
+    except (OSError, ValueError, KeyError, TypeError):
+      age = 0.0
+    if age < STALE_PIN_S:
+      found.add(step)
+  return found
+
+
+# --- the policy ----------------------------------------------------------------------------------------------------
+
+
+def steps_to_keep(
+  steps: Iterable[int],
+  *,
+  keep: int,
+  keep_every: int = 0,
+  pinned: Iterable[int] = (),
+  unevaluated: Iterable[int] = (),
+  keep_unevaluated: int = 0,
+  best: int | None = None,
+) -> set[int]:
+  """The steps that stay: the newest `keep`, multiples of keep_every (0: none), the pinned ones and the best one.
+
+  Of the unevaluated steps, which the evaluator has yet to see, the newest keep_unevaluated stay too.
+  """
+  steps = set(steps)
+  waiting = sorted(steps & set(unevaluated))
+  stays = {*sorted(steps)[-keep:], *pinned, best, *waiting[max(len(waiting) - keep_unevaluated, 0) :]}
+  return steps & (stays | {step for step in steps if keep_every and step % keep_every == 0})
+
+
+class Retention:
+  """Tells the trainer which checkpoints of a workdir it may remove, and keeps the ledger true when it does.
+
+  keep: how many of the newest stay; at least 2, so that a verified one remains while the newest is being sealed.
+  keep_every: steps that are multiples of this stay for good (0: none).
+  is_eligible: whether an evaluator is to see a step (None: there is no evaluator). keep_unevaluated: how many such steps
+  wait for it; an older one is dropped, and the ledger and a message say so.
+  """
+
+  def __init__(
+    self,
+    workdir: Workdir,
+    *,
+    keep: int = 2,
+    keep_every: int = 0,
+    is_eligible: Callable[[int], bool] | None = None,
+    keep_unevaluated: int = 0,
+  ):
+    self._workdir = workdir
+    self._keep, self._keep_every, self._keep_unevaluated = keep, keep_every, keep_unevaluated
+    self._is_eligible = is_eligible or (lambda step: False)
+
+  def superfluous(self, steps: Iterable[int]) -> list[int]:
+    """Those of the steps on disk that may go, oldest first."""
+    steps = set(steps)
+    pinned = pinned_steps(self._workdir)  # Before the ledger: a step loses its pin only once it has an entry there.
+    evaluated = evaluated_steps(self._workdir)
+    stays = steps_to_keep(
+      steps,
+      keep=self._keep,
+      keep_every=self._keep_every,
+      pinned=pinned,
+      unevaluated={step for step in steps if self._is_eligible(step) and step not in evaluated},
+      keep_unevaluated=self._keep_unevaluated,
+      best=best_step(self._workdir),
+    )
+    return sorted(steps - stays)
+
+  def is_pinned(self, step: int) -> bool:
+    """Whether an evaluator reads this step at the moment."""
+    return step in pinned_steps(self._workdir)
+
+  def on_removed(self, step: int) -> None:
+    """Records that a step is gone: one that waited for the evaluator gets an entry in the ledger that says why."""
+    entry = self._workdir.evaluation(step)
+    if not self._is_eligible(step) or entry.exists():
+      return
+    message = (
+      f"checkpoint {step} is dropped unevaluated: more than config.evaluate.keep_unevaluated="
+      f"{self._keep_unevaluated} wait for the evaluator"
+    )
+    print(message, file=sys.stderr, flush=True)
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    write_json(entry, {"step": step, "error": message})
