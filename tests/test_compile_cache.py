@@ -13,9 +13,10 @@ import pytest
 
 from tests import tiny
 from tests.test_train import assert_same_run
-from xlmr_jax.commands import pretrain as main
+from xlmr_jax.config import check_config
 from xlmr_jax.errors import UserError
 from xlmr_jax.run import compile_cache
+from xlmr_jax.run.workdir import MAY_CHANGE
 
 ROOT = Path(__file__).parents[1]
 OPTIONS = (
@@ -28,7 +29,7 @@ OPTIONS = (
 
 @pytest.fixture
 def options():
-  """JAX's settings, put back behind the test."""
+  """Puts JAX's settings back after the test."""
   before = {name: getattr(jax.config, name) for name in OPTIONS}
   jax.config.update("jax_compilation_cache_dir", None)
   yield
@@ -80,7 +81,10 @@ def test_a_folder_that_cannot_be_written_only_warns(options, tmp_path, capsys, m
   assert not jax.config.jax_enable_compilation_cache
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
   assert compile_cache.use("", tmp_path) is None
-  full = lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))  # noqa: E731
+
+  def full(*_):
+    raise OSError(28, "No space left on device")
+
   monkeypatch.setattr(Path, "write_bytes", full)
   assert compile_cache.use(str(tmp_path / "new"), tmp_path) is None and "No space left" in capsys.readouterr().err
 
@@ -114,6 +118,6 @@ def test_what_a_killed_process_left_goes_and_so_do_folders_long_unused(options, 
 
 
 def test_it_may_change_in_a_run_and_is_no_address():
-  assert "compile_cache" in main.MAY_CHANGE
+  assert "compile_cache" in MAY_CHANGE
   with pytest.raises(UserError, match=r"config\.compile_cache='gs://bucket'"):
-    main.check_config(tiny.config("rows", compile_cache="gs://bucket"))
+    check_config(tiny.config("rows", compile_cache="gs://bucket"))

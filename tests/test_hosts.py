@@ -14,8 +14,9 @@ import pytest
 
 from tests.test_train import assert_same_run
 from xlmr_jax.errors import UserError
+from xlmr_jax.files import write_json
 from xlmr_jax.run import hosts
-from xlmr_jax.run.metrics import write_json
+from xlmr_jax.run.workdir import Workdir
 
 ROOT = Path(__file__).parents[1]
 STEPS = 150
@@ -60,21 +61,21 @@ def finish(process, code=0):
 
 
 def logged(workdir) -> int:
-  """Newest step in train.jsonl, 0 without one."""
-  path = Path(workdir) / "train.jsonl"
+  """The newest step in train.jsonl, 0 without one."""
+  path = Workdir(workdir).train_log
   lines = path.read_text().splitlines() if path.exists() else []
   return max((json.loads(line)["step"] for line in lines if line.endswith("}")), default=0)
 
 
-def wait_until(true, process):
-  """Until true() holds; fails if the run ends before."""
-  while not true():
+def wait_until(condition, process):
+  """Waits until condition() holds; fails if the run ends before."""
+  while not condition():
     assert process.poll() is None, process.communicate()[0][-3000:]
     time.sleep(0.002)
 
 
 def losses(workdir):
-  return [json.loads(line) for line in (Path(workdir) / "train.jsonl").read_text().splitlines()]
+  return [json.loads(line) for line in Workdir(workdir).train_log.read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -88,13 +89,16 @@ def unbroken(tiny_rows, tmp_path_factory):
 def test_killed_at_random_and_restarted_is_bit_equal(unbroken, tiny_rows, tmp_path):
   """kill -9 at random moments, some of them during a save, then the same command, until it is done."""
   rng = random.Random(0)
-  unfinished = lambda: list(tmp_path.glob("checkpoints/*tmp*"))  # noqa: E731  Orbax's name for a save under way
+
+  def is_saving():
+    return list(tmp_path.glob("checkpoints/*tmp*"))  # Orbax's name for a save under way
+
   for kill in range(6):
     before = logged(tmp_path)
     process = start(1, tiny_rows, tmp_path)
     wait_until(lambda: logged(tmp_path) >= before + 8, process)  # noqa: B023
     if kill % 2:
-      wait_until(unfinished, process)
+      wait_until(is_saving, process)
     else:
       time.sleep(rng.random() * 0.1)
     assert process.poll() is None
@@ -148,12 +152,12 @@ def test_stop_between_steps_ends_both_processes_at_one_step(tiny_rows, tmp_path)
   workdir = tmp_path / "run"
   process = start(2, tiny_rows, workdir, "--config.checkpoint.every_steps=1000")
   wait_until(lambda: logged(workdir) >= 6, process)
-  write_json(workdir / "STOP.json", {"step": 4, "reason": "no gain"})
+  write_json(Workdir(workdir).stop, {"step": 4, "reason": "no gain"})
   for output in (finish(process), finish(start(2, tiny_rows, workdir, "--config.checkpoint.every_steps=1000"))):
     said = {line[1]: int(line.split("ended at step ")[1].split()[0]) for line in output.splitlines() if "ended at" in line}
     assert set(said) == {"0", "1"} and len(set(said.values())) == 1 and 6 <= said["0"] < STEPS, output[-2000:]
     assert [path.name for path in (workdir / "checkpoints").iterdir()] == [str(said["0"])]
-    result = json.loads((workdir / "result.json").read_text())
+    result = json.loads(Workdir(workdir).result.read_text())
     assert (result["step"], result["stopped_by"]) == (said["0"], "no gain")
 
 
@@ -177,17 +181,11 @@ def test_two_processes_build_the_demo_once(tmp_path):
   assert "held-out at step 2" in finish(process)
 
 
-@pytest.mark.slow
-def test_a_process_that_fails_ends_the_others():
-  """Neither waits for the other in a collective; the sound one says who failed."""
-  code = (
-    "import sys\nfrom xlmr_jax import hosts\nme = int(sys.argv[1])\n"
-    "hosts.start('explicit', sys.argv[2], 2, me)\nhosts.together(lambda: 1 // (1 - me))"
-  )
-  address = f"127.0.0.1:{20000 + (os.getpid() + 7) % 20000}"
-  processes = [
+def two_processes(code, port):
+  """Two processes that run this code; sys.argv tells each its number and the address of the first."""
+  return [
     subprocess.Popen(
-      [sys.executable, "-c", code, str(i), address],
+      [sys.executable, "-c", code, str(i), f"127.0.0.1:{port}"],
       cwd=ROOT,
       env=environment(),
       stdout=subprocess.PIPE,
@@ -196,8 +194,28 @@ def test_a_process_that_fails_ends_the_others():
     )
     for i in range(2)
   ]
-  assert "process 1 failed; see what it says" in finish(processes[0], 1)
-  assert "ZeroDivisionError" in finish(processes[1], 1)
+
+
+def test_two_processes_share_what_the_first_says_and_end_together():
+  """on_first passes any value of JSON. Where one fails, neither waits in a collective; the sound one says who failed."""
+  code = (
+    "import sys\nfrom xlmr_jax.run import hosts\nme = int(sys.argv[1])\n"
+    "hosts.start('explicit', sys.argv[2], 2, me)\n"
+    "for value in (None, 7, 'größer', {'step': None, 'why': ['x'] * 500}):\n"
+    "  assert hosts.on_first(lambda: value if me == 0 else 1 // 0) == value, value\n"
+    "hosts.say(f'line of {me}')\n"
+    "hosts.together(lambda: 1 // (1 - me))"
+  )
+  processes = two_processes(code, 20000 + (os.getpid() + 7) % 20000)
+  first, second = (finish(process, 1) for process in processes)
+  assert "line of 0" in first and "process 1 failed; see what it says" in first
+  assert "line of 1" not in second and "ZeroDivisionError" in second
+
+
+def test_one_process_passes_json_as_several_do():
+  assert hosts.on_first(lambda: {"steps": (1, 2)}) == {"steps": [1, 2]}
+  with pytest.raises(TypeError):
+    hosts.on_first(lambda: {1, 2})
 
 
 @pytest.mark.slow
