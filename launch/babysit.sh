@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs a command until it ends with 0 (done) or 1 (the user must act); 42, signals and crashes start it again.
+# Runs a command until it ends with 0 (done) or 1 (the user must act). After 42, a signal or a crash it starts it again.
 #   launch/babysit.sh xlmr pretrain --config=... --workdir=...
-# Five starts in a row that end within a minute end it too. TERM is passed on and ends it.
+# It gives up after five starts in a row that each end within a minute. It passes TERM on to the command, and then ends.
 set -u
 [ $# -gt 0 ] || { echo "usage: launch/babysit.sh COMMAND..." >&2; exit 1; }
 told='' short=0 child=''

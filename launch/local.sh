@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# N processes of one run on this machine, joined over loopback (gloo on CPUs).
+# Starts N processes of one run on this machine, joined over loopback (gloo on CPUs).
 #   launch/local.sh N --config=... --workdir=...
-# Output lines carry the process number. A signal goes to all. The exit code is 1 if any process ended with it (the
-# user must act), else 42 if any did, else the first that is not 0.
+# Each line of output carries the number of its process. A signal goes to all processes. The exit code is 1 if any process
+# ended with 1 (the user must act), else 42 if any ended with 42, else the first that is not 0.
 set -u
 count=${1:-}
 case $count in ''|*[!0-9]*|0) echo "usage: launch/local.sh N --config=... --workdir=..." >&2; exit 1;; esac

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # One run on a Cloud TPU VM or pod slice: create or reuse it, install, start on all workers, follow.
 #   launch/tpu_vm.sh --name=xlmr --zone=us-central2-b --type=v4-32 [--project=P] [--version=V] [--spot] [--dry-run] \
-#       -- --config=configs/base.py --config.data.rows=/data/rows --workdir=/data/runs/base
+#       -- --config=base --config.data.rows=/data/rows --workdir=/data/runs/base
 #   launch/tpu_vm.sh ... --stop      TERM to every worker: the run saves one common step and ends with 42
 #   launch/tpu_vm.sh ... --follow    the log of worker 0, from a run started before
-# The workdir and the rows must be in one folder that all workers share: --nfs=HOST:/SHARE (Filestore, say) mounts it at
-# /data. A gcsfuse mount will not do: checkpoints are committed by renaming folders, logs by appending.
-# The run is started again when it ends with 42 or is killed; it stops at 0 (done) and 1 (the user must act).
+# The workdir and the rows must be in one folder that all workers share. --nfs=HOST:/SHARE mounts one, such as Filestore, at
+# /data. A gcsfuse mount will not do, because checkpoints are committed by renaming folders and logs are appended to.
+# The run is started again when it ends with 42 or is killed. It stops at 0 (done) and 1 (the user must act).
 # --dry-run prints every command and runs none.
 set -euo pipefail
 name='' zone='' type='' project='' version='' nfs='' spot='' dry='' action=start
@@ -23,7 +23,7 @@ done
 [ -n "$name" ] && [ -n "$zone" ] || die "--name and --zone are needed"
 [[ $name =~ ^[a-z]([-a-z0-9]*[a-z0-9])?$ ]] || die "--name=$name: lower-case letters, digits and dashes, a letter first"
 if [ "$action" = start ]; then
-  [ -n "$type" ] || die "--type is needed, v4-32 or v5litepod-16 say"
+  [ -n "$type" ] || die "--type is needed, such as v4-32 or v5litepod-16"
   case " $* " in *" --workdir="*) ;; *) die "the run's flags (behind --) lack --workdir=";; esac
   case " $* " in *" --config="*) ;; *) die "the run's flags (behind --) lack --config=";; esac
 fi
@@ -38,7 +38,7 @@ at=(--zone="$zone"); [ -z "$project" ] || at+=(--project="$project")
 tpu=(gcloud compute tpus tpu-vm)
 on_workers() { run "${tpu[@]}" ssh "$name" "${at[@]}" --worker="$1" --command="$2"; }
 
-if [ "$action" = stop ]; then on_workers all "pkill -TERM -f '[x]lmr_jax.main' || true"; exit; fi
+if [ "$action" = stop ]; then on_workers all "pkill -TERM -f '[x]lmr_jax pretrain' || true"; exit; fi
 if [ "$action" = follow ]; then on_workers 0 "tail -n 50 -F xlmr_jax_run.log"; exit; fi
 
 cd "$(dirname "$0")/.."
@@ -54,7 +54,7 @@ run "${tpu[@]}" scp "$archive" "$name": "${at[@]}" --worker=all
 if [ -n "$nfs" ]; then
   on_workers all "sudo apt-get install -qy nfs-common && sudo mkdir -p /data && (mountpoint -q /data || sudo mount -t nfs $nfs /data)"
 fi
-# The images' own Python may be older than 3.11: uv brings one.
+# The images' own Python may be older than 3.11, so uv brings one.
 on_workers all "mkdir -p xlmr_jax && tar -xzf xlmr_jax.tar.gz -C xlmr_jax && cd xlmr_jax && python3 -m pip install -q --user uv && \
 python3 -m uv venv -q --python 3.12 .venv && python3 -m uv pip install -q --python .venv/bin/python -r requirements.txt 'jax[tpu]'"
 flags=$(printf '%q ' "$@")

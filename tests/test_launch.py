@@ -60,6 +60,16 @@ def test_sweep_refuses_two_runs_of_a_name_and_a_config_without_sweep(tmp_path):
     assert out.returncode == 1 and message in out.stderr and out.stderr.startswith("error: ")
 
 
+def test_sweep_takes_the_name_of_a_config_that_ships(tmp_path):
+  out = shell(sys.executable, "launch/sweep.py", "--config=sweeps/alpha", f"--workdir={tmp_path}", "--print")
+  assert out.returncode == 0, out.stderr
+  lines = [shlex.split(line) for line in out.stdout.splitlines()]
+  assert len(lines) > 1 and all("--config=sweeps/alpha" in line for line in lines)
+  assert any("--config.data.alpha=0.3" in line for line in lines)
+  out = shell(sys.executable, "launch/sweep.py", "--config=sweeps/beta", f"--workdir={tmp_path}", "--print")
+  assert out.returncode == 1 and out.stderr.startswith("error: --config=sweeps/beta: no config of this name ships")
+
+
 @pytest.mark.slow
 def test_sweep_runs_and_skips(sweep_config, tiny_rows, tmp_path):
   line = [
@@ -87,7 +97,7 @@ def test_babysit_starts_again_until_done(tmp_path):
     "timeout",
     "-s",
     "TERM",
-    "2",
+    "1",
     "bash",
     "launch/babysit.sh",
     "bash",
@@ -117,7 +127,7 @@ def test_tpu_vm_dry_run_prints_every_command(tmp_path):
   lines = [shlex.split(line) for line in out.stdout.splitlines()]
   assert next(line[:5] for line in lines if line[0] == "gcloud") == ["gcloud", "compute", "tpus", "tpu-vm", "create"]
   assert any(line[0] == "git" and "archive" in line for line in lines)
-  start = next(line[-1] for line in lines if "xlmr_jax.commands.pretrain" in line[-1])
+  start = next(line[-1] for line in lines if "-m xlmr_jax pretrain" in line[-1])
   assert "--hosts=auto" in start and "babysit.sh" in start
   assert "--workdir=/data/run one" in shlex.split(start.split("nohup ")[1].split(">")[0])
 
