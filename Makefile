@@ -1,28 +1,38 @@
-# make demo: pretrain on the built-in corpus and show what was learnt.   make test: the tests (test-all: the long ones too).
+# make demo: pretrain on the built-in text and show what was learnt.   make test: the tests.   make lint: style, floors, types.
 PYTHON ?= python3
 RUN ?= runs/demo
 BIN = .venv/bin
-.PHONY: demo test test-all lint clean
+# TensorFlow's notices are not the user's.
+QUIET = TF_CPP_MIN_LOG_LEVEL=2 TF_ENABLE_ONEDNN_OPTS=0
+.PHONY: demo test test-all lint format clean
 
-.venv/ready: requirements.txt requirements-dev.txt
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
-	  { echo "error: $(PYTHON) is $$($(PYTHON) --version); Python 3.11 to 3.13 is needed, e.g. make PYTHON=python3.12" >&2; exit 1; }
-	@echo "installing into .venv (once, about two minutes)"
-	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install -q --disable-pip-version-check -r requirements-dev.txt
+.venv/ready: requirements.txt pyproject.toml
+	@$(PYTHON) .ci/install.py .venv requirements.txt
+	@touch $@
+
+.venv/ready-dev: .venv/ready requirements-dev.txt
+	@$(PYTHON) .ci/install.py .venv requirements-dev.txt
 	@touch $@
 
 demo: .venv/ready
-	@TF_CPP_MIN_LOG_LEVEL=2 TF_ENABLE_ONEDNN_OPTS=0 $(BIN)/python -m xlmr_jax demo --workdir=$(RUN)
+	@$(BIN)/python -m xlmr_jax demo --workdir=$(RUN)
 
-test: .venv/ready
-	@$(BIN)/python -m pytest -m "not slow"
+test: .venv/ready-dev
+	@$(QUIET) $(BIN)/python -m pytest -m "not slow"
 
-test-all: .venv/ready
-	@$(BIN)/python -m pytest
+# -v: a slow test runs for minutes, and this prints its name when it begins.
+test-all: .venv/ready-dev
+	@$(QUIET) $(BIN)/python -m pytest -v
 
-lint: .venv/ready
-	@$(BIN)/ruff check .
+lint: .venv/ready-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/pyright
+
+format: .venv/ready-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv runs build *.egg-info
