@@ -2,9 +2,11 @@
 
 Bits come from a hash of the place (hash_bits), which XLA and Pallas compute where they are used: on TPU the mask costs no
 memory traffic, where threefry doubles the time of such an operation and XLA's generator ("rbg") adds half, and depends
-on the mesh. The hash is no cryptography: C. Wellons' kind of 32-bit finaliser (two odd multipliers between xor-shifts),
-keyed twice, so that masks of two keys are not shifts of each other.
+on the mesh. The hash is no cryptography: it is C. Wellons' kind of 32-bit finaliser (two odd multipliers between
+xor-shifts), keyed twice, so that masks of two keys are not shifts of each other.
 """
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +15,32 @@ Array = jax.Array
 GOLDEN = 0x9E3779B9  # 2^32 / golden ratio, odd: steps by it visit every word once
 
 
+class Drop(NamedTuple):
+  """One dropout of a model: which elements it zeroes follows from key and index alone.
+
+  index: uint32, the number in the global batch of the token of each vector, or of the row for attention probabilities.
+  bits: "hash", or "rbg" for the key's own generator, which does not know index: on several devices the key must then be
+  each device's own.
+  """
+
+  rate: float = 0.0
+  key: Array | None = None  # None: nothing is dropped
+  index: Array | None = None
+  bits: str = "hash"
+
+  @property
+  def active_rate(self) -> float:
+    """The rate, or 0 without a key."""
+    return self.rate if self.key is not None else 0.0
+
+
+def token_index(rows_B: Array, length: int) -> Array:
+  """The number of each token in the global batch, uint32[B, L], from the numbers of its rows, uint32[B]."""
+  return rows_B[:, None] * jnp.uint32(length) + jnp.arange(length, dtype=jnp.uint32)
+
+
 def mix(x: Array, key: Array | int = 0) -> Array:
-  """Bijection of uint32 words in which every input bit moves about half of the output bits; key: added half way."""
+  """Bijection of uint32 words in which every input bit moves about half of the output bits; key is added half way."""
   x = x ^ (x >> 16)
   x = x * jnp.uint32(0x7FEB352D)
   x = x ^ (x >> 15)
@@ -22,14 +48,14 @@ def mix(x: Array, key: Array | int = 0) -> Array:
   return x ^ (x >> 16)
 
 
-def words_of(key: Array) -> Array:
+def key_data(key: Array) -> Array:
   """Two uint32 words of a JAX key of any kind."""
   return jax.random.bits(key, (2,), jnp.uint32)
 
 
-def row_hashes(words_2: Array, places: Array) -> Array:
-  """A hash of each place, uint32 as places are: numbers of rows or of tokens in the global batch."""
-  return mix(places ^ words_2[0])
+def row_hashes(key_data_2: Array, index: Array) -> Array:
+  """A hash of each number, uint32 and of the shape of index."""
+  return mix(index ^ key_data_2[0])
 
 
 def element_bits(row_hashes: Array, columns: Array, word: Array) -> Array:
@@ -37,10 +63,10 @@ def element_bits(row_hashes: Array, columns: Array, word: Array) -> Array:
   return mix(row_hashes + columns * jnp.uint32(GOLDEN), word)
 
 
-def hash_bits(words_2: Array, places: Array, columns: int) -> Array:
-  """uint32[*places.shape, columns]."""
-  columns_C = jax.lax.broadcasted_iota(jnp.uint32, (1,) * places.ndim + (columns,), places.ndim)
-  return element_bits(row_hashes(words_2, places)[..., None], columns_C, words_2[1])
+def hash_bits(key_data_2: Array, index: Array, columns: int) -> Array:
+  """uint32[*index.shape, columns]."""
+  columns_C = jax.lax.broadcasted_iota(jnp.uint32, (1,) * index.ndim + (columns,), index.ndim)
+  return element_bits(row_hashes(key_data_2, index)[..., None], columns_C, key_data_2[1])
 
 
 def threshold(rate: float) -> int:
@@ -48,18 +74,17 @@ def threshold(rate: float) -> int:
   return min(round(rate * 2**32), 2**32 - 1)
 
 
-def drop(x: Array, bits: Array, rate: float) -> Array:
+def drop_by_bits(x: Array, bits: Array, rate: float) -> Array:
   """Inverted dropout of x by uint32 bits of its shape."""
   return jnp.where(bits >= jnp.uint32(threshold(rate)), x * jnp.asarray(1.0 / (1.0 - rate), x.dtype), jnp.zeros((), x.dtype))
 
 
-def dropout(x: Array, rate: float, key: Array | None, places: Array, bits: str = "hash") -> Array:
-  """Inverted dropout of x[*places.shape, C]; the identity without a key.
-
-  places: uint32, which token of the global batch a vector is. bits: "hash", or "key" for the key's own generator, which
-  knows no places: on several devices the key must be each one's own.
-  """
-  if key is None or rate == 0.0:
+def dropout(x: Array, drop: Drop) -> Array:
+  """Inverted dropout of x[*drop.index.shape, C]; the identity without a key or at rate 0."""
+  if drop.key is None or drop.index is None or drop.rate == 0.0:
     return x
-  of_places = hash_bits(words_of(key), places, x.shape[-1]) if bits == "hash" else jax.random.bits(key, x.shape, jnp.uint32)
-  return drop(x, of_places, rate)
+  if drop.bits == "hash":
+    bits = hash_bits(key_data(drop.key), drop.index, x.shape[-1])
+  else:
+    bits = jax.random.bits(drop.key, x.shape, jnp.uint32)
+  return drop_by_bits(x, bits, drop.rate)

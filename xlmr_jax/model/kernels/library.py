@@ -1,0 +1,65 @@
+"""Attention by other people's kernels: JAX's splash attention on TPU, NVIDIA's cuDNN through JAX on GPU.
+
+Neither drops probabilities. cuDNN's has not been run by us, splash attention in interpret mode only.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+from xlmr_jax.model.attention import split_heads
+from xlmr_jax.model.dropout import Drop
+from xlmr_jax.model.layers import add_bias
+
+Array = jax.Array
+
+
+def _queries_keys_values(qkv_BxLxC: Array, bias_C: Array, heads: int, drop: Drop) -> list[Array]:
+  if drop.active_rate:
+    raise ValueError("this kernel has no dropout of probabilities")
+  return split_heads(checkpoint_name(add_bias(qkv_BxLxC, bias_C), "qkv"), heads)
+
+
+def splash_attention(
+  qkv_BxLxC: Array, bias_C: Array, segments_BxL: Array, heads: int, drop: Drop, *, interpret: bool = False
+) -> Array:
+  """attention.attention by JAX's Pallas kernel. Rows must be a multiple of 128 tokens."""
+  from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
+  from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+
+  q, k, v = (x.transpose(0, 2, 1, 3) for x in _queries_keys_values(qkv_BxLxC, bias_C, heads, drop))
+  B, H, L, K = q.shape
+  block = next(size for size in (512, 256, 128) if L % size == 0)
+  minor = splash.QKVLayout.SEQ_MINOR  # The other layout pads heads that are narrower than the lanes.
+  kernel = splash.make_splash_mha(
+    masks.MultiHeadMask([masks.FullMask((L, L))] * H),
+    head_shards=1,
+    q_seq_shards=1,
+    interpret=interpret,
+    block_sizes=splash.BlockSizes(
+      block_q=block,
+      block_kv=block,
+      block_kv_compute=block,
+      block_q_dkv=block,
+      block_kv_dkv=block,
+      block_kv_dkv_compute=block,
+      use_fused_bwd_kernel=True,
+      q_layout=minor,
+      k_layout=minor,
+      v_layout=minor,
+    ),
+  )
+
+  def attend_row(q, k, v, segments):
+    return kernel(q, k, v, segment_ids=splash.SegmentIds(segments, segments))
+
+  out_BxHxLxK = jax.vmap(attend_row)(q * jnp.asarray(K**-0.5, q.dtype), k, v, segments_BxL)
+  return out_BxHxLxK.transpose(0, 2, 1, 3).reshape(B, L, H * K).astype(qkv_BxLxC.dtype)
+
+
+def cudnn_attention(qkv_BxLxC: Array, bias_C: Array, segments_BxL: Array, heads: int, drop: Drop) -> Array:
+  """attention.attention by cuDNN."""
+  q, k, v = _queries_keys_values(qkv_BxLxC, bias_C, heads, drop)
+  B, L = segments_BxL.shape
+  same_Bx1xLxL = (segments_BxL[:, :, None] == segments_BxL[:, None, :])[:, None]
+  return jax.nn.dot_product_attention(q, k, v, mask=same_Bx1xLxL, implementation="cudnn").reshape(B, L, -1)
