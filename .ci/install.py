@@ -1,6 +1,6 @@
-"""`python .ci/install.py VENV REQUIREMENTS`: makes the environment, installs a file's packages and this one into it, with progress.
+"""`python .ci/install.py VENV REQUIREMENTS` makes an environment and installs a file's packages and this one into it.
 
-It prints what pip is at every few seconds, and pip's own words only if pip fails. Only the standard library is imported.
+It says every few seconds how far pip is, and shows pip's own words only if pip fails. It needs the standard library alone.
 """
 
 import re

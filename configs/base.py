@@ -1,12 +1,14 @@
 """XLM-R Base: 12 layers x 768, 278M parameters, 250,002 entries (paper, section 3).
 
-  xlmr pretrain --config=configs/base.py --config.data.rows=ROWS --workdir=DIR
-  xlmr pretrain --config=configs/base.py:runlocal --workdir=DIR      # a laptop, under a minute
-  xlmr plan --config=configs/base.py --topology=v5e:16x16        # how it would do there
+  xlmr pretrain --config=base --config.data.rows=ROWS --workdir=RUN
+  xlmr pretrain --config=base:runlocal --workdir=RUN      # on a laptop, under a minute
+  xlmr plan --config=base --topology=v5e:16x16            # what it would need and take there
 
-The paper does not say whether Base used Large's 1.5M updates of 8192 rows; we assume it. Expected of the paper's own
-Base: XNLI zero-shot 76.2, NER 88.8, MLQA 63.7 F1 (tables 1 to 3). Not run in full by us.
+The paper does not say whether Base had Large's 1.5M updates of 8192 rows; we assume so. The paper's own Base reaches
+XNLI zero-shot 76.2, NER 88.8 and MLQA 63.7 F1 (tables 1 to 3). We have not run it in full.
 """
+
+from ml_collections import ConfigDict
 
 from xlmr_jax.config import default_config, variant
 
@@ -19,9 +21,10 @@ TOPOLOGIES = {  # what `xlmr plan --all` compiles for, and what to change there
 }
 
 
-def get_config(arg: str = ""):
+def get_config(arg: str = "") -> ConfigDict:
+  """XLM-R Base. arg: see xlmr_jax.config.variant."""
   c = default_config()
   c.model.vocabulary_size = 250_002
-  c.model.unroll_layers = True  # a scan would write what it keeps of each layer to the HBM and read it again (ours)
-  c.rows_per_device = 32  # fits 16 GB with nothing recomputed (ours)
+  c.model.unroll_layers = True  # a scan would write each layer's activations to the HBM and read them again (ours)
+  c.rows_per_device = 32  # fits into 16 GB with nothing recomputed (ours)
   return variant(c, arg)

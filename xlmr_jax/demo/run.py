@@ -1,36 +1,151 @@
-"""Command: `make demo`: text, vocabulary, rows; pretraining beside an evaluator that ends it; what the model learnt.
+"""The demo: text, vocabulary and rows; pretraining beside an evaluator that ends it; then what the model learnt.
 
 Labelled tasks are trained on English alone and scored in the other languages, against chance and a random encoder.
 """
 
+import functools
 import json
 import os
 import random
 import shutil
-import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
-from absl import app, flags, logging
+from ml_collections import ConfigDict
 
-from xlmr_jax.errors import UserError, run_child, run_command
+from xlmr_jax.data.rows import RowStore
+from xlmr_jax.data.tokenizer import open_tokenizer
+from xlmr_jax.demo.corpus import build_demo_rows, demo_rows
+from xlmr_jax.demo.progress import Progress
+from xlmr_jax.demo.text import documents
+from xlmr_jax.evaluation.tasks import registry
+from xlmr_jax.files import read_json_lines
+from xlmr_jax.ids import PAD
+from xlmr_jax.model.build import build_model
+from xlmr_jax.open_model import load_params
+from xlmr_jax.report import pictures
+from xlmr_jax.run.workdir import Workdir, read_record
 
 TASKS = ("demo_entities", "demo_entailment", "demo_questions")
 SEEDS = 3
 
-FLAGS = flags.FLAGS
-
 
 def say(text: str) -> None:
+  """Prints a line at once."""
   print(text, flush=True)
 
 
-def shares_of_cores(count: int) -> list[list[str]]:
-  """Command prefixes that give each of `count` processes cores of its own; empty where that is not to be had.
+def run_demo(path: Path, pass_on: list[str]) -> tuple[int, dict[str, Any]]:
+  """The whole demo in a workdir, with what it does and finds printed.
 
-  Two processes that each run a thread a core wait for each other's: at this size they end sooner with one thread each.
+  pass_on: flags for `xlmr pretrain`. Returns the exit code of the part that ended it, or 0, and the summary.
+  """
+  began, workdir = time.monotonic(), Workdir(path)
+  say("1/5  text in 15 languages from a small world of facts, a vocabulary, and rows of 64 tokens")
+  make_rows(path)
+  say(
+    "2/5  pretraining (--config=smoke), and a second process that scores its checkpoints on an English task in all\n"
+    "     languages and ends it when they stop rising; stop it and run it again, it goes on where it was"
+  )
+  code = pretrain(workdir, pass_on)
+  if code:
+    return code, {}
+  say(f"3/5  three tasks, trained on English alone with {SEEDS} seeds: the best encoder, and a random one (a minute or two)")
+  code = score_encoders(workdir)
+  if code:
+    return code, {}
+  say("4/5  pictures")
+  with Progress(lambda: "drawing"):
+    before, after, entropy = draw(workdir, RowStore(demo_rows(path)))
+  say("5/5  what it learnt: held-out loss per language, beside the unigram entropy (the loss of knowing only frequencies)")
+  for name in after:
+    say(f"     {name}  {before[name]:6.2f} -> {after[name]:5.2f}   unigram {entropy[name]:.2f}")
+  say("     and one gap in a new text of each, as it fills it:")
+  with Progress(lambda: "compiling the model for one text") as progress:
+    for language, text, guess, truth in guesses(workdir, tuple(after)):
+      progress.say(f"     {language}  {text}   {guess}   {'(right)' if guess == truth else f'(it was {truth})'}")
+  transfer = tell_transfer(workdir)
+  say(
+    f"     pictures     {workdir.root / 'transfer.png'}\n                  {workdir.root / 'languages.png'}\n"
+    f"                  {workdir.root / 'held_out.png'}\n"
+    f"     checkpoints  {workdir.checkpoints}\n"
+    f"     everything   tensorboard --logdir={workdir.tensorboard}   (pip install tensorboard)"
+  )
+  result = json.loads(workdir.result.read_text())
+  say(f"     it ended at step {result['step']}: {result.get('stopped_by', 'the step limit')}")
+  return 0, {
+    "languages": len(after),
+    "held_out_loss": round(float(np.mean(list(after.values()))), 4),
+    "unigram_entropy": round(float(np.mean(list(entropy.values()))), 4),
+    "not_below_unigram": [name for name in after if after[name] >= entropy[name]],
+    "zero_shot": transfer,
+    "stopped_by": result.get("stopped_by"),
+    "seconds": round(time.monotonic() - began),
+  }
+
+
+def make_rows(path: Path) -> None:
+  """Part 1: the rows, unless they are there, and how many there are."""
+  home = demo_rows(path).parent
+
+  def waiting_for() -> str:
+    if not (home / "vocabulary.model").exists():
+      return f"text and vocabulary: {len(list((home / 'text').glob('*.txt')))} of 15 languages are written"
+    return "vocabulary and text are there, rows are being built"
+
+  with Progress(waiting_for):
+    build_demo_rows(path)
+  manifest = json.loads((demo_rows(path) / "manifest.json").read_text())
+  counts = {name: splits["train"]["rows"] for name, splits in manifest["languages"].items()}
+  (most, rows_of_most), *_, (least, rows_of_least) = sorted(counts.items(), key=lambda item: -item[1])
+  say(f"     {sum(counts.values()):,} rows, from {most} {rows_of_most:,} to {least} {rows_of_least:,}; in {demo_rows(path)}")
+
+
+def pretrain(workdir: Workdir, pass_on: list[str]) -> int:
+  """Part 2: the trainer beside the evaluator that ends it. Returns the exit code of the one that failed, or 0."""
+
+  def waiting_for() -> str:
+    lines = read_json_lines(workdir.train_log) if workdir.train_log.exists() else []
+    if not lines:
+      return "the training step is being compiled"
+    return f"trained to step {lines[-1]['step']}; at most 4,800, about 3,800 before the scores stop rising"
+
+  xlmr = [sys.executable, "-m", "xlmr_jax"]
+  with Progress(waiting_for) as progress:
+    evaluator = progress.start([*xlmr, "evaluate", f"--workdir={workdir}"])
+    trainer = progress.start([*xlmr, "pretrain", "--config=smoke", f"--workdir={workdir}", *pass_on])
+    code = progress.wait(trainer)
+    if workdir.result.exists():
+      code = progress.wait(evaluator) or code
+  return code
+
+
+def score_encoders(workdir: Workdir) -> int:
+  """Part 3: both encoders on all tasks, side by side, unless their scores are there. Returns an exit code."""
+  missing = [name for name in ("best", "initial") if not (workdir.final_scores / f"{name}.json").exists()]
+  names = {"best": "best  ", "initial": "random"}
+  with Progress(lambda: f"fine-tuning {' and '.join(names[name].strip() for name in missing)}") as progress:
+    children = [
+      progress.start(
+        [*cores, sys.executable, "-m", "xlmr_jax", "evaluate", f"--workdir={workdir}", f"--checkpoint={name}",
+         f"--tasks={','.join(TASKS)}", f"--seeds={SEEDS}"],
+        f"     {names[name]}  ",
+      )
+      for name, cores in zip(missing, shares_of_cores(len(missing)))
+    ]  # fmt: skip
+    codes = [progress.wait(child) for child in children]
+  return next(filter(None, codes), 0)
+
+
+def shares_of_cores(count: int) -> list[list[str]]:
+  """Command prefixes that give each of `count` processes cores of its own; empty ones where that cannot be done.
+
+  Two processes that each run a thread per core wait for each other: at this size they end sooner with one thread each.
   """
   if not (shutil.which("taskset") and hasattr(os, "sched_getaffinity")):
     return [[] for _ in range(count)]
@@ -39,191 +154,81 @@ def shares_of_cores(count: int) -> list[list[str]]:
   return [["taskset", "-c", ",".join(map(str, share))] if all(shares) else [] for share in shares]
 
 
-def guesses(workdir: Path, tokenizer_path: Path, languages: tuple[str, ...], seed: int = 1):
-  """(language, new text with a gap, the piece the model puts there, the piece that stood there): one gap a language."""
-  import functools
+def draw(workdir: Workdir, store: RowStore) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
+  """Part 4: the pictures. Returns, per language, the held-out loss before and after, and the unigram entropy, in nats."""
+  lines = read_json_lines(workdir.held_out_log)
+  before, after = ({name: of["loss"] for name, of in line["languages"].items()} for line in (lines[0], lines[-1]))
+  entropy = pictures.unigram_entropy(store)
+  pictures.held_out_picture(workdir, workdir.root / "held_out.png")
+  pictures.transfer_picture(workdir, workdir.root / "transfer.png")
+  pictures.languages_picture(
+    before,
+    after,
+    workdir.root / "languages.png",
+    label="held-out loss, nats per masked token",
+    title=f"Demo: before and after {lines[-1]['step']} updates",
+    bound=entropy,
+  )
+  return before, after, entropy
 
-  import jax
-  from ml_collections import ConfigDict
 
-  from xlmr_jax.data.tokenizer import PAD, Tokenizer
-  from xlmr_jax.demo.text import documents
-  from xlmr_jax.open_model import load_params
-  from xlmr_jax.training.loop import build_model
-
-  run = json.loads((workdir / "config.json").read_text())
-  config = ConfigDict(run["config"])
-  model = build_model(config, run["vocabulary_size"])
-  _, params = load_params(workdir, run, config, "latest")
+def guesses(workdir: Workdir, languages: tuple[str, ...], seed: int = 1) -> Iterator[tuple[str, str, str, str]]:
+  """(language, new text with a gap, the piece that the model puts there, the piece that stood there): one per language."""
+  record = read_record(workdir)
+  config = ConfigDict(record.config)
+  model = build_model(config, record.vocabulary_size)
+  _, params = load_params(workdir.root, record, config, "latest")
   logits = jax.jit(functools.partial(model.apply, method="logits"))
-  tokenizer, rng = Tokenizer(tokenizer_path), random.Random(seed)
-  for language in languages:
-    pieces = tokenizer.encode(next(documents(language, count=1, seed=seed))[0])[: run["seq_len"]]
-    gap = rng.choice([i for i in range(1, len(pieces) - 1) if any(map(str.isalpha, tokenizer.piece(pieces[i])[1:]))])
-    ids = np.full((1, run["seq_len"]), PAD, np.int32)
-    ids[0, : len(pieces)] = pieces
-    ids[0, gap] = tokenizer.mask_id
-    best = int(np.asarray(logits({"params": params}, ids))[0, gap].argmax())
+  tokenizer, rng = open_tokenizer(workdir.tokenizer), random.Random(seed)
+
+  def space_before(piece: int) -> str:
     # SentencePiece drops the space in front of a text's first piece; only pieces that begin a word have one.
-    space = lambda piece: " " if tokenizer.piece(piece).startswith("\u2581") else ""  # noqa: E731
-    after = pieces[gap + 1]
-    text = f"{tokenizer.decode(pieces[1:gap])}{space(pieces[gap])}___{space(after)}{tokenizer.decode(pieces[gap + 1 :])}"
+    return " " if tokenizer.piece(piece).startswith("\u2581") else ""
+
+  for language in languages:
+    pieces = tokenizer.encode(next(documents(language, count=1, seed=seed))[0])[: record.seq_len]
+    gap = rng.choice([i for i in range(1, len(pieces) - 1) if any(map(str.isalpha, tokenizer.piece(pieces[i])[1:]))])
+    ids_1xL = np.full((1, record.seq_len), PAD, np.int32)
+    ids_1xL[0, : len(pieces)] = pieces
+    ids_1xL[0, gap] = tokenizer.mask_id
+    best = int(np.asarray(logits({"params": params}, ids_1xL))[0, gap].argmax())
+    text = (
+      f"{tokenizer.decode(pieces[1:gap])}{space_before(pieces[gap])}___"
+      f"{space_before(pieces[gap + 1])}{tokenizer.decode(pieces[gap + 1 :])}"
+    )
     yield language, text, tokenizer.decode([best]), tokenizer.decode([pieces[gap]])
 
 
-def tell_transfer(workdir: Path) -> dict[str, dict[str, float]]:
-  """Says each task's score a language, both encoders; returns the means over the languages that were not trained on."""
-  from xlmr_jax.evaluation.tasks import registry
+def tell_transfer(workdir: Workdir) -> dict[str, dict[str, float]]:
+  """Prints each task's score per language for both encoders.
 
-  final = {
-    name: json.loads((workdir / "evaluations" / "final" / f"{name}.json").read_text())["scores"]
-    for name in ("best", "initial")
-  }
+  Returns {task: {"best", "random", "chance"}}: means over the languages that were not trained on.
+  """
+  final = {name: json.loads((workdir.final_scores / f"{name}.json").read_text())["scores"] for name in ("best", "initial")}
+  registry.load_modules(("xlmr_jax.demo.tasks",))
   means = {}
   say("     and what it takes from English to the others: mean of the seeds, best encoder | random encoder, %")
   for name in TASKS:
     task = registry.get(name)
     metric = task.metrics[0]
-    of = {
-      which: {language: float(np.mean(values[metric])) for language, values in scores[name]["zero_shot"].items()}
-      for which, scores in final.items()
+    by_seed = {
+      encoder: {language: np.asarray(values[metric]) for language, values in scores[name]["zero_shot"].items()}
+      for encoder, scores in final.items()
     }
-    seeds = {
-      which: np.mean(
-        [values[metric] for language, values in scores[name]["zero_shot"].items() if language != task.train_language], axis=0
-      )
-      for which, scores in final.items()
+    others = {
+      encoder: np.mean([values for language, values in scores.items() if language != task.train_language], axis=0)
+      for encoder, scores in by_seed.items()
     }
     means[name] = {
-      "best": round(float(seeds["best"].mean()), 4),
-      "random": round(float(seeds["initial"].mean()), 4),
+      "best": round(float(others["best"].mean()), 4),
+      "random": round(float(others["initial"].mean()), 4),
       "chance": round(task.chance, 4),
     }
     say(
-      f"     {name} ({metric}): the {len(of['best']) - 1} others {100 * means[name]['best']:.1f} | "
+      f"     {name} ({metric}): the {len(by_seed['best']) - 1} others {100 * means[name]['best']:.1f} | "
       f"{100 * means[name]['random']:.1f}, chance {100 * task.chance:.1f};  by seed "
-      f"{', '.join(f'{100 * x:.1f}' for x in seeds['best'])} | {', '.join(f'{100 * x:.1f}' for x in seeds['initial'])}"
+      f"{', '.join(f'{100 * x:.1f}' for x in others['best'])} | {', '.join(f'{100 * x:.1f}' for x in others['initial'])}"
     )
-    say(
-      "        "
-      + "  ".join(
-        f"{language} {100 * of['best'][language]:.0f}|{100 * of['initial'][language]:.0f}" for language in of["best"]
-      )
-    )
+    best, initial = by_seed["best"], by_seed["initial"]
+    say("        " + "  ".join(f"{name} {100 * best[name].mean():.0f}|{100 * initial[name].mean():.0f}" for name in best))
   return means
-
-
-def main(_) -> int | None:
-  logging.set_verbosity(logging.WARNING)
-  workdir, began = Path(FLAGS.workdir).absolute(), time.monotonic()
-  say("1/5  text in 15 languages from a small world of facts, a vocabulary, and rows of 64 tokens")
-  from xlmr_jax.demo.corpus import build_demo_rows, demo_rows
-
-  build_demo_rows(workdir)
-  rows = demo_rows(workdir)
-  manifest = json.loads((rows / "manifest.json").read_text())
-  counts = {name: of["train"]["rows"] for name, of in manifest["languages"].items()}
-  say(
-    f"     {sum(counts.values()):,} rows, from {max(counts, key=counts.get)} {max(counts.values()):,} to "
-    f"{min(counts, key=counts.get)} {min(counts.values()):,}; in {rows}"
-  )
-  say(
-    "2/5  pretraining (configs/smoke.py), and a second process that scores its checkpoints on an English task in all\n"
-    "     languages and ends it when they stop rising; stop it and run it again, it goes on where it was"
-  )
-  python = [sys.executable, "-m"]
-  pretrain = [*python, "xlmr_jax.commands.pretrain", "--config=configs/smoke.py", f"--workdir={workdir}", *FLAGS.pass_on]
-  with subprocess.Popen([*python, "xlmr_jax.evaluation.follower", f"--workdir={workdir}"]) as evaluator:
-    try:
-      code = run_child(pretrain)
-    finally:
-      if (workdir / "result.json").exists():
-        evaluator.wait()
-      else:
-        evaluator.terminate()
-  if code:
-    return code
-  if evaluator.returncode:
-    return evaluator.returncode
-
-  say(f"3/5  three tasks, trained on English alone with {SEEDS} seeds: the best encoder, and a random one")
-  missing = [name for name in ("best", "initial") if not (workdir / "evaluations" / "final" / f"{name}.json").exists()]
-  finals = [
-    subprocess.Popen(
-      [
-        *cores,
-        *python,
-        "xlmr_jax.evaluation.follower",
-        f"--workdir={workdir}",
-        f"--checkpoint={name}",
-        f"--tasks={','.join(TASKS)}",
-        f"--seeds={SEEDS}",
-      ],
-      stdout=subprocess.DEVNULL,
-    )
-    for name, cores in zip(missing, shares_of_cores(2))
-  ]
-  try:
-    codes = [final.wait() for final in finals]
-  finally:
-    for final in finals:
-      final.terminate()
-  if any(codes):
-    return next(filter(None, codes))
-
-  say("4/5  pictures")
-  from xlmr_jax.data.rows import RowStore
-  from xlmr_jax.report import pictures as report
-
-  lines = report.read_lines(workdir / "held_out.jsonl")
-  before, after = ({name: of["loss"] for name, of in line["languages"].items()} for line in (lines[0], lines[-1]))
-  store = RowStore(rows)
-  entropy = report.unigram_entropy(store)
-  report.held_out_picture(workdir, workdir / "held_out.png")
-  report.transfer_picture(workdir, workdir / "transfer.png")
-  report.languages_picture(
-    before,
-    after,
-    workdir / "languages.png",
-    label="held-out loss, nats a masked token",
-    title=f"Demo: before and after {lines[-1]['step']} updates",
-    bound=entropy,
-  )
-
-  say("5/5  what it learnt: held-out loss a language, beside the unigram entropy (knowing only frequencies)")
-  for name in store.languages:
-    say(f"     {name}  {before[name]:6.2f} -> {after[name]:5.2f}   unigram {entropy[name]:.2f}")
-  say("     and one gap in a new text of each, as it fills it:")
-  for language, text, said, truth in guesses(workdir, store.tokenizer_path, store.languages):
-    say(f"     {language}  {text}   {said}   {'(right)' if said == truth else f'(it was {truth})'}")
-  transfer = tell_transfer(workdir)
-  say(
-    f"     pictures     {workdir / 'transfer.png'}\n                  {workdir / 'languages.png'}\n"
-    f"                  {workdir / 'held_out.png'}\n"
-    f"     checkpoints  {workdir / 'checkpoints'}\n"
-    f"     everything   tensorboard --logdir={workdir / 'tensorboard'}   (in .venv/bin)"
-  )
-  result = json.loads((workdir / "result.json").read_text())
-  say(f"     it ended at step {result['step']}: {result.get('stopped_by', 'the step limit')}")
-  above = [name for name in store.languages if after[name] >= entropy[name]]
-  print(
-    json.dumps(
-      {
-        "languages": len(after),
-        "held_out_loss": round(float(np.mean(list(after.values()))), 4),
-        "unigram_entropy": round(float(np.mean(list(entropy.values()))), 4),
-        "not_below_unigram": above,
-        "zero_shot": transfer,
-        "stopped_by": result.get("stopped_by"),
-        "seconds": round(time.monotonic() - began),
-      }
-    )
-  )
-  if above:
-    raise UserError(f"held-out loss is not below the unigram entropy for {', '.join(above)}")
-
-
-if __name__ == "__main__":
-  flags.DEFINE_string("workdir", "runs/demo", "folder of the run")
-  flags.DEFINE_multi_string("pass_on", [], "flags for xlmr_jax.commands.pretrain, e.g. --pass_on=--config.train_steps=100")
-  app.run(run_command(main))

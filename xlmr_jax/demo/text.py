@@ -1,30 +1,24 @@
-"""Command: the demo world as text in CC-100 layout, a LANG.txt a language, sizes as unequal as CC-100's.
+"""The demo world as text in CC-100's layout: one LANG.txt per language, of sizes as unequal as CC-100's.
 
-  xlmr demo_text --out=DIR [--scale=1.0] [--seed=0]
-
-Same seed and scale, same bytes. Languages are drawn independently: no document is another's translation.
+The same seed and scale give the same bytes. Languages are drawn independently, so that no document translates another.
 """
 
-import json
 import os
 import random
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from absl import app, flags
-
 from xlmr_jax.demo import grammar, world
 from xlmr_jax.demo.lexicon import LANGUAGES, load
-from xlmr_jax.errors import UserError, run_command
+from xlmr_jax.errors import UserError
 
-# kB at scale 1.0, 3.4 MB in all: the order is CC-100's (Conneau et al. 2020, appendix A), the range 20:1.
+# kB at scale 1.0, 3.4 MB in all. The order is CC-100's (Conneau et al. 2020, appendix A), the range is 20:1.
 SIZES = {
   "en": 1200, "ru": 450, "vi": 230, "th": 190, "de": 180, "bg": 160, "fr": 155, "es": 150, "el": 140,
   "zh": 135, "ar": 110, "tr": 100, "hi": 95, "ur": 65, "sw": 60,
 }  # fmt: skip
 QUESTIONS = 0.1  # share of the facts that are asked for before they are told
-LATIN = 0.3  # share of the names that, where a document has them first, have their Latin form beside them; grammar.BESIDE
+LATIN = 0.3  # share of the names that have their Latin form beside them where a document names them first; grammar.BESIDE
 
 
 def documents(language: str, *, count: int | None = None, size: int | None = None, seed: int = 0) -> Iterator[list[str]]:
@@ -38,9 +32,9 @@ def documents(language: str, *, count: int | None = None, size: int | None = Non
 
 
 def write_text(out_dir: str | Path, scale: float = 1.0, seed: int = 0) -> dict:
-  """Writes out_dir/LANG.txt for every language, under that name once whole. Returns what the command prints.
+  """Writes out_dir/LANG.txt for every language; a file has that name only once it is whole. Returns what the command prints.
 
-  scale: of SIZES; a file ends with the document that reaches its size.
+  scale: of SIZES; a file ends with the document that reaches its size. seed: another one gives another text.
   Raises UserError: a scale of 0 or less, a folder that cannot be written.
   """
   if not scale > 0:
@@ -59,7 +53,7 @@ def write_text(out_dir: str | Path, scale: float = 1.0, seed: int = 0) -> dict:
       finally:
         unfinished.unlink(missing_ok=True)
   except OSError as error:
-    raise UserError(f"--out={out_dir}: cannot be written ({error.strerror})") from error
+    raise UserError(f"--text={out_dir}: cannot be written ({error.strerror})") from error
   return {"languages": len(LANGUAGES), "bytes": total, "documents": count}
 
 
@@ -95,28 +89,3 @@ def _paragraphs(facts: list[world.Fact], language: str, rng: random.Random) -> l
 
 def _layout(document: list[str]) -> bytes:
   return ("\n".join(document) + "\n\n").encode()
-
-
-def main(argv: list[str]) -> None:
-  if argv[1:]:
-    raise UserError(f"{argv[1]}: not understood; options are --name=value")
-  given = flags.FLAGS
-  print(json.dumps(write_text(given.out, scale=given.scale, seed=given.seed)))
-
-
-def run() -> None:
-  flags.DEFINE_string("out", None, "folder to write the LANG.txt to", required=True)
-  flags.DEFINE_float("scale", 1.0, "size of the text; 1 is 3.4 MB")
-  flags.DEFINE_integer("seed", 0, "another seed, another text about the same world")
-  app.run(run_command(main), flags_parser=_parse)
-
-
-def _parse(argv: list[str]) -> list[str]:
-  try:
-    return flags.FLAGS(argv)
-  except flags.Error as error:
-    sys.exit(f"error: {error}")
-
-
-if __name__ == "__main__":
-  run()
