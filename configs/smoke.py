@@ -26,6 +26,6 @@ def get_config(arg: str = "") -> ConfigDict:
   c.held_out.update(every_steps=400, max_rows_per_language=32)
   c.log.every_steps = 100
   c.evaluate.update(tasks=("demo_entities",), modules=("xlmr_jax.demo.tasks",), every_steps=400, wait_s=0.5)
-  # A rise by less than 4 points is no gain. Before step 2,800 the score is too noisy to judge by: we saw 0.53 twice, then 0.60.
+  # A rise by less than 4 points is no gain. Before step 2,800 the score is too noisy to judge by: 0.53 twice, then 0.60.
   c.stop.update(patience=2, min_gain=0.04, min_steps=2800)
   return variant(c, arg)
