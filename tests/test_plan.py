@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 
 from tests import tiny
+from xlmr_jax import hardware
+from xlmr_jax.commands.plan import COLLECTIVES
+from xlmr_jax.config import load_config
 from xlmr_jax.errors import UserError
-from xlmr_jax.planner import costs, hlo, topology
+from xlmr_jax.planner import collectives, costs, execution, hlo, search, step, tables, topology, work
+from xlmr_jax.training import sharding
 
 needs_libtpu = pytest.mark.skipif(not topology.has_libtpu(), reason="libtpu is not installed: pip install 'jax[tpu]'")
 
@@ -36,8 +40,6 @@ def compiled_text(f, *shapes, mesh=None, specs=None):
 
 
 def mesh_of(where):
-  from xlmr_jax.training import sharding
-
   return sharding.make_mesh(devices=topology.describe(where))
 
 
@@ -72,7 +74,7 @@ def test_other_names_are_refused_with_those_known(name):
 
 
 def test_figures_of_chips_agree_with_each_other():
-  clocks = {name: round(chip.clock / 1e9, 2) for name, chip in topology.CHIPS.items()}
+  clocks = {name: round(chip.clock / 1e9, 2) for name, chip in hardware.CHIPS.items()}
   assert clocks == {"v4": 1.05, "v5e": 1.5, "v5p": 1.75, "v6e": 1.75, "tpu7x": 2.2}  # the first three are published
 
 
@@ -103,7 +105,7 @@ def test_the_compilers_clock_is_the_tables(tpu):
 
 def flops_of(text):
   module = hlo.Module.parse(text)
-  assert module.unknown_loops() == []
+  assert execution.unknown_loops(module) == []
   return sum(costs.count(module, topology.parse("v5e:2x2")).flops.values())
 
 
@@ -112,9 +114,13 @@ def scanned(k, inner=1):
   import jax
 
   def f(x, w):
-    product = lambda x, _: (x @ w, None)  # noqa: E731
-    outer = lambda x, _: jax.lax.scan(product, x, None, length=inner) if inner > 1 else product(x, None)  # noqa: E731
-    return jax.lax.scan(lambda x, _: (outer(x, None)[0], None), x, None, length=k)[0]
+    def product(x, _):
+      return x @ w, None
+
+    def outer(x, _):
+      return jax.lax.scan(product, x, None, length=inner) if inner > 1 else product(x, None)
+
+    return jax.lax.scan(outer, x, None, length=k)[0]
 
   return f
 
@@ -144,7 +150,7 @@ def test_flops_of_batched_products(tpu, equation, on_tpu):
 
   sizes = dict(b=3, h=4, q=32, s=48, k=64, i=40, j=24)
   left, right = equation.split("->")[0].split(",")
-  shapes = [(tuple(sizes[c] for c in of), "float32") for of in (left, right)]
+  shapes = [(tuple(sizes[c] for c in labels), "float32") for labels in (left, right)]
   mesh = mesh_of(tpu("v5e:2x2")) if on_tpu else None
   text = compiled_text(lambda a, b: jnp.einsum(equation, a, b), *shapes, mesh=mesh)
   assert flops_of(text) == 2 * np.prod([sizes[c] for c in set(left + right)])
@@ -155,7 +161,7 @@ def test_a_loop_bound_that_is_no_constant_is_told():
 
   text = compiled_text(lambda n, x: jax.lax.fori_loop(0, n, lambda _, x: x @ x, x), ((), "int32"), ((8, 8), "float32"))
   module = hlo.Module.parse(text)
-  assert len(module.unknown_loops()) == 1
+  assert len(execution.unknown_loops(module)) == 1
   assert costs.count(module, topology.parse("v5e:2x2")).flops["other"] == 2 * 8**3
   assert "counted once" in costs.count(module, topology.parse("v5e:2x2")).unknown[0]
 
@@ -169,6 +175,29 @@ def test_of_a_conditional_one_branch_counts():
   assert flops_of(compiled_text(f, ((), "bool"), ((8, 8), "float32"))) == 2 * 8**3
 
 
+@pytest.mark.parametrize("rare_first", [True, False])
+@pytest.mark.parametrize("on_tpu", [False, pytest.param(True, marks=needs_libtpu)])
+def test_a_branch_that_is_marked_rare_is_not_counted_and_told(tpu, rare_first, on_tpu):
+  """Also where it holds most of the work, and a loop, as where a loss falls back on a slower form."""
+  import jax
+
+  def rare(x):
+    with jax.named_scope(execution.RARE_BRANCH):
+      return jax.lax.fori_loop(0, 5, lambda _, x: x @ x, x)
+
+  def usual(x):
+    return x @ x.T
+
+  branches = (rare, usual) if rare_first else (usual, rare)
+  size, where = 128, topology.parse("v5e:2x2")
+  mesh = mesh_of(tpu("v5e:2x2")) if on_tpu else None
+  text = compiled_text(lambda x: jax.lax.cond(x[0, 0] > 3, *branches, x), ((size, size), "float32"), mesh=mesh)
+  counted = costs.count(hlo.Module.parse(text), where)
+  assert sum(counted.flops.values()) == 2 * size**3
+  (told,) = counted.unknown
+  assert told.startswith("the rare branch of ") and told.endswith("cond: not counted")
+
+
 def test_absurd_estimates_are_unknown():
   line = '  ROOT %f = f32[1024,1024]{1,0} negate(%p), backend_config={"window_config":{"estimated_cycles":"%s"}}'
   text = (
@@ -180,9 +209,9 @@ def test_absurd_estimates_are_unknown():
     for value in ("1234", str(2**62), "-5")
   )
   assert sum(good.cycles.values()) == 1234 and not good.unknown
-  for of in (absurd, negative):
-    assert "2^62" in of.unknown[0]
-    assert sum(of.cycles.values()) == pytest.approx(2 * 4 * 1024**2 / 819e9 * where.chip.clock)
+  for counted in (absurd, negative):
+    assert "2^62" in counted.unknown[0]
+    assert sum(counted.cycles.values()) == pytest.approx(2 * 4 * 1024**2 / 819e9 * where.chip.clock)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +230,7 @@ def test_what_lies_on_the_chip_is_not_read_from_the_hbm(opcode, update, moved):
     f"  %u = {small} parameter(1)\n  ROOT %r = {large} {opcode}(%p, %u)\n}}\n"
   )
   entry = module.computations[module.entry]
-  assert costs.moved_bytes(module, entry, entry.root) == moved * 64 * 128 * 4
+  assert work.moved_bytes(module, entry, entry.root) == moved * 64 * 128 * 4
 
 
 @needs_libtpu
@@ -218,7 +247,7 @@ def test_collectives_of_a_sum_over_devices(tpu, dtype):
     return jax.lax.scan(lambda c, _: (total(x * c[0, 0]), None), total(x), None, length=3)[0]
 
   text = compiled_text(f, ((16 * 64, 256), dtype), mesh=mesh, specs=[P("data")])
-  counted = costs.count(hlo.Module.parse(text), where, costs.Network(where, mesh))
+  counted = costs.count(hlo.Module.parse(text), where, collectives.Network(where, mesh))
   assert counted.counts == {"all-reduce": 4}
   assert counted.bytes["all-reduce"] == 4 * 64 * 256 * (4 if dtype == "float32" else 2)
   assert set(counted.spans) == {"data"} and counted.collective_cycles > 0
@@ -236,7 +265,7 @@ def test_collectives_of_a_sum_over_devices(tpu, dtype):
   ],
 )
 def test_replica_groups_in_every_form(text, groups):
-  assert costs.replica_groups(text, 8).tolist() == groups
+  assert collectives.replica_groups(text, 8).tolist() == groups
 
 
 def test_bandwidth_follows_the_links_that_a_group_spans():
@@ -316,8 +345,6 @@ def small(**changes):
 
 @pytest.fixture(scope="session")
 def small_plan(tpu):
-  from xlmr_jax.planner import step
-
   where = tpu("v5e:2x2")
   return step.plan(step.with_rows(small(), where, 8), where, 1000)
 
@@ -336,8 +363,6 @@ def test_a_plan_counts_the_models_flops(small_plan):
 
 @needs_libtpu
 def test_micro_batches_are_counted_as_often_as_they_run(tpu, small_plan):
-  from xlmr_jax.planner import step
-
   where = tpu("v5e:2x2")
   p = step.plan(step.with_rows(small(), where, 8, micro_batches=4), where, 1000)
   assert p["batch_rows"] == 128 and p["rows_per_chip"] == 8
@@ -347,35 +372,30 @@ def test_micro_batches_are_counted_as_often_as_they_run(tpu, small_plan):
 
 @needs_libtpu
 def test_what_does_not_fit_says_what_it_needs(tpu):
-  from xlmr_jax.commands import plan as command
-  from xlmr_jax.planner import step
-
   where = tpu("v5e:2x2")
   p = step.plan(step.with_rows(small(**{"model.max_positions": 514}), where, 8192), where, 1000)
   assert p["fits"] is False and p["needed_gib"] > 15.75 and p["estimated_mfu"] is None
-  assert "DOES NOT FIT: needs" in command.describe(p)
+  assert "DOES NOT FIT: needs" in tables.describe(p)
 
 
 def test_overflow_messages():
-  from xlmr_jax.planner.step import overflow_gib
-
   assert (
-    overflow_gib(
+    step.overflow_gib(
       "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries "
       "(400.00G) exceeds available HBM (15.75G)."
     )
     == 400.0
   )
-  assert overflow_gib("RESOURCE_EXHAUSTED: Ran out of memory in space hbm. Used 512.50M of 15.75G hbm.") == 512.5 / 2**10
-  assert overflow_gib("RESOURCE_EXHAUSTED: Ran out of memory in memory space vmem") is None
-  assert overflow_gib("INTERNAL: Mosaic failed to compile") is None
+  assert (
+    step.overflow_gib("RESOURCE_EXHAUSTED: Ran out of memory in space hbm. Used 512.50M of 15.75G hbm.") == 512.5 / 2**10
+  )
+  assert step.overflow_gib("RESOURCE_EXHAUSTED: Ran out of memory in memory space vmem") is None
+  assert step.overflow_gib("INTERNAL: Mosaic failed to compile") is None
 
 
 @pytest.mark.parametrize("limit", [0.5, 1, 3, 8, 17, 40, 63, 64, 100, 129, 4000, 1e6])
 @pytest.mark.parametrize("candidates", [[1, 2, 4, *range(8, 4097, 8)], [1, 2, 4, 8, 16, 32], [512]])
 def test_the_search_finds_the_largest_that_fits_with_few_compilations(limit, candidates):
-  from xlmr_jax.planner import search
-
   asked = []
 
   def attempt(rows):
@@ -396,10 +416,8 @@ def test_the_search_finds_the_largest_that_fits_with_few_compilations(limit, can
 
 
 def test_shipped_configs_name_topologies_that_exist():
-  from xlmr_jax.planner import search
-
-  found = {path: names for path, _, names in search.shipped()}
-  assert {"configs/base.py", "configs/large.py"} <= set(found)
+  found = {path: names for path, _, names in search.shipped_topologies()}
+  assert {"base", "large", "xl"} <= set(found)
   for names in found.values():
     assert [topology.parse(name).name for name in names] == list(names)
 
@@ -414,7 +432,7 @@ def run(*flags, **env):
 
 
 SMALL = (
-  "--config=configs/base.py:runlocal",
+  "--config=base:runlocal",
   "--config.model.max_positions=34",
   "--config.model.dropout=0.0",
   "--config.model.attention_dropout=0.0",
@@ -448,7 +466,7 @@ def test_advice_ranks_what_fits():
   [
     ((*SMALL, "--topology=v9:4x4"), "--topology=v9:4x4: not a topology; known are"),
     ((*SMALL, "--topology=v5e:2x2"), "--vocabulary=N"),
-    ((*SMALL,), "pass --config=configs/base.py and --topology"),
+    ((*SMALL,), "pass --config=base and --topology"),
     ((*SMALL, "--topology=v5e:2x2", "--write"), "--write goes with --all"),
     ((*SMALL, "--topology=v5e:4x8", "--vocabulary=500"), "does not divide"),
   ],
@@ -469,8 +487,8 @@ def test_without_libtpu_one_line_says_what_to_install(monkeypatch):
 
 def test_the_planner_needs_no_tensorflow():
   code = (
-    "import sys; from xlmr_jax import plan; from xlmr_jax.planner import costs, search, step, topology; "
-    "from configs import base; step.check(base.get_config()); "
+    "import sys; from xlmr_jax.commands import plan; from xlmr_jax.planner import costs, search, step, tables, topology; "
+    "from xlmr_jax.config import load_config; step.check(load_config('base')); "
     "assert not any(name.split('.')[0].startswith('tensorflow') for name in sys.modules), 'TensorFlow'"
   )
   subprocess.run([sys.executable, "-c", code], check=True)
@@ -483,14 +501,11 @@ def test_the_planner_needs_no_tensorflow():
 @pytest.mark.slow
 def test_base_still_makes_the_stored_collectives_and_is_as_fast(tpu):
   """Minutes. After a change that is meant, write the collectives anew with the command in the message."""
-  from configs import base
-  from xlmr_jax.planner import search, step
-
-  again = "xlmr plan --all --only=base.py --topology=v5e:4x4 --write"
-  stored = json.loads(search.COLLECTIVES.read_text())["configs/base.py@v5e:4x4"]
+  again = "xlmr plan --all --only=base --topology=v5e:4x4 --write"
+  stored = json.loads(COLLECTIVES.read_text())["base@v5e:4x4"]
   if stored["versions"] != step.versions():
-    pytest.skip(f"{search.COLLECTIVES.name} was written with {stored['versions']}, here is {step.versions()}: {again}")
-  where, config = tpu("v5e:4x4"), base.get_config()
+    pytest.skip(f"{COLLECTIVES.name} was written with {stored['versions']}, here is {step.versions()}: {again}")
+  where, config = tpu("v5e:4x4"), load_config("base")
   config = step.with_rows(config, where, stored["rows_per_chip"], stored["micro_batches"])
   now = step.plan(config, where, config.model.vocabulary_size)
   assert now["fits"], f"Base at {stored['rows_per_chip']} rows a chip no longer fits v5e:4x4 (needs {now['needed_gib']} GiB)"

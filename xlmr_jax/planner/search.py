@@ -1,27 +1,29 @@
-"""Finds what fits and what is fast: the most rows a chip, remat and fsdp choices, every shipped config's topologies."""
+"""Finds what fits and what is fast: the most rows per chip, remat and fsdp choices, every shipped config's topologies."""
 
-import importlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
+from xlmr_jax.config import load_module, shipped
 from xlmr_jax.errors import UserError
+from xlmr_jax.files import write_json
+from xlmr_jax.model.xlmr import REMAT_POLICIES
 from xlmr_jax.planner import step, topology
 from xlmr_jax.planner.topology import Topology
-from xlmr_jax.run.metrics import write_json
 
-ROOT = Path(__file__).parents[2]
-COLLECTIVES = ROOT / "benchmarks" / "collectives.json"
-MOST_ROWS = 4096  # a chip is not tried with more
+MOST_ROWS = 4096  # A chip is not tried with more.
+Plan = dict[str, Any]  # see step.plan
+Report = Callable[[Plan], None]  # is called with each plan that a search has tried
 
 
-def largest(candidates: list[int], attempt: Callable[[int], dict], first: int = 64) -> dict | None:
+def largest(candidates: list[int], attempt: Callable[[int], Plan], first: int = 64) -> Plan | None:
   """The plan of the largest of ascending candidates that fits; None if none does.
 
-  An overflow costs seconds and a fit a minute or more, so it comes from above, and goes by what each attempt needed:
-  memory is nearly a line in rows.
+  An overflow costs seconds to compile and a fit a minute or more. So the search comes from above, and guesses by what each
+  attempt needed, because memory is nearly a line in rows.
   """
   fits, overflows, best, seen = -1, len(candidates), None, []
   at = max(i for i, rows in enumerate(candidates) if rows <= max(first, candidates[0]))
@@ -46,14 +48,20 @@ def largest(candidates: list[int], attempt: Callable[[int], dict], first: int = 
   return best
 
 
-def most_rows(config: ConfigDict, where: Topology, vocabulary: int, say=lambda plan: None) -> dict | None:
-  """The plan with the most rows a chip that fits in one micro-batch, in multiples of 8 above 8."""
+def _try(config: ConfigDict, where: Topology, vocabulary: int, report: Report) -> Plan:
+  plan = step.plan(config, where, vocabulary)
+  report(plan)
+  return plan
+
+
+def most_rows(config: ConfigDict, where: Topology, vocabulary: int, report: Report) -> Plan | None:
+  """The plan with the most rows per chip that fits in one micro-batch, in multiples of 8 above 8; None: not one row fits."""
   candidates = [r for r in (1, 2, 4, *range(8, MOST_ROWS + 1, 8)) if r % where.chip.devices == 0]
-  return largest(candidates, lambda rows: _said(step.plan(step.with_rows(config, where, rows, 1), where, vocabulary), say))
+  return largest(candidates, lambda rows: _try(step.with_rows(config, where, rows, 1), where, vocabulary, report))
 
 
-def most_rows_of_batch(config: ConfigDict, where: Topology, vocabulary: int, say=lambda plan: None) -> dict | None:
-  """The same with config.batch_rows kept: micro_batches are what the batch divides into."""
+def most_rows_of_batch(config: ConfigDict, where: Topology, vocabulary: int, report: Report) -> Plan | None:
+  """The same for config.batch_rows as it is, in micro-batches that it divides into. UserError if it does not divide."""
   share, rest = divmod(config.batch_rows, where.chips)
   if rest or share % where.chip.devices:
     raise UserError(
@@ -62,68 +70,70 @@ def most_rows_of_batch(config: ConfigDict, where: Topology, vocabulary: int, say
     )
   candidates = [r for r in range(1, min(share, MOST_ROWS) + 1) if share % r == 0 and r % where.chip.devices == 0]
   return largest(
-    candidates, lambda rows: _said(step.plan(step.with_rows(config, where, rows, share // rows), where, vocabulary), say)
+    candidates, lambda rows: _try(step.with_rows(config, where, rows, share // rows), where, vocabulary, report)
   )
 
 
-def _said(plan, say):
-  say(plan)
-  return plan
-
-
 def advise(
-  config: ConfigDict, where: Topology, vocabulary: int, rows_per_chip: int = 0, say=lambda plan: None
-) -> list[dict]:
+  config: ConfigDict,
+  where: Topology,
+  vocabulary: int,
+  report: Report,
+  refused: Callable[[str], None],
+  rows_per_chip: int = 0,
+) -> list[Plan]:
   """Plans of config's batch with each remat and fsdp, at the most rows that fit and half of them; fastest first.
 
-  rows_per_chip: these rows alone.
+  refused: called with a line for each choice that the config does not divide over. rows_per_chip: these rows alone.
   """
-  from xlmr_jax.model.xlmr import REMAT_POLICIES
-
   share, plans = config.batch_rows // where.chips, []
   for fsdp in sorted({1, config.mesh.fsdp, min(8, where.devices)}):
     for remat in REMAT_POLICIES:
       choice = config.copy_and_resolve_references()
       choice.mesh.fsdp, choice.model.remat = fsdp, remat
 
-      def attempt(rows, choice=choice):
-        return _said(step.plan(step.with_rows(choice, where, rows, max(1, share // rows)), where, vocabulary), say)
+      def attempt(rows: int, choice: ConfigDict = choice) -> Plan:
+        return _try(step.with_rows(choice, where, rows, max(1, share // rows)), where, vocabulary, report)
 
       try:
         if rows_per_chip:
           plans.append(attempt(rows_per_chip))
           continue
-        best = most_rows_of_batch(choice, where, vocabulary, say)
+        best = most_rows_of_batch(choice, where, vocabulary, report)
         if best:
           half = int(best["rows_per_chip"]) // 2
           plans += [best, *([attempt(half)] if half and half % where.chip.devices == 0 else [])]
-      except UserError as error:  # a mesh that the parameters do not divide over
-        print(f"fsdp {fsdp}, remat {remat}: {error}", flush=True)
+      except UserError as error:
+        refused(f"fsdp {fsdp}, remat {remat}: {error}")
   return sorted((p for p in plans if p["fits"]), key=lambda p: p["estimated_cycles_per_row"])
 
 
-def shipped() -> Iterator[tuple[str, ConfigDict, dict[str, dict]]]:
-  """(path, config, topologies and what to change there) of every file in configs/ that names TOPOLOGIES."""
-  for path in sorted((ROOT / "configs").glob("*.py")):
-    if "\nTOPOLOGIES = " in path.read_text():
-      module = importlib.import_module(f"configs.{path.stem}")
-      yield f"configs/{path.name}", module.get_config(), module.TOPOLOGIES
+# --- the configs that ship -----------------------------------------------------------------------------------------
 
 
-def all_shipped(only_config: str = "", only_topology: str = "", say=lambda plan: None) -> Iterator[dict]:
-  """Plans of the shipped configs on their topologies."""
-  for path, config, topologies in shipped():
-    for name, changes in topologies.items():
-      if (only_config and not path.endswith(only_config)) or (only_topology and only_topology != name):
+def shipped_topologies() -> Iterator[tuple[str, ConfigDict, dict[str, dict]]]:
+  """(name, config, {topology: what to change there}) of every config that ships and names TOPOLOGIES."""
+  for name, path in shipped().items():
+    module = load_module(path)
+    if hasattr(module, "TOPOLOGIES"):
+      yield name, module.get_config(), module.TOPOLOGIES
+
+
+def all_shipped(report: Report, only_config: str = "", only_topology: str = "") -> Iterator[Plan]:
+  """Plans of the shipped configs on their topologies, each with its "config". only_config: its name, or NAME.py."""
+  for name, config, topologies in shipped_topologies():
+    for topology_name, changes in topologies.items():
+      if only_config not in ("", name, f"{name}.py") or only_topology not in ("", topology_name):
         continue
-      where, changed = topology.parse(name), config.copy_and_resolve_references()
+      changed = config.copy_and_resolve_references()
       changed.update_from_flattened_dict(changes)
-      yield {"config": path} | _said(step.plan(changed, where, step.vocabulary_of(config)), say)
+      vocabulary = step.choose_vocabulary(config)
+      yield {"config": name} | _try(changed, topology.parse(topology_name), vocabulary, report)
 
 
-def write_collectives(plans: list[dict]) -> None:
-  """Puts the counts and bytes of plans into benchmarks/collectives.json; what others hold stays."""
-  table = json.loads(COLLECTIVES.read_text()) if COLLECTIVES.exists() else {}
+def write_collectives(plans: list[Plan], path: Path) -> None:
+  """Puts the counts and bytes of plans into a file of JSON, by CONFIG@TOPOLOGY; its other entries stay."""
+  table = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
   for plan in plans:
     if plan["fits"]:
       table[f"{plan['config']}@{plan['topology']}"] = {
@@ -133,4 +143,4 @@ def write_collectives(plans: list[dict]) -> None:
         "collectives": plan["collectives"],
         "bytes_by_axes": plan["collective_bytes_by_axes"],
       }
-  write_json(COLLECTIVES, table)
+  write_json(path, table)

@@ -1,59 +1,20 @@
-"""TPU chips and slices by the names that users give them, and libtpu's description of ones that are not there.
-
-A chip is what is rented and named; a jax device is what a program runs on: the same but for tpu7x, where a chip is two.
-Figures are of one device. Megacore (v4, v5p): one device is both TensorCores of a chip.
-"""
+"""TPU slices by the names that users give them, and libtpu's description of devices that are not there."""
 
 import importlib.util
 import math
 import os
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import jax
+from jax.experimental import topologies
 
 from xlmr_jax.errors import UserError
-from xlmr_jax.run.metrics import PEAK_FLOPS
+from xlmr_jax.hardware import CHIPS, Chip
 
 GIB = 2**30
-
-
-class Chip(NamedTuple):
-  """Data sheet figures: docs.cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e,tpu7x}; bandwidths in bytes/s, one way."""
-
-  kind: str  # jax's device_kind, the key of logs.PEAK_FLOPS
-  flops_per_cycle: int  # bf16: 2 x side^2 x matrix units, as the compiler counts (see CLOCKS below)
-  hbm_gib: float  # what libtpu lets a program have, by its own overflow message; the sheets say 32, 16, 95, 32, 192 / 2
-  hbm_bytes: float
-  ici_link_bytes: float  # of one link in one direction: half of the sheet's bidirectional figure / links
-  dcn_bytes: float  # between slices
-  axes: int  # of the slice's shape; a chip has two links along each
-  devices: int = 1  # of a chip
-  cores: int = 1  # that a pod type counts for a chip: v4-32 is 16 chips
-  megacore: bool = False
-
-  @property
-  def peak_flops(self) -> float:
-    return PEAK_FLOPS[self.kind]
-
-  @property
-  def clock(self) -> float:
-    """Cycles a second: 1.05, 1.50, 1.75, 1.75 and 2.20 GHz."""
-    return self.peak_flops / self.flops_per_cycle
-
-
-# CLOCKS. The compiler's estimates are cycles, so peaks must be per cycle of the compiler's clock. Checked by compiling
-# [4096, 4096] x [4096, 4096] in bf16 (libtpu 0.0.42): 2 x 4096^3 FLOPs over its estimate came to 127k (v5e), 230k (v4),
-# 252k (v5p), 456k (v6e) and 435k (tpu7x) a cycle, 83 to 97% of what stands here; [8192, 8192] gave 70 to 93%, since the
-# operands no longer fit on the chip. Peak / flops_per_cycle is then a clock, and 1.05, 1.5 and 1.75 GHz are the published
-# ones of v4, v5e and v5p. v6e's page speaks of two 256 x 256 units; its 918 TFLOP/s and the estimates say four.
-CHIPS = {
-  "v4": Chip("TPU v4", 2 * 128**2 * 8, 30.75, 1.2e12, 45e9, 6.25e9, axes=3, cores=2, megacore=True),
-  "v5e": Chip("TPU v5 lite", 2 * 128**2 * 4, 15.75, 819e9, 50e9, 3.125e9, axes=2),
-  "v5p": Chip("TPU v5", 2 * 128**2 * 8, 95.74, 2765e9, 100e9, 6.25e9, axes=3, cores=2, megacore=True),
-  "v6e": Chip("TPU v6 lite", 2 * 256**2 * 4, 31.25, 1638e9, 100e9, 12.5e9, axes=2),
-  "tpu7x": Chip("TPU7x", 2 * 256**2 * 4, 94.75, 7380e9 / 2, 50e9, 6.25e9, axes=3, devices=2, cores=2),
-}  # fmt: skip
 POD_TYPES = {"v4": "v4", "v5litepod": "v5e", "v5e": "v5e", "v5p": "v5p", "v6e": "v6e", "tpu7x": "tpu7x"}
-SHAPES = {  # chips: shape, of the slices that are sold
+SHAPES = {  # by the number of axes: the shapes of the slices that are sold, by their chips
   2: {4: (2, 2), 8: (2, 4), 16: (4, 4), 32: (4, 8), 64: (8, 8), 128: (8, 16), 256: (16, 16)},
   3: {4: (2, 2, 1), 8: (2, 2, 2), 16: (2, 2, 4), 32: (2, 4, 4), 64: (4, 4, 4), 128: (4, 4, 8), 256: (4, 8, 8),
       512: (8, 8, 8), 1024: (8, 8, 16), 2048: (8, 16, 16), 4096: (16, 16, 16), 6144: (16, 16, 24)},
@@ -61,26 +22,30 @@ SHAPES = {  # chips: shape, of the slices that are sold
 
 
 class Topology(NamedTuple):
-  """slices of chips in a shape."""
+  """Slices of chips in a shape."""
 
-  family: str
-  shape: tuple[int, ...]
+  family: str  # a key of CHIPS
+  shape: tuple[int, ...]  # chips along each axis of one slice
   slices: int = 1
 
   @property
   def name(self) -> str:
+    """As users write it: v5e:4x4, v5e:4x4 x 2 slices."""
     return f"{self.family}:{'x'.join(map(str, self.shape))}" + (f" x {self.slices} slices" if self.slices > 1 else "")
 
   @property
   def chip(self) -> Chip:
+    """The data sheet of its chips."""
     return CHIPS[self.family]
 
   @property
   def chips(self) -> int:
+    """The chips of all slices."""
     return math.prod(self.shape) * self.slices
 
   @property
   def devices(self) -> int:
+    """The jax devices of all slices: one per chip, two on tpu7x."""
     return self.chips * self.chip.devices
 
   def wraps(self, axis: int) -> bool:
@@ -101,36 +66,40 @@ def known() -> str:
 
 
 def parse(name: str, slices: int = 1) -> Topology:
-  """A Topology from v5e:16x16, v5p:4x4x8 (chips along each axis) or a pod type, v5litepod-256, v4-32.
+  """The Topology of v5e:16x16 or v5p:4x4x8 (chips along each axis), or of a pod type such as v5litepod-256 or v4-32.
 
-  A pod type counts chips of v5e and v6e, TensorCores (two a chip) of v4, v5p and tpu7x.
+  A pod type counts chips of v5e and v6e, and TensorCores of v4, v5p and tpu7x, two per chip. UserError: no such slice.
   """
   if slices < 1:
     raise UserError(f"--slices={slices}: must be at least 1")
-  refuse = lambda why: UserError(f"--topology={name}: {why}; known are {known()}")  # noqa: E731
+
+  def refusal(why: str) -> UserError:
+    return UserError(f"--topology={name}: {why}; known are {known()}")
+
   if match := re.fullmatch(r"(\w+)-(\d+)", name.lower()):
-    family, count = POD_TYPES.get(match[1]), int(match[2])
-    if family is None:
-      raise refuse(f"{match[1]} is no pod type")
+    if match[1] not in POD_TYPES:
+      raise refusal(f"{match[1]} is no pod type")
+    family, count = POD_TYPES[match[1]], int(match[2])
     chips, rest = divmod(count, CHIPS[family].cores)
     shapes = SHAPES[CHIPS[family].axes]
     if rest or chips not in shapes:
-      raise refuse(f"no slice of {count} {'TensorCores' if CHIPS[family].cores > 1 else 'chips'}")
+      raise refusal(f"no slice of {count} {'TensorCores' if CHIPS[family].cores > 1 else 'chips'}")
     return Topology(family, shapes[chips], slices)
   match = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", name.lower())
   if not match or match[1] not in CHIPS:
-    raise refuse("not a topology")
+    raise refusal("not a topology")
   shape = tuple(int(size) for size in match[2].split("x"))
   axes = CHIPS[match[1]].axes
   if len(shape) != axes:
-    raise refuse(f"{match[1]} has {axes} axes, not {len(shape)}")
+    raise refusal(f"{match[1]} has {axes} axes, not {len(shape)}")
   if any(size % 2 or size < 2 for size in shape[:2]) or min(shape) < 1:
-    raise refuse("a host has 2 x 2 chips, so the first two sizes are even")
+    raise refusal("a host has 2 x 2 chips, so the first two sizes are even")
   return Topology(match[1], shape, slices)
 
 
 def prepare_environment() -> None:
-  """Settings without which libtpu asks the network, or a lock, for TPUs. Before any JAX backend starts."""
+  """Sets what keeps libtpu from asking the network, or a lock, for TPUs. Call it before any JAX backend starts."""
+  jax.config.update("jax_platforms", "cpu")  # JAX has read the environment already.
   os.environ.update(
     JAX_PLATFORMS="cpu",
     TPU_SKIP_MDS_QUERY="1",
@@ -138,7 +107,7 @@ def prepare_environment() -> None:
     TPU_ACCELERATOR_TYPE="v5litepod-16",
     TPU_WORKER_HOSTNAMES="localhost",
   )
-  os.environ.setdefault("TPU_STDERR_LOG_LEVEL", "3")  # errors come as exceptions; the rest is chatter
+  os.environ.setdefault("TPU_STDERR_LOG_LEVEL", "3")  # Errors come as exceptions; the rest is chatter.
   os.environ.setdefault("TPU_MIN_LOG_LEVEL", "3")
 
 
@@ -146,16 +115,15 @@ NO_LIBTPU = "the planner compiles with libtpu, which is not installed; pip insta
 
 
 def has_libtpu() -> bool:
+  """Whether libtpu is installed, without importing it."""
   return importlib.util.find_spec("libtpu") is not None
 
 
-def describe(topology: Topology) -> list:
-  """jax devices that can be compiled for and not run on. UserError if libtpu is missing or does not know the shape."""
+def describe(topology: Topology) -> list[Any]:
+  """jax devices that can be compiled for but not run on. UserError if libtpu is missing or does not know the shape."""
   if not has_libtpu():
     raise UserError(NO_LIBTPU)
-  from jax.experimental import topologies
-
-  options = {"chip_config_name": "megacore"} if topology.chip.megacore else {}
+  options: dict[str, Any] = {"chip_config_name": "megacore"} if topology.chip.megacore else {}
   options |= {"num_slices": topology.slices} if topology.slices > 1 else {}
   shape = "x".join(map(str, topology.shape))
   try:

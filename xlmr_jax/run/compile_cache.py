@@ -46,8 +46,8 @@ def use(value: str, workdir: Path) -> Path | None:
   if value == "off":
     jax.config.update("jax_enable_compilation_cache", False)
     return None
-  if not value and jax.config.jax_compilation_cache_dir:
-    return Path(jax.config.jax_compilation_cache_dir)
+  if not value and (given := getattr(jax.config, "jax_compilation_cache_dir", None)):
+    return Path(given)
   try:
     folder = Path(value).expanduser().absolute() / machine() if value else default_folder(workdir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -100,9 +100,9 @@ def _remove_forgotten(root: Path) -> None:
 # --- how long a start took -----------------------------------------------------------------------------------------
 
 
-def _on_duration(event: str, seconds: float, **_: Any) -> None:
+def _on_duration(event: str, duration_secs: float, **_: Any) -> None:
   if event == "/jax/core/compile/backend_compile_duration":  # the time in XLA, or of reading from the cache
-    _seen["compile_s"] += seconds
+    _seen["compile_s"] += duration_secs
     _seen["programs"] += 1
 
 
