@@ -54,7 +54,8 @@ class JsonLines:
 
   def __init__(self, path: str | os.PathLike, start: int):
     path = Path(path)
-    kept = []
+    kept: list[str] = []
+    self.last: dict | None = None  # the newest line
     if path.exists():
       for line in path.read_text().splitlines(keepends=True):
         try:
@@ -63,6 +64,7 @@ class JsonLines:
           continue  # A process that was killed while it wrote leaves half a line.
         if step <= start and line.endswith("\n"):
           kept.append(line)
+          self.last = json.loads(line)
       temporary = path.with_name(path.name + ".tmp")
       temporary.write_text("".join(kept))
       temporary.replace(path)
@@ -70,6 +72,7 @@ class JsonLines:
 
   def write(self, line: dict) -> None:
     """Appends one line and hands it to the operating system."""
+    self.last = line
     self._file.write(json.dumps(line) + "\n")
     self._file.flush()
 

@@ -63,6 +63,14 @@ class Workdir:
                 f"{self.root} is being evaluated by another process; wait for it or end it")  # fmt: skip
 
 
+def is_hugging_face(path: Path) -> bool:
+  """Whether a folder has the config.json of a Hugging Face model; a run's is another one."""
+  try:
+    return "model_type" in json.loads((path / "config.json").read_text(encoding="utf-8"))
+  except (OSError, ValueError, TypeError):
+    return False
+
+
 # --- the record ----------------------------------------------------------------------------------------------------
 
 

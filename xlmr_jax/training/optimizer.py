@@ -1,22 +1,27 @@
-"""Learning-rate schedule, AdamW, decay mask and clipping; pure functions and optax transformations."""
+"""Learning-rate schedule, AdamW, decay mask and clipping, and the one update rule of pretraining and fine-tuning."""
 
 import re
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from xlmr_jax.training.sharding import path_of
+
+Schedule = Callable[[jax.Array], jax.Array]
+
 
 def polynomial_schedule(
   *, peak_lr: float, warmup_steps: int, train_steps: int, end_lr: float = 0.0, power: float = 1.0
-) -> Callable[[jax.Array], jax.Array]:
+) -> Schedule:
   """fairseq's polynomial_decay: linear to peak_lr at warmup_steps, then polynomial to end_lr at train_steps.
 
   The update made in step s (from 0) has rate schedule(s + 1), so that the first one is peak_lr / warmup_steps.
   """
 
-  def schedule(step):
+  def schedule(step: jax.Array) -> jax.Array:
     step = jnp.asarray(step, jnp.float32)
     warmup = peak_lr * step / max(warmup_steps, 1)
     left = 1.0 - (step - warmup_steps) / max(train_steps - warmup_steps, 1)
@@ -26,21 +31,19 @@ def polynomial_schedule(
   return schedule
 
 
-def decay_mask(pattern: str) -> Callable[[dict], dict]:
+def decay_mask(pattern: str) -> Callable[[Any], Any]:
   """Marks the parameters whose path matches `pattern` for weight decay. ".*" is fairseq's rule: every parameter."""
 
-  def mask(params):
-    return jax.tree_util.tree_map_with_path(
-      lambda path, _: bool(re.search(pattern, jax.tree_util.keystr(path, simple=True, separator="/"))), params
-    )
+  def mask(params: Any) -> Any:
+    return jax.tree_util.tree_map_with_path(lambda path, _: bool(re.search(pattern, path_of(path))), params)
 
   return mask
 
 
-def adamw(
+def adamw_without_rate(
   *, b1: float, b2: float, eps: float, weight_decay: float, decay_pattern: str, clip_norm: float
 ) -> optax.GradientTransformation:
-  """Global-norm clipping (0: off), Adam, decoupled weight decay; the caller multiplies with -learning rate.
+  """Global-norm clipping (0: off), Adam, decoupled weight decay. The rate is left to apply_if_finite(), which reports it.
 
   fairseq adds eps outside the bias correction, optax inside (as torch); they differ by a factor sqrt(1 - b2^t) of eps.
   """
@@ -49,3 +52,35 @@ def adamw(
     optax.scale_by_adam(b1=b1, b2=b2, eps=eps),
     optax.add_decayed_weights(weight_decay, mask=decay_mask(decay_pattern)) if weight_decay else optax.identity(),
   )
+
+
+class Updated(NamedTuple):
+  """The outcome of apply_if_finite."""
+
+  params: Any
+  opt_state: Any
+  grad_norm: jax.Array  # before clipping
+  lr: jax.Array
+  finite: jax.Array  # whether the update was made
+
+
+def apply_if_finite(
+  tx: optax.GradientTransformation, schedule: Schedule, step: jax.Array, params: Any, opt_state: Any, grads: Any,
+  loss: jax.Array, is_frozen: Callable[[str], bool] = lambda path: False,
+) -> Updated:  # fmt: skip
+  """params - lr x update, made in step `step` (from 0) unless the loss or a gradient is not finite.
+
+  Selected, never multiplied, because 0 x NaN is NaN: neither the parameters nor the moments see a bad step. is_frozen: which
+  parameters, by path, stay as they are.
+  """
+  grad_norm = optax.global_norm(grads)
+  finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+  updates, new_opt_state = tx.update(grads, opt_state, params)
+  lr = schedule(step + 1)
+
+  def update(path, p: jax.Array, u: jax.Array) -> jax.Array:
+    return p if is_frozen(path_of(path)) else jnp.where(finite, p - lr * u, p)
+
+  params = jax.tree_util.tree_map_with_path(update, params, updates)
+  opt_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new_opt_state, opt_state)
+  return Updated(params, opt_state, grad_norm, lr, finite)

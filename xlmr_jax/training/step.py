@@ -1,181 +1,162 @@
 """The step: (state, batch) -> (state, metrics), pure, and the state it begins from. No config, no data.
 
-The gradients are each device's own, of its own rows, and meet once an update, after the last micro-batch.
+Gradients are each device's own, of its own rows, and meet once per update, after the last micro-batch. Letters as in
+model/xlmr.py, and G languages.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import PartitionSpec
 
-from xlmr_jax.model.xlmr import XLMR
+from xlmr_jax.model.build import initial_params
+from xlmr_jax.model.head import BIAS, TABLE, MaskedLanguageModel
 from xlmr_jax.training import losses, sharding
+from xlmr_jax.training.optimizer import Schedule, apply_if_finite
+
+Batch = dict[str, jax.Array]
 
 
 class TrainState(flax.struct.PyTreeNode):
-  """All there is to a run between two steps; with the seed, everything to come follows from it."""
+  """All that there is to a run between two steps; with the seed, everything to come follows from it."""
 
   step: jax.Array  # int32, steps made
   params: Any  # fp32
   opt_state: Any
 
 
-def make_init(model: XLMR, tx) -> Callable[[jax.Array], TrainState]:
-  """key -> the state before step 0. To be jitted with out_shardings, so that no device holds what is not its own."""
+class Sums(NamedTuple):
+  """What the micro-batches of one device add up to."""
 
-  def init(key):
-    ids = jnp.zeros((1, 8), jnp.int32)
-    return begin_with(tx)(model.clone(attention="xla", fuse=False).init(key, ids, ids)["params"])  # kernels want real rows
-
-  return init
+  grads: Any  # fp32, of whole parameters
+  loss_G: jax.Array  # weighted losses per language
+  weight_G: jax.Array
 
 
-def begin_with(tx) -> Callable[[Any], TrainState]:
+def begin_with(tx: optax.GradientTransformation) -> Callable[[Any], TrainState]:
   """parameters -> the state before step 0."""
   return lambda params: TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
 
 
-TIED = ("token_embedding", "head_bias")  # parameters whose gradients the loss makes itself
+def make_init(model: MaskedLanguageModel, tx: optax.GradientTransformation) -> Callable[[jax.Array], TrainState]:
+  """key -> the state before step 0. To be jitted with out_shardings, so that no device holds what is not its own."""
+  return lambda key: begin_with(tx)(initial_params(model, key))
 
 
-def make_gradients(model: XLMR, languages: int, chunk_bytes: int = losses.CHUNK_BYTES):
-  """(params, batch, key, sums so far) -> those sums and this batch's: (gradients fp32, losses and weights per language).
+def make_add_micro_batch(model: MaskedLanguageModel, languages: int, chunk_bytes: int = losses.CHUNK_BYTES):
+  """(sums, params, batch, key) -> sums with one device's micro-batch added: its gradients and its losses per language.
 
-  Of one device's rows. The tied embedding's gradient is added once: the head's, dense, and the tokens' on top of it.
+  The tied embedding gets two gradients: a dense one from the head, and a sparse one from the lookups, scattered into it.
   """
 
-  def gradients(params, batch, key, sums):
-    table, others = params["token_embedding"], {name: x for name, x in params.items() if name not in TIED}
-    tied = {name: params[name] for name in TIED}
+  def add_micro_batch(sums: Sums, params: Any, batch: Batch, key: jax.Array) -> Sums:
+    tied = {name: params[name] for name in (TABLE, BIAS)}
+    others = {name: x for name, x in params.items() if name not in tied}
 
-    def encode(others, tokens_BxLxD):
-      return model.apply(
-        {"params": others | tied}, batch["ids"], batch["positions"], False, tokens_BxLxD, batch["row"], rngs={"dropout": key}
-      )
+    def head_vectors(others: Any, tokens_BxLxD: jax.Array) -> jax.Array:
+      variables, rngs = {"params": others | tied}, {"dropout": key}
+      return model.apply(variables, batch["ids"], batch["positions"], False, tokens_BxLxD, batch["row"], rngs=rngs)
 
     with jax.named_scope("embedding"):
-      tokens_BxLxD = table[batch["ids"]].astype(jnp.float32)
-    h_BxPxD, pull_back = jax.vjp(encode, others, tokens_BxLxD)
-    grads, of_languages = sums
+      tokens_BxLxD = tied[TABLE][batch["ids"]]
+    h_BxPxD, pull_back = jax.vjp(head_vectors, others, tokens_BxLxD)
     with jax.named_scope("vocabulary_loss"):
-      losses_BxP, (d_h, d_table, d_bias) = losses.nll_with_gradients(
-        h_BxPxD,
-        table,
-        tied["head_bias"],
-        batch["labels"],
-        batch["weights"],
-        vocabulary_size=model.vocabulary_size,
-        sums=tuple(grads[name] for name in TIED),
-        chunk_bytes=chunk_bytes,
-      )
+      losses_BxP, d_h, d_table, d_bias = losses.nll_gradients(
+        h_BxPxD, tied[TABLE], tied[BIAS], batch["labels"], batch["weights"], vocabulary_size=model.encoder.vocabulary_size,
+        onto=(sums.grads[TABLE], sums.grads[BIAS]), chunk_bytes=chunk_bytes,
+      )  # fmt: skip
     d_others, d_tokens = pull_back(d_h)
     with jax.named_scope("embedding"):
-      # Scattered into what is there: an array of zeros as large as the table would be made, and added.
-      tied_sums = {"token_embedding": d_table.at[batch["ids"]].add(d_tokens), "head_bias": d_bias}
-    others_sums = jax.tree.map(jnp.add, {name: grads[name] for name in others}, d_others)
-    found = losses.sums_by_language(losses_BxP, batch["weights"], batch["language"], languages)
-    return others_sums | tied_sums, jax.tree.map(jnp.add, of_languages, found)
+      # Scattered into what is there, because otherwise an array of zeros as large as the table would be made, and added.
+      d_tied = {TABLE: d_table.at[batch["ids"]].add(d_tokens), BIAS: d_bias}
+    grads = jax.tree.map(jnp.add, {name: sums.grads[name] for name in others}, d_others) | d_tied
+    loss_G, weight_G = losses.sums_by_language(losses_BxP, batch["weights"], batch["language"], languages)
+    return Sums(grads, sums.loss_G + loss_G, sums.weight_G + weight_G)
 
-  return gradients
+  return add_micro_batch
+
+
+def normalised(batch: Batch, weight: jax.Array) -> Batch:
+  """The batch with weights that sum to 1, so that losses and gradients are divided once, globally; and "row", uint32[B]."""
+  rows = jnp.arange(batch["ids"].shape[0], dtype=jnp.uint32)
+  return batch | {"weights": batch["weights"] / jnp.maximum(weight, 1.0), "row": rows}
 
 
 def make_train_step(
-  model: XLMR,
-  tx,
-  schedule,
-  *,
-  seed: int,
-  languages: int,
-  micro_batches: int = 1,
-  mesh: jax.sharding.Mesh | None = None,
-  generator: str = "threefry2x32",
-  reduce_dtype=jnp.float32,
+  model: MaskedLanguageModel, tx: optax.GradientTransformation, schedule: Schedule, *, mesh: jax.sharding.Mesh,
+  rules: sharding.Rules, seed: int, languages: int, micro_batches: int = 1, reduce_dtype: Any = jnp.float32,
   chunk_bytes: int = losses.CHUNK_BYTES,
-) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:  # fmt: skip
   """(state, batch) -> (state, metrics), pure. Metrics are sums and weights; a non-finite update is not made.
 
   batch: the global batch, ids int32[B, L], positions and labels int32[B, P], weights fp32[B, P], language int32[B].
-  mesh: the gradients are then each device's own, of its own rows, and meet once, after the last micro-batch; None: one
-  device. generator: of dropout keys, by jax.random.key's name for it. reduce_dtype: of gradients on the network.
-  chunk_bytes: of logits, as in losses.
+  rules: how parameters are divided over the mesh. reduce_dtype: of gradients on the network. chunk_bytes: of logits, as in
+  losses.
   """
-  of_batch = make_gradients(model, languages, chunk_bytes)
+  add_micro_batch = make_add_micro_batch(model, languages, chunk_bytes)
+  dropout_bits = model.encoder.dropout_bits
+  generator = "rbg" if dropout_bits == "rbg" else "threefry2x32"
 
-  def on_device(params, batch, key):
-    """Sums of gradients and losses over all devices' rows, the gradients in parts as params are."""
-    if mesh is not None:
-      specs = sharding.specs(params)
-      params = sharding.gather(params, specs, mesh, model.dtype)
-      key = jax.random.fold_in(key, jax.lax.axis_index(sharding.BATCH_AXES)) if generator == "rbg" else key
-    sums = (jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), params), (jnp.zeros((languages,)),) * 2)
+  def own_key(key: jax.Array, number: jax.Array) -> jax.Array:
+    """Hashed masks follow from the row's number, so that all share one key; a generator needs a key per device and part."""
+    return jax.random.fold_in(key, number) if dropout_bits == "rbg" else key
+
+  def on_device(params: Any, batch: Batch, key: jax.Array):
+    """Sums of gradients and losses over all devices' rows, the gradients divided as params are."""
+    specs = sharding.specs(params, rules)
+    whole = sharding.gather(params, specs, mesh, model.encoder.dtype)
+    key = own_key(key, jax.lax.axis_index(sharding.BATCH_AXES)) if mesh.size > 1 else key
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), whole)
+    sums = Sums(zeros, jnp.zeros((languages,)), jnp.zeros((languages,)))
     if micro_batches == 1:
-      sums = of_batch(params, batch, key, sums)
+      sums = add_micro_batch(sums, whole, batch, key)
     else:
-      split = jax.tree.map(lambda x: x.reshape(micro_batches, -1, *x.shape[1:]), batch)
-      # One key for all: masks follow from the row's number, or, from a generator, from the micro-batch's too.
-      key_of = lambda i: jax.random.fold_in(key, i) if generator == "rbg" else key  # noqa: E731
-      add = lambda sums, x: (of_batch(params, x[0], key_of(x[1]), sums), None)  # noqa: E731
-      sums, _ = jax.lax.scan(add, sums, (split, jnp.arange(micro_batches)))
-    if mesh is None:
-      return sums
+      parts = jax.tree.map(lambda x: x.reshape(micro_batches, -1, *x.shape[1:]), batch)
+      numbered = (parts, jnp.arange(micro_batches))
+      sums, _ = jax.lax.scan(lambda sums, x: (add_micro_batch(sums, whole, x[0], own_key(key, x[1])), None), sums, numbered)
     with jax.named_scope("reduce"):
-      return sharding.reduce(sums[0], specs, mesh, reduce_dtype), jax.lax.psum(sums[1], sharding.BATCH_AXES)
+      grads = sharding.reduce(sums.grads, specs, mesh, reduce_dtype)
+      return grads, jax.lax.psum((sums.loss_G, sums.weight_G), sharding.BATCH_AXES)
 
-  def train_step(state, batch):
-    # The key follows from (seed, step); the loss is divided once, by the weight of the whole batch.
+  def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
     key = jax.random.fold_in(jax.random.key(seed, impl=generator), state.step)
-    weight, rows = batch["weights"].sum(), batch["ids"].shape[0]
-    shares = batch | {"weights": batch["weights"] / jnp.maximum(weight, 1.0), "row": jnp.arange(rows, dtype=jnp.uint32)}
-    spread = on_device if mesh is None else sharding.on_each_device(on_device, mesh, state.params, gives_grads=True)
-    grads, sums = spread(state.params, shares, key)
-    mean_loss = sums[0].sum()
-
+    weight = batch["weights"].sum()
+    specs = sharding.specs(state.params, rules)
+    sharded = sharding.on_each_device(on_device, mesh, specs, (specs, PartitionSpec()))
+    grads, (loss_G, weight_G) = sharded(state.params, normalised(batch, weight), key)
+    mean_loss = loss_G.sum()
     with jax.named_scope("optimizer"):
-      # Selected, never multiplied: 0 x NaN is NaN. Neither the parameters nor the moments see a bad step.
-      grad_norm = optax.global_norm(grads)
-      finite = jnp.isfinite(mean_loss) & jnp.isfinite(grad_norm)
-      updates, opt_state = tx.update(grads, state.opt_state, state.params)
-      lr = schedule(state.step + 1)
-      params = jax.tree.map(lambda p, u: jnp.where(finite, p - lr * u, p), state.params, updates)
-      opt_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), opt_state, state.opt_state)
-
-    metrics = {
-      "loss_sum": mean_loss * weight,
-      "weight": weight,
-      "grad_norm": grad_norm,
-      "lr": lr,
-      "finite": finite,
-      "language_loss": sums[0] * weight,
-      "language_weight": sums[1] * weight,
-      "language_rows": jax.ops.segment_sum(jnp.ones_like(batch["language"]), batch["language"], languages),
-    }
-    return TrainState(state.step + 1, params, opt_state), metrics
+      new = apply_if_finite(tx, schedule, state.step, state.params, state.opt_state, grads, mean_loss)
+    rows_G = jax.ops.segment_sum(jnp.ones_like(batch["language"]), batch["language"], languages)
+    metrics = {"loss_sum": mean_loss * weight, "weight": weight, "grad_norm": new.grad_norm, "lr": new.lr,
+               "finite": new.finite, "language_loss": loss_G * weight, "language_weight": weight_G * weight,
+               "language_rows": rows_G}  # fmt: skip
+    return TrainState(state.step + 1, new.params, new.opt_state), metrics
 
   return train_step
 
 
-def make_held_out_step(model: XLMR, languages: int, mesh: jax.sharding.Mesh | None = None):
+def make_held_out_step(
+  model: MaskedLanguageModel, languages: int, mesh: jax.sharding.Mesh, rules: sharding.Rules
+) -> Callable[[Any, Batch], tuple[jax.Array, jax.Array]]:
   """(params, batch) -> (loss sums fp32[G], weights fp32[G]), without dropout."""
 
-  def on_device(params, batch):
-    if mesh is not None:
-      params = sharding.gather(params, sharding.specs(params), mesh, model.dtype)
+  def on_device(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    params = sharding.gather(params, sharding.specs(params, rules), mesh, model.encoder.dtype)
     h_BxPxD = model.apply({"params": params}, batch["ids"], batch["positions"])
-    losses_BxP, _ = losses.nll_with_gradients(
-      h_BxPxD,
-      params["token_embedding"],
-      params["head_bias"],
-      batch["labels"],
-      batch["weights"],
-      vocabulary_size=model.vocabulary_size,
-      sums=None,
-    )
+    losses_BxP = losses.nll(
+      h_BxPxD, params[TABLE], params[BIAS], batch["labels"], batch["weights"],
+      vocabulary_size=model.encoder.vocabulary_size,
+    )  # fmt: skip
     sums = losses.sums_by_language(losses_BxP, batch["weights"], batch["language"], languages)
-    return sums if mesh is None else jax.lax.psum(sums, sharding.BATCH_AXES)
+    return jax.lax.psum(sums, sharding.BATCH_AXES)
 
-  if mesh is None:
-    return on_device
-  return lambda params, batch: sharding.on_each_device(on_device, mesh, params, gives_grads=False)(params, batch)
+  def held_out_step(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    specs = sharding.specs(params, rules)
+    return sharding.on_each_device(on_device, mesh, specs, PartitionSpec())(params, batch)
+
+  return held_out_step

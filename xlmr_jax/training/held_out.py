@@ -1,0 +1,35 @@
+"""The held-out pass: losses per language over batches that do not depend on the training, and what turns them into bits."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import numpy as np
+
+from xlmr_jax.data.rows import RowStore
+from xlmr_jax.training import sharding
+
+
+def held_out_losses(
+  step: Callable[[Any, dict], tuple[jax.Array, jax.Array]], params: Any, batches: Iterable[dict[str, np.ndarray]],
+  mesh: jax.sharding.Mesh, batch_rows: int, languages: int, go_on: Callable[[], bool] = lambda: True,
+) -> np.ndarray | None:  # fmt: skip
+  """(loss sums, weights) per language, float64[2, G], over batches of this host's rows; None once go_on() says no.
+
+  step: as make_held_out_step makes it. go_on: asked after each batch.
+  """
+  sums = np.zeros((2, languages))
+  for batch in batches:
+    sums += np.stack(jax.device_get(step(params, sharding.to_global(mesh, batch, batch_rows))))
+    if not go_on():
+      return None
+  return sums
+
+
+def bits_per_nat(store: RowStore, split: str) -> np.ndarray:
+  """Factor from nats per masked token to bits per UTF-8 byte of the split's text, float64[G].
+
+  The masked tokens' mean loss stands for every token's: comparable across vocabularies, not a code length.
+  """
+  counts = [store.manifest["languages"][name][split] for name in store.languages]
+  return np.array([count["pieces"] / max(count["bytes"], 1) for count in counts]) / np.log(2)
