@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Ours and the peers' programs, one after the other in the same minute, and their ratio.
+# Runs our programs and the peers', one after the other in the same minute, and prints their ratio.
 #
 #   benchmarks/against_peers.sh [PEERS]      PEERS: folder of peer_hf_torch_step.py and the others; ../shared/bench by default
 #
-# PYTHON runs ours (.venv's or python3 by default), PEER_PYTHON the peers (needs torch and transformers; PYTHON by default),
-# PEER_FLAX_PYTHON run_mlm_flax's step (needs transformers<5 with flax, optax, libtpu; PEER_PYTHON by default). ROUNDS=3
-# alternates so often; PARTS="step input flax" chooses; STEP_FLAGS go to both steps, INPUT_FLAGS to our input. What cannot
-# be run is skipped, with the reason. Exit 1: ours failed, or nothing was run.
+# PYTHON runs ours (by default .venv's python, else python3). PEER_PYTHON runs the peers and needs torch and transformers
+# (by default PYTHON). PEER_FLAX_PYTHON runs run_mlm_flax's step and needs transformers<5 with flax, optax and libtpu (by
+# default PEER_PYTHON). ROUNDS=3 alternates three times. PARTS="step input flax" chooses what is run. STEP_FLAGS go to both
+# steps, INPUT_FLAGS to our input. What cannot be run is skipped, with the reason. Exit 1: ours failed, or nothing was run.
 set -u
 peers=${1:+$(realpath -m "$1")}
 cd "$(dirname "$0")/.." || exit 1
@@ -32,7 +32,7 @@ print(f"{what}: ours {a:,.0f}, peer {b:,.0f} {unit}, ratio {a / b:.2f}", flush=T
   compared=$((compared + 1))
 }
 
-# The last line that ours printed, in $line; its error is shown as it is. $1: module, then its flags.
+# Puts the last line that ours printed into $line; its errors are shown as they are. $1: module, then its flags.
 ours() {
   line=$("$PYTHON" -m "$@" | tail -1)
   [ "${line:0:1}" = "{" ] && return
@@ -41,7 +41,7 @@ ours() {
   return 1
 }
 
-# What the peer printed, in $line, or why it could not, in $why. $1: python, $2: program, then its flags.
+# Puts what the peer printed into $line, or the reason why it failed into $why. $1: python, $2: program, then its flags.
 peer() {
   local log
   log=$(mktemp)
@@ -51,7 +51,7 @@ peer() {
   [ -n "$line" ]
 }
 
-# $1: python, $2: comma-separated modules; why not in $why
+# Whether python $1 can import the comma-separated modules $2; if not, $why says why.
 imports() {
   local said
   said=$("$1" -c "import $2" 2>&1) && return

@@ -1,11 +1,11 @@
 """Times the step of a run on all local devices, with synthetic or stored batches; imports no TensorFlow.
 
-  python -m benchmarks.step --config=configs/base.py --device=gpu --sweep [--config.model.remat=dots ...]
-  python -m benchmarks.step --config=configs/base.py --batches=FILE.npz     # of benchmarks.input --write; tells each loss
+  python -m benchmarks.step --config=base --device=gpu --sweep [--config.model.remat=dots ...]
+  python -m benchmarks.step --config=base --batches=FILE.npz     # of benchmarks.input --write; tells each loss
   python -m benchmarks.step --layers=4 --hidden=256 --heads=4 --ffn=1024 --vocab=32000 --seq=128 --rows=32 --dtype=bf16
 
-The last form takes the flags of the peer, transformers on PyTorch. The last line is JSON. Step time is the median, each
-step waited for, as the peer's.
+The last form takes the flags of the peer, transformers on PyTorch. The last line is JSON. The step time is the median of
+steps that are each waited for, as the peer's is.
 """
 
 import gc
@@ -19,37 +19,47 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from absl import app, flags
-from ml_collections import ConfigDict, config_flags
+from absl import flags
+from ml_collections import ConfigDict
 
-from xlmr_jax.commands.pretrain import check_config, parse_flags
-from xlmr_jax.config import default_config
+from xlmr_jax import ids
+from xlmr_jax.commands.flags import FLAGS, define_config, read_config, refuse_arguments, start
+from xlmr_jax.config import check_config, default_config
 from xlmr_jax.data.masking import slots_per_row
-from xlmr_jax.errors import UserError, run_command
-from xlmr_jax.model.xlmr import padded_vocabulary
-from xlmr_jax.run import hosts
-from xlmr_jax.run.metrics import flops_per_token, peak_flops
+from xlmr_jax.errors import UserError
+from xlmr_jax.hardware import peak_flops
+from xlmr_jax.model.build import family_of
+from xlmr_jax.run.memory import keep_freed_memory
 from xlmr_jax.training import sharding
-from xlmr_jax.training.loop import abstract_batch, build_program, mesh_of
+from xlmr_jax.training.program import abstract_batch, build_program, mesh_of
 
-FLAGS = flags.FLAGS
 DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
 PLATFORMS = {"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"}  # JAX's own names
-OF_THE_PEER = ("layers", "hidden", "heads", "ffn", "dtype", "dropout", "unroll", "remat")  # a config has its own
+PEER_FLAGS = (
+  "layers",
+  "hidden",
+  "heads",
+  "ffn",
+  "dtype",
+  "dropout",
+  "unroll",
+  "remat",
+)  # a config has keys of its own for these
 WARM_UP = 3  # steps
 LANGUAGES = 100
 OUT_OF_MEMORY = re.compile(r"RESOURCE_EXHAUSTED|out of memory|OUT_OF_MEMORY|HbmOom", re.IGNORECASE)
 
 
 class DoesNotFit(Exception):
-  """The message says in a line what did not fit where."""
+  """The memory of the devices is not enough. The message says so in one line."""
 
 
 def define_flags() -> None:
-  config_flags.DEFINE_config_file("config", None, "config whose step is timed; --config.KEY=VALUE changes it")
+  """Defines the flags of this program."""
+  define_config("config whose step is timed; --config.KEY=VALUE changes it")
   flags.DEFINE_enum("device", None, list(PLATFORMS), "kind of device; JAX's choice by default")
-  flags.DEFINE_bool("sweep", False, "double the rows a device, from --rows or 8, until its memory ends; the best counts")
-  flags.DEFINE_integer("sweep_to", 0, "rows a device that a sweep ends at; 0: only where memory does", lower_bound=0)
+  flags.DEFINE_bool("sweep", False, "double the rows per device, from --rows or 8, until its memory ends; the best counts")
+  flags.DEFINE_integer("sweep_to", 0, "rows per device that a sweep ends at; 0: where memory ends", lower_bound=0)
   flags.DEFINE_string("batches", None, "stored batches: .npz of ids, positions, labels, weights, language, each [S, B, ...]")
   sizes = dict(vocab=250_002, layers=12, hidden=768, heads=12, ffn=3072, seq=512, rows=8, steps=8)
   for name, default in sizes.items():
@@ -64,6 +74,8 @@ def define_flags() -> None:
 
 
 class Task(NamedTuple):
+  """What is timed."""
+
   config: ConfigDict
   seq_len: int
   vocabulary_size: int
@@ -71,12 +83,13 @@ class Task(NamedTuple):
 
   @property
   def slots(self) -> int:
+    """Masked slots per row."""
     return (
       slots_per_row(self.seq_len, self.config.data.mask_share) if self.batches is None else self.batches["labels"].shape[2]
     )
 
 
-def config_of_flags() -> ConfigDict:
+def config_from_flags() -> ConfigDict:
   """The peer's model, batch and constant learning rate."""
   f, c = FLAGS, default_config()
   c.model.update(
@@ -98,33 +111,38 @@ def config_of_flags() -> ConfigDict:
 
 
 def read_task() -> Task:
-  """What the flags ask for. UserError: see the message."""
+  """What the flags ask for. UserError: they contradict each other."""
   f = FLAGS
-  given = lambda name: f[name].present  # noqa: E731
+
+  def is_given(name: str) -> bool:
+    return bool(f[name].present)
+
   if f.config is None:
-    config, seq_len = config_of_flags(), f.seq
+    config, seq_len = config_from_flags(), f.seq
   else:
-    config = f.config.copy_and_resolve_references()
-    wrong = next(filter(given, OF_THE_PEER), None)
+    config = read_config().copy_and_resolve_references()
+    wrong = next(filter(is_given, PEER_FLAGS), None)
     if wrong:
       raise UserError(f"--{wrong}: with --config, change the config's own key, e.g. --config.model.layers=2")
-    seq_len = f.seq if given("seq") else config.model.max_positions - 2
-    if seq_len + 2 > config.model.max_positions:
+    longest = family_of(config).max_seq_len(config.model)
+    seq_len = f.seq if is_given("seq") else longest
+    if seq_len > longest:
       raise UserError(f"--seq={seq_len} needs --config.model.max_positions={seq_len + 2}")
   config.lock()
   config.data.rows = "synthetic"  # none are read
   check_config(config)
   vocabulary_size = config.model.vocabulary_size or f.vocab
-  if f.config is not None and given("vocab") and vocabulary_size != f.vocab:
+  if f.config is not None and is_given("vocab") and vocabulary_size != f.vocab:
     raise UserError(f"--vocab={f.vocab}, but config.model.vocabulary_size={vocabulary_size}; leave one out")
   batches = None
   if f.batches:
-    if f.sweep or (given("seq") and f.config is not None):
+    if f.sweep or (is_given("seq") and f.config is not None):
       raise UserError(f"--batches={f.batches}: has rows of its own; leave out --sweep and --seq")
     batches = read_batches(f.batches, vocabulary_size)
     seq_len = batches["ids"].shape[2]
-    if seq_len + 2 > config.model.max_positions:
-      raise UserError(f"--batches={f.batches}: rows of {seq_len} tokens, the model takes {config.model.max_positions - 2}")
+    longest = family_of(config).max_seq_len(config.model)
+    if seq_len > longest:
+      raise UserError(f"--batches={f.batches}: rows of {seq_len} tokens, the model takes {longest}")
   return Task(config, seq_len, vocabulary_size, batches)
 
 
@@ -151,17 +169,17 @@ def synthetic_batch(
 ) -> dict[str, np.ndarray]:
   """One masked batch of random pieces, mask_share of each row masked, slots as the input pipeline lays them out."""
   masked = min(int(mask_share * seq), seq - 2)
-  ids = rng.integers(4, vocab - 1, (rows, seq), dtype=np.int32)
-  ids[:, 0], ids[:, -1] = 0, 2
+  tokens = rng.integers(ids.FIRST_PIECE, ids.mask_id(vocab), (rows, seq), dtype=np.int32)
+  tokens[:, 0], tokens[:, -1] = ids.BOS, ids.EOS
   positions = np.zeros((rows, slots), np.int32)
-  labels, weights = np.ones((rows, slots), np.int32), np.zeros((rows, slots), np.float32)
+  labels, weights = np.full((rows, slots), ids.PAD, np.int32), np.zeros((rows, slots), np.float32)
   for r in range(rows):
     positions[r, :masked] = np.sort(rng.permutation(np.arange(1, seq - 1))[:masked])
-    labels[r, :masked] = ids[r, positions[r, :masked]]
+    labels[r, :masked] = tokens[r, positions[r, :masked]]
     weights[r, :masked] = 1.0
-    ids[r, positions[r, :masked]] = vocab - 1
+    tokens[r, positions[r, :masked]] = ids.mask_id(vocab)
   return {
-    "ids": ids,
+    "ids": tokens,
     "positions": positions,
     "labels": labels,
     "weights": weights,
@@ -173,20 +191,23 @@ def synthetic_batch(
 
 
 def use_device(kind: str | None) -> None:
-  """Before JAX starts. UserError where there is no such device."""
+  """Makes JAX use a kind of device; call it before JAX starts. UserError where there is no such device."""
   if kind:
-    os.environ["JAX_PLATFORMS"] = PLATFORMS[kind]  # for what looks at it; JAX itself has read it already
+    os.environ["JAX_PLATFORMS"] = PLATFORMS[kind]  # for children and keep_freed_memory(); JAX has read it already
     jax.config.update("jax_platforms", PLATFORMS[kind])
-  hosts.keep_freed_memory()
+  keep_freed_memory()
   try:
     jax.devices()
-  except Exception as error:  # of whatever kind the platform's plugin raises
+  except Exception as error:  # The platform's plugin decides what is raised.
     why = " ".join(str(error).split())[:200] or "not installed"
     raise UserError(f"--device={kind}: JAX finds none here ({why}); choose another, or install JAX for it") from None
 
 
 def free_memory() -> int | None:
-  """Bytes that processes of this machine can still get, where the system tells: a CPU's step that takes more is killed."""
+  """The bytes that processes of this machine can still get, or None where the system does not tell.
+
+  A step on a CPU that takes more is killed.
+  """
   try:
     with open("/proc/meminfo") as f:
       return next(1024 * int(line.split()[1]) for line in f if line.startswith("MemAvailable:"))
@@ -202,7 +223,7 @@ def measure(task: Task, rows: int, steps: int) -> dict:
     if isinstance(error, jax.errors.JaxRuntimeError) and not OUT_OF_MEMORY.search(str(error)):
       raise
     why = next(filter(OUT_OF_MEMORY.search, str(error).splitlines()), str(error))
-  gc.collect()  # the failed step's arrays went with its traceback
+  gc.collect()  # The arrays of the failed step went with its traceback.
   raise DoesNotFit(" ".join(why.split())[:200])
 
 
@@ -211,7 +232,7 @@ def _measure(task: Task, rows: int, steps: int) -> dict:
   config.batch_rows = rows
   mesh = mesh_of(config)
   languages = LANGUAGES if task.batches is None else int(task.batches["language"].max()) + 1
-  program = build_program(config, mesh, vocabulary_size=task.vocabulary_size, languages=languages)
+  program = build_program(config, mesh, vocabulary_size=task.vocabulary_size, languages=languages, seq_len=task.seq_len)
   if task.batches is None:
     made = [
       synthetic_batch(np.random.default_rng(0), rows, task.seq_len, task.vocabulary_size, task.slots, config.data.mask_share)
@@ -238,15 +259,7 @@ def _measure(task: Task, rows: int, steps: int) -> dict:
       losses.append(float(metrics["loss_sum"] / metrics["weight"]))
   step_s = statistics.median(seen[WARM_UP:])
   tokens = rows * task.seq_len / step_s
-  m = config.model
-  flops = flops_per_token(
-    layers=m.layers,
-    hidden=m.hidden,
-    ffn=m.ffn,
-    seq_len=task.seq_len,
-    slots=task.slots,
-    vocabulary=padded_vocabulary(task.vocabulary_size),
-  )
+  flops = family_of(config).flops_per_token(config.model, task.vocabulary_size, task.seq_len, task.slots)
   peak, memory = peak_flops(device.device_kind), device.memory_stats() or {}
   result = {
     "tokens_per_s": round(tokens, 1),
@@ -265,6 +278,7 @@ def _measure(task: Task, rows: int, steps: int) -> dict:
 
 
 def describe(result: dict) -> str:
+  """One line about a measurement."""
   mfu = f", MFU {result['mfu']:.1%}" if result["mfu"] else ""
   memory = f", {result['peak_memory_bytes'] / 2**30:.1f} GiB" if result["peak_memory_bytes"] else ""
   return (
@@ -290,16 +304,16 @@ def sweep(task: Task, rows_per_device: int, last: int, steps: int) -> dict:
     print(describe(results[-1]), flush=True)
     rows_per_device *= 2
   if not results:
-    raise UserError(f"not even {rows_per_device} rows a device fit; give fewer with --rows, or --config.model.remat=full")
+    raise UserError(f"not even {rows_per_device} rows per device fit; give fewer with --rows, or --config.model.remat=full")
   return max(results, key=lambda result: result["tokens_per_s"]) | {"sweep": entries}
 
 
-def main(argv: list[str]) -> int | None:
-  if len(argv) > 1:
-    raise UserError(f"unexpected argument {argv[1]!r}; flags are written --name=value")
+def main(argv: list[str]) -> None:
+  """Runs the program."""
+  refuse_arguments(argv)
   f, task = FLAGS, read_task()
   if f.sweep or f["rows"].present or task.batches is not None:
-    task.config.rows_per_device = 0  # a choice for the config's own batch
+    task.config.rows_per_device = 0  # It was chosen for the config's own batch.
   use_device(f.device)
   m, devices = task.config.model, jax.devices()
   print(
@@ -322,9 +336,8 @@ def main(argv: list[str]) -> int | None:
       raise UserError(f"--rows={rows} does not fit: {error}; give fewer, more --config.micro_batches, or --sweep") from None
     print(describe(result), flush=True)
   print(json.dumps(result | {"dtype": m.dtype}))
-  return None
 
 
 if __name__ == "__main__":
   define_flags()
-  app.run(run_command(main), flags_parser=parse_flags)
+  start(main)

@@ -88,7 +88,6 @@ def plan_one() -> dict:
     if plan is None:
       raise UserError(f"not one row per chip fits {where.name}; try config.model.remat=full or a larger config.mesh.fsdp")
   else:
-    say(f"compiling for {where.name}, which takes a minute or two for a large model")
     plan = step.plan(step.with_rows(config, where, rows) if rows else config, where, vocabulary)
   say(tables.describe(plan))
   return plan

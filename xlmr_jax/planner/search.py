@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from xlmr_jax.config import load_module, shipped
 from xlmr_jax.errors import UserError
 from xlmr_jax.files import write_json
-from xlmr_jax.model.xlmr import REMAT_POLICIES
+from xlmr_jax.model.build import family_of
 from xlmr_jax.planner import step, topology
 from xlmr_jax.planner.topology import Topology
 
@@ -88,7 +88,7 @@ def advise(
   """
   share, plans = config.batch_rows // where.chips, []
   for fsdp in sorted({1, config.mesh.fsdp, min(8, where.devices)}):
-    for remat in REMAT_POLICIES:
+    for remat in family_of(config).remat:
       choice = config.copy_and_resolve_references()
       choice.mesh.fsdp, choice.model.remat = fsdp, remat
 

@@ -12,11 +12,12 @@ from ml_collections import ConfigDict
 from xlmr_jax.config import check_config
 from xlmr_jax.data import masking
 from xlmr_jax.errors import UserError
-from xlmr_jax.model.xlmr import flops_per_token, padded_vocabulary
+from xlmr_jax.model.build import family_of
 from xlmr_jax.planner import costs, topology
 from xlmr_jax.planner.collectives import Network
 from xlmr_jax.planner.hlo import Module
 from xlmr_jax.planner.topology import GIB, Topology
+from xlmr_jax.run.heartbeat import heartbeat
 from xlmr_jax.training import program, sharding
 
 LANGUAGES = 100  # of the paper's corpus; this sizes nothing but the sums of the log
@@ -74,8 +75,8 @@ def compile_step(config: ConfigDict, where: Topology, vocabulary: int) -> Compil
     return _compiled[key]
   begin = time.perf_counter()
   mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, devices=topology.describe(where))
-  seq_len = config.model.max_positions - 2
-  with jax.set_mesh(mesh):
+  seq_len = family_of(config).max_seq_len(config.model)
+  with jax.set_mesh(mesh), heartbeat(f"compiling for {where.name}"):
     built = program.build_program(config, mesh, vocabulary_size=vocabulary, languages=LANGUAGES)
     batch = program.abstract_batch(mesh, config.batch_rows, seq_len, masking.slots_per_row(seq_len, config.data.mask_share))
     lowered = built.train_step.lower(built.state, batch)
@@ -113,19 +114,12 @@ def plan(config: ConfigDict, where: Topology, vocabulary: int) -> dict[str, Any]
 
   Its keys name their units; cycles and FLOPs are per row, memory is per device. A plan that does not fit has no estimates.
   """
-  chip, model = where.chip, config.model
+  chip, model, family = where.chip, config.model, family_of(config)
   compiled = compile_step(config, where, vocabulary)
-  seq_len = model.max_positions - 2
+  seq_len = family.max_seq_len(model)
   slots = masking.slots_per_row(seq_len, config.data.mask_share)
   micro_batches = program.micro_batches_of(config, where.devices)
-  per_token = flops_per_token(
-    layers=model.layers,
-    hidden=model.hidden,
-    ffn=model.ffn,
-    seq_len=seq_len,
-    vocabulary=padded_vocabulary(vocabulary),
-    slots=slots,
-  )
+  per_token = family.flops_per_token(model, vocabulary, seq_len, slots)
   result = {
     "topology": where.name,
     "chips": where.chips,
