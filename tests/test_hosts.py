@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -128,7 +129,7 @@ def test_term_to_one_of_two_stops_both_at_one_step_and_one_process_goes_on(unbro
   wait_until(lambda: logged(tmp_path / "run") >= 6, process)
   os.kill(int(pids.read_text().split()[1]), signal.SIGTERM)
   output = finish(process, 42)
-  said = {line[1]: line.split("saved step ")[1].split(";")[0] for line in output.splitlines() if "saved step" in line}
+  said = dict(re.findall(r"^\[(\d)\] stopped by SIGTERM: step (\d+) is saved", output, re.MULTILINE))
   assert set(said) == {"0", "1"} and len(set(said.values())) == 1, output[-2000:]
   assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == [said["0"]]
   assert f"resuming at step {said['0']}" in finish(start(1, tiny_rows, tmp_path / "run"))
