@@ -1,7 +1,5 @@
 """How commands end: one clear line and exit 1 for what the user must mend, a traceback and exit 70 for a crash."""
 
-import signal
-import subprocess
 import sys
 import traceback
 from collections.abc import Callable
@@ -27,16 +25,3 @@ def run_command(main: Callable[..., int | None]) -> Callable[..., None]:
       sys.exit(EXIT_CRASH)
 
   return wrapped
-
-
-def run_child(command: list[str], **options) -> int:
-  """Runs a command to its end and returns its exit code; SIGTERM and SIGINT go on to it."""
-  child = subprocess.Popen(command, **options)
-  before = {
-    number: signal.signal(number, lambda number, _: child.send_signal(number)) for number in (signal.SIGTERM, signal.SIGINT)
-  }
-  try:
-    return child.wait()
-  finally:
-    for number, handler in before.items():
-      signal.signal(number, handler)
