@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from xlmr_jax.data.masking import mask_rows, slots_per_row
-from xlmr_jax.data.tokenizer import BOS, EOS, FIRST_PIECE, PAD, UNK
+from xlmr_jax.ids import BOS, EOS, FIRST_PIECE, PAD, UNK
 
 VOCABULARY = 250_002
 MASK = VOCABULARY - 1

@@ -8,10 +8,10 @@ import pytest
 from tests.test_rows import VOCABULARY, make_store
 from xlmr_jax.data.masking import slots_per_row
 from xlmr_jax.data.mixture import Mixture
-from xlmr_jax.data.pipeline import held_out_batches, train_batches
+from xlmr_jax.data.pipeline import BatchSpec, held_out_batches, train_batches
 from xlmr_jax.data.rows import RowStore, language_folder, shard_name, write_shard
-from xlmr_jax.data.tokenizer import PAD
 from xlmr_jax.errors import UserError
+from xlmr_jax.ids import PAD
 
 ROOT = Path(__file__).parents[1]
 SHARDS = {
@@ -32,10 +32,10 @@ def made(tmp_path_factory):
   return store, Mixture(store.counts("train"), 0.5, seed=4, block_rows=256), held
 
 
-def take(made, steps, batch_rows=16, start_step=0, seed=11, **options):
+def take(made, steps, start_step=0, batch_rows=16, host_rows=None, seed=11):
   store, mixture, _ = made
-  options = {"batch_rows": batch_rows, "start_step": start_step, "seed": seed, "slots": SLOTS} | options
-  with train_batches(store, mixture, **options) as batches:
+  spec = BatchSpec(batch_rows, host_rows, SLOTS, seed)
+  with train_batches(store, mixture, spec, start_step) as batches:
     return [next(batches) for _ in range(steps)]
 
 
@@ -68,14 +68,30 @@ def test_batches_hold_what_mixture_and_store_say(made):
   assert np.array_equal(restored, wanted)
 
 
+def place(parts, steps):
+  """Whole batches from [(positions, batches of a host)]: each row goes where its position says."""
+  where = np.argsort(np.concatenate([positions for positions, _ in parts]))
+  return [{key: np.concatenate([part[s][key] for _, part in parts])[where] for key in KEYS} for s in range(steps)]
+
+
 @pytest.mark.parametrize("hosts", [1, 2, 4, 8])
 def test_steps_0_to_99_are_the_same_for_any_number_of_hosts(made, hosts):
   whole = take(made, 100)
-  each = 16 // hosts
-  parts = [take(made, 100, host_rows=slice(h * each, (h + 1) * each)) for h in range(hosts)]
-  assert all(part[0]["ids"].shape[0] == each for part in parts)
-  joined = [{key: np.concatenate([part[s][key] for part in parts]) for key in KEYS} for s in range(100)]
-  assert_equal(whole, joined)
+  each = np.arange(16).reshape(hosts, -1)
+  parts = [(positions, take(made, 100, host_rows=positions)) for positions in each]
+  assert all(part[0]["ids"].shape[0] == 16 // hosts for _, part in parts)
+  assert_equal(whole, place(parts, 100))
+
+
+def test_a_host_may_hold_any_positions_in_any_order(made):
+  whole = take(made, 50)
+  order = np.random.default_rng(0).permutation(16)  # many runs of one row
+  blocks = np.arange(16).reshape(4, 4)  # as a mesh gives them that follows the interconnect: 0 and 2, 3 and 1
+  for split in ((order[:5], order[5:6], order[6:]), (blocks[[0, 2]].ravel(), blocks[[3, 1]].ravel())):
+    parts = [(positions, take(made, 50, host_rows=positions)) for positions in split]
+    for positions, batches in parts:
+      assert_equal([{key: batch[key][positions] for key in KEYS} for batch in whole], batches)
+    assert_equal(whole, place(parts, 50))
 
 
 @pytest.mark.parametrize("start", [1, 37, 1_000_000, 2**40])
@@ -107,14 +123,18 @@ def test_another_seed_another_mask_of_the_same_rows(made):
   assert not np.array_equal(one["positions"], other["positions"])
 
 
-@pytest.mark.parametrize("part", [slice(0, 0), slice(8, 4), slice(0, 16, 2), slice(16, 32)])
-def test_refuses_what_is_no_part_of_the_batch(made, part):
-  with pytest.raises(ValueError, match="no contiguous part"):
-    take(made, 1, host_rows=part)
+@pytest.mark.parametrize(
+  "positions, message",
+  [([], "each once"), ([3, 4, 3], "each once"), ([[0, 1]], "each once"), ([15, 16], "outside"), ([-1, 0], "outside")],
+)
+def test_refuses_what_is_no_part_of_the_batch(positions, message):
+  with pytest.raises(ValueError, match=message):
+    BatchSpec(16, np.array(positions, np.int64), SLOTS, 0)
 
 
-def held_out(made, batch_rows=8, **options):
-  with held_out_batches(made[0], batch_rows=batch_rows, seed=5, slots=SLOTS, **options) as batches:
+def held_out(made, batch_rows=8, host_rows=None, **options):
+  spec = BatchSpec(batch_rows, host_rows, SLOTS, seed=5)
+  with held_out_batches(made[0], spec, **options) as batches:
     return list(batches)
 
 
@@ -134,10 +154,9 @@ def test_held_out_is_one_pass_in_order(made):
 def test_held_out_masks_never_change(made):
   batches = held_out(made)
   assert_equal(batches, held_out(made))
-  for parts in ((slice(0, 4), slice(4, 8)), (slice(0, 1), slice(1, 7), slice(7, 8))):
-    split = [held_out(made, host_rows=part) for part in parts]
-    joined = [{key: np.concatenate([s[i][key] for s in split]) for key in KEYS} for i in range(3)]
-    assert_equal(batches, joined)
+  for split in ((range(4), range(4, 8)), ([0], [6, 7, 1, 2], [3, 5, 4])):
+    parts = [(positions, held_out(made, host_rows=np.array(positions))) for positions in split]
+    assert_equal(batches, place(parts, 3))
   wide = held_out(made, batch_rows=24)
   assert_equal(wide, [{key: np.concatenate([b[key] for b in batches]) for key in KEYS}])
 
@@ -158,11 +177,11 @@ def test_a_damaged_row_is_named(made, tmp_path):
 PROGRAM = """
 import sys
 from xlmr_jax.data.mixture import Mixture
-from xlmr_jax.data.pipeline import train_batches
+from xlmr_jax.data.pipeline import BatchSpec, train_batches
 from xlmr_jax.data.rows import RowStore
 store = RowStore(sys.argv[1])
 mixture = Mixture(store.counts("train"), 0.5, 0)
-context = train_batches(store, mixture, batch_rows=64, start_step=0, seed=0, slots=8)
+context = train_batches(store, mixture, BatchSpec(64, None, slots=8, seed=0), 0)
 if sys.argv[2] == "raise":
   with context as batches:
     next(batches)

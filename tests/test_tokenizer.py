@@ -3,19 +3,17 @@ from pathlib import Path
 
 import pytest
 
-from xlmr_jax.data.tokenizer import BOS, EOS, FIRST_PIECE, PAD, UNK, Tokenizer
+from xlmr_jax.data.tokenizer import open_tokenizer
 from xlmr_jax.errors import UserError
+from xlmr_jax.ids import BOS, EOS, FIRST_PIECE, PAD, UNK
 
-SHARED = Path(__file__).parents[2] / "shared" / "data" / "tokenizer"
 WORDS = [(animal, n, thing) for animal in ("cat", "dog") for n in range(60) for thing in ("hut", "stone")]
 TEXT = [f"the {animal} sees {n} of the {thing}s" for animal, n, thing in WORDS]
 
 
 @pytest.fixture(scope="module")
-def xlmr():
-  if not (SHARED / "xlmr.spm.model").is_file():
-    pytest.skip("XLM-R's vocabulary is not beside this checkout")
-  return Tokenizer(SHARED / "xlmr.spm.model")
+def xlmr(shared):
+  return open_tokenizer(shared / "data" / "tokenizer" / "xlmr.spm.model")
 
 
 def train(path: Path, **options) -> Path:
@@ -29,11 +27,11 @@ def train(path: Path, **options) -> Path:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-  return Tokenizer(train(tmp_path_factory.mktemp("vocabulary") / "small"))
+  return open_tokenizer(train(tmp_path_factory.mktemp("vocabulary") / "small"))
 
 
 def test_reproduces_published_encodings(xlmr):
-  vectors = json.loads((SHARED / "reference_vectors.json").read_text(encoding="utf-8"))
+  vectors = json.loads(xlmr.path.with_name("reference_vectors.json").read_text(encoding="utf-8"))
   assert len(vectors) >= 10
   for vector in vectors:
     assert xlmr.encode(vector["text"]) == vector["ids"], vector["text"]
@@ -113,9 +111,9 @@ def test_refuses_what_is_no_model(tmp_path, content):
   if content is not None:
     path.write_bytes(content)
   with pytest.raises(UserError, match=r"vocabulary\.model"):
-    Tokenizer(path)
+    open_tokenizer(path)
 
 
 def test_refuses_another_layout(tmp_path):
   with pytest.raises(UserError, match="first three pieces"):
-    Tokenizer(train(tmp_path / "t5", pad_id=0, eos_id=1, unk_id=2, bos_id=-1))
+    open_tokenizer(train(tmp_path / "t5", pad_id=0, eos_id=1, unk_id=2, bos_id=-1))

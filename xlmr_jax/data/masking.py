@@ -1,11 +1,14 @@
-"""BERT's masking of whole batches in stateless TF ops: a row's mask follows from (seed, global position)."""
+"""BERT's masking of whole batches in stateless TensorFlow operations: a row's mask follows from (seed, global position)."""
 
 import math
+from typing import Any
 
-from xlmr_jax.data.tokenizer import FIRST_PIECE, PAD
+import numpy as np
 
-_UNEQUALLED = 2**31 - 1  # the key of what must not be chosen
-_KEY_BITS = 2**30 - 1  # keys of what may be chosen stay far below it
+from xlmr_jax.ids import FIRST_PIECE, PAD, mask_id
+
+_NEVER_CHOSEN = 2**31 - 1  # the sort key of tokens that must not be chosen
+_KEY_BITS = 2**30 - 1  # the keys of tokens that may be chosen stay far below it
 
 
 def slots_per_row(seq_len: int, mask_share: float = 0.15) -> int:
@@ -14,14 +17,13 @@ def slots_per_row(seq_len: int, mask_share: float = 0.15) -> int:
 
 
 def words_per_row(seq_len: int, slots: int) -> int:
-  """32-bit random words of a row: a key a token, one for the count, two a slot, in whole Philox blocks of
-  4."""
+  """32-bit random words per row: one per token, one for the count, two per slot, rounded up to Philox blocks of four."""
   return -(-(seq_len + 1 + 2 * slots) // 4) * 4
 
 
 def mask_rows(
-  ids,
-  first_position,
+  ids: Any,
+  first_position: Any,
   *,
   seed: int,
   vocabulary_size: int,
@@ -29,19 +31,21 @@ def mask_rows(
   mask_share: float = 0.15,
   replace_share: float = 0.8,
   random_share: float = 0.1,
-):
-  """Masks rows with the global positions first_position + [0, n).
+  offsets: np.ndarray | None = None,
+) -> dict[str, Any]:
+  """Masks rows. Row i has the global position first_position + offsets[i]; offsets, int64[n], are 0, 1, ... by default.
 
-  ids: int32[n, L]; first_position: int64 scalar. Returns, with P = slots, {"ids" int32[n, L], "positions"
-  int32[n, P], "labels" int32[n, P], "weights" float32[n, P]}: positions ascend, unused slots come last and
-  hold position 0, label <pad>, weight 0.
+  ids: tensor int32[n, L]; first_position: scalar tensor int64. Returns, with P = slots, the tensors {"ids" int32[n, L],
+  "positions" int32[n, P], "labels" int32[n, P], "weights" float32[n, P]}. Positions ascend; unused slots come last and hold
+  position 0, label <pad> and weight 0.
 
-  Of each row mask_share of the real pieces is chosen, without replacement, the count rounded at random so
-  that its mean is exact (fairseq: data/mask_tokens_dataset.py). replace_share of them become <mask>,
-  random_share a uniform draw from the real pieces, the rest stay. fairseq also masks <s> and </s>; we do
-  not: no text is in them.
+  In each row mask_share of the real pieces is chosen, without replacement. Their number is rounded up or down at random so
+  that its mean is exact (fairseq: data/mask_tokens_dataset.py). replace_share of them become <mask>, random_share become a
+  uniform draw from the real pieces, and the others stay. fairseq may also mask <s> and </s>; we do not, because they hold
+  no text.
 
-  One Philox call covers the batch, its counter set by position: a row gets the same bits in whatever batch.
+  The counter of the random generator is a row's position, so a row gets the same bits in every batch. Each run of
+  consecutive offsets costs one call of the generator.
   """
   import tensorflow as tf
 
@@ -51,44 +55,51 @@ def mask_rows(
   if slots < math.ceil(mask_share * seq_len):
     raise ValueError(f"{slots} slots cannot hold {mask_share} of {seq_len} tokens; use slots_per_row")
   words = words_per_row(seq_len, slots)
-  block = tf.cast(first_position, tf.uint64) * (words // 4)
-  bits = tf.raw_ops.StatelessRandomUniformFullIntV2(
-    shape=[rows, words],
-    key=tf.constant([seed % 2**64], tf.uint64),
-    counter=tf.stack([block, tf.zeros_like(block)]),
-    alg=1,  # Philox, always: the default may differ by device
-    dtype=tf.int32,
-  )
+
+  def random_words(first: Any, count: Any) -> Any:  # int32[count, words] of the positions first, first + 1, ...
+    block = tf.cast(first, tf.uint64) * (words // 4)
+    return tf.raw_ops.StatelessRandomUniformFullIntV2(
+      shape=[count, words],
+      key=tf.constant([seed % 2**64], tf.uint64),
+      counter=tf.stack([block, tf.zeros_like(block)]),
+      alg=1,  # Always Philox: the default may differ between devices.
+      dtype=tf.int32,
+    )
+
+  runs = [(0, rows)] if offsets is None else _runs(offsets)
+  parts = [random_words(first_position + start, count) for start, count in runs]
+  bits = parts[0] if len(parts) == 1 else tf.concat(parts, axis=0)
   key_bits, count_bits, kind_bits, piece_bits, _ = tf.split(
     bits, [seq_len, 1, slots, slots, words - seq_len - 1 - 2 * slots], axis=1
   )
 
-  # How many: floor(share * n + U[0, 1)).
+  # How many tokens: floor(share * n + U[0, 1)).
   eligible = ids >= FIRST_PIECE
   n_eligible = tf.math.count_nonzero(eligible, axis=1, dtype=tf.float64)
   counts = tf.cast(tf.floor(mask_share * n_eligible + _uniform(count_bits[:, 0])), tf.int32)
 
-  # Which: the `count` smallest of distinct random keys (the position is in the low bits). NthElement wants
-  # one n for all rows: slots - count keys below all others, put behind the row, make it so. top_k takes 3
-  # times as long.
-  position_bits = 2 ** (seq_len - 1).bit_length() - 1
-  random_bits = tf.bitwise.bitwise_and(key_bits, _KEY_BITS & ~position_bits)
-  keys = tf.where(eligible, random_bits + tf.range(seq_len), _UNEQUALLED)
-  filler = tf.where(tf.range(slots) < slots - counts[:, None], -1, _UNEQUALLED)
+  # Which tokens: those with the `count` smallest of distinct random keys, whose low bits are the token's index. NthElement
+  # takes the same n for all rows, so slots - count keys that are smaller than all others are appended to each row. top_k
+  # would take three times as long.
+  index_bits = 2 ** (seq_len - 1).bit_length() - 1
+  random_bits = tf.bitwise.bitwise_and(key_bits, _KEY_BITS & ~index_bits)
+  keys = tf.where(eligible, random_bits + tf.range(seq_len), _NEVER_CHOSEN)
+  filler = tf.where(tf.range(slots) < slots - counts[:, None], -1, _NEVER_CHOSEN)
   last = tf.raw_ops.NthElement(input=tf.concat([keys, filler], axis=1), n=slots - 1)
   columns = tf.where(keys <= last[:, None])[:, 1]
-  chosen = tf.RaggedTensor.from_row_lengths(tf.cast(columns, tf.int32), counts, validate=False)
+  chosen: Any = tf.RaggedTensor.from_row_lengths(tf.cast(columns, tf.int32), counts, validate=False)  # pyright: ignore
   positions = chosen.to_tensor(default_value=0, shape=[None, slots])
   used = tf.sequence_mask(counts, slots)
   labels = tf.gather(ids, positions, batch_dims=1)
 
   # What is written there.
-  mask_id = vocabulary_size - 1
-  pieces = FIRST_PIECE + tf.cast(_uniform(piece_bits) * (mask_id - FIRST_PIECE), tf.int32)
+  mask = mask_id(vocabulary_size)
+  pieces = FIRST_PIECE + tf.cast(_uniform(piece_bits) * (mask - FIRST_PIECE), tf.int32)
   kind = _uniform(kind_bits)
   kept_or_random = tf.where(kind < replace_share + random_share, pieces, labels)
-  written = tf.where(kind < replace_share, mask_id, kept_or_random)
-  change = tf.where(used, written - labels, 0)  # added, not stored: unused slots all point at position 0
+  written = tf.where(kind < replace_share, mask, kept_or_random)
+  # The change is added rather than stored, because all unused slots point at position 0.
+  change = tf.where(used, written - labels, 0)
   flat = tf.range(rows)[:, None] * seq_len + positions
   return {
     "ids": ids + tf.reshape(tf.math.unsorted_segment_sum(change, flat, rows * seq_len), [-1, seq_len]),
@@ -98,8 +109,15 @@ def mask_rows(
   }
 
 
-def _uniform(bits):
-  """int32 random bits -> float64 in [0, 1), exact."""
+def _runs(offsets: np.ndarray) -> list[tuple[int, int]]:
+  """(first, length) of each run of consecutive numbers: [4, 5, 6, 0, 1] -> [(4, 3), (0, 2)]."""
+  starts = np.flatnonzero(np.diff(offsets, prepend=offsets[0] - 2) != 1)
+  lengths = np.diff(starts, append=len(offsets))
+  return list(zip(offsets[starts].tolist(), lengths.tolist()))
+
+
+def _uniform(bits: Any) -> Any:
+  """Random bits, int32, as exact float64 numbers in [0, 1)."""
   import tensorflow as tf
 
   return (tf.cast(bits, tf.float64) + 2.0**31) * 2.0**-32

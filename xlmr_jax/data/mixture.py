@@ -1,10 +1,10 @@
-"""Which row comes at which position: alpha-smoothed shares, exact quotas, closed form. NumPy only, no state.
+"""Which row comes at which position: alpha-smoothed shares and exact quotas in a closed form. NumPy only, no state.
 
-Positions 0, 1, 2, ... number the rows of all batches of a run. They come in blocks of `block_rows`; every
-block holds exactly `quotas[l]` rows of language l, in an order permuted by (seed, block). So a position has
-a language and an ordinal among that language's rows; ordinal -> (epoch, index) is a divmod, index -> row a
-permutation by (seed, language, epoch). Nothing is drawn in sequence: position 10^9 costs what position 0
-costs.
+Positions 0, 1, 2, ... number the rows of all batches of a run. They come in blocks of `block_rows`. Every block holds
+exactly `quotas[l]` rows of language l, in an order that is permuted by (seed, block). So each position has a language, and
+an ordinal among that language's rows. A divmod by the language's rows turns the ordinal into (epoch, index), and a
+permutation by (seed, language, epoch) turns the index into a row. Nothing is drawn in sequence, so position 10^9 costs as
+much as position 0.
 """
 
 from collections.abc import Sequence
@@ -13,17 +13,17 @@ import numpy as np
 
 from xlmr_jax.errors import UserError
 
-_ROUNDS, _SMALL = 8, 64  # with these, positions and pairs are uniform by chi-square over 2 million keys
+_ROUNDS, _SMALL = 8, 64  # With these, positions and pairs of them are uniform by chi-square over 2 million keys.
 _GOLDEN = 0x9E3779B97F4A7C15
-_ORDER, _ROWS = 1, 2  # what a key is for: two permutations must not share one
+_ORDER, _ROWS = 1, 2  # The purposes of keys: two permutations must not share a key.
 _MIN_BLOCK, _MIN_QUOTA = 8192, 16
 
 
 def smoothed_shares(counts: np.ndarray, alpha: float, languages: Sequence[str] | None = None) -> np.ndarray:
   """Share of each language among the rows: q_l = n_l^alpha / sum n^alpha (Conneau et al. 2020, section 3).
 
-  counts: int[G], rows of each language, all > 0. Returns float64[G], summing to 1.
-  Raises UserError: alpha outside [0, 1], or a language without rows, naming it.
+  counts: int[G], the rows of each language, all > 0; languages: their names, for messages. Returns float64[G] with sum 1.
+  Raises UserError: alpha lies outside [0, 1], or a language has no rows.
   """
   counts = np.asarray(counts, np.int64)
   if not 0 <= alpha <= 1:
@@ -36,7 +36,7 @@ def smoothed_shares(counts: np.ndarray, alpha: float, languages: Sequence[str] |
 
 
 class Mixture:
-  """position -> (language, row, epoch), for one (counts, alpha, seed)."""
+  """Turns positions into (language, row, epoch), for one choice of (counts, alpha, seed)."""
 
   def __init__(
     self,
@@ -47,11 +47,11 @@ class Mixture:
     *,
     languages: Sequence[str] | None = None,
   ):
-    """counts: int64[G], rows of each language; languages: their names, for messages. By default block_rows
-    is the smallest power of two, from 8192, that gives the rarest language 16 rows: a large block costs
-    nothing.
+    """counts: int64[G], the rows of each language; languages: their names, for messages.
 
-    Raises UserError: as smoothed_shares, or a block_rows too small for one row of every language.
+    block_rows is by default the smallest power of two, from 8192 on, that gives the rarest language 16 rows. A large block
+    costs nothing.
+    Raises UserError: as smoothed_shares does, or because block_rows is too small for one row of every language.
     """
     self.counts = np.asarray(counts, np.int64)
     self.shares = smoothed_shares(self.counts, alpha, languages)
@@ -72,7 +72,10 @@ class Mixture:
     self._seed = _mix(np.array([int(seed) & (2**64 - 1)], np.uint64))
 
   def locate(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """int64[n], in any order -> (language int32[n], row of that language int64[n], its epoch int64[n])."""
+    """The (language int32[n], row of that language int64[n], epoch of that language int64[n]) of positions, int64[n].
+
+    The positions may come in any order.
+    """
     block, language, within = self._slots(positions)
     ordinal = block * self.quotas[language] + within
     epoch, index = np.divmod(ordinal, self.counts[language])
@@ -80,13 +83,13 @@ class Mixture:
     return language.astype(np.int32), _permute(index, self.counts[language], key), epoch
 
   def epochs(self, position: int) -> np.ndarray:
-    """How often positions [0, position) have gone through each language: float64[G], exact to the row."""
+    """How many epochs of each language the positions [0, position) hold: float64[G], exact to the row."""
     blocks, rest = divmod(int(position), self.block_rows)
     _, language, _ = self._slots(blocks * self.block_rows + np.arange(rest))
     return (blocks * self.quotas + np.bincount(language, minlength=len(self.counts))) / self.counts
 
   def _slots(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """positions -> (block, language, index among the block's rows of that language), int64[n] each."""
+    """The (block, language, index among the block's rows of that language) of positions, int64[n] each."""
     block, offset = np.divmod(np.asarray(positions, np.int64), self.block_rows)
     key = self._key(_ORDER, block, np.zeros_like(block))
     slot = _permute(offset, np.full_like(offset, self.block_rows), key)
@@ -94,6 +97,7 @@ class Mixture:
     return block, language, slot - (self._ends - self.quotas)[language]
 
   def _key(self, purpose: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """A key, uint64[n], for each (seed, purpose, a, b); a and b are int64[n]."""
     key = self._seed + np.uint64(purpose * _GOLDEN % 2**64)
     for part in (a, b):
       key = _mix(key ^ _mix(part.astype(np.uint64) + np.uint64(_GOLDEN)))
@@ -101,7 +105,7 @@ class Mixture:
 
 
 def _largest_remainder(shares: np.ndarray, total: int) -> np.ndarray:
-  """Whole numbers, int64[G], that sum to total and lie within one of shares * total."""
+  """Whole numbers, int64[G], that sum to `total`; each differs from shares * total by less than one."""
   exact = shares * total
   quotas = np.floor(exact).astype(np.int64)
   by_remainder = np.argsort(quotas - exact, kind="stable")
@@ -110,11 +114,11 @@ def _largest_remainder(shares: np.ndarray, total: int) -> np.ndarray:
 
 
 def _permute(index: np.ndarray, size: np.ndarray, key: np.ndarray) -> np.ndarray:
-  """Keyed bijection of [0, size), element by element: int64[n] each (key uint64) -> int64[n].
+  """Applies a keyed bijection of [0, size) to each index. index, size: int64[n]; key: uint64[n]. Returns int64[n].
 
-  A Feistel network over the next power of two, applied again to what falls outside [0, size) (cycle
-  walking: fewer than two passes on average), so it is a bijection whatever the round function is. Few rows
-  are sorted by hash instead: a network of so few bits does not reach all their orders alike.
+  It is a Feistel network over the next power of two, applied again to what falls outside [0, size) (cycle walking, which
+  takes fewer than two passes on average). So it is a bijection whatever the round function is. Up to _SMALL rows are sorted
+  by a hash instead, because a network of so few bits does not reach all their orders with the same probability.
   """
   out = np.empty_like(index)
   small = size <= _SMALL
@@ -138,12 +142,13 @@ def _permute(index: np.ndarray, size: np.ndarray, key: np.ndarray) -> np.ndarray
 
 
 def _halves(size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Bits of the two halves of the smallest power of two >= size: uint64[n], uint64[n]."""
-  bits = np.frexp((size - 1).astype(np.float64))[1].astype(np.uint64)  # exact below 2^53
+  """The bits of the lower and of the upper half of a number below size, rounded up to a power of two: uint64[n] each."""
+  bits = np.frexp((size - 1).astype(np.float64))[1].astype(np.uint64)  # This is exact below 2^53.
   return (bits + np.uint64(1)) >> np.uint64(1), bits >> np.uint64(1)
 
 
 def _feistel(x: np.ndarray, low_bits: np.ndarray, high_bits: np.ndarray, key: np.ndarray) -> np.ndarray:
+  """One pass of the network over numbers of low_bits + high_bits bits, uint64[n] each."""
   one = np.uint64(1)
   low_mask, high_mask = (one << low_bits) - one, (one << high_bits) - one
   low, high = x & low_mask, x >> low_bits

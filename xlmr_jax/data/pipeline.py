@@ -1,159 +1,159 @@
-"""Rows to batches with tf.data: positions -> rows -> masks, in order, ahead of the step that wants them.
+"""From rows to batches with tf.data: positions, rows and masks, in order, ahead of the step that needs them.
 
-A batch is a function of (seed, step): starting at step 10^6 is starting at step 0 with another number.
+A batch is a function of (seed, step): to start at step 10^6 is to start at step 0 with another number.
 """
 
 import atexit
 import contextlib
+import dataclasses
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
 
 import numpy as np
 
 from xlmr_jax.data.masking import mask_rows
 from xlmr_jax.data.mixture import Mixture
 from xlmr_jax.data.rows import RowStore
-from xlmr_jax.data.tokenizer import PAD
+from xlmr_jax.ids import PAD
 
 Batch = dict[str, np.ndarray]
 
-# Rows read in one call. A call of the ArrayRecord reader has a fixed price per file: many rows share it.
+# Rows that one call reads. A call of the ArrayRecord reader has a fixed cost per file, which many rows share.
 _ROWS_PER_READ = 2048
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BatchSpec:
+  """What a batch holds, apart from its step.
+
+  batch_rows: B, the rows of a batch on all hosts together.
+  host_rows: int64[b], the positions in [0, B) of this host's rows, each once, in any order, which is the order that the
+    host gets them in. None stands for all rows.
+  slots: P, the prediction slots per row (masking.slots_per_row).
+  seed: of the masks.
+  mask_share: the share of a row's pieces that is masked.
+  Raises ValueError: host_rows is empty, or holds a position twice or outside the batch.
+  """
+
+  batch_rows: int
+  host_rows: np.ndarray | None
+  slots: int
+  seed: int
+  mask_share: float = 0.15
+
+  def __post_init__(self) -> None:
+    positions = self.positions
+    if positions.ndim != 1 or not len(positions) or len(np.unique(positions)) < len(positions):
+      raise ValueError(f"host_rows must be positions of rows, each once, not {self.host_rows}")
+    if positions.min() < 0 or positions.max() >= self.batch_rows:
+      raise ValueError(f"host_rows {self.host_rows} lie outside a batch of {self.batch_rows} rows")
+
+  @property
+  def positions(self) -> np.ndarray:
+    """host_rows, int64[b], with None replaced by all positions of the batch."""
+    return np.asarray(np.arange(self.batch_rows) if self.host_rows is None else self.host_rows, np.int64)
 
 
 @contextlib.contextmanager
 def train_batches(
-  store: RowStore,
-  mixture: Mixture,
-  *,
-  batch_rows: int,
-  start_step: int,
-  seed: int,
-  slots: int,
-  host_rows: slice = slice(None),
-  mask_share: float = 0.15,
-  prefetch: int = 2,
+  store: RowStore, mixture: Mixture, spec: BatchSpec, start_step: int, prefetch: int = 2
 ) -> Iterator[Iterator[Batch]]:
-  """Batches of steps start_step, start_step + 1, ... without end; this host's rows of each.
+  """This host's rows of the batches of steps start_step, start_step + 1, ... without end.
 
-  batch_rows: B, of all hosts together; step s holds the positions [s * B, (s + 1) * B). host_rows: a slice
-  of [0, B). Yields an iterator of {"ids" int32[b, L], "positions" int32[b, P], "labels" int32[b, P],
-  "weights" float32[b, P], "language" int32[b]}, P = slots; the arrays are read-only. Leaving the context
-  ends it: a tf.data iterator that lives on can hang the interpreter at exit.
+  Step s holds the positions [s * B, (s + 1) * B) of the mixture. Yields an iterator of {"ids" int32[b, L], "positions"
+  int32[b, P], "labels" int32[b, P], "weights" float32[b, P], "language" int32[b]}; the arrays are read-only. Leaving the
+  context ends the iterator, because a tf.data iterator that is still alive can hang the interpreter at its exit.
   """
-  first, rows = _host_part(host_rows, batch_rows)
 
-  def read(steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    positions = (steps[:, None] * batch_rows + first + np.arange(rows)).ravel()
+  def read(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     language, row, _ = mixture.locate(positions)
     return store.read("train", language, row), language
 
-  with _batches(
-    read, start_step, 2**62, store=store, batch_rows=batch_rows, first=first, rows=rows,
-    seed=seed, slots=slots, mask_share=mask_share, prefetch=prefetch,
-  ) as batches:  # fmt: skip
+  with _batches(read, store, spec, start_step, 2**62, prefetch) as batches:
     yield batches
 
 
 @contextlib.contextmanager
 def held_out_batches(
-  store: RowStore,
-  *,
-  batch_rows: int,
-  seed: int,
-  slots: int,
-  host_rows: slice = slice(None),
-  mask_share: float = 0.15,
-  max_rows_per_language: int | None = None,
-  split: str = "held_out",
-  prefetch: int = 2,
+  store: RowStore, spec: BatchSpec, *, split: str = "held_out", max_rows_per_language: int | None = None, prefetch: int = 2
 ) -> Iterator[Iterator[Batch]]:
-  """One pass over the rows of a split, languages in order; batches as of train_batches, the same every time.
+  """One pass over the rows of a split, one language after another, in batches like those of train_batches.
 
-  The last batch is filled up with rows of <pad>: weight 0, language 0.
+  Every pass gives the same batches. The last one is filled up with rows of <pad>, which have weight 0 and language 0.
+  max_rows_per_language: only so many rows of each language; all by default.
   """
   counts = store.counts(split)
   if max_rows_per_language is not None:
     counts = np.minimum(counts, max_rows_per_language)
   ends = np.cumsum(counts)
   total = int(counts.sum())
-  first, rows = _host_part(host_rows, batch_rows)
 
-  def read(steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    positions = (steps[:, None] * batch_rows + first + np.arange(rows)).ravel()
-    real = positions[positions < total]
+  def read(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    is_real = positions < total
+    real = positions[is_real]
     language = np.zeros(len(positions), np.int32)
     ids = np.full((len(positions), store.seq_len), PAD, np.int32)
-    language[positions < total] = np.searchsorted(ends, real, side="right")
     if real.size:
-      of = language[positions < total]
-      ids[positions < total] = store.read(split, of, real - (ends - counts)[of])
+      language[is_real] = np.searchsorted(ends, real, side="right")
+      row = real - (ends - counts)[language[is_real]]
+      ids[is_real] = store.read(split, language[is_real], row)
     return ids, language
 
-  with _batches(
-    read, 0, -(-total // batch_rows), store=store, batch_rows=batch_rows, first=first, rows=rows,
-    seed=seed, slots=slots, mask_share=mask_share, prefetch=prefetch,
-  ) as batches:  # fmt: skip
+  with _batches(read, store, spec, 0, -(-total // spec.batch_rows), prefetch) as batches:
     yield batches
-
-
-def _host_part(host_rows: slice, batch_rows: int) -> tuple[int, int]:
-  """(first row, number of rows) of a host's slice of the batch."""
-  first, end, stride = host_rows.indices(batch_rows)
-  if stride != 1 or end <= first:
-    raise ValueError(f"host_rows {host_rows} is no contiguous part of a batch of {batch_rows} rows")
-  return first, end - first
 
 
 @contextlib.contextmanager
 def _batches(
   read: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+  store: RowStore,
+  spec: BatchSpec,
   start: int,
   stop: int,
-  *,
-  store: RowStore,
-  batch_rows: int,
-  first: int,
-  rows: int,
-  seed: int,
-  slots: int,
-  mask_share: float,
   prefetch: int,
 ) -> Iterator[Iterator[Batch]]:
-  """The tf.data program of both; read: steps int64[k] -> ids int32[k * rows, L], language int32[k * rows]."""
+  """The tf.data program of both. read: positions int64[n] -> (ids int32[n, L], language int32[n])."""
   import tensorflow as tf
 
   tf.config.set_visible_devices([], "GPU")
   raised: list[Exception] = []
+  host_rows = spec.positions
 
-  def read_or_keep(steps: np.ndarray):
+  def read_or_keep(steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     try:
-      return read(steps)
-    except Exception as error:  # tf.data would hand on only its text
+      return read((steps[:, None] * spec.batch_rows + host_rows).ravel())
+    except Exception as error:  # tf.data would pass on only its text.
       raised.append(error)
       raise
 
-  def read_steps(steps):
+  def read_steps(steps: Any) -> tuple[Any, Any, Any]:
     ids, language = tf.numpy_function(read_or_keep, [steps], (tf.int32, tf.int32), stateful=False)
-    shape = [-1, rows]
+    shape = [-1, len(host_rows)]
     return steps, tf.reshape(ids, [*shape, store.seq_len]), tf.reshape(language, shape)
 
-  def mask(step, ids, language):
+  def mask(step: Any, ids: Any, language: Any) -> dict[str, Any]:
     batch = mask_rows(
-      ids, step * batch_rows + first, seed=seed, vocabulary_size=store.vocabulary_size, slots=slots,
-      mask_share=mask_share,
-    )  # fmt: skip
+      ids,
+      step * spec.batch_rows,
+      seed=spec.seed,
+      vocabulary_size=store.vocabulary_size,
+      slots=spec.slots,
+      mask_share=spec.mask_share,
+      offsets=host_rows,
+    )
     return {**batch, "language": language}
 
   cores = os.cpu_count() or 1
   options = tf.data.Options()
   options.deterministic = True
-  options.autotune.enabled = False  # nothing is left to it, and it takes a thread
-  options.threading.private_threadpool_size = cores  # one op, one thread: batches, not ops, run side by side
+  options.autotune.enabled = False  # It has nothing to tune here, and it takes a thread.
+  # One thread per operation: several batches are masked side by side, rather than several operations of one batch.
+  options.threading.private_threadpool_size = cores
   options.threading.max_intra_op_parallelism = 1
   dataset = (
     tf.data.Dataset.range(start, stop)
-    .batch(max(1, _ROWS_PER_READ // rows))
+    .batch(max(1, _ROWS_PER_READ // len(host_rows)))
     .map(read_steps, num_parallel_calls=2)
     .unbatch()
     .map(mask, num_parallel_calls=cores)
@@ -161,7 +161,9 @@ def _batches(
     .with_options(options)
   )
 
-  def batches(iterator: Iterator[Batch]) -> Iterator[Batch]:  # its frame alone holds the tf.data iterator
+  def batches(
+    iterator: Iterator[Any],
+  ) -> Generator[Batch, None, None]:  # Only this generator's frame holds the tf.data iterator.
     try:
       yield from iterator
     except Exception:

@@ -1,6 +1,7 @@
-"""The row store: int32[L] rows in ArrayRecord files, one TFDS dataset a language, one manifest for all.
+"""The row store: int32[L] rows in ArrayRecord files, one TFDS dataset per language, one manifest for all.
 
-Owns the layout on disk, writing shards, and bulk random access. Which row comes when is mixture.py's.
+This file owns the layout on disk, how files are written, and how many rows are read at random. mixture.py decides which row
+comes when.
 
     ROWS/manifest.json          written last: without it the store is unfinished
     ROWS/tokenizer.model        the vocabulary the rows were made with
@@ -12,34 +13,40 @@ import json
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from xlmr_jax.data.protobuf import bytes_field
 from xlmr_jax.errors import UserError
+from xlmr_jax.files import sha256_of, write_json
 
 FORMAT = 1
 SPLITS = ("train", "held_out")
 _VERSION = "1.0.0"
-# Reading waits for the disk, or for the network behind it, without the GIL: many threads, if each has
-# enough to do.
+# A reader waits for the disk, or for the network behind it, without Python's lock. So many threads read at once, as long as
+# each has enough to do.
 _THREADS, _ROWS_PER_THREAD = 16, 32
 COUNTS = ("rows", "tokens", "pieces", "bytes", "documents")
-# group_size 1: a larger group is decompressed whole for one row. zstd:1 halves the files and reads as fast.
+# A group larger than one row would be decompressed whole for each row. zstd:1 halves the files and reads as fast.
 _WRITER_OPTIONS = "group_size:1,zstd:1"
 
 
 def shard_name(split: str, index: int, count: int) -> str:
-  """TFDS's name of one ArrayRecord shard."""
+  """The name that TFDS gives to one ArrayRecord shard."""
   return f"rows-{split}.array_record-{index:05d}-of-{count:05d}"
 
 
 def language_folder(rows_dir: str | Path, language: str) -> Path:
-  """Where the TFDS dataset of one language lies under ROWS."""
+  """The folder of one language's TFDS dataset under ROWS."""
   return Path(rows_dir) / "rows" / language / _VERSION
 
 
 def write_shard(path: str | Path, rows: np.ndarray) -> None:
-  """Writes rows, int32[n, L], as one ArrayRecord file of the tf.train.Examples that TFDS would write."""
+  """Writes rows, int32[n, L], as one ArrayRecord file of the tf.train.Examples that TFDS would write.
+
+  Raises ValueError: `rows` has another type or shape.
+  """
   from array_record.python.array_record_module import ArrayRecordWriter
 
   if rows.dtype != np.int32 or rows.ndim != 2:
@@ -53,14 +60,15 @@ def write_shard(path: str | Path, rows: np.ndarray) -> None:
 
 
 def write_dataset_info(rows_dir: str | Path, language: str, seq_len: int, shard_lengths: Mapping[str, list[int]]) -> None:
-  """Makes the shards of one language a TFDS dataset: writes dataset_info.json and features.json beside them.
+  """Writes dataset_info.json and features.json beside the shards of one language, which makes them a TFDS dataset.
 
-  shard_lengths: rows of each shard, per split; a split without shards is left out.
+  shard_lengths: the rows of each shard of each split. A split without shards is left out.
   """
   import tensorflow_datasets as tfds
+  from etils import epath
 
   folder = language_folder(rows_dir, language)
-  names = tfds.core.ShardedFileTemplate(data_dir=folder, dataset_name="rows", filetype_suffix="array_record")
+  names = tfds.core.ShardedFileTemplate(data_dir=epath.Path(folder), dataset_name="rows", filetype_suffix="array_record")
   splits = [
     tfds.core.SplitInfo(
       name=split,
@@ -76,11 +84,11 @@ def write_dataset_info(rows_dir: str | Path, language: str, seq_len: int, shard_
   )
 
 
-def row_features(seq_len: int):
-  """The TFDS feature of a row."""
+def row_features(seq_len: int) -> Any:
+  """The tfds.features.FeaturesDict of a row."""
   import tensorflow_datasets as tfds
 
-  raw = tfds.features.Encoding.BYTES  # read at once by constant offset; varints would have to be parsed
+  raw = tfds.features.Encoding.BYTES  # Raw bytes lie at a constant offset; an int64_list would have to be parsed.
   return tfds.features.FeaturesDict({"tokens": tfds.features.Tensor(shape=(seq_len,), dtype=np.int32, encoding=raw)})
 
 
@@ -94,16 +102,16 @@ def write_manifest(
   languages: Mapping[str, Mapping[str, Mapping[str, int]]],
   files: Mapping[str, str] | None = None,
 ) -> dict:
-  """Finishes a store: writes manifest.json, atomically, and returns it.
+  """Finishes a store: writes manifest.json, whole or not at all, and returns its content.
 
-  languages: {language: {split: {"rows", "tokens" (not <pad>), "pieces" (nor <s>, </s>), "bytes" (UTF-8 of
+  languages: {language: {split: {"rows", "tokens" (all but <pad>), "pieces" (all but <pad>, <s> and </s>), "bytes" (UTF-8 of
   the text), "documents"}}}.
-  files: sha256 of every shard by its path under root; computed here where not given.
+  files: the sha256 of every shard by its path under root; by default they are computed here.
   """
   root = Path(root)
   if files is None:
     paths = [str(p.relative_to(root)) for p in root.glob(f"rows/*/{_VERSION}/*.array_record-*")]
-    files = {path: file_sha256(root / path) for path in paths}
+    files = {path: sha256_of(root / path) for path in paths}
   manifest = {
     "format": FORMAT,
     "seq_len": seq_len,
@@ -117,32 +125,26 @@ def write_manifest(
     "files": dict(sorted(files.items())),
   }
   manifest["fingerprint"] = fingerprint(manifest)
-  unfinished = root / "manifest.json.tmp"
-  unfinished.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-  unfinished.replace(root / "manifest.json")
+  write_json(root / "manifest.json", manifest)
   return manifest
 
 
 def fingerprint(manifest: Mapping) -> str:
-  """sha256 over the canonical JSON of a manifest without its own fingerprint."""
+  """The sha256 of a manifest's canonical JSON, without the entry "fingerprint" itself."""
   bare = {key: value for key, value in manifest.items() if key != "fingerprint"}
   canonical = json.dumps(bare, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
   return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def file_sha256(path: str | Path) -> str:
-  with open(path, "rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 class RowStore:
-  """An opened ROWS: counts and bulk random access. Threads may share it."""
+  """An opened folder of rows: counts, and random access to many rows at once. Threads may share it."""
 
   def __init__(self, root: str | Path, languages: Iterable[str] | None = None, *, tokenizer_sha256: str | None = None):
-    """Opens all of the store, or a subset of its languages (any order; kept sorted).
+    """Opens all languages of the store, or the given ones; either way they are sorted.
 
-    Raises UserError: no manifest (unfinished), another format, an edited manifest, another vocabulary than
-    tokenizer_sha256, a missing language or file, a file whose rows are not those of the manifest.
+    tokenizer_sha256: the vocabulary that the rows must have been made with; any by default.
+    Raises UserError: the manifest is missing (so the store is unfinished), edited or of another format; the vocabulary is
+    another one; a language or a file is missing; a file does not hold the rows that the manifest says.
     """
     self.root = Path(root)
     self.manifest = self._load_manifest()
@@ -161,11 +163,14 @@ class RowStore:
     self._splits = {split: _SplitReader(self, split) for split in SPLITS}
 
   def counts(self, split: str) -> np.ndarray:
-    """Rows of each language, int64[G], in the order of `languages`."""
+    """The number of rows of each language in a split, int64[G], in the order of `languages`."""
     return np.array([self.manifest["languages"][name][split]["rows"] for name in self.languages], np.int64)
 
   def read(self, split: str, language: np.ndarray, row: np.ndarray) -> np.ndarray:
-    """Rows by (index into `languages`, row of that language): int[n], int[n] -> int32[n, L]."""
+    """Reads rows, int32[n, L]. language: int[n], indices into `languages`; row: int[n], rows of that language's split.
+
+    Raises IndexError: there is no such row. Raises UserError: a row is damaged, or holds an id outside the vocabulary.
+    """
     return self._splits[split].read(np.asarray(language), np.asarray(row))
 
   def _load_manifest(self) -> dict:
@@ -173,7 +178,7 @@ class RowStore:
     try:
       manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-      why = "an unfinished build; run xlmr_jax.corpus.build again" if self.root.is_dir() else "no such folder"
+      why = "an unfinished build; run `xlmr build_rows` again" if self.root.is_dir() else "no such folder"
       raise UserError(f"{path}: no manifest: {why}") from error
     except ValueError as error:
       raise UserError(f"{path}: not JSON ({error}); build the rows again") from error
@@ -187,7 +192,7 @@ class RowStore:
     made_with = self.manifest["tokenizer_sha256"]
     if not self.tokenizer_path.is_file():
       raise UserError(f"{self.tokenizer_path}: missing; put the vocabulary {made_with[:12]} there")
-    if (found := file_sha256(self.tokenizer_path)) != made_with:
+    if (found := sha256_of(self.tokenizer_path)) != made_with:
       raise UserError(f"{self.tokenizer_path}: sha256 {found[:12]}, but the rows' is {made_with[:12]}")
     if expected is not None and expected != made_with:
       raise UserError(
@@ -197,13 +202,13 @@ class RowStore:
 
 
 class _SplitReader:
-  """Random access to one split: all shards of all languages behind one row number."""
+  """Random access to one split. It numbers the rows of all shards of all languages from 0 on; that number is a key."""
 
   def __init__(self, store: RowStore, split: str):
     self._languages, self._counts = store.languages, store.counts(split)
     self._vocabulary_size, self._seq_len = store.vocabulary_size, store.seq_len
     self._prefix = _example_prefix(store.seq_len)
-    self._starts = np.cumsum(self._counts) - self._counts  # of each language, among the split's rows
+    self._starts = np.cumsum(self._counts) - self._counts  # the key of each language's first row
     listed = sorted(store.manifest["files"])
     self._paths = []
     owners = []
@@ -225,14 +230,14 @@ class _SplitReader:
           "copy the store again or rebuild it"
         )
 
-  def _open(self, path: Path):
+  def _open(self, path: Path) -> Any:
     from array_record.python.array_record_module import ArrayRecordReader
 
     if not path.is_file():
       raise UserError(f"{path}: named in the manifest, but missing; copy the store again or rebuild it")
     try:
       reader = ArrayRecordReader(str(path))
-      if not reader.ok():  # a damaged file does not raise: it says that it is empty
+      if not reader.ok():  # A damaged file does not raise: it says that it is empty.
         raise ValueError
       first = reader.read([0])[0] if reader.num_records() else self._prefix + bytes(4 * self._seq_len)
     except (RuntimeError, ValueError, IndexError) as error:
@@ -242,6 +247,7 @@ class _SplitReader:
     return reader
 
   def read(self, language: np.ndarray, row: np.ndarray) -> np.ndarray:
+    """RowStore.read for this split."""
     if np.any((row < 0) | (row >= self._counts[language])):
       raise IndexError("a row lies outside its language")
     keys = self._starts[language] + row
@@ -251,19 +257,19 @@ class _SplitReader:
     inside = (keys - (self._ends - self._lengths)[files])[order].tolist()
 
     def read_part(part: slice) -> bytes:
-      # read(i, i + 1), not read([i, j, ...]): a list makes array_record scan its whole index and wake its
-      # 64 threads for every call, 3 to 5 times the time a row takes where a batch has few rows of a file.
+      # read([i, j, ...]) would make array_record scan its whole index and wake its 64 threads in every call. Where a batch
+      # has few rows of a file, that takes 3 to 5 times as long per row as read(i, i + 1).
       records = []
-      try:
-        for file, i in zip(files_in_order[part], inside[part]):
+      for file, i in zip(files_in_order[part], inside[part]):
+        try:
           records += self._readers[file].read(i, i + 1)
-      except RuntimeError as error:
-        raise UserError(f"{self._paths[file]}: row {i} is damaged ({error}); copy or rebuild it") from error
+        except RuntimeError as error:
+          raise UserError(f"{self._paths[file]}: row {i} is damaged ({error}); copy or rebuild it") from error
       return b"".join(records)
 
     step = max(_ROWS_PER_THREAD, -(-len(keys) // _THREADS))
     parts = [slice(i, i + step) for i in range(0, len(keys), step)]
-    # Every record is one constant prefix, then the row: no Example is parsed.
+    # No Example is parsed, because every record is the same constant prefix and then the row.
     record_bytes = len(self._prefix) + 4 * self._seq_len
     packed = np.frombuffer(b"".join(self._pool.map(read_part, parts)), np.uint8).reshape(-1, record_bytes)
     rows = np.empty((len(keys), self._seq_len), "<i4")
@@ -275,18 +281,8 @@ class _SplitReader:
 
 
 def _example_prefix(seq_len: int) -> bytes:
-  """What stands before the row in a serialized tf.train.Example {"tokens": bytes}; the row comes last.
-
-  Example{features{feature{key, value{bytes_list{value}}}}}, innermost first, each message led by its length.
-  """
-  size = 4 * seq_len
-  head = b"\n" + _varint(size)
-  head = b"\n" + _varint(len(head) + size) + head
-  head = b"\n\x06tokens\x12" + _varint(len(head) + size) + head
-  head = b"\n" + _varint(len(head) + size) + head
-  return b"\n" + _varint(len(head) + size) + head
-
-
-def _varint(number: int) -> bytes:
-  low, high = number & 127, number >> 7
-  return bytes([low | 128]) + _varint(high) if high else bytes([low])
+  """What stands before the row in a serialized tf.train.Example {"tokens": bytes}; the row comes last."""
+  row = bytes(4 * seq_len)
+  feature = bytes_field(1, bytes_field(1, row))  # Feature.bytes_list, BytesList.value
+  entry = bytes_field(1, b"tokens") + bytes_field(2, feature)  # the key and the value of Features.feature, a map
+  return bytes_field(1, bytes_field(1, entry))[: -len(row)]  # Example.features

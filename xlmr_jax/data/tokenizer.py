@@ -1,145 +1,70 @@
-"""XLM-R's ids over a SentencePiece model. Owns the id layout; nothing else knows SentencePiece's own.
+"""What every vocabulary can do, and the one place that decides which kind a file holds. xlmr_jax/ids.py has the ids."""
 
-SentencePiece puts <unk>, <s>, </s> at 0, 1, 2. XLM-R puts <s>, <pad>, </s>, <unk> at 0..3 and <mask> last, so
-every real piece moves up by one (fairseq: data/dictionary.py, tasks/multilingual_masked_lm.py).
-"""
-
-import functools
-import hashlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
+from xlmr_jax.data.byte_level import ByteLevelTokenizer
+from xlmr_jax.data.sentencepiece import SentencePieceTokenizer
 from xlmr_jax.errors import UserError
-
-BOS, PAD, EOS, UNK, FIRST_PIECE = 0, 1, 2, 3, 4
-_SPECIALS = {BOS: "<s>", PAD: "<pad>", EOS: "</s>", UNK: "<unk>"}
-_SENTENCEPIECE_FIRST = ["<unk>", "<s>", "</s>"]
-# What SentencePiece's nmt_nfkc makes a space or nothing of. A piece begins with the space before it.
-_BLANK = "".join(c for c in map(chr, range(0x3001)) if c.isspace() or c < " " or "\x7f" <= c < "\xa0")
-_BLANK += "\u200b\u200c\u200d\u200e\u200f\u2581\ufeff\ufffd"
-MASK = "<mask>"
-# Messages that, put behind a model, change its normaliser (protobuf merges them): no space is put before the text, and,
-# in the second, none is taken away either.
-_NO_PREFIX, _AS_IT_IS = b"\x1a\x02\x18\x00", b"\x1a\x04\x18\x00\x20\x00"
+from xlmr_jax.ids import BOS, EOS, FIRST_PIECE, MASK, PAD, UNK  # noqa: F401  until all files import them from ids
 
 
-def read_model(path: str | Path) -> bytes:
-  """The file of a vocabulary. UserError: there is none."""
-  try:
-    return Path(path).read_bytes()
-  except OSError as error:
-    raise UserError(f"{path}: no vocabulary ({error.strerror}); name a .model file") from error
+class Tokenizer(Protocol):
+  """Text to ids and back. Real pieces have the ids FIRST_PIECE..mask_id - 1."""
 
-
-class Tokenizer:
-  """Text to ids and back. `size` counts <pad> and <mask>; real pieces are ids FIRST_PIECE..mask_id - 1.
-
-  RoBERTa's byte-level vocabulary has the same ids for the same specials: a tokenizer.json makes a ByteLevelTokenizer.
-  """
-
-  def __new__(cls, path: str | Path, model: bytes | None = None):
-    if (read_model(path) if model is None else model)[:1] == b"{":
-      from xlmr_jax.data.byte_level import ByteLevelTokenizer
-
-      cls = ByteLevelTokenizer
-    return super().__new__(cls)
-
-  def __init__(self, path: str | Path, model: bytes | None = None):
-    """model: what path would hold, where it does not. UserError: no such file, no SentencePiece model, or another layout
-    of its first three pieces.
-    """
-    model = read_model(path) if model is None else model
-    self.model = model
-    try:
-      self._processor = _processor(model)
-      first = [self._processor.IdToPiece(i) for i in range(min(3, self._processor.GetPieceSize()))]
-    except (RuntimeError, ValueError, IndexError) as error:
-      raise UserError(f"{path}: no SentencePiece model; see xlmr_jax.corpus.vocabulary") from error
-    if first != _SENTENCEPIECE_FIRST:
-      raise UserError(
-        f"{path}: the first three pieces are {first}, not {_SENTENCEPIECE_FIRST}; "
-        "train with unk_id=0, bos_id=1, eos_id=2 and no pad"
-      )
-    self.path = Path(path)
-    self.sha256 = hashlib.sha256(model).hexdigest()
-    self.size = self._processor.GetPieceSize() + 2
-    self.mask_id = self.size - 1
+  path: Path
+  model: bytes  # the content of the vocabulary's file
+  sha256: str  # of that content
+  size: int  # entries, <pad> and <mask> counted
+  mask_id: int
 
   def encode(self, text: str) -> list[int]:
     """`<s> text </s>` as ids."""
-    return [BOS, *self.encode_lines([text])[0].tolist(), EOS]
+    ...
 
   def encode_lines(self, lines: list[str], threads: int = 1) -> list[np.ndarray]:
-    """Ids of each line, int32[n], without <s> and </s>; one call into C++ for all of them."""
-    if not lines:
-      return []
-    encoded = self._processor.Encode(lines, out_type="numpy", num_threads=threads)
-    # Encoding text yields pieces and <unk> only: SentencePiece never emits its control pieces 1 and 2.
-    ids = np.concatenate(encoded) + np.int32(1)
-    ids[ids == 1] = UNK
-    ends = np.cumsum([line.size for line in encoded]).tolist()
-    return [ids[end - line.size : end] for line, end in zip(encoded, ends)]
+    """The ids of each line, int32[n], without <s> and </s>. One call for many lines is fast."""
+    ...
 
   def encode_masked(self, text: str) -> list[int]:
-    """`<s> text </s>` as ids, each "<mask>" in it the mask's. The space before a mask belongs to what it hides.
+    """`<s> text </s>` as ids, where each "<mask>" in the text becomes mask_id.
 
-    Behind a mask there is a space only where the text has one: Thai and Chinese have none, nor has a comma.
+    A space before a mask belongs to what the mask hides, so it is dropped. After a mask there is a space only where the text
+    has one, because Thai and Chinese have none, and a comma has none either.
     """
-    first, *others = text.split(MASK)
-    ids = self.encode_lines([first])[0].tolist()
-    for part in others:
-      ids += [self.mask_id, *self._encode_behind(part)]
-    return [BOS, *ids, EOS]
-
-  def _encode_behind(self, part: str) -> list[int]:
-    """Ids of a text that goes on from something."""
-    begins_with_space = _processor(self.model + _AS_IT_IS).Normalize(part).startswith("▁")
-    processor = self._processor if begins_with_space else _processor(self.model + _NO_PREFIX)
-    return [UNK if id == 0 else id + 1 for id in processor.Encode(part)]
+    ...
 
   def encode_with_offsets(self, texts: list[str], threads: int = 1) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """(ids, starts, ends) of each text, int32[n]: encode_lines' ids, and text[start:end] is what a piece stands for.
+    """(ids, starts, ends) of each text, int32[n] each: a piece stands for text[start:end], without blanks at either end.
 
-    Offsets count characters (as str does) of the text itself, before normalisation, without blanks at either end;
-    start == end where a piece is a space alone. Several pieces made of one character (½) each have that character.
+    The ids are those of encode_lines. Offsets count characters of the text as it was given, before it is normalised.
+    start == end where a piece is a space alone. Where one character (such as ½) becomes several pieces, each has that
+    character.
     """
-    if not texts:
-      return []
-    result = []
-    for text, found in zip(texts, self._processor.Encode(texts, return_type="offset_mapping", num_threads=threads)):
-      spans = []
-      for piece, (start, end) in zip(found["pieces"], found["offsets"]):
-        first = end - len(text[start:end].lstrip(_BLANK))
-        last = first + len(text[first:end].rstrip(_BLANK))
-        # SentencePiece gives a character that becomes several pieces to the last of them alone.
-        spans.append((end, end + 1) if first == last and piece != "▁" and end < len(text) else (first, last))
-      ids = np.array(found["ids"], np.int32) + 1
-      ids[ids == 1] = UNK
-      starts, ends = np.array(spans, np.int32).reshape(-1, 2).T
-      result.append((ids, starts, ends))
-    return result
+    ...
 
   def decode(self, ids: Iterable[int]) -> str:
-    """Text of the ids: <s>, <pad>, </s> dropped, <mask> kept as "<mask>"."""
-    pieces = [self.piece(i) for i in ids if i not in (BOS, PAD, EOS)]
-    return self._processor.DecodePieces(pieces)  # a piece it does not know (<mask>) passes through
+    """The text of the ids, without <s>, <pad> and </s>; mask_id becomes "<mask>"."""
+    ...
 
   def piece(self, id: int) -> str:
-    """The piece with this id, "▁" standing for a space. Raises IndexError outside [0, size)."""
-    id = int(id)
-    if not 0 <= id < self.size:
-      raise IndexError(f"id {id} is outside the vocabulary of {self.size}")
-    if id == self.mask_id:
-      return MASK
-    return _SPECIALS.get(id) or self._processor.IdToPiece(id - 1)
+    """The piece that has this id, with "▁" for a space. Raises IndexError outside [0, size)."""
+    ...
 
 
-@functools.lru_cache(3)  # XLM-R's takes half a second; a text with masks needs a vocabulary in three ways
-def _processor(model: bytes):
-  import sentencepiece  # what else is in this file stays importable without it
+def open_tokenizer(path: str | Path, model: bytes | None = None) -> Tokenizer:
+  """Opens a SentencePiece model, or a tokenizer.json with RoBERTa's byte-level BPE.
 
-  processor = sentencepiece.SentencePieceProcessor()
-  processor.LoadFromSerializedProto(model)
-  return processor
+  model: the content of the file, for a vocabulary that lies in no file; `path` then only appears in messages.
+  Raises UserError: there is no such file, it holds neither kind, or its special pieces have other ids.
+  """
+  if model is None:
+    try:
+      model = Path(path).read_bytes()
+    except OSError as error:
+      raise UserError(f"{path}: no vocabulary ({error.strerror}); name a .model file") from error
+  kind = ByteLevelTokenizer if model[:1] == b"{" else SentencePieceTokenizer
+  return kind(path, model)

@@ -1,0 +1,116 @@
+"""A SentencePiece model behind XLM-R's ids.
+
+SentencePiece puts <unk>, <s> and </s> at 0, 1 and 2. XLM-R puts <s>, <pad>, </s> and <unk> at 0 to 3 and <mask> last, so
+every real piece moves up by one (fairseq: data/dictionary.py, tasks/multilingual_masked_lm.py).
+"""
+
+import functools
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xlmr_jax.errors import UserError
+from xlmr_jax.ids import BOS, EOS, MASK, PAD, UNK, mask_id
+
+_SPECIALS = {BOS: "<s>", PAD: "<pad>", EOS: "</s>", UNK: "<unk>"}
+_SENTENCEPIECE_FIRST = ["<unk>", "<s>", "</s>"]
+# The characters that SentencePiece's nmt_nfkc turns into a space or removes. A piece begins with the space before it.
+_BLANK = "".join(c for c in map(chr, range(0x3001)) if c.isspace() or c < " " or "\x7f" <= c < "\xa0")
+_BLANK += "\u200b\u200c\u200d\u200e\u200f\u2581\ufeff\ufffd"
+# Appended to a serialized model, these messages change its normaliser, because protobuf merges them. With the first, no
+# space is put before a text; with the second, blanks at its ends are kept as well.
+_NO_PREFIX, _KEEP_BLANKS = b"\x1a\x02\x18\x00", b"\x1a\x04\x18\x00\x20\x00"
+
+
+class SentencePieceTokenizer:
+  """A Tokenizer over a SentencePiece model; data/tokenizer.py describes its methods."""
+
+  def __init__(self, path: str | Path, model: bytes):
+    """Raises UserError: `model` is no SentencePiece model, or its first three pieces are in another order."""
+    try:
+      self._processor = _processor(model)
+      first = [self._processor.IdToPiece(i) for i in range(min(3, self._processor.GetPieceSize()))]
+    except (RuntimeError, ValueError, IndexError) as error:
+      raise UserError(f"{path}: no SentencePiece model; `xlmr train_vocabulary` makes one") from error
+    if first != _SENTENCEPIECE_FIRST:
+      raise UserError(
+        f"{path}: the first three pieces are {first}, not {_SENTENCEPIECE_FIRST}; "
+        "train with unk_id=0, bos_id=1, eos_id=2 and no pad"
+      )
+    self.path, self.model = Path(path), model
+    self.sha256 = hashlib.sha256(model).hexdigest()
+    self.size: int = self._processor.GetPieceSize() + 2
+    self.mask_id = mask_id(self.size)
+
+  def encode(self, text: str) -> list[int]:
+    """`<s> text </s>` as ids."""
+    return [BOS, *self.encode_lines([text])[0].tolist(), EOS]
+
+  def encode_lines(self, lines: list[str], threads: int = 1) -> list[np.ndarray]:
+    """The ids of each line, int32[n], without <s> and </s>; one call into C++ encodes all of them."""
+    if not lines:
+      return []
+    encoded = self._processor.Encode(lines, out_type="numpy", num_threads=threads)
+    # Encoding text yields pieces and <unk> only: SentencePiece never emits its control pieces 1 and 2.
+    ids = np.concatenate(encoded) + np.int32(1)
+    ids[ids == 1] = UNK
+    ends = np.cumsum([line.size for line in encoded]).tolist()
+    return [ids[end - line.size : end] for line, end in zip(encoded, ends)]
+
+  def encode_masked(self, text: str) -> list[int]:
+    """`<s> text </s>` as ids, where each "<mask>" in the text becomes mask_id."""
+    first, *others = text.split(MASK)
+    ids = self.encode_lines([first])[0].tolist()
+    for part in others:
+      ids += [self.mask_id, *self._encode_continuation(part)]
+    return [BOS, *ids, EOS]
+
+  def _encode_continuation(self, part: str) -> list[int]:
+    """The ids of a text that follows a mask: it gets a space in front only if it begins with one."""
+    begins_with_space = _processor(self.model + _KEEP_BLANKS).Normalize(part).startswith("▁")
+    processor = self._processor if begins_with_space else _processor(self.model + _NO_PREFIX)
+    return [UNK if id == 0 else id + 1 for id in processor.Encode(part)]
+
+  def encode_with_offsets(self, texts: list[str], threads: int = 1) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """(ids, starts, ends) of each text, int32[n] each: a piece stands for text[start:end]."""
+    if not texts:
+      return []
+    result = []
+    for text, found in zip(texts, self._processor.Encode(texts, return_type="offset_mapping", num_threads=threads)):
+      spans = []
+      for piece, (start, end) in zip(found["pieces"], found["offsets"]):
+        first = end - len(text[start:end].lstrip(_BLANK))
+        last = first + len(text[first:end].rstrip(_BLANK))
+        # Of the pieces that one character became, SentencePiece gives the character to the last alone.
+        spans.append((end, end + 1) if first == last and piece != "▁" and end < len(text) else (first, last))
+      ids = np.array(found["ids"], np.int32) + 1
+      ids[ids == 1] = UNK
+      starts, ends = np.array(spans, np.int32).reshape(-1, 2).T
+      result.append((ids, starts, ends))
+    return result
+
+  def decode(self, ids: Iterable[int]) -> str:
+    """The text of the ids, without <s>, <pad> and </s>; mask_id becomes "<mask>"."""
+    pieces = [self.piece(i) for i in ids if i not in (BOS, PAD, EOS)]
+    return self._processor.DecodePieces(pieces)  # SentencePiece does not know <mask>, and passes it through.
+
+  def piece(self, id: int) -> str:
+    """The piece that has this id, with "▁" for a space. Raises IndexError outside [0, size)."""
+    id = int(id)
+    if not 0 <= id < self.size:
+      raise IndexError(f"id {id} is outside the vocabulary of {self.size}")
+    if id == self.mask_id:
+      return MASK
+    return _SPECIALS.get(id) or self._processor.IdToPiece(id - 1)
+
+
+@functools.lru_cache(3)  # XLM-R's takes half a second to load, and a text with masks needs a vocabulary in three variants.
+def _processor(model: bytes) -> Any:
+  import sentencepiece
+
+  processor = sentencepiece.SentencePieceProcessor()
+  processor.LoadFromSerializedProto(model)
+  return processor
