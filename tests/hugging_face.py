@@ -1,5 +1,7 @@
-"""Hugging Face folders for tests: a vocabulary of 90 entries and random tensors under transformers' names, with or
-without transformers there."""
+"""Hugging Face folders for tests: a vocabulary of 90 entries and random tensors under transformers' names.
+
+transformers itself is not needed.
+"""
 
 import functools
 import json
@@ -8,15 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from tests import tiny
-from xlmr_jax.evaluation.tasks.registry import names as word_list
-from xlmr_jax.huggingface import names
-from xlmr_jax.huggingface import safetensors_file as files
+from xlmr_jax.huggingface import names, safetensors_file
 from xlmr_jax.huggingface.tokenizer import write_tokenizer
 
 SIZES = names.Sizes(vocabulary=tiny.VOCABULARY, positions=tiny.SEQ_LEN + 2, layers=2, hidden=16, heads=2, ffn=32)
-WORDS = word_list(
-  "the cat sees hut stone of houses rivers gardens birds windows mornings casa è bianca 巴黎 是 法国 的 首都 กรุงเทพ เป็น เมือง"
-)
+WORDS = (
+  "the", "cat", "sees", "hut", "stone", "of", "houses", "rivers", "gardens", "birds", "windows", "mornings", "casa", "è",
+  "bianca", "巴黎", "是", "法国", "的", "首都", "กรุงเทพ", "เป็น", "เมือง",
+)  # fmt: skip
 
 
 @functools.cache
@@ -74,7 +75,7 @@ def config_of(sizes: names.Sizes = SIZES, **changes) -> dict:
 
 
 def write_tensors(path: Path, values: dict[str, np.ndarray]) -> None:
-  files.write(path, {name: (value.dtype, value.shape) for name, value in values.items()}, values.__getitem__)
+  safetensors_file.write(path, {name: (value.dtype, value.shape) for name, value in values.items()}, values.__getitem__)
 
 
 def make_folder(
@@ -100,7 +101,8 @@ def make_folder(
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
   """Every tensor of a folder's model.safetensors, as stored."""
-  return {name: files.read(of) for name, of in files.read_header(path / "model.safetensors").items()}
+  header = safetensors_file.read_header(path / "model.safetensors")
+  return {name: safetensors_file.read(tensor) for name, tensor in header.items()}
 
 
 def assert_same_bytes(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> None:

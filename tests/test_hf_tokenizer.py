@@ -7,7 +7,7 @@ import unicodedata
 import pytest
 
 from tests import hugging_face as hf
-from xlmr_jax.data.tokenizer import Tokenizer
+from xlmr_jax.data.tokenizer import open_tokenizer
 from xlmr_jax.errors import UserError
 from xlmr_jax.huggingface import sentencepiece_file, tokenizer
 
@@ -37,7 +37,7 @@ def exported(folder, vocabulary, model_type="xlm-roberta"):
 def xlmr(shared, tmp_path_factory):
   """(ours, transformers') with XLM-R's own vocabulary."""
   path = shared / "data" / "tokenizer" / "xlmr.spm.model"
-  return Tokenizer(path), exported(tmp_path_factory.mktemp("xlmr") / "out", path.read_bytes())
+  return open_tokenizer(path), exported(tmp_path_factory.mktemp("xlmr") / "out", path.read_bytes())
 
 
 def why(text, ours, theirs, scores):
@@ -90,7 +90,7 @@ def test_masks_and_pairs_of_xlmr(xlmr):
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
   vocabulary = hf.vocabulary()
-  return Tokenizer("small", vocabulary), exported(tmp_path_factory.mktemp("small") / "out", vocabulary)
+  return open_tokenizer("small", vocabulary), exported(tmp_path_factory.mktemp("small") / "out", vocabulary)
 
 
 def test_a_vocabulary_of_our_own(small):
@@ -120,7 +120,7 @@ def test_a_sentencepiece_model_out_of_tokenizer_json(small, tmp_path):
   tokenizer.write_tokenizer(tmp_path, ours.model, 512)
   (tmp_path / tokenizer.SENTENCEPIECE).unlink()
   vocabulary, size = tokenizer.read_vocabulary(tmp_path)
-  made = Tokenizer("made", vocabulary)
+  made = open_tokenizer("made", vocabulary)
   assert (size, made.mask_id) == (ours.size, ours.mask_id)
   for text in ["the cat, sees ½ a hut", "巴黎是法国", "ｆｕｌｌ 猫", "  two  spaces "]:
     assert made.encode(text) == ours.encode(text)
@@ -165,7 +165,7 @@ def byte_level(folder, specials=("<s>", "<pad>", "</s>", "<unk>")):
 def test_roberta_s_vocabulary(tmp_path):
   size = byte_level(tmp_path / "source")
   vocabulary, found = tokenizer.read_vocabulary(tmp_path / "source")
-  ours = Tokenizer(tmp_path / "source", vocabulary)
+  ours = open_tokenizer(tmp_path / "source", vocabulary)
   assert (found, ours.size, ours.mask_id) == (size, size, size - 1)
   theirs = exported(tmp_path / "out", vocabulary, "roberta")
   texts = ["the cat sees", " the cat", "cat é 巴黎 x\n", "", "a  b"]

@@ -4,31 +4,39 @@ import json
 import pickle
 
 import jax
-import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from tests import hugging_face as hf
-from xlmr_jax import open_model as runs
-from xlmr_jax.commands import convert
+from xlmr_jax.config import default_config
 from xlmr_jax.errors import UserError
-from xlmr_jax.huggingface import folder, names
-from xlmr_jax.huggingface import safetensors_file as files
-from xlmr_jax.model.xlmr import XLMR
+from xlmr_jax.files import flatten
+from xlmr_jax.huggingface import folder, names, safetensors_file
+from xlmr_jax.huggingface.importing import from_hf
+from xlmr_jax.model.build import family_of, params_shapes
+from xlmr_jax.open_model import load_initial, load_params, open_record
+from xlmr_jax.report.export import to_hf
+from xlmr_jax.run.workdir import Workdir
+from xlmr_jax.training import sharding
 
 BASE = names.Sizes(250_002, 514, 12, 768, 12, 3072)
 LARGE = names.Sizes(250_002, 514, 24, 1024, 16, 4096)
 
 
-def model_of(sizes, **options):
-  return XLMR(sizes.vocabulary, sizes.layers, sizes.hidden, sizes.heads, sizes.ffn, max_positions=sizes.positions, **options)
+def config_of(sizes):
+  """A run's config of a model of these sizes."""
+  config = default_config()
+  config.model.update(layers=sizes.layers, hidden=sizes.hidden, heads=sizes.heads, ffn=sizes.ffn,
+                      max_positions=sizes.positions)  # fmt: skip
+  return config
 
 
 def round_trip(source, tmp_path, **options):
   """A folder -> a run -> a folder: the tensors that come out."""
-  convert.from_hf(source, tmp_path / "run")
-  convert.to_hf(tmp_path / "run", "latest", tmp_path / "out", **options)
+  from_hf(source, Workdir(tmp_path / "run"))
+  to_hf(Workdir(tmp_path / "run"), "latest", tmp_path / "out", **options)
   return hf.read_tensors(tmp_path / "out")
 
 
@@ -78,8 +86,7 @@ def test_what_training_changed_is_exported_and_token_types_stay(tmp_path):
 @pytest.mark.parametrize("sizes", [BASE, LARGE])
 def test_shapes_of_base_and_large(sizes):
   """Ours by eval_shape, theirs by transformers on no device: every tensor has its place, and one only."""
-  ids = jax.ShapeDtypeStruct((1, 8), jnp.int32)
-  ours = names.flatten(jax.eval_shape(model_of(sizes).init, jax.random.key(0), ids, ids)["params"])
+  ours = flatten(params_shapes(config_of(sizes), sizes.vocabulary), separator="/")
   found = names.leaves(sizes)
   assert {path: x.shape for path, x in ours.items()} == {path: leaf.shape for path, leaf in found.items()}
   parts = [part.name for leaf in found.values() for part in leaf.parts]
@@ -98,7 +105,7 @@ def test_one_layer_of_base_and_large_byte_for_byte(sizes):
   rng = np.random.default_rng(0)
   values = {name: rng.standard_normal(shape, np.float32) for name, shape in names.tensor_shapes(sizes).items()}
   values[names.TYPE_TABLE] *= 0
-  params = names.flatten(names.params_from_hf(values, heads=sizes.heads))
+  params = flatten(names.params_from_hf(values, heads=sizes.heads), separator="/")
   back = {part.name: part.to_theirs(params[path]) for path, leaf in names.leaves(sizes).items() for part in leaf.parts}
   hf.assert_same_bytes(
     {name: np.ascontiguousarray(value) for name, value in back.items()},
@@ -110,10 +117,8 @@ def test_padding_rows_are_made_and_cut(tmp_path):
   """90 entries are 128 rows here: zero on import, and none of them is exported."""
   values = hf.tensors()
   source = hf.make_folder(tmp_path / "source", values)
-  record = runs.read_run(source)
-  from ml_collections import ConfigDict
-
-  _, params = runs.load_params(source, record, ConfigDict(record["config"]), "latest")
+  record = open_record(source)
+  _, params = load_params(source, record, ConfigDict(record.config), "latest")
   assert params["token_embedding"].shape == (128, 16) and params["head_bias"].shape == (128,)
   assert not np.any(params["token_embedding"][90:]) and not np.any(params["head_bias"][90:])
   assert round_trip(source, tmp_path)[names.WORD_TABLE].shape == (90, 16)
@@ -122,21 +127,17 @@ def test_padding_rows_are_made_and_cut(tmp_path):
 def test_reading_from_files_equals_the_mapping_in_memory(tmp_path):
   values = hf.tensors(types=True)
   source = folder.open_folder(hf.make_folder(tmp_path / "source", values, shards=2))
-  expected = names.flatten(names.params_from_hf(values, heads=2))
+  expected = flatten(names.params_from_hf(values, heads=2), separator="/")
   for path, leaf in names.leaves(source.sizes).items():
     np.testing.assert_array_equal(folder.read_leaf(source, path, leaf), expected[path], path)
 
 
 def test_parameters_are_read_to_any_mesh(tmp_path):
   """Each device gets its part, the same values as on one."""
-  from ml_collections import ConfigDict
-
-  from xlmr_jax.training import sharding
-
   source = hf.make_folder(tmp_path / "source")
-  record = runs.read_run(source)
-  shapes = runs.params_shapes(ConfigDict(record["config"]), record["vocabulary_size"])
-  on_mesh = sharding.state_shardings(sharding.make_mesh(2, 4), shapes)
+  record = open_record(source)
+  shapes = params_shapes(ConfigDict(record.config), record.vocabulary_size)
+  on_mesh = sharding.state_shardings(sharding.make_mesh(2, 4), shapes, family_of(default_config()).sharding)
   spread = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, on_mesh)
   one, several = (folder.load(folder.open_folder(source), abstract) for abstract in (shapes, spread))
   assert several["token_embedding"].addressable_shards[0].data.shape == (32, 16)
@@ -154,25 +155,25 @@ def test_files_are_those_of_the_safetensors_library(tmp_path):
 
 
 def test_large_tensors_are_read_and_written_in_pieces(tmp_path, monkeypatch):
-  monkeypatch.setattr(files, "_PIECE", 64)
+  monkeypatch.setattr(safetensors_file, "_PIECE", 64)
   values = {"a": np.arange(1000, dtype=np.float32).reshape(50, 20), "b": np.ones(7, np.float16)}
   hf.write_tensors(tmp_path / "model.safetensors", values)
   hf.assert_same_bytes(hf.read_tensors(tmp_path), values)
-  found = files.read_header(tmp_path / "model.safetensors")
+  found = safetensors_file.read_header(tmp_path / "model.safetensors")
   out = np.zeros((50, 20), np.float64)
-  files.read_into(found["a"], out)
+  safetensors_file.read_into(found["a"], out)
   np.testing.assert_array_equal(out, values["a"])
-  assert files.same_bytes(found["a"], found["a"]) and not files.same_bytes(found["a"], found["b"])
+  assert safetensors_file.same_bytes(found["a"], found["a"]) and not safetensors_file.same_bytes(found["a"], found["b"])
 
 
 def test_isolated_documents_go_with_the_model(tmp_path):
   source = hf.make_folder(tmp_path / "source")
-  convert.from_hf(source, tmp_path / "run", isolate_documents=True)
-  convert.to_hf(tmp_path / "run", "latest", tmp_path / "out")
+  from_hf(source, Workdir(tmp_path / "run"), isolate_documents=True)
+  to_hf(Workdir(tmp_path / "run"), "latest", tmp_path / "out")
   assert json.loads((tmp_path / "out" / "config.json").read_text())["xlmr_jax"] == {"isolate_documents": True}
-  convert.from_hf(tmp_path / "out", tmp_path / "again")
-  assert runs.read_run(tmp_path / "again")["config"]["model"]["isolate_documents"] is True
-  assert runs.read_run(source)["config"]["model"]["isolate_documents"] is False
+  from_hf(tmp_path / "out", Workdir(tmp_path / "again"))
+  assert open_record(tmp_path / "again").config["model"]["isolate_documents"] is True
+  assert open_record(source).config["model"]["isolate_documents"] is False
 
 
 # --- refusals ------------------------------------------------------------------------------------------------------
@@ -188,7 +189,7 @@ def without(name):
   "values, changes, message",
   [
     (without(Q), {}, f"tensor {Q} \\[16, 16\\] is missing"),
-    (without("lm_head.bias"), {}, "lm_head.bias is missing: an encoder without its masked-language"),
+    (without("lm_head.bias"), {}, "lm_head.bias is missing, so this is an encoder without its masked-language"),
     (hf.tensors() | {"roberta.extra": np.zeros(3, np.float32)}, {}, r"model.safetensors: extra tensor roberta.extra \[3\]"),
     (hf.tensors() | {Q: np.zeros((16, 8), np.float32)}, {}, f"{Q} is \\[16, 8\\], by config.json it must be \\[16, 16\\]"),
     (hf.tensors() | {Q: np.zeros((16, 16), np.int32)}, {}, f"tensor {Q} is int32"),
@@ -196,9 +197,9 @@ def without(name):
     (hf.tensors(), {"vocab_size": 91}, r"word_embeddings.weight is \[90, 16\], by config.json it must be \[91, 16\]"),
     (hf.tensors(), {"num_hidden_layers": 3}, r"layer.2.* is missing"),
     (hf.tensors(), {"num_hidden_layers": 1}, r"extra tensor roberta.encoder.layer.1"),
-    (hf.tensors(), {"num_hidden_layers": None}, r"num_hidden_layers is None; a number is wanted"),
+    (hf.tensors(), {"num_hidden_layers": None}, r"num_hidden_layers is None; it must be a whole number above 0"),
     (hf.tensors(), {"num_attention_heads": 3}, "hidden_size 16 does not divide into num_attention_heads 3"),
-    (hf.tensors(), {"model_type": "bert"}, "model_type 'bert'; xlm-roberta or roberta"),
+    (hf.tensors(), {"model_type": "bert"}, "model_type 'bert'; it must be xlm-roberta or roberta"),
     (hf.tensors(), {"pad_token_id": 0}, "pad_token_id is 0; .* must be 1"),
     (hf.tensors(), {"hidden_act": "gelu_new"}, "hidden_act is 'gelu_new'"),
     (hf.tensors(), {"layer_norm_eps": 1e-12}, "layer_norm_eps is 1e-12"),
@@ -208,7 +209,7 @@ def without(name):
 def test_refused_by_name_and_nothing_written(tmp_path, values, changes, message):
   source = hf.make_folder(tmp_path / "source", values, **changes)
   with pytest.raises(UserError, match=message) as error:
-    convert.from_hf(source, tmp_path / "run")
+    from_hf(source, Workdir(tmp_path / "run"))
   assert str(source) in str(error.value) and "\n" not in str(error.value)
   assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
@@ -218,11 +219,11 @@ def test_another_vocabulary_is_refused(tmp_path):
   source = hf.make_folder(tmp_path / "source", hf.tensors(sizes), sizes)
   (source / "sentencepiece.bpe.model").write_bytes(hf.vocabulary(90))
   with pytest.raises(UserError, match="a vocabulary of 95 entries, the tokenizer one of 90"):
-    convert.from_hf(source, tmp_path / "run")
+    from_hf(source, Workdir(tmp_path / "run"))
   for name in ("sentencepiece.bpe.model", "tokenizer.json"):
     (source / name).unlink()
   with pytest.raises(UserError, match="no tokenizer in it"):
-    convert.from_hf(source, tmp_path / "run")
+    from_hf(source, Workdir(tmp_path / "run"))
   assert not (tmp_path / "run").exists()
 
 
@@ -232,7 +233,7 @@ def test_truncated_files_are_refused(tmp_path, keep):
   path = source / "model.safetensors"
   path.write_bytes(path.read_bytes()[:keep])
   with pytest.raises(UserError, match=r"model\.safetensors: .*(cut off|cannot be read).* again"):
-    convert.from_hf(source, tmp_path / "run")
+    from_hf(source, Workdir(tmp_path / "run"))
   assert not (tmp_path / "run").exists()
 
 
@@ -252,21 +253,21 @@ def test_contradictory_headers_are_refused(tmp_path, header):
   path = tmp_path / "model.safetensors"
   path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
   with pytest.raises(UserError, match=r"model\.safetensors: .* again"):
-    files.read_header(path)
+    safetensors_file.read_header(path)
 
 
 def test_a_pickle_is_refused_with_the_command_that_converts_it(tmp_path):
   source = hf.make_folder(tmp_path / "source")
   (source / "model.safetensors").unlink()
   (source / "pytorch_model.bin").write_bytes(pickle.dumps({"a": 1}))
-  with pytest.raises(UserError, match=r"pytorch_model.bin: a pickle, .*python -c \"from transformers .*save_pretrained"):
-    convert.from_hf(source, tmp_path / "run")
+  with pytest.raises(UserError, match=r"pytorch_model.bin: a pickle, .*run python -c \"from transformers .*save_pretrained"):
+    from_hf(source, Workdir(tmp_path / "run"))
   (source / "pytorch_model.bin").rename(source / "flax_model.msgpack")
   with pytest.raises(UserError, match=r"flax_model.msgpack: not safetensors.*transformers<5.*from_flax=True"):
-    convert.from_hf(source, tmp_path / "run")
+    from_hf(source, Workdir(tmp_path / "run"))
   (source / "flax_model.msgpack").rename(source / "model.safetensors")  # a pickle under another name
   with pytest.raises(UserError, match="not a safetensors file"):
-    convert.from_hf(source, tmp_path / "run")
+    from_hf(source, Workdir(tmp_path / "run"))
   assert not (tmp_path / "run").exists()
 
 
@@ -295,17 +296,17 @@ def test_nothing_is_overwritten(tmp_path):
   (tmp_path / "run").mkdir()
   (tmp_path / "run" / "mine").write_text("")
   with pytest.raises(UserError, match="run exists and is not an empty folder"):
-    convert.from_hf(source, tmp_path / "run")
+    from_hf(source, Workdir(tmp_path / "run"))
   with pytest.raises(UserError, match="run exists and is not an empty folder"):
-    convert.to_hf(source, "latest", tmp_path / "run")
+    to_hf(Workdir(source), "latest", tmp_path / "run")
   assert [path.name for path in (tmp_path / "run").iterdir()] == ["mine"]
 
 
 def test_a_damaged_import_is_not_begun_with(tmp_path):
-  convert.from_hf(hf.make_folder(tmp_path / "source"), tmp_path / "run")
-  path = tmp_path / "run" / runs.INITIAL / "model.safetensors"
+  from_hf(hf.make_folder(tmp_path / "source"), Workdir(tmp_path / "run"))
+  path = Workdir(tmp_path / "run").initial / "model.safetensors"
   content = bytearray(path.read_bytes())
   content[-1] ^= 1
   path.write_bytes(content)
   with pytest.raises(UserError, match=r"the imported parameters cannot be used: .*model\.safetensors has changed"):
-    runs.load_initial(tmp_path / "run", None)
+    load_initial(Workdir(tmp_path / "run"), None)

@@ -1,188 +1,100 @@
-"""A run's folder as the commands read it: its record, its vocabulary, the parameters of a checkpoint.
+"""Opens a model: the folder of a run, or a Hugging Face folder, which stands for a run at step 0.
 
-A run that was imported has its first parameters in initial/0, a Hugging Face folder with a manifest. A Hugging Face folder
-itself can stand wherever a run's can: it is a run at step 0.
+`open_model` is the door for users of the library. The commands take what they need of it from the functions below: the
+record, the tokenizer, the parameters of a checkpoint. A run that was imported keeps its first parameters in initial/0, as
+a Hugging Face folder with a manifest.
 """
 
-import json
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
+from xlmr_jax.data.tokenizer import Tokenizer, open_tokenizer
 from xlmr_jax.errors import UserError
+from xlmr_jax.huggingface import folder as hf_folder
+from xlmr_jax.huggingface.importing import record_of_folder
+from xlmr_jax.huggingface.tokenizer import read_vocabulary
+from xlmr_jax.ids import BOS, EOS, FIRST_PIECE, MASK, PAD
+from xlmr_jax.model.build import build_model, init_params, params_shapes
+from xlmr_jax.run.checkpoint import restore_params, sound_steps
+from xlmr_jax.run.manifest import DamagedError, verify
+from xlmr_jax.run.workdir import RunRecord, Workdir, read_record
 
-INITIAL = Path("initial") / "0"  # a manifest names its step
-# What of a config a model's parameters depend on.
-SIZES = ("layers", "hidden", "heads", "ffn", "max_positions")
+SHORTEST_ROW = 32  # tokens; programs for shorter rows would cost more in compiling than they save
+# Tokens of the batches that a device computes at a time. A CPU is not faster with more than one long row.
+TOKENS_PER_BATCH = {"cpu": 512}
+TOKENS_PER_BATCH_ON_ACCELERATORS = 8192
 
-
-def read_run(workdir: Path) -> dict:
-  """config.json of a run; of a Hugging Face folder, the record of a run that was made from it."""
-  from xlmr_jax.huggingface import folder
-
-  path = workdir / "config.json"
-  if folder.is_folder(workdir):
-    return record_of(folder.open_folder(workdir))
-  try:
-    record = json.loads(path.read_text())
-    record["config"] = with_defaults(record["config"])
-  except FileNotFoundError:
-    raise UserError(f"{path} is missing: {workdir} is neither the workdir of a run nor a Hugging Face folder") from None
-  except (ValueError, KeyError, TypeError) as error:
-    raise UserError(f"{path} cannot be read ({error}); restore it") from None
-  return record
+Mask = list[tuple[str, float]]  # pieces and their probabilities, the likeliest first
 
 
-def with_defaults(config: dict, defaults: dict | None = None) -> dict:
-  """A run's config with today's default for each key that it has not: it was begun before there was one."""
-  from configs import common
-
-  defaults = common.get_config().to_dict() if defaults is None else defaults
-  return {
-    **config,
-    **{
-      key: with_defaults(config.get(key, {}), value) if isinstance(value, dict) else config.get(key, value)
-      for key, value in defaults.items()
-    },
-  }
+# --- what belongs to a run -------------------------------------------------------------------------------------------
 
 
-def record_of(source) -> dict:
-  """The record of a run imported from a huggingface.folder.Folder, before any training: no rows yet."""
-  import hashlib
-
-  from configs import common
-
-  config, sizes, given = common.get_config(), source.sizes, source.config
-  config.model.update(
-    layers=sizes.layers,
-    hidden=sizes.hidden,
-    heads=sizes.heads,
-    ffn=sizes.ffn,
-    max_positions=sizes.positions,
-    vocabulary_size=sizes.vocabulary,
-    isolate_documents=source.isolate_documents,
-    dropout=float(given.get("hidden_dropout_prob", 0.1)),
-    attention_dropout=float(given.get("attention_probs_dropout_prob", 0.1)),
-    init_std=float(given.get("initializer_range", 0.02)),
-  )
-  return {
-    "config": config.to_dict(),
-    "imported": str(source.path),
-    "rows_fingerprint": None,
-    "languages": [],
-    "rows": None,
-    "vocabulary_size": sizes.vocabulary,
-    "tokenizer_sha256": hashlib.sha256(source.vocabulary).hexdigest(),
-    "seq_len": sizes.positions - 2,
-  }
+def open_record(path: str | Path) -> RunRecord:
+  """The record of a run, or of a Hugging Face folder as if a run had been made from it. UserError: path is neither."""
+  path = Path(path)
+  return record_of_folder(hf_folder.open_folder(path)) if hf_folder.is_folder(path) else read_record(Workdir(path))
 
 
-def is_untrained_import(record: dict) -> bool:
-  """Whether main has not begun with an imported run: nothing but the model is settled."""
-  return "imported" in record and record["rows_fingerprint"] is None
-
-
-def source_of(workdir: Path, record: dict):
-  """The opened Hugging Face folder that a run began from, None where there is none (any more)."""
-  from xlmr_jax.huggingface import folder
-
-  if folder.is_folder(workdir):
-    return folder.open_folder(workdir)
-  if "imported" in record and (workdir / INITIAL).is_dir():
-    return folder.open_folder(workdir / INITIAL, tokenizer=False)
-  return None
-
-
-def vocabulary_of(workdir: Path, record: dict):
-  """The run's Tokenizer. UserError: it is missing, or not the one that the run was made with."""
-  from xlmr_jax.data.tokenizer import Tokenizer
-  from xlmr_jax.huggingface import folder
-  from xlmr_jax.huggingface.tokenizer import read_vocabulary
-
-  if folder.is_folder(workdir):
-    return Tokenizer(workdir, read_vocabulary(workdir)[0])
-  own = workdir / "tokenizer.model"
-  tokenizer = Tokenizer(own if own.exists() or not record.get("rows") else Path(record["rows"]) / "tokenizer.model")
-  if tokenizer.sha256 != record["tokenizer_sha256"]:
-    raise UserError(f"{tokenizer.path} is not the vocabulary that the run in {workdir} was made with")
+def open_tokenizer_of(path: str | Path, record: RunRecord) -> Tokenizer:
+  """The tokenizer of a run or Hugging Face folder. UserError: it is missing, or the run was made with another one."""
+  path = Path(path)
+  if hf_folder.is_folder(path):
+    return open_tokenizer(path, read_vocabulary(path)[0])
+  file = Workdir(path).tokenizer
+  if record.rows and not file.exists():
+    file = Path(record.rows) / file.name
+  tokenizer = open_tokenizer(file)
+  if tokenizer.sha256 != record.tokenizer_sha256:
+    raise UserError(f"{file} is not the vocabulary that the run in {path} was made with; restore it")
   return tokenizer
 
 
-def refuse_other_model(workdir: Path, before: dict, record: dict) -> None:
-  """UserError if a config or its rows do not fit what was imported into the workdir."""
-  old, new = before["config"]["model"], record["config"]["model"]
-  for key in SIZES:
-    if old[key] != new[key]:
-      raise UserError(
-        f"config.model.{key}={new[key]}, but {before['imported']}, imported into {workdir}, has {old[key]}; "
-        f"use --config=configs/imported.py:{workdir}, which takes its sizes"
-      )
-  for key, what in (("vocabulary_size", "entries"), ("tokenizer_sha256", "sha256")):
-    if before[key] != record[key]:
-      raise UserError(
-        f"{record['rows']} was made with another vocabulary ({what} {str(record[key])[:12]}) than "
-        f"{before['imported']} has ({str(before[key])[:12]}); build the rows with --tokenizer="
-        f"{workdir / 'tokenizer.model'}"
-      )
+def source_of(workdir: Workdir, record: RunRecord) -> hf_folder.Folder | None:
+  """The opened Hugging Face folder that a run began from; None where there is none, or where it was removed."""
+  if hf_folder.is_folder(workdir.root):
+    return hf_folder.open_folder(workdir.root)
+  if record.imported and workdir.initial.is_dir():
+    return hf_folder.open_folder(workdir.initial, tokenizer=False)
+  return None
 
 
-# --- parameters --------------------------------------------------------------------------------------------------
+def load_initial(workdir: Workdir, abstract_params: Any) -> Any:
+  """The parameters that an imported run begins with. abstract_params: jax.ShapeDtypeStruct leaves with shardings.
 
-
-def params_shapes(config: ConfigDict, vocabulary_size: int) -> Any:
-  """jax.ShapeDtypeStruct of each parameter of the run's model, on the first device."""
-  import jax
-
-  from xlmr_jax.training.loop import build_model, build_optimizer, make_init
-
-  init = make_init(build_model(config, vocabulary_size), build_optimizer(config)[0])
-  device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-  return jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device),
-    jax.eval_shape(init, jax.random.key(config.seed)).params,
-  )
-
-
-def load_initial(workdir: Path, abstract_params: Any) -> Any:
-  """The parameters that an imported run begins with. UserError: they are gone, damaged, or of another model."""
-  from etils import epath
-
-  from xlmr_jax.huggingface import folder
-  from xlmr_jax.run import checkpoint
-
-  try:
-    checkpoint.verify(epath.Path(workdir / INITIAL))
-  except checkpoint.DamagedError as error:
-    raise UserError(f"the imported parameters cannot be used: {error}; import again into a new workdir") from None
-  return folder.load(folder.open_folder(workdir / INITIAL, tokenizer=False), abstract_params)
-
-
-def load_params(workdir: Path, record: dict, config: ConfigDict, name: str) -> tuple[int, Any]:
-  """(step, parameters) of a checkpoint: a step, "best", "latest" or "initial", as before step 0.
-
-  An imported run without checkpoints is at its latest at step 0, as a Hugging Face folder is at its latest and best.
+  Raises UserError if the parameters were removed or damaged, or are of a model of other sizes.
   """
-  import jax
+  try:
+    verify(workdir.initial)
+  except DamagedError as error:
+    raise UserError(f"the imported parameters cannot be used: {error}; import again into a new workdir") from None
+  return hf_folder.load(hf_folder.open_folder(workdir.initial, tokenizer=False), abstract_params)
 
-  from xlmr_jax.huggingface import folder
-  from xlmr_jax.run import checkpoint
-  from xlmr_jax.training.loop import build_model, build_optimizer, make_init
 
-  if folder.is_folder(workdir):
+def load_params(path: str | Path, record: RunRecord, config: ConfigDict, name: str) -> tuple[int, Any]:
+  """(step, parameters on the first device) of a checkpoint.
+
+  name: a step, "best", "latest", or "initial" for the parameters before step 0. The latest of an imported run without
+  checkpoints is step 0, as are the latest and the best of a Hugging Face folder. UserError: there is no such checkpoint.
+  """
+  workdir, size = Workdir(path), record.vocabulary_size
+  if hf_folder.is_folder(workdir.root):
     if name not in ("best", "latest", "initial", "0"):
-      raise UserError(f"--checkpoint={name}: {workdir} is a Hugging Face folder; latest is all it has")
-    return 0, folder.load(folder.open_folder(workdir), params_shapes(config, record["vocabulary_size"]))
-  steps = checkpoint.sound_steps(workdir / "checkpoints")
-  if name == "initial" or (name == "latest" and not steps and "imported" in record):
-    if "imported" in record:
-      return 0, load_initial(workdir, params_shapes(config, record["vocabulary_size"]))
-    init = make_init(build_model(config, record["vocabulary_size"]), build_optimizer(config)[0])
-    return 0, jax.jit(lambda key: init(key).params)(jax.random.key(config.seed))
-  directory = workdir / ("best" if name == "best" else "checkpoints")
+      raise UserError(f"--checkpoint={name}: {workdir} is a Hugging Face folder, which has one model; use latest")
+    return 0, hf_folder.load(hf_folder.open_folder(workdir.root), params_shapes(config, size))
+  steps = sound_steps(workdir.checkpoints)
+  if name == "initial" or (name == "latest" and not steps and record.imported):
+    return 0, load_initial(workdir, params_shapes(config, size)) if record.imported else init_params(config, size)
+  directory = workdir.best if name == "best" else workdir.checkpoints
   if name == "best":
-    steps = checkpoint.sound_steps(directory)
+    steps = sound_steps(directory)
     if not steps:
       raise UserError(f"--checkpoint=best: {directory} holds none; run the evaluator first, or name a step or latest")
   elif not steps:
@@ -191,6 +103,153 @@ def load_params(workdir: Path, record: dict, config: ConfigDict, name: str) -> t
     raise UserError(f"--checkpoint={name}: {workdir} has {', '.join(map(str, sorted(steps)))}, latest, initial")
   step = steps[0] if name in ("best", "latest") else int(name)
   try:
-    return step, checkpoint.restore_params(directory, step, params_shapes(config, record["vocabulary_size"]))
-  except checkpoint.DamagedError as error:
+    return step, restore_params(directory, step, params_shapes(config, size))
+  except DamagedError as error:
     raise UserError(f"checkpoint {step} is damaged: {error}; choose another with --checkpoint") from None
+
+
+# --- the model to use from Python ------------------------------------------------------------------------------------
+
+
+class Model:
+  """A masked language model on the first device. It computes in fp32, whatever the run trained in.
+
+      from xlmr_jax import open_model
+
+      model = open_model("RUN")                        # the workdir of a run, or a Hugging Face folder
+      model.fill(["Paris is the <mask> of France."])   # [[[("▁capital", 0.93), ("▁center", 0.02), ...]]]
+      vectors = model.encode(["a text", "ein Text"])   # float32[2, hidden]
+
+  Texts of about one length share a compiled program; the first of each length waits for the compiler.
+  """
+
+  def __init__(self, record: RunRecord, params: Any, tokenizer: Tokenizer, step: int):
+    """record: of the run; params: as load_params returns them; step: at which they were saved."""
+    self.record, self.params, self.tokenizer, self.step = record, params, tokenizer, step
+    config = ConfigDict(record.config)
+    config.model.dtype = "float32"
+    self.module = build_model(config, record.vocabulary_size)  # the flax module that takes the parameters
+    self.max_tokens = self.module.encoder.max_seq_len  # of a text, with <s> and </s>
+    self._likeliest = jax.jit(self._make_likeliest(), static_argnums=3)
+    self._pooled = jax.jit(self._make_pooled(), static_argnums=2)
+
+  def fill(self, texts: Sequence[str], top: int = 5) -> list[list[Mask]]:
+    """Per text and per "<mask>" in it, the `top` likeliest pieces and their probabilities, the likeliest first.
+
+    A "▁" in front of a piece stands for a space: the piece begins a word. Special tokens are never proposed, although they
+    have a share of the probability. No texts give an empty list. Raises UserError, before anything is computed, for a text
+    without a mask or with more tokens than the model takes, because a cut could take the mask away.
+    """
+    _refuse_single_text(texts)
+    if not 1 <= top <= self.record.vocabulary_size - FIRST_PIECE - 1:
+      raise UserError(f"top={top}: must be at least 1, and at most the number of pieces")
+    masks: list[tuple[np.ndarray, int, int]] = []  # (ids, position of a mask, number of the text)
+    for number, text in enumerate(texts):
+      ids = np.array(self.tokenizer.encode_masked(text), np.int32)
+      positions = np.flatnonzero(ids == self.tokenizer.mask_id)
+      if not positions.size:
+        raise UserError(f"no {MASK} in {text!r}")
+      if len(ids) > self.max_tokens:
+        raise UserError(f"{len(ids)} tokens, but the model takes {self.max_tokens}: {text[:60]!r}...")
+      masks += [(ids, int(position), number) for position in positions]
+    found: list[Mask] = [[] for _ in masks]
+    for chosen, ids_BxL in self._batches([ids for ids, _, _ in masks]):
+      positions_B = np.zeros(len(ids_BxL), np.int32)
+      positions_B[: len(chosen)] = [masks[i][1] for i in chosen]
+      probabilities, pieces = jax.device_get(self._likeliest(self.params, ids_BxL, positions_B, top))
+      for i, shares, ids in zip(chosen, probabilities, pieces):
+        found[i] = [(self.tokenizer.piece(id), float(share)) for id, share in zip(ids, shares)]
+    by_text: list[list[Mask]] = [[] for _ in texts]
+    for (_, _, number), pieces in zip(masks, found):
+      by_text[number].append(pieces)
+    return by_text
+
+  def encode(self, texts: Sequence[str], pooling: Literal["mean", "first"] = "mean") -> np.ndarray:
+    """Vectors of texts, float32[number of texts, hidden], made of the encoder's last hidden states.
+
+    pooling: "mean" is the mean over all tokens of a text, `<s>` and `</s>` included, so that an empty text has a vector
+    too; "first" is the state at `<s>`. A vector does not depend on the other texts. "<mask>" is read as text. No texts give
+    float32[0, hidden]. Of a text with more tokens than the model takes, the first ones count, and a warning says how many
+    texts were cut.
+    """
+    _refuse_single_text(texts)
+    if pooling not in ("mean", "first"):
+      raise UserError(f"pooling={pooling!r}: must be mean or first")
+    pieces = self.tokenizer.encode_lines(list(texts))
+    room = self.max_tokens - 2
+    cut = sum(len(ids) > room for ids in pieces)
+    if cut:
+      warnings.warn(f"{cut} of {len(texts)} texts have more than {self.max_tokens} tokens and were cut", stacklevel=2)
+    vectors = np.zeros((len(texts), self.module.encoder.hidden), np.float32)
+    rows = [np.concatenate([[BOS], ids[:room], [EOS]]).astype(np.int32) for ids in pieces]
+    for chosen, ids_BxL in self._batches(rows):
+      vectors[chosen] = jax.device_get(self._pooled(self.params, ids_BxL, pooling))[: len(chosen)]
+    return vectors
+
+  def _batches(self, rows: list[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields (indices int[n] into rows, their ids int32[B, L] with n <= B), with one B for each of a few L."""
+    tokens = TOKENS_PER_BATCH.get(jax.default_backend(), TOKENS_PER_BATCH_ON_ACCELERATORS)
+    lengths = np.array(row_lengths(self.max_tokens))
+    length_of_row = lengths[np.searchsorted(lengths, [len(row) for row in rows])]
+    for length in np.unique(length_of_row):
+      of_length, size = np.flatnonzero(length_of_row == length), max(1, tokens // int(length))
+      for start in range(0, len(of_length), size):
+        chosen = of_length[start : start + size]
+        ids_BxL = np.full((size, length), PAD, np.int32)
+        for ids_L, index in zip(ids_BxL, chosen):
+          ids_L[: len(rows[index])] = rows[index]
+        yield chosen, ids_BxL
+
+  def _make_likeliest(self) -> Callable[..., Any]:
+    """(params, ids int32[B, L], positions int32[B], top) -> (probabilities float32[B, top], ids int32[B, top])."""
+    module, mask_id, size = self.module, self.tokenizer.mask_id, self.record.vocabulary_size
+
+    def likeliest(params: Any, ids_BxL: jax.Array, positions_B: jax.Array, top: int) -> Any:
+      with jax.default_matmul_precision("highest"):  # Accelerators would round the factors of fp32 products.
+        h_BxD = module.apply({"params": params}, ids_BxL, positions_B[:, None])[:, 0]
+        logits_BxV = h_BxD @ params["token_embedding"][:size].T + params["head_bias"][:size]
+      id_V = jnp.arange(size)
+      is_piece_V = (id_V >= FIRST_PIECE) & (id_V != mask_id)  # fairseq would hide <s> and </s> too; no piece fits there.
+      return jax.lax.top_k(jnp.where(is_piece_V, jax.nn.softmax(logits_BxV), 0.0), top)
+
+    return likeliest
+
+  def _make_pooled(self) -> Callable[..., jax.Array]:
+    """(params, ids int32[B, L], pooling) -> float32[B, D]."""
+    module = self.module
+
+    def pooled(params: Any, ids_BxL: jax.Array, pooling: str) -> jax.Array:
+      with jax.default_matmul_precision("highest"):
+        x_BxLxD = module.apply({"params": params}, ids_BxL, method="encode")
+      if pooling == "first":
+        return x_BxLxD[:, 0]
+      real_BxLx1 = (ids_BxL != PAD)[..., None]
+      return jnp.where(real_BxLx1, x_BxLxD, 0.0).sum(axis=1) / jnp.maximum(real_BxLx1.sum(axis=1), 1)
+
+    return pooled
+
+
+def open_model(path: str | Path, checkpoint: str = "latest") -> Model:
+  """The model in the folder of a run, or in a Hugging Face folder, as a Model.
+
+  checkpoint: a step, "best", "latest" or "initial". Raises UserError if path is neither kind of folder, or if there is no
+  such checkpoint.
+  """
+  record = open_record(path)
+  tokenizer = open_tokenizer_of(path, record)
+  step, params = load_params(path, record, ConfigDict(record.config), checkpoint)
+  return Model(record, params, tokenizer, step)
+
+
+def row_lengths(longest: int) -> list[int]:
+  """The lengths of rows that programs are compiled for: `longest` and its halves down to SHORTEST_ROW, shortest first."""
+  lengths = [longest]
+  while lengths[0] % 2 == 0 and lengths[0] // 2 >= SHORTEST_ROW:
+    lengths.insert(0, lengths[0] // 2)
+  return lengths
+
+
+def _refuse_single_text(texts: Sequence[str]) -> None:
+  """UserError for a text in the place of a list of texts: its letters would count as texts."""
+  if isinstance(texts, str):
+    raise UserError(f"texts={texts[:60]!r}: must be a list of texts, not one text")

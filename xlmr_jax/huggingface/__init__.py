@@ -1,1 +1,1 @@
-"""Hugging Face's files: tensors, configuration, tokenizer, model card. The commands are convert.py and fill_mask.py."""
+"""Hugging Face's files, in both directions: tensors, configuration and tokenizer. The card is report/model_card.py's."""

@@ -1,89 +1,82 @@
-"""Our parameters as a Hugging Face folder: the tensors, one after another, and config.json."""
+"""The two files of a Hugging Face folder that hold our model: model.safetensors and the content of config.json."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from xlmr_jax.errors import UserError
-from xlmr_jax.evaluation.tasks.registry import SPAN, Task
-from xlmr_jax.huggingface import folder as folders
-from xlmr_jax.huggingface import names
-from xlmr_jax.huggingface import safetensors_file as files
-from xlmr_jax.model.fused import LAYER_NORM_EPSILON
-from xlmr_jax.model.xlmr import BOS, PAD
+from xlmr_jax.files import flatten
+from xlmr_jax.huggingface import names, safetensors_file
+from xlmr_jax.huggingface.folder import OURS, Folder, types_of
+from xlmr_jax.huggingface.safetensors_file import Tensor
+from xlmr_jax.ids import BOS, EOS, PAD
+from xlmr_jax.model.layers import LAYER_NORM_EPSILON
+from xlmr_jax.model.task_head import SPAN
 
-DTYPES = {"float32": files.DTYPES["F32"], "bfloat16": files.DTYPES["BF16"], "float16": files.DTYPES["F16"]}
+DTYPES = {
+  name: safetensors_file.DTYPES[code] for name, code in (("float32", "F32"), ("bfloat16", "BF16"), ("float16", "F16"))
+}
 
 
-def sizes_of(config: ConfigDict, vocabulary_size: int, source: folders.Folder | None) -> names.Sizes:
-  """The sizes of a run's model. source: what it was imported from, for the number of its token types."""
+class TunedHead(NamedTuple):
+  """The head of a fine-tuned model."""
+
+  kind: str  # a key of names.HEADS
+  labels: tuple[str, ...]  # names of its classes; () for a span, or for one number
+  params: Any  # {"out": {"kernel", "bias"}, ...}, on any devices of this process
+
+
+def sizes_of(config: ConfigDict, vocabulary_size: int, source: Folder | None) -> names.Sizes:
+  """The sizes of a run's model. source: the folder that it was imported from, which tells the number of token types."""
   model = config.model
-  return names.Sizes(
-    vocabulary_size,
-    model.max_positions,
-    model.layers,
-    model.hidden,
-    model.heads,
-    model.ffn,
-    source.sizes.token_types if source else 1,
-  )
+  return names.Sizes(vocabulary_size, model.max_positions, model.layers, model.hidden, model.heads, model.ffn,
+                     source.sizes.token_types if source else 1)  # fmt: skip
 
 
-def write_weights(
-  path: Path,
-  params: Any,
-  sizes: names.Sizes,
-  source: folders.Folder | None,
-  dtype: np.dtype,
-  head: tuple[str, Any] | None = None,
-) -> list[str]:
-  """Writes model.safetensors of a masked language model or, with head (kind, parameters), of a fine-tuned one.
+def write_weights(path: Path, params: Any, sizes: names.Sizes, source: Folder | None, dtype: np.dtype,
+                  head: TunedHead | None = None) -> list[str]:  # fmt: skip
+  """Writes the model.safetensors of a masked language model or, given a head, of a fine-tuned model. Returns the names.
 
-  params: of XLMR, on any devices of this process; padding rows of the vocabulary are cut. What the source has and our
-  model has not (token types, the pooler) is written as it was. Returns the names.
+  params: of our model, on any devices of this process; the padding rows of the vocabulary are cut. What the source has and
+  our model has not (token types, the pooler) is written as it was.
   """
-  flat = names.flatten(params)
-  getters: dict[str, tuple[tuple[int, ...], Callable[[], np.ndarray]]] = {}
-
-  def host(parameter) -> np.ndarray:
-    return np.asarray(parameter)
-
-  for ours, leaf in names.leaves(sizes).items():
+  ours = flatten(params, separator="/")
+  tensors: dict[str, tuple[tuple[int, ...], Callable[[], np.ndarray | Tensor]]] = {}  # name -> (shape, its value)
+  for parameter, leaf in names.leaves(sizes).items():
     for part in leaf.parts:
-      getters[part.name] = part.shape, lambda ours=ours, part=part: part.to_theirs(host(flat[ours]))
+      tensors[part.name] = part.shape, lambda parameter=parameter, part=part: part.to_theirs(np.asarray(ours[parameter]))
+  types_shape = sizes.token_types, sizes.hidden
   if source:
-    kept = {name: source.tensors[name] for name in (names.TYPE_TABLE, *names.POOLER) if name in source.tensors}
-    getters |= {name: (tensor.shape, lambda tensor=tensor: tensor) for name, tensor in kept.items()}
-    folded = getters[names.POSITION_TABLE][1]
-    original = lambda: files.read(source.tensors[names.POSITION_TABLE]).astype(np.float32)  # noqa: E731
-    getters[names.POSITION_TABLE] = (
-      getters[names.POSITION_TABLE][0],
-      lambda: names.unfold_types(folded(), original(), folders.types_of(source)),
-    )
+
+    def unfolded_positions() -> np.ndarray:
+      folded, imported = np.asarray(ours["position_embedding"]), safetensors_file.read(source.tensors[names.POSITION_TABLE])
+      return names.unfold_types(folded, imported.astype(np.float32), types_of(source))
+
+    tensors[names.POSITION_TABLE] = tensors[names.POSITION_TABLE][0], unfolded_positions
+    for name in (names.TYPE_TABLE, *names.POOLER):
+      if name in source.tensors:
+        tensors[name] = source.tensors[name].shape, lambda tensor=source.tensors[name]: tensor
   else:
-    shape = sizes.token_types, sizes.hidden
-    getters[names.TYPE_TABLE] = shape, lambda: np.zeros(shape, np.float32)
+    tensors[names.TYPE_TABLE] = types_shape, lambda: np.zeros(types_shape, np.float32)
   if head:
-    kind, of_head = head
-    getters = {name: get for name, get in getters.items() if name.startswith("roberta.") and name not in names.POOLER}
-    of_head = names.flatten(of_head)
-    for ours, part in names.head_parts(kind, sizes.hidden, of_head["out/bias"].shape[0]).items():
-      getters[part.name] = part.shape, lambda ours=ours, part=part: part.to_theirs(host(of_head[ours]))
-  files.write(path, {name: (dtype, shape) for name, (shape, _) in getters.items()}, lambda name: getters[name][1]())
-  return list(getters)
+    tensors = {name: entry for name, entry in tensors.items() if name.startswith("roberta.") and name not in names.POOLER}
+    head_params = flatten(head.params, separator="/")
+    for parameter, part in names.head_parts(head.kind, sizes.hidden, head_params["out/bias"].shape[0]).items():
+      value = np.asarray(head_params[parameter])
+      tensors[part.name] = part.shape, lambda value=value, part=part: part.to_theirs(value)
+  shapes = {name: (dtype, shape) for name, (shape, _) in tensors.items()}
+  safetensors_file.write(path, shapes, lambda name: tensors[name][1]())
+  return list(tensors)
 
 
-def hf_config(config: ConfigDict, sizes: names.Sizes, dtype: str, model_type: str, task: Task | None = None) -> dict:
-  """config.json of a masked language model, or of one fine-tuned on a task, with its label names."""
+def hf_config(config: ConfigDict, sizes: names.Sizes, dtype: str, model_type: str, head: TunedHead | None = None) -> dict:
+  """The config.json of a masked language model or, given a head, of a fine-tuned model with its label names."""
   model = config.model
   family = "XLMRoberta" if model_type == "xlm-roberta" else "Roberta"
-  kind = names.HEADS[task.head][1] if task else "MaskedLM"
   result = {
-    "architectures": [f"{family}For{kind}"],
+    "architectures": [f"{family}For{names.HEADS[head.kind][1] if head else 'MaskedLM'}"],
     "model_type": model_type,
     "vocab_size": sizes.vocabulary,
     "hidden_size": sizes.hidden,
@@ -99,41 +92,17 @@ def hf_config(config: ConfigDict, sizes: names.Sizes, dtype: str, model_type: st
     "layer_norm_eps": LAYER_NORM_EPSILON,
     "pad_token_id": PAD,
     "bos_token_id": BOS,
-    "eos_token_id": 2,
+    "eos_token_id": EOS,
     "position_embedding_type": "absolute",
     "tie_word_embeddings": True,
     "torch_dtype": dtype,
-    # Where documents share a row, as in training; a single text or pair is read the same either way.
-    folders.OURS: {"isolate_documents": bool(model.isolate_documents)},
+    # It matters only where documents share a row, as in training: a single text or pair is read the same either way.
+    OURS: {"isolate_documents": bool(model.isolate_documents)},
   }
-  if task and task.head != SPAN:
-    labels = task.labels or ("score",)
-    result |= {
-      "id2label": {str(i): label for i, label in enumerate(labels)},
-      "label2id": {label: i for i, label in enumerate(labels)},
-    }
-    if not task.labels:
+  if head and head.kind != SPAN:
+    labels = head.labels or ("score",)
+    result["id2label"] = {str(i): label for i, label in enumerate(labels)}
+    result["label2id"] = {label: i for i, label in enumerate(labels)}
+    if not head.labels:
       result["problem_type"] = "regression"
   return result
-
-
-def write_folder(out: Path, fill: Callable[[Path], None]) -> None:
-  """Makes `out` with what fill(folder) writes, whole or not at all. UserError: there is something already."""
-  import shutil
-
-  if out.exists() and (not out.is_dir() or any(out.iterdir())):
-    raise UserError(f"{out} exists and is not an empty folder; choose another or remove it")
-  unfinished = out.with_name(f".{out.name}.unfinished")
-  shutil.rmtree(unfinished, ignore_errors=True)
-  try:
-    unfinished.mkdir(parents=True)
-    fill(unfinished)
-    if out.exists():
-      out.rmdir()
-    unfinished.rename(out)
-  finally:
-    shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def write_json(path: Path, value: dict) -> None:
-  path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,6 +1,6 @@
-"""A Hugging Face folder of an XLM-R or RoBERTa: opened with every name and shape checked, loaded, and as a run's record.
+"""A Hugging Face folder of an XLM-R or RoBERTa: opening it checks every name and shape, loading it reads the parameters.
 
-Only headers are read on opening. Weights come from safetensors alone: a pickle can run code.
+Opening reads headers only. Weights are read from safetensors alone, because a pickle can run code.
 """
 
 import json
@@ -9,39 +9,42 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
+from flax.traverse_util import unflatten_dict
 
 from xlmr_jax.errors import UserError
-from xlmr_jax.huggingface import names
-from xlmr_jax.huggingface import safetensors_file as files
+from xlmr_jax.files import flatten
+from xlmr_jax.huggingface import names, safetensors_file
 from xlmr_jax.huggingface.names import Sizes
 from xlmr_jax.huggingface.tokenizer import read_vocabulary
-from xlmr_jax.model.fused import LAYER_NORM_EPSILON
-from xlmr_jax.model.xlmr import BOS, PAD
+from xlmr_jax.ids import BOS, EOS, PAD
+from xlmr_jax.model.layers import LAYER_NORM_EPSILON
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 OURS = "xlmr_jax"  # the key of config.json that holds what transformers has no key for
 _UNSAFE = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth")
 _OTHER = {"flax_model.msgpack": "from_flax", "tf_model.h5": "from_tf"}
-_FLOATS = tuple(files.DTYPES[name] for name in ("F32", "F16", "BF16"))
+_FLOATS = tuple(safetensors_file.DTYPES[name] for name in ("F32", "F16", "BF16"))
 
 
 class Folder(NamedTuple):
-  """An opened folder. tensors: those that are kept, in whatever file each lies."""
+  """An opened folder whose every tensor has the name, shape and dtype that it must have."""
 
   path: Path
-  config: dict  # config.json
+  config: dict[str, Any]  # the content of config.json
   sizes: Sizes
-  tensors: dict[str, files.Tensor]
-  vocabulary: bytes  # what data.tokenizer reads
+  tensors: dict[str, safetensors_file.Tensor]  # those that the model needs, and the pooler's
+  vocabulary: bytes  # what data.tokenizer.open_tokenizer takes as `model`; empty if it was not read
 
   @property
   def isolate_documents(self) -> bool:
+    """Whether documents that share a row did not see each other in training; False where config.json does not say."""
     return bool(self.config.get(OURS, {}).get("isolate_documents", False))
 
 
 def is_folder(path: Path) -> bool:
-  """Whether a folder has the config.json of a Hugging Face model; a run's has another one."""
+  """Whether a folder holds the config.json of a Hugging Face model. The config.json of a run has no "model_type"."""
   try:
     return "model_type" in json.loads((path / "config.json").read_text(encoding="utf-8"))
   except (OSError, ValueError, TypeError):
@@ -49,7 +52,10 @@ def is_folder(path: Path) -> bool:
 
 
 def open_folder(path: Path, tokenizer: bool = True) -> Folder:
-  """Opens a folder; tokenizer: whether it must have one. UserError, naming file and tensor: one is not as it must be."""
+  """Opens a folder. tokenizer: whether the folder must have one, which is then read.
+
+  Raises UserError naming the file, and the tensor or key, that is missing or not as it must be.
+  """
   config = _read_config(path)
   sizes = _sizes(path, config)
   tensors = _find_tensors(path)
@@ -66,7 +72,7 @@ def open_folder(path: Path, tokenizer: bool = True) -> Folder:
       raise UserError(f"{tensors[name].path}: tensor {name} is {tensors[name].dtype}, not float32, float16 or bfloat16")
   for name in sorted(set(tensors) - set(wanted) - set(names.POOLER)):
     if name in names.COPIES:
-      if not files.same_bytes(tensors[name], tensors[names.COPIES[name]]):
+      if not safetensors_file.same_bytes(tensors[name], tensors[names.COPIES[name]]):
         raise UserError(
           f"{tensors[name].path}: tensor {name} differs from {names.COPIES[name]}: the output layer is not "
           "tied to the embedding, as XLM-R's is"
@@ -99,12 +105,12 @@ def _read_config(path: Path) -> dict:
     raise UserError(f"{path / 'config.json'}: not JSON ({error})") from None
   if not isinstance(config, dict) or config.get("model_type") not in ("xlm-roberta", "roberta"):
     found = config.get("model_type") if isinstance(config, dict) else None
-    raise UserError(f"{path / 'config.json'}: model_type {found!r}; xlm-roberta or roberta is wanted")
+    raise UserError(f"{path / 'config.json'}: model_type {found!r}; it must be xlm-roberta or roberta")
   return config
 
 
 def _sizes(path: Path, config: dict) -> Sizes:
-  """The sizes of a config.json. UserError: one is missing, or a key asks for what our model does not do."""
+  """The sizes in a config.json. UserError: one is missing, or a key asks for something that our model does not do."""
   keys = {
     "vocabulary": "vocab_size",
     "positions": "max_position_embeddings",
@@ -116,14 +122,14 @@ def _sizes(path: Path, config: dict) -> Sizes:
   found = {name: config.get(key) for name, key in keys.items()} | {"token_types": config.get("type_vocab_size", 1)}
   for name, value in found.items():
     if type(value) is not int or value < 1:
-      raise UserError(f"{path / 'config.json'}: {keys.get(name, 'type_vocab_size')} is {value!r}; a number is wanted")
+      raise UserError(f"{path / 'config.json'}: {keys.get(name, 'type_vocab_size')} is {value!r}; it must be a whole number above 0")
   sizes = Sizes(**found)
   fixed = {
     "hidden_act": "gelu",
     "position_embedding_type": "absolute",
     "pad_token_id": PAD,
     "bos_token_id": BOS,
-    "eos_token_id": 2,
+    "eos_token_id": EOS,
     "tie_word_embeddings": True,
     "is_decoder": False,
     "add_cross_attention": False,
@@ -143,10 +149,10 @@ def _sizes(path: Path, config: dict) -> Sizes:
   return sizes
 
 
-def _find_tensors(path: Path) -> dict[str, files.Tensor]:
-  """The tensors of one file, or of all that the index names."""
+def _find_tensors(path: Path) -> dict[str, safetensors_file.Tensor]:
+  """The tensors of the one file, or of all the files that the index names."""
   if (path / WEIGHTS).is_file():
-    return files.read_header(path / WEIGHTS)
+    return safetensors_file.read_header(path / WEIGHTS)
   if not (path / INDEX).is_file():
     raise UserError(_no_safetensors(path))
   try:
@@ -154,13 +160,13 @@ def _find_tensors(path: Path) -> dict[str, files.Tensor]:
     shards = sorted(set(weight_map.values()))
   except (ValueError, KeyError, TypeError, AttributeError) as error:
     raise UserError(f"{path / INDEX}: cannot be read ({error!r}); fetch it again") from None
-  tensors: dict[str, files.Tensor] = {}
+  tensors: dict[str, safetensors_file.Tensor] = {}
   for shard in shards:
     if Path(shard).name != shard:
       raise UserError(f"{path / INDEX}: names {shard!r}, which is not a file beside it")
     if not (path / shard).is_file():
       raise UserError(f"{path / shard}: missing; {INDEX} names it")
-    for name, tensor in files.read_header(path / shard).items():
+    for name, tensor in safetensors_file.read_header(path / shard).items():
       if weight_map.get(name) != shard:
         raise UserError(f"{path / shard}: extra tensor {name}; {INDEX} has it in {weight_map.get(name)}")
       tensors[name] = tensor
@@ -171,7 +177,7 @@ def _find_tensors(path: Path) -> dict[str, files.Tensor]:
 
 
 def _no_safetensors(path: Path) -> str:
-  """Why a folder without safetensors cannot be read, and the one command that helps."""
+  """Says why a folder without safetensors cannot be read, and which command converts it."""
   unsafe = next((name for name in _UNSAFE if (path / name).exists()), None)
   other = next((name for name in _OTHER if (path / name).exists()), None)
   convert = (
@@ -180,22 +186,23 @@ def _no_safetensors(path: Path) -> str:
   )
   if unsafe:
     return (
-      f"{path / unsafe}: a pickle, which can run code when it is read; it is not. Where torch and transformers are "
-      f"installed and you trust the file: {convert.format(path, '')}"
+      f"{path / unsafe}: a pickle, which can run code when it is read, and so it is not read. Where torch and "
+      f"transformers are installed and you trust the file, run {convert.format(path, '')}"
     )
   if other:
     return (
-      f"{path / other}: not safetensors. Where torch and transformers<5 are installed: "
+      f"{path / other}: not safetensors. Where torch and transformers<5 are installed, run "
       f"{convert.format(path, f', {_OTHER[other]}=True')}"
     )
-  return f"{path}: neither {WEIGHTS} nor {INDEX} in it"
+  return f"{path} holds neither {WEIGHTS} nor {INDEX}; fetch the model again"
 
 
 def _refuse_encoder_alone(path: Path, tensors: Mapping) -> None:
+  """UserError if the folder holds an encoder whose masked-language-model head was left out."""
   if names.HEAD_BIAS not in tensors and any(name.removeprefix("roberta.").startswith("encoder.layer.") for name in tensors):
     raise UserError(
-      f"{path}: tensor {names.HEAD_BIAS} is missing: an encoder without its masked-language-model head (an "
-      "AutoModel or a fine-tuned model); take the XLMRobertaForMaskedLM that it was made from"
+      f"{path}: tensor {names.HEAD_BIAS} is missing, so this is an encoder without its masked-language-model "
+      "head (an AutoModel or a fine-tuned model); take the XLMRobertaForMaskedLM that it was made from"
     )
 
 
@@ -205,12 +212,10 @@ def _refuse_encoder_alone(path: Path, tensors: Mapping) -> None:
 def load(folder: Folder, abstract_params: Any) -> Any:
   """The parameters, fp32. abstract_params: jax.ShapeDtypeStruct leaves with shardings.
 
-  One parameter at a time, the largest first, read from disk into its place: on the host never more than the parameters and
-  one of them again. On several hosts each keeps its own part. UserError: the model has other shapes.
+  Reads one parameter at a time, the largest first, so that the host never holds more than all parameters and one of them
+  a second time. Each of several hosts keeps its own part. Raises UserError if the folder's model has other shapes.
   """
-  import jax
-
-  wanted = names.flatten(abstract_params)
+  wanted = flatten(abstract_params, separator="/")
   found = names.leaves(folder.sizes)
   for path in sorted({*wanted, *found}):
     ours, theirs = (list(tree[path].shape) if path in tree else "absent" for tree in (wanted, found))
@@ -224,23 +229,23 @@ def load(folder: Folder, abstract_params: Any) -> Any:
     params[path] = jax.make_array_from_callback(value.shape, wanted[path].sharding, lambda index, value=value: value[index])
     params[path].block_until_ready()
     del value
-  return names.unflatten({path: params[path] for path in wanted})
+  return unflatten_dict({path: params[path] for path in wanted}, sep="/")
 
 
 def read_leaf(folder: Folder, path: str, leaf: names.Leaf) -> np.ndarray:
-  """One parameter, fp32, C order."""
+  """One parameter, fp32, in C order. path, leaf: an item of names.leaves(folder.sizes)."""
   out = _zeros(leaf.shape)
   for part in leaf.parts:
-    here = out[part.index]
+    place = out[part.index]
     if part.kernel:
-      here[...] = part.to_ours(files.read(folder.tensors[part.name]), here.shape)
+      place[...] = part.to_ours(safetensors_file.read(folder.tensors[part.name]), place.shape)
     else:
-      files.read_into(folder.tensors[part.name], here.reshape(part.shape))
+      safetensors_file.read_into(folder.tensors[part.name], place.reshape(part.shape))
   return names.fold_types(out, types_of(folder)) if path == "position_embedding" else out
 
 
 def _zeros(shape: tuple[int, ...]) -> np.ndarray:
-  """fp32 zeros on a 64-byte boundary, where JAX's CPU devices take an array over instead of copying it."""
+  """fp32 zeros on a 64-byte boundary: JAX's CPU devices take such an array over instead of copying it."""
   size = math.prod(shape) * 4
   room = np.zeros(size + 64, np.uint8)
   start = -room.ctypes.data % 64
@@ -249,4 +254,4 @@ def _zeros(shape: tuple[int, ...]) -> np.ndarray:
 
 def types_of(folder: Folder) -> np.ndarray:
   """The token type table, fp32 [token types, D]."""
-  return files.read(folder.tensors[names.TYPE_TABLE]).astype(np.float32)
+  return safetensors_file.read(folder.tensors[names.TYPE_TABLE]).astype(np.float32)

@@ -1,25 +1,27 @@
 """Which of our parameters is which tensor of transformers' XLM-R and RoBERTa, both ways and without rounding.
 
-Letters as in model.py. A kernel lies [out, in] there and [in, ...] here, layers are stacked here, query, key and value
-are one. RoBERTa adds row 0 of a token type table to every token; XLM-R's row is zero. Here it joins the positions.
+The letters of shapes are those of model/xlmr.py. transformers stores a kernel as [out, in], one tensor per layer, and
+query, key and value apart; here a kernel is [in, ...], the layers are stacked, and the three are one parameter. RoBERTa
+adds row 0 of a token type table to every token (XLM-R's row is zero); here that row is added to the position table.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from flax.traverse_util import unflatten_dict
 
-from xlmr_jax.evaluation.tasks.registry import SENTENCE, SPAN, WORDS
+from xlmr_jax.model.task_head import SENTENCE, SPAN, WORDS
 from xlmr_jax.model.xlmr import padded_vocabulary
 
 WORD_TABLE = "roberta.embeddings.word_embeddings.weight"
 POSITION_TABLE = "roberta.embeddings.position_embeddings.weight"
 TYPE_TABLE = "roberta.embeddings.token_type_embeddings.weight"
 HEAD_BIAS = "lm_head.bias"
-# Stored twice in older files: the same values under a second name, or a constant.
+# Older files hold these tensors too: the same values under a second name, or a constant.
 COPIES = {"lm_head.decoder.weight": WORD_TABLE, "lm_head.decoder.bias": HEAD_BIAS}
 CONSTANTS = ("roberta.embeddings.position_ids", "roberta.embeddings.token_type_ids")
-# Of a layer that pretraining does not have (nor did XLM-R's); kept beside the run and written again.
+# Pretraining has no pooler, and XLM-R's had none. Its tensors are kept beside the run and are written again on export.
 POOLER = ("roberta.pooler.dense.weight", "roberta.pooler.dense.bias")
 
 _LAYER = (
@@ -30,7 +32,7 @@ _LAYER = (
   ("ffn_norm", "output.LayerNorm"),
 )
 _QKV = ("query", "key", "value")
-HEADS = {  # a fine-tuned task's head: ours -> theirs, and the class that has it
+HEADS = {  # kind of a task's head -> ({our product: theirs}, the suffix of the transformers class that has it)
   SENTENCE: ({"dense": "classifier.dense", "out": "classifier.out_proj"}, "SequenceClassification"),
   WORDS: ({"out": "classifier"}, "TokenClassification"),
   SPAN: ({"out": "qa_outputs"}, "QuestionAnswering"),
@@ -38,7 +40,7 @@ HEADS = {  # a fine-tuned task's head: ours -> theirs, and the class that has it
 
 
 class Sizes(NamedTuple):
-  """What the shapes follow from."""
+  """The sizes of a model, from which the shape of every tensor follows."""
 
   vocabulary: int
   positions: int
@@ -50,25 +52,25 @@ class Sizes(NamedTuple):
 
 
 class Part(NamedTuple):
-  """A tensor of theirs and its place in a parameter of ours."""
+  """A tensor of transformers and its place in a parameter of ours."""
 
   name: str
   shape: tuple[int, ...]
-  index: tuple = ()
-  kernel: bool = False  # [out, in] there, in before out here
+  index: tuple = ()  # of its place in our parameter
+  kernel: bool = False  # transformers stores it as [out, in], and we store in before out
 
   def to_ours(self, tensor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """As it lies in our parameter, there of this shape."""
+    """The tensor as it lies in our parameter, where its place has this shape."""
     return (tensor.T if self.kernel else tensor).reshape(shape)
 
   def to_theirs(self, parameter: np.ndarray) -> np.ndarray:
-    """This tensor out of our whole parameter."""
-    here = parameter[self.index]
-    return here.reshape(self.shape[::-1]).T if self.kernel else here.reshape(self.shape)
+    """Cuts this tensor out of our whole parameter."""
+    place = parameter[self.index]
+    return place.reshape(self.shape[::-1]).T if self.kernel else place.reshape(self.shape)
 
 
 class Leaf(NamedTuple):
-  """A parameter of ours: its shape and the tensors it is made of; what they leave out is zero."""
+  """A parameter of ours: its shape and the tensors that it is made of. Elements that no tensor covers are zero."""
 
   shape: tuple[int, ...]
   parts: tuple[Part, ...]
@@ -95,11 +97,11 @@ def leaves(sizes: Sizes, pad_vocabulary: bool = True) -> dict[str, Leaf]:
       (N, *shape), tuple(Part(f"roberta.encoder.layer.{n}.{theirs}", their_shape, (n,), kernel) for n in range(N))
     )
 
-  def qkv(kind: str, shape: tuple[int, ...], ours: str, their_shape: tuple[int, ...], at: Callable) -> None:
+  def qkv(kind: str, shape: tuple[int, ...], ours: str, their_shape: tuple[int, ...], index: Callable) -> None:
     found[f"layer/qkv/{ours}"] = Leaf(
       (N, *shape),
       tuple(
-        Part(f"roberta.encoder.layer.{n}.attention.self.{x}.{kind}", their_shape, (n, *at(i)), ours == "kernel")
+        Part(f"roberta.encoder.layer.{n}.attention.self.{x}.{kind}", their_shape, (n, *index(i)), ours == "kernel")
         for n in range(N)
         for i, x in enumerate(_QKV)
       ),
@@ -120,13 +122,13 @@ def leaves(sizes: Sizes, pad_vocabulary: bool = True) -> dict[str, Leaf]:
 
 
 def tensor_shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
-  """{name: shape} of the tensors that a masked language model must have, the token types among them."""
+  """{name: shape} of the tensors that a folder with a masked language model must have, token types included."""
   shapes = {part.name: part.shape for leaf in leaves(sizes).values() for part in leaf.parts}
   return shapes | {TYPE_TABLE: (sizes.token_types, sizes.hidden)}
 
 
 def head_parts(kind: str, hidden: int, outputs: int) -> dict[str, Part]:
-  """{path in a fine-tuned head: Part} of a task's kind."""
+  """{path in a fine-tuned head, e.g. "out/kernel": Part}. kind: a key of HEADS; outputs: the head's classes."""
   parts = {}
   for ours, theirs in HEADS[kind][0].items():
     width = hidden if ours == "dense" else outputs
@@ -141,14 +143,15 @@ def head_parts(kind: str, hidden: int, outputs: int) -> dict[str, Part]:
 
 
 def fold_types(positions: np.ndarray, types: np.ndarray) -> np.ndarray:
-  """The position table with row 0 of the token types added; untouched, -0.0 and all, where that row is zero."""
+  """The position table with row 0 of the token types added. Where that row is zero, the table stays as it is, -0.0 too."""
   return positions + types[0] if np.any(types[0]) else positions
 
 
 def unfold_types(folded: np.ndarray, positions: np.ndarray, types: np.ndarray) -> np.ndarray:
-  """The table that with row 0 of the types gives `folded`. positions: the table that was folded on import.
+  """The position table that gives `folded` once row 0 of the types is added. positions: the table that was imported.
 
-  A sum does not give back its terms: where training has not changed it, the original does, bit for bit.
+  Subtracting would not give back the terms of a rounded sum. So wherever training has not changed `folded`, the result
+  is taken from `positions`, bit for bit.
   """
   if not np.any(types[0]):
     return folded
@@ -158,28 +161,8 @@ def unfold_types(folded: np.ndarray, positions: np.ndarray, types: np.ndarray) -
 # --- whole trees ---------------------------------------------------------------------------------------------------
 
 
-def unflatten(flat: Mapping[str, Any]) -> dict:
-  """{"a/b": x} as {"a": {"b": x}}."""
-  tree: dict = {}
-  for path, value in flat.items():
-    *folders, name = path.split("/")
-    here = tree
-    for folder in folders:
-      here = here.setdefault(folder, {})
-    here[name] = value
-  return tree
-
-
-def flatten(tree: Mapping, prefix: str = "") -> dict[str, Any]:
-  """{"a": {"b": x}} as {"a/b": x}."""
-  flat = {}
-  for name, value in tree.items():
-    flat |= flatten(value, f"{prefix}{name}/") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-  return flat
-
-
 def sizes_of(tensors: Mapping[str, Any], heads: int) -> Sizes:
-  """The sizes that the shapes of tensors tell; heads they do not."""
+  """The sizes that the shapes of the tensors tell. They do not tell the number of heads."""
   V, D = tensors[WORD_TABLE].shape
   layers = 1 + max(int(name.split(".")[3]) for name in tensors if name.startswith("roberta.encoder.layer."))
   return Sizes(
@@ -194,9 +177,9 @@ def sizes_of(tensors: Mapping[str, Any], heads: int) -> Sizes:
 
 
 def params_from_hf(tensors: Mapping[str, np.ndarray], *, heads: int, pad_vocabulary: bool = True) -> dict:
-  """Our parameters from the tensors of an XLMRobertaForMaskedLM, named as in its state dict; all in memory.
+  """Our parameters from the tensors of an XLMRobertaForMaskedLM in memory, named as in its state dict.
 
-  Raises KeyError naming the first tensor that is missing. folder.py does the same from files.
+  folder.py does the same from files. Raises KeyError naming the first tensor that is missing.
   """
   flat = {}
   for path, leaf in leaves(sizes_of(tensors, heads), pad_vocabulary).items():
@@ -205,4 +188,4 @@ def params_from_hf(tensors: Mapping[str, np.ndarray], *, heads: int, pad_vocabul
       out[part.index] = part.to_ours(tensors[part.name], out[part.index].shape)
     flat[path] = out
   flat["position_embedding"] = fold_types(flat["position_embedding"], tensors[TYPE_TABLE])
-  return unflatten(flat)
+  return unflatten_dict(flat, sep="/")

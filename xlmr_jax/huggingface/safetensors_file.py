@@ -1,7 +1,8 @@
 """Safetensors files: a checked header, tensors read straight into their place, tensors written one after another.
 
-By hand and not memory-mapped: pages of a mapped file count as this process's memory, and a table of a gigabyte should be
-read once, into the array it is for. A file is 8 bytes of header length, a JSON header, and the tensors' bytes.
+This is not the safetensors library, which maps files into memory: the pages of a mapped file count as this process's
+memory, and a table of a gigabyte should be read once, into the array that it is for. A file holds the length of its
+header in 8 bytes, the header in JSON, and the tensors' bytes.
 """
 
 import json
@@ -34,7 +35,7 @@ _PIECE = 16 * 2**20  # bytes converted or compared at a time
 
 
 class Tensor(NamedTuple):
-  """Where a tensor lies."""
+  """Where the bytes of a tensor lie."""
 
   path: Path
   dtype: np.dtype
@@ -43,11 +44,12 @@ class Tensor(NamedTuple):
 
   @property
   def size(self) -> int:
+    """The number of its elements."""
     return math.prod(self.shape)
 
 
 def read_header(path: Path) -> dict[str, Tensor]:
-  """The tensors of a file. UserError: it is no such file, is cut off, or its header contradicts itself."""
+  """{name: Tensor} of a file. UserError: it is no safetensors file, it is cut off, or its header contradicts itself."""
   with open(path, "rb") as file:
     total = os.fstat(file.fileno()).st_size
     length = int.from_bytes(file.read(8), "little")
@@ -55,10 +57,10 @@ def read_header(path: Path) -> dict[str, Tensor]:
       raise UserError(f"{path}: not a safetensors file, or cut off ({total} bytes); fetch it again")
     try:
       header = json.loads(file.read(length))
-      tensors = {name: _tensor(path, 8 + length, of) for name, of in header.items() if name != "__metadata__"}
+      tensors = {name: _tensor(path, 8 + length, entry) for name, entry in header.items() if name != "__metadata__"}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
       raise UserError(
-        f"{path}: its header cannot be read ({error!r}); not a safetensors file, or damaged: fetch it again"
+        f"{path}: its header cannot be read ({error!r}); it is not a safetensors file, or damaged: fetch it again"
       ) from None
   end = 8 + length
   for name, tensor in sorted(tensors.items(), key=lambda item: item[1].offset):
@@ -66,7 +68,7 @@ def read_header(path: Path) -> dict[str, Tensor]:
       raise UserError(f"{path}: {name} begins at byte {tensor.offset} instead of {end}; the file is damaged: fetch it again")
     end += tensor.size * tensor.dtype.itemsize
   if end != total:
-    raise UserError(f"{path}: {total} bytes, its header tells of {end}; it is cut off or damaged: fetch it again")
+    raise UserError(f"{path}: {total} bytes, but its header tells of {end}; it is cut off or damaged: fetch it again")
   return tensors
 
 
@@ -80,14 +82,17 @@ def _tensor(path: Path, start: int, entry: Mapping) -> Tensor:
 
 
 def read(tensor: Tensor) -> np.ndarray:
-  """The tensor as it is stored."""
+  """The tensor in the dtype in which it is stored."""
   out = np.empty(tensor.shape, tensor.dtype)
   read_into(tensor, out)
   return out
 
 
 def read_into(tensor: Tensor, out: np.ndarray) -> None:
-  """Reads a tensor into out, of the same shape, contiguous; converts to out's dtype a piece at a time."""
+  """Reads a tensor into `out`, a contiguous array of the same shape, and converts it to out's dtype piece by piece.
+
+  Raises UserError if the file ends early, ValueError if `out` is not contiguous.
+  """
   if not out.flags.c_contiguous:
     raise ValueError("out is not contiguous")
   flat, done = out.reshape(-1), 0
@@ -95,8 +100,8 @@ def read_into(tensor: Tensor, out: np.ndarray) -> None:
     file.seek(tensor.offset)
     step = max(1, _PIECE // tensor.dtype.itemsize)
     while done < tensor.size:
-      here = flat[done : done + step]
-      piece = here if here.dtype == tensor.dtype else np.empty(here.shape, tensor.dtype)
+      target = flat[done : done + step]
+      piece = target if target.dtype == tensor.dtype else np.empty(target.shape, tensor.dtype)
       view, got = memoryview(piece.view(np.uint8)), 0
       while got < len(view):
         count = file.readinto(view[got:])
@@ -106,13 +111,13 @@ def read_into(tensor: Tensor, out: np.ndarray) -> None:
             "changed while it was read"
           )
         got += count
-      if piece is not here:
-        here[:] = piece
-      done += here.size
+      if piece is not target:
+        target[:] = piece
+      done += target.size
 
 
 def same_bytes(a: Tensor, b: Tensor) -> bool:
-  """Whether two tensors hold the same; a piece at a time."""
+  """Whether two tensors have the same dtype, shape and bytes. Reads them piece by piece."""
   if (a.dtype, a.shape) != (b.dtype, b.shape):
     return False
   left = a.size * a.dtype.itemsize
@@ -130,9 +135,10 @@ def same_bytes(a: Tensor, b: Tensor) -> bool:
 def write(
   path: Path, shapes: Mapping[str, tuple[np.dtype, tuple[int, ...]]], get: Callable[[str], np.ndarray | Tensor]
 ) -> None:
-  """Writes a file of {name: (dtype, shape)}, asking get(name) for one tensor after another, an array or where one lies.
+  """Writes a file of {name: (dtype, shape)}.
 
-  Another dtype is converted, a piece at a time.
+  get(name) is asked for one tensor after another, and returns an array or the place of a tensor in another file. A value
+  of another dtype is converted piece by piece.
   """
   header, at = {"__metadata__": {"format": "pt"}}, 0
   for name, (dtype, shape) in shapes.items():
@@ -140,7 +146,7 @@ def write(
     header[name] = {"dtype": _NAMES[np.dtype(dtype)], "shape": list(shape), "data_offsets": [at, at + size]}
     at += size
   text = json.dumps(header, separators=(",", ":")).encode()
-  text += b" " * (-len(text) % 8)  # tensors lie aligned
+  text += b" " * (-len(text) % 8)  # so that the tensors are aligned
   with open(path, "wb") as file:
     file.write(len(text).to_bytes(8, "little") + text)
     for name, (dtype, shape) in shapes.items():
@@ -154,7 +160,7 @@ def write(
 
 
 def _pieces(value: np.ndarray | Tensor) -> Iterable[np.ndarray]:
-  """The array in parts of about _PIECE bytes, in order."""
+  """Yields the array in parts of about _PIECE bytes, in order."""
   if isinstance(value, Tensor):
     step = max(1, _PIECE // value.dtype.itemsize)
     parts = ((at, min(step, value.size - at)) for at in range(0, value.size, step))

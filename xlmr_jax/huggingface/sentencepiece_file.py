@@ -1,23 +1,26 @@
-"""The inside of a SentencePiece model file: pieces, scores, normalisation. Reads and writes it; knows no ids of ours.
+"""Reads and writes a SentencePiece model file: pieces, scores and normalisation. It knows nothing of our ids.
 
-By hand, because the message classes that sentencepiece ships want a newer protobuf than TensorFlow allows. The fields
-are those of sentencepiece_model.proto; what is not named here is skipped.
+The message classes that sentencepiece ships need a newer protobuf than TensorFlow allows, so the messages are taken apart
+here. The field numbers are those of sentencepiece_model.proto in https://github.com/google/sentencepiece; fields that are
+not named here are skipped.
 """
 
 import struct
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from xlmr_jax.data.protobuf import bytes_field, number_field, varint
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 UNIGRAM = 1  # trainer_spec.model_type
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
 
 
 class Vocabulary(NamedTuple):
-  """A model. pieces: (text, score, kind) in the order of SentencePiece's own ids; charsmap: its normalisation, compiled."""
+  """A SentencePiece model."""
 
-  pieces: list[tuple[str, float, int]]
-  charsmap: bytes
+  pieces: list[tuple[str, float, int]]  # (text, score, kind) in the order of SentencePiece's own ids
+  charsmap: bytes  # its normalisation, compiled
   model_type: int = UNIGRAM
   add_dummy_prefix: bool = True
   remove_extra_whitespaces: bool = True
@@ -25,12 +28,14 @@ class Vocabulary(NamedTuple):
 
 
 def parse(model: bytes) -> Vocabulary:
-  """The vocabulary of a serialized model. Raises ValueError: not such a message."""
-  pieces, trainer, normalizer = [], {}, {}
+  """The vocabulary of a serialized model. Raises ValueError if the bytes are no such message."""
+  pieces: list[tuple[str, float, int]] = []
+  trainer: dict[int, Any] = {}
+  normalizer: dict[int, Any] = {}
   for field, value in _fields(model):
     if field == 1:
-      of = dict(_fields(value))
-      pieces.append((of.get(1, b"").decode(), struct.unpack("<f", of.get(2, b"\0\0\0\0"))[0], of.get(3, NORMAL)))
+      piece = dict(_fields(value))
+      pieces.append((piece.get(1, b"").decode(), struct.unpack("<f", piece.get(2, b"\0\0\0\0"))[0], piece.get(3, NORMAL)))
     elif field == 2:
       trainer = dict(_fields(value))
     elif field == 3:
@@ -46,35 +51,22 @@ def parse(model: bytes) -> Vocabulary:
 
 
 def serialize(vocabulary: Vocabulary, name: str = "nmt_nfkc") -> bytes:
-  """The model file of a unigram vocabulary; name: what its normalisation is called."""
+  """The model file of a unigram vocabulary. name: of its normalisation."""
   message = bytearray()
   for text, score, kind in vocabulary.pieces:
-    piece = _bytes(1, text.encode()) + _tag(2, _FIXED32) + struct.pack("<f", score)
-    message += _bytes(1, piece if kind == NORMAL else piece + _number(3, kind))
-  size = len(vocabulary.pieces)
-  message += _bytes(
-    2,
-    _number(3, vocabulary.model_type)
-    + _number(4, size)
-    + _number(35, vocabulary.byte_fallback)
-    + _number(40, 0)
-    + _number(41, 1)
-    + _number(42, 2)
-    + _number(43, 2**64 - 1),
-  )  # no pad: -1
-  message += _bytes(
-    3,
-    _bytes(1, name.encode())
-    + _bytes(2, vocabulary.charsmap)
-    + _number(3, vocabulary.add_dummy_prefix)
-    + _number(4, vocabulary.remove_extra_whitespaces)
-    + _number(5, True),
-  )
+    piece = bytes_field(1, text.encode()) + varint(2 << 3 | _FIXED32) + struct.pack("<f", score)
+    message += bytes_field(1, piece if kind == NORMAL else piece + number_field(3, kind))
+  trainer = {3: vocabulary.model_type, 4: len(vocabulary.pieces), 35: vocabulary.byte_fallback, 40: 0, 41: 1, 42: 2,
+             43: 2**64 - 1}  # fmt: skip  # the last four: ids of <unk>, <s>, </s> and <pad>, which is -1, none
+  message += bytes_field(2, b"".join(number_field(field, value) for field, value in trainer.items()))
+  spaces = {3: vocabulary.add_dummy_prefix, 4: vocabulary.remove_extra_whitespaces, 5: True}
+  numbers = b"".join(number_field(field, value) for field, value in spaces.items())
+  message += bytes_field(3, bytes_field(1, name.encode()) + bytes_field(2, vocabulary.charsmap) + numbers)
   return bytes(message)
 
 
-def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-  """(number, value) of each field: int of a varint, bytes of anything else."""
+def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
+  """Yields (number, value) of each field: an int for a varint, bytes for anything else."""
   at = 0
   while at < len(message):
     key, at = _read_varint(message, at)
@@ -104,20 +96,3 @@ def _read_varint(message: bytes, at: int) -> tuple[int, int]:
     at, shift = at + 1, shift + 7
     if byte < 128:
       return value, at
-
-
-def _varint(number: int) -> bytes:
-  low, high = number & 127, number >> 7
-  return bytes([low | 128]) + _varint(high) if high else bytes([low])
-
-
-def _tag(field: int, wire: int) -> bytes:
-  return _varint(field << 3 | wire)
-
-
-def _number(field: int, value: int) -> bytes:
-  return _tag(field, _VARINT) + _varint(int(value))
-
-
-def _bytes(field: int, value: bytes) -> bytes:
-  return _tag(field, _BYTES) + _varint(len(value)) + value
