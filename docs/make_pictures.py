@@ -1,4 +1,4 @@
-"""Makes the README's pictures: `python docs/make_pictures.py` from the project's root."""
+"""Draws the pictures of the README and of docs/: `python docs/make_pictures.py`, from the project's root."""
 
 import json
 from pathlib import Path
@@ -16,8 +16,9 @@ PALE, WARM = "#e8f1f4", "#fdf1e4"
 
 
 def way_of_the_data() -> None:
+  """docs/way_of_the_data.png: what each command makes of what."""
   figure, axes = plt.subplots(figsize=(11.5, 6.4), layout="constrained")
-  axes.set(xlim=(0, 115), ylim=(0, 64))
+  axes.set(xlim=(0, 116), ylim=(-0.4, 64))
   axes.axis("off")
 
   def box(x, y, w, h, title, lines, face=PALE):
@@ -29,81 +30,96 @@ def way_of_the_data() -> None:
     axes.annotate("", (x1, y1), (x0, y0), arrowprops={"arrowstyle": "-|>", "color": AFTER, "lw": 1.5})
     axes.text((x0 + x1) / 2 + dx, (y0 + y1) / 2 + dy, text, ha="center", fontsize=8, color=AFTER)
 
-  box(1, 46, 24, 16, "text", "LANG.txt[.gz|.xz], CC-100 layout:\na paragraph a line, an empty\nline between documents", WARM)
-  box(1, 26, 24, 14, "vocabulary", "corpus/vocabulary.py\nSentencePiece unigram on an\nalpha-smoothed sample")
+  def turn(points, text, at):
+    """An arrow along a line through points, which ends at the last."""
+    axes.plot(*zip(*points[:-1]), color=AFTER, lw=1.5)
+    arrow(*points[-2], *points[-1])
+    axes.text(*at, text, ha="center", va="bottom", fontsize=8, color=AFTER)
+
   box(
-    33,
+    1,
     46,
-    32,
+    25,
     16,
-    "rows",
-    "corpus/build.py (Apache Beam)\nheld-out split by document, then\n<s> a document </s> <s> another </s> <pad>",
+    "text",
+    "LANG.txt[.gz|.xz], CC-100's layout:\na paragraph per line, an empty\nline between documents",
+    WARM,
+  )
+  box(1, 26, 25, 14, "xlmr train_vocabulary", "SentencePiece unigram model of a\nsample, smoothed by alpha")
+  box(
+    34,
+    46,
+    33,
+    16,
+    "xlmr build_rows",
+    "held-out split by document, then rows:\n<s> a document </s> <s> another </s> <pad>\non all cores, or by Apache Beam",
   )
   box(
-    73,
+    75,
     46,
-    40,
+    39,
     16,
-    "row store",
-    "data/rows.py: a TFDS dataset a language in\nArrayRecord files; manifest.json: counts,\nthe vocabulary's sha256, a fingerprint",
+    "ROWS",
+    "a TFDS dataset per language, in ArrayRecord\nfiles; the manifest has counts, the vocabulary's\nsha256 and a fingerprint",
     WARM,
   )
   box(
-    73,
+    75,
     26,
-    40,
+    39,
     14,
     "mixture",
-    "data/mixture.py: position -> (language, row)\nexact quotas q ~ n^alpha in each block, each row\nonce an epoch; closed form, no state",
+    "step -> positions -> (language, row):\nexact quotas q ~ n^alpha in each block, each\nrow once per epoch; closed form, no state",
   )
+  box(34, 26, 33, 14, "batch", "read, mask 15 % (80/10/10) as a function\nof (seed, position), prefetch")
   box(
-    33, 26, 32, 14, "batch", "data/pipeline.py, data/masking.py\nread, mask 15 % (80/10/10) by\n(seed, position); prefetch"
-  )
-  box(
+    34,
+    3,
     33,
-    3,
-    32,
     16,
-    "train_step",
-    "train.py on the mesh (data, fsdp)\nmodel.py -> only the masked slots ->\nlosses.py over 250k entries -> AdamW",
+    "xlmr pretrain",
+    "encoder on the mesh (data, fsdp) -> masked\nslots only -> loss over 250k entries -> AdamW;\n(seed, step) gives the batch and the dropout\nkey, on any number of hosts, from any step",
   )
   box(
-    73,
+    75,
     3,
-    40,
+    39,
     16,
-    "workdir",
-    "checkpoint.py: Orbax + sha256 manifest, verified\nlogs.py: train.jsonl, held_out.jsonl, TensorBoard\nsame command again: bit-equal resume",
+    "RUN",
+    "checkpoints with a sha256 manifest, verified;\ntrain.jsonl, held_out.jsonl, TensorBoard;\nthe same command again resumes bit for bit;\nread by xlmr score, fill_mask, report, convert",
     WARM,
   )
   box(
     1,
     3,
-    24,
+    25,
     16,
-    "the law",
-    "(seed, step) gives the batch,\nthe dropout key and all that\nfollows: on any number of\nhosts, from any step",
+    "xlmr evaluate",
+    "fine-tunes each checkpoint on tasks,\nscores all languages, and ends the run\nwhen the scores stop rising",
   )
-  arrow(25.6, 54, 32.4, 54)
+  arrow(26.6, 54, 33.4, 54)
   arrow(13, 45.2, 13, 41)
-  arrow(25.6, 36, 35, 45.2)
-  arrow(65.6, 54, 72.4, 54)
-  arrow(93, 45.2, 93, 41)
-  arrow(72.4, 33, 65.6, 33)
-  arrow(49, 25.2, 49, 20, "ids, positions, labels, weights, language", dx=17, dy=0)
-  arrow(65.6, 11, 72.4, 11)
+  arrow(26.6, 36, 36, 45.2)
+  arrow(67.6, 54, 74.4, 54)
+  arrow(94, 45.2, 94, 41)
+  arrow(74.4, 33, 67.6, 33)
+  arrow(50, 25.2, 50, 20, "ids, positions, labels, weights, language", dx=17, dy=0)
+  arrow(67.6, 11, 74.4, 11)
+  turn([(94, 2.2), (94, 0.4), (13, 0.4), (13, 2.2)], "checkpoints", (84, 0.9))
+  arrow(26.6, 11, 33.4, 11, "STOP.json", dy=0.8)
   figure.savefig(DOCS / "way_of_the_data.png", dpi=130)
   plt.close(figure)
 
 
 def tiny100() -> None:
+  """docs/tiny100.png, from the scores in docs/tiny100.json."""
   scores = json.loads((DOCS / "tiny100.json").read_text())
   before, after = ({name: of[when] for name, of in scores["languages"].items()} for when in ("before", "after"))
   languages_picture(
     before,
     after,
     DOCS / "tiny100.png",
-    label="bits a byte",
+    label="bits per byte",
     title=f"configs/tiny100.py, {scores['step']} updates: {len(after)} languages, the same 303 sentences",
   )
 

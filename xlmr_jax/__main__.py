@@ -51,6 +51,8 @@ def main() -> None:
     sys.exit(1)
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's notices are not the user's; set before its import.
   os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+  # Without this, importing TensorFlow imports Keras, which takes two seconds and imports matplotlib.
+  os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
   sys.argv = [f"xlmr {command}", *sys.argv[2:]]
   importlib.import_module(f"xlmr_jax.commands.{command}").run()
 

@@ -1,0 +1,111 @@
+"""What is installed: every package and config, the libraries that are imported, and no more for a training host."""
+
+import ast
+import importlib.metadata
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from xlmr_jax import __version__
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+EXTRAS = PROJECT["project"]["optional-dependencies"]
+
+
+def name_of(requirement: str) -> str:
+  """The normalised name of the package that a requirement asks for."""
+  return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower()
+
+
+def requirements_of(file: str) -> dict[str, str]:
+  """{name: requirement without its comment} of a requirements file."""
+  lines = [line.partition("#")[0].strip() for line in (ROOT / file).read_text(encoding="utf-8").splitlines()]
+  return {name_of(line): line for line in lines if line and not line.startswith("-r")}
+
+
+def imported_by(folder: str) -> set[str]:
+  """The top-level modules that the files below a folder import anywhere, without our own and the standard library's."""
+  found: set[str] = set()
+  for path in (ROOT / folder).rglob("*.py"):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+      if isinstance(node, ast.Import):
+        found |= {alias.name.partition(".")[0] for alias in node.names}
+      elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        found.add(node.module.partition(".")[0])
+  return found - set(sys.stdlib_module_names) - {"xlmr_jax"}
+
+
+def test_every_package_is_installed():
+  packages = {path.parent.relative_to(ROOT).as_posix() for path in ROOT.glob("xlmr_jax/**/__init__.py")}
+  configs = {path.parent.relative_to(ROOT).as_posix() for path in ROOT.glob("configs/**/__init__.py")}
+  listed = PROJECT["tool"]["setuptools"]["packages"]
+  wanted = {name.replace("/", ".") for name in packages} | {f"xlmr_jax.{name.replace('/', '.')}" for name in configs}
+  assert set(listed) == wanted and len(listed) == len(wanted)
+  assert set(PROJECT["tool"]["setuptools"]["package-dir"].values()) == configs
+  assert all(
+    (path / "__init__.py").exists() for path in map(Path.absolute, ROOT.glob("configs/*/")) if any(path.glob("*.py"))
+  )
+
+
+def test_the_version_is_in_the_changelog():
+  assert f"## [{__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_requirements_txt_and_the_package_ask_for_the_same():
+  packaged = [*PROJECT["project"]["dependencies"], *EXTRAS["corpus"], *EXTRAS["evaluate"]]
+  assert requirements_of("requirements.txt") == {name_of(requirement): requirement for requirement in packaged}
+  assert requirements_of("requirements-dev.txt") == {name_of(requirement): requirement for requirement in EXTRAS["dev"]}
+
+
+def test_every_library_that_is_imported_is_asked_for():
+  asked = {name_of(requirement) for requirement in requirements_of("requirements.txt").values()}
+  provided = importlib.metadata.packages_distributions()
+  # They come with what is asked for: tensorflow from tensorflow-cpu, jaxlib from jax.
+  for module in imported_by("xlmr_jax") | imported_by("configs"):
+    names = {name_of(distribution) for distribution in provided.get(module, ())}
+    assert names & (asked | {"jaxlib"}), f"{module} of {names or 'no installed package'} is not in requirements.txt"
+
+
+@pytest.mark.parametrize("extra", ["corpus", "evaluate"])
+def test_only_what_needs_an_extra_imports_it(extra):
+  """The base installation must do without; only these folders may import an extra's package."""
+  allowed = {"corpus": ("corpus/",), "evaluate": ("data/", "huggingface/")}[extra]
+  modules = {"corpus": "apache_beam", "evaluate": "tokenizers"}[extra]
+  importing = {
+    path.relative_to(ROOT / "xlmr_jax").as_posix()
+    for path in (ROOT / "xlmr_jax").rglob("*.py")
+    if re.search(rf"^\s*(?:import|from) {modules}\b", path.read_text(encoding="utf-8"), re.MULTILINE)
+  }
+  assert importing and all(name.startswith(allowed) for name in importing), importing
+
+
+PRETRAIN = """
+import json, sys
+from xlmr_jax.__main__ import main
+sys.argv = ["xlmr", "pretrain", *sys.argv[1:]]
+try:
+  main()
+except SystemExit as end:
+  print(json.dumps({"code": end.code, "modules": sorted({name.partition(".")[0] for name in sys.modules})}))
+"""
+
+
+def test_a_training_host_imports_neither_beam_nor_matplotlib_nor_transformers(tiny_rows, tmp_path):
+  run = subprocess.run(
+    [sys.executable, "-c", PRETRAIN, f"--config=tests/tiny.py:{tiny_rows}", f"--workdir={tmp_path / 'run'}",
+     "--config.train_steps=2", "--config.log.tensorboard=True"],
+    cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+  )  # fmt: skip
+  assert run.returncode == 0, run.stderr
+  *_, result, seen = map(json.loads, [line for line in run.stdout.splitlines() if line.startswith("{")])
+  assert result["step"] == 2 and seen["code"] == 0
+  modules = set(seen["modules"])
+  assert {"jax", "tensorflow", "orbax", "tensorboardX"} <= modules
+  assert not modules & {"apache_beam", "matplotlib", "transformers", "tokenizers", "sentencepiece", "keras"}
