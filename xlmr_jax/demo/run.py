@@ -91,15 +91,7 @@ def run_demo(path: Path, pass_on: list[str]) -> tuple[int, dict[str, Any]]:
 
 def make_rows(path: Path) -> None:
   """Part 1: the rows, unless they are there, and how many there are."""
-  home = demo_rows(path).parent
-
-  def waiting_for() -> str:
-    if not (home / "vocabulary.model").exists():
-      return f"text and vocabulary: {len(list((home / 'text').glob('*.txt')))} of 15 languages are written"
-    return "vocabulary and text are there, rows are being built"
-
-  with Progress(waiting_for):
-    build_demo_rows(path)
+  build_demo_rows(path)
   manifest = json.loads((demo_rows(path) / "manifest.json").read_text())
   counts = {name: splits["train"]["rows"] for name, splits in manifest["languages"].items()}
   (most, rows_of_most), *_, (least, rows_of_least) = sorted(counts.items(), key=lambda item: -item[1])
@@ -156,8 +148,8 @@ def shares_of_cores(count: int) -> list[list[str]]:
 
 def draw(workdir: Workdir, store: RowStore) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
   """Part 4: the pictures. Returns, per language, the held-out loss before and after, and the unigram entropy, in nats."""
-  lines = read_json_lines(workdir.held_out_log)
-  before, after = ({name: of["loss"] for name, of in line["languages"].items()} for line in (lines[0], lines[-1]))
+  lines = pictures.read_held_out(workdir)
+  before, after = pictures.losses_of(lines[0]), pictures.losses_of(lines[-1])
   entropy = pictures.unigram_entropy(store)
   pictures.held_out_picture(workdir, workdir.root / "held_out.png")
   pictures.transfer_picture(workdir, workdir.root / "transfer.png")
@@ -165,7 +157,7 @@ def draw(workdir: Workdir, store: RowStore) -> tuple[dict[str, float], dict[str,
     before,
     after,
     workdir.root / "languages.png",
-    label="held-out loss, nats per masked token",
+    label=pictures.LOSS,
     title=f"Demo: before and after {lines[-1]['step']} updates",
     bound=entropy,
   )
