@@ -1,4 +1,4 @@
-"""Facts to sentences: renders a fact or a question about it in any language, with exact character spans."""
+"""Renders a fact of the demo world, or a question about it, as a sentence in any language, with exact character spans."""
 
 import itertools
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ ENTITY_TYPES = {"person": "PER", "city": "LOC", "country": "LOC", "animal": "ANI
 
 @dataclass(frozen=True)
 class Sentence:
-  """entities: (start, end, type) in text order; slots: name -> (start, end) of what the sentence says of it."""
+  """A fact in words. entities: (start, end, type) in text order; slots: name -> (start, end) of what is said of it."""
 
   text: str
   entities: tuple[tuple[int, int, str], ...]
@@ -52,8 +52,10 @@ def question(fact: world.Fact, language: str, answer: str | None = None) -> Ques
   return Question(text, entities, answer, fact)
 
 
-def _fill(parts: tuple[Part, ...], fact: world.Fact, language: str, latin: tuple[str, ...] = ()):
-  """Text, entities and spans of the slots of a compiled pattern."""
+def _fill(
+  parts: tuple[Part, ...], fact: world.Fact, language: str, latin: tuple[str, ...] = ()
+) -> tuple[str, tuple[tuple[int, int, str], ...], dict[str, tuple[int, int]]]:
+  """The text, the entities and the slots of a Sentence, from a compiled pattern."""
   speech, tables = load(language), world.KINDS[fact.kind]
   words = {slot: speech.word(tables[slot], value) for slot, value in fact.slots.items()}
   text, entities, slots = "", [], {}

@@ -1,8 +1,8 @@
-"""Reads a language file: its word forms, patterns and questions, checked complete before the first sentence.
+"""Reads a language file: its word forms, patterns and questions. They are checked to be complete before the first sentence.
 
-A table is lines (or `;`-separated entries) of `word: form | form | ...`, one form per column. The column
-`class` holds no form but the word's gender or noun class. [Brackets] in a form mark the part that counts as
-the word itself, where the form carries more: `in der [Türkei]`, `[Berlin]'de`.
+A table is lines (or entries separated by `;`) of `word: form | form | ...`, one form per column. The column `class` holds
+no form but the word's gender or noun class. [Brackets] in a form mark the part that is the word itself, where the form
+carries more: `in der [Türkei]`, `[Berlin]'de`.
 
 A pattern is text with slots of its kind of fact (world.KINDS):
   {city}           first form            {city.gen}          the form in column gen
@@ -34,6 +34,8 @@ class Form:
 
 @dataclass(frozen=True)
 class Word:
+  """A word in all its forms."""
+
   forms: dict[str, Form]  # by column; the first is what {slot} gives
   cls: str = ""  # gender, noun class or plural class: what other words agree with
 
@@ -43,6 +45,7 @@ Part = str | tuple[str, str, str] | tuple[str, dict[str, str]]  # text; slot, fo
 
 
 def form(text: str) -> Form:
+  """Parses a cell of a table: `in der [Türkei]` has the text without brackets, and the span of what they held."""
   plain = text.replace("[", "").replace("]", "")
   if "[" not in text:
     return Form(plain, 0, len(plain))
@@ -50,7 +53,7 @@ def form(text: str) -> Form:
 
 
 def table(columns: str, entries: str) -> Table:
-  """Parses a table; an entry without a form for each column is an error."""
+  """Parses a table. Raises ValueError for an entry that has not one form per column, or that comes twice."""
   names, words = columns.split(), {}
   for entry in filter(None, (entry.strip() for entry in re.split(r"[;\n]", entries))):
     word, _, rest = entry.partition(":")
@@ -77,13 +80,14 @@ class Language:
   questions: dict[tuple[str, str], tuple[Part, ...]]
 
   def word(self, table: str, value: str | int) -> Word:
+    """The word for a value of a table of the world; a number has the form "digits" first."""
     if table not in world.NUMBERS:
-      return self.tables[table][value]
+      return self.tables[table][str(value)]
     words = self.tables["number"][str(value)].forms if table == "number" else {}
-    return Word({"digits": form(str(value)), **words}, self.plural(value))
+    return Word({"digits": form(str(value)), **words}, self.plural(int(value)))
 
   def compile(self, text: str, kind: str) -> tuple[Part, ...]:
-    """Splits a pattern into its parts, proving that every form it can ask for exists."""
+    """Splits a pattern into its parts. Raises ValueError unless every form that it can ask for exists."""
     parts, at, slots = [], 0, world.KINDS[kind]
     for found in SLOT.finditer(text):
       slot, name, other, choices = found.groups()

@@ -1,4 +1,4 @@
-"""The demo world: who and what exists, and which facts hold. Free of any language; text is grammar.py's."""
+"""The demo world: who and what exists, and which facts hold. It knows no language; grammar.py turns facts into text."""
 
 import random
 from collections.abc import Iterable
@@ -102,20 +102,22 @@ class Fact:
 
   @classmethod
   def of(cls, kind: str, **slots: str | int) -> "Fact":
+    """The fact whose slots have these values."""
     return cls(kind, tuple(slots[name] for name in KINDS[kind]))
 
   @property
   def slots(self) -> dict[str, str | int]:
+    """{slot: value}."""
     return dict(zip(KINDS[self.kind], self.values, strict=True))
 
   def replace(self, **slots: str | int) -> "Fact":
-    """The same kind of fact with some slots changed: a contradiction, where the slot holds one value only."""
+    """The same kind of fact with some slots changed. It contradicts this one if such a slot can hold only one value."""
     return Fact.of(self.kind, **{**self.slots, **slots})
 
 
 @dataclass(frozen=True)
 class Person:
-  """One inhabitant. Names repeat between documents, as in life; within a document they do not."""
+  """One inhabitant. Two documents may have persons of one name, as in life; one document may not."""
 
   name: str
   age: int
@@ -133,6 +135,7 @@ class Person:
 
 
 def draw_pet(rng: random.Random) -> tuple[str, str]:
+  """(animal, a colour that it can have)."""
   animal = rng.choice(WORDS["animal"])
   return animal, rng.choice(FEATHERS if animal == "parrot" else FUR)
 
@@ -161,7 +164,7 @@ def draw_person(rng: random.Random, avoid: Iterable[str] = ()) -> Person:
 
 
 def person_facts(person: Person) -> list[Fact]:
-  """Everything the world knows about one person; at most one fact of a kind."""
+  """Everything that the world knows about one person; at most one fact of each kind."""
   name = person.name
   return [
     Fact.of("lives", person=name, city=person.home),
