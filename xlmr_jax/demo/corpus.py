@@ -1,9 +1,10 @@
-"""The demo world as rows: its text, a vocabulary trained on it and the rows, made once in a folder. No download."""
+"""The demo world as rows: its text, a vocabulary trained on it, and the rows, made once in a folder without any download."""
 
 import shutil
 from pathlib import Path
 
 from xlmr_jax.corpus.build import build_rows
+from xlmr_jax.corpus.sources.cc100 import CC100
 from xlmr_jax.corpus.vocabulary import train_vocabulary
 from xlmr_jax.demo.text import write_text
 
@@ -17,12 +18,13 @@ def demo_rows(workdir: Path) -> Path:
 
 
 def build_demo_rows(workdir: Path, *, scale: float = 1.0, seq_len: int = SEQ_LEN) -> None:
-  """Builds demo_rows(workdir) if they are not there. scale: of the text's 3.4 MB."""
+  """Builds demo_rows(workdir) unless they are there. scale: the size of the text; 1 is 3.4 MB."""
   rows = demo_rows(workdir)
   home = rows.parent
   if not (rows / "manifest.json").exists():
-    shutil.rmtree(home, ignore_errors=True)  # what an earlier try left unfinished
+    shutil.rmtree(home, ignore_errors=True)  # An earlier try may have left it unfinished.
     home.mkdir(parents=True)
     write_text(home / "text", scale=scale)
-    train_vocabulary(home / "text", home / "vocabulary.model", size=VOCABULARY_SIZE, alpha=0.5)
-    build_rows(home / "text", home / "vocabulary.model", rows, seq_len=seq_len, held_out=0.05)
+    text = CC100(home / "text")
+    train_vocabulary(text, home / "vocabulary.model", size=VOCABULARY_SIZE, alpha=0.5)
+    build_rows(text, home / "vocabulary.model", rows, seq_len=seq_len, held_out=0.05)

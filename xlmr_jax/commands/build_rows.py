@@ -1,0 +1,66 @@
+"""Turns a folder of text into rows of tokens in all its languages.
+
+  xlmr build_rows --text=DIR --tokenizer=FILE.model --out=ROWS [--seq_len=512] [--held_out=0.01] [--workers=N]
+
+It runs on this machine. With Beam's own flags, such as --runner=DataflowRunner, Apache Beam runs it; its workers must see
+all three paths.
+"""
+
+import json
+import logging
+import signal
+import sys
+
+from absl import flags
+
+from xlmr_jax.commands.flags import FLAGS, parse_flags, start
+
+
+def main(argv: list[str]) -> int | None:
+  """Builds the rows and prints one line of JSON. argv: the command's name, and the flags that are left for Beam."""
+  from xlmr_jax.corpus.build import build_rows
+  from xlmr_jax.corpus.sources.registry import open_source
+
+  logging.disable(logging.WARNING)  # Beam's notices; ours do not go through logging.
+  stopped = []
+
+  def stop(number: int, _: object) -> None:
+    logging.disable(logging.CRITICAL)
+    stopped.append(number)
+    sys.exit()  # It raises an exception, so that the unfinished folder is removed.
+
+  signal.signal(signal.SIGTERM, stop)
+  signal.signal(signal.SIGINT, stop)
+  try:
+    summary = build_rows(
+      open_source(FLAGS.source, FLAGS.text, FLAGS.languages),
+      FLAGS.tokenizer,
+      FLAGS.out,
+      seq_len=FLAGS.seq_len,
+      held_out=FLAGS.held_out,
+      workers=FLAGS.workers,
+      shard_mb=FLAGS.shard_mb,
+      beam_flags=argv[1:],
+    )
+  except BaseException:
+    if not stopped:
+      raise
+    print("stopped; nothing is left behind", file=sys.stderr)
+    return 128 + stopped[0]
+  print(json.dumps(summary))
+  return None
+
+
+def run() -> None:
+  """Defines the flags and runs the command."""
+  flags.DEFINE_string("text", None, "folder with LANG.txt[.gz|.xz] or LANG/*.txt[.gz|.xz]", required=True)
+  flags.DEFINE_string("source", "cc100", "format of the text")
+  flags.DEFINE_string("tokenizer", None, "vocabulary, such as `xlmr train_vocabulary` writes it", required=True)
+  flags.DEFINE_string("out", None, "folder to make: the rows, as one TFDS dataset per language", required=True)
+  flags.DEFINE_integer("seq_len", 512, "tokens per row")
+  flags.DEFINE_float("held_out", 0.01, "share of the documents that are held out")
+  flags.DEFINE_list("languages", None, "only these, by comma; all by default")
+  flags.DEFINE_integer("workers", None, "threads or processes, unless Beam runs the build; all cores by default")
+  flags.DEFINE_float("shard_mb", 32, "10^6 bytes of text per file of rows; unlike --workers, it changes the rows")
+  FLAGS.set_gnu_getopt(True)
+  start(main, lambda argv: parse_flags(argv, known_only=True))

@@ -1,0 +1,194 @@
+"""From the documents of a shard to files of packed rows, and from those files to a finished store."""
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import numpy as np
+
+from xlmr_jax.corpus.held_out import Report, Rule, choose_rules
+from xlmr_jax.corpus.packing import pack
+from xlmr_jax.corpus.sources import Document, Shard, Source
+from xlmr_jax.data import rows as row_files
+from xlmr_jax.data.tokenizer import Tokenizer, open_tokenizer
+from xlmr_jax.errors import UserError
+from xlmr_jax.files import sha256_of
+from xlmr_jax.ids import EOS, PAD
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """What every work item of a build needs to know. All of its workers see `folder` and `tokenizer` under the same path."""
+
+  source: Source
+  folder: str  # of the unfinished store
+  tokenizer: str
+  seq_len: int
+  held_out: float  # share of the documents
+  shard_bytes: int  # After so many bytes of text, rows go to another file.
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkItem:
+  """One shard to tokenise."""
+
+  number: int  # of the shard, in the source's order
+  shard: Shard
+  size: int  # bytes of text
+  rules: dict[str, Rule]  # of the languages in it
+  threads: int = 1  # for the tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class RowFile:
+  """A file of rows that is written, and what it holds. finish_store gives it another name."""
+
+  language: str
+  split: str
+  name: str
+  sha256: str
+  rows: int
+  tokens: int
+  pieces: int
+  bytes: int
+  documents: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+  """What became of one shard: the languages that it has documents of, and the files of rows, if they hold any token."""
+
+  languages: list[str]
+  files: list[RowFile]
+
+
+def plan(reports: list[Report], job: Job, workers: int = 1) -> list[WorkItem]:
+  """The work items of the second stage, the largest first, so that no worker is left with it at the end.
+
+  reports: of all shards, in the source's order. Raises UserError: a language has too little text.
+  """
+  rules = choose_rules(reports, job.held_out)
+  threads = max(1, workers // max(1, len(reports)))  # Where there are fewer shards than cores, the tokenizer takes the rest.
+  items = [
+    WorkItem(number, report.shard, report.size, {language: rules[language] for language in report.languages}, threads)
+    for number, report in enumerate(reports)
+  ]
+  return sorted(items, key=lambda item: -item.size)
+
+
+def write_rows(item: WorkItem, job: Job) -> Written:
+  """Tokenises a shard and writes its rows: one file per language and split, and more of them for a large shard."""
+  tokenizer = open_once(job.tokenizer)
+  files: list[RowFile] = []
+  part, languages, size = 0, {}, 0
+
+  def write() -> None:
+    for language, tokens in sorted(languages.items()):
+      files.extend(tokens.write(job, language, f"{item.number:08d}-{part:05d}"))
+
+  for block in job.source.blocks(item.shard):
+    by_language: dict[str, list[Document]] = {}
+    for document in block.documents:
+      by_language.setdefault(document.language, []).append(document)
+    for language, documents in by_language.items():
+      languages.setdefault(language, _Tokens()).add(documents, item.rules[language], tokenizer, item.threads)
+    size += block.size
+    if size >= job.shard_bytes:
+      write()
+      part, languages, size = part + 1, {}, 0
+  write()
+  return Written(sorted(item.rules), files)
+
+
+class _Tokens:
+  """The tokens of one language's documents, by split, until they are packed."""
+
+  def __init__(self) -> None:
+    self._tokens: dict[str, list[np.ndarray]] = {split: [] for split in row_files.SPLITS}
+    self._lengths: dict[str, list[np.ndarray]] = {split: [] for split in row_files.SPLITS}
+    self._bytes = dict.fromkeys(row_files.SPLITS, 0)
+
+  def add(self, documents: list[Document], rule: Rule, tokenizer: Tokenizer, threads: int) -> None:
+    """Tokenises documents line by line; one call of the tokenizer takes all lines of a split."""
+    for split, texts in zip(("train", "held_out"), zip(*map(rule.split, documents))):
+      chosen = list(filter(None, texts))
+      if not chosen:
+        continue
+      whole = "\n".join(chosen)
+      lines = tokenizer.encode_lines([*whole.split("\n")], threads)
+      sizes = np.fromiter(map(len, lines), np.int64, len(lines))
+      line_counts = np.array([text.count("\n") + 1 for text in chosen])
+      self._tokens[split].append(np.concatenate(lines))
+      self._lengths[split].append(np.add.reduceat(sizes, np.cumsum(line_counts) - line_counts))
+      self._bytes[split] += len(whole.encode()) - (len(chosen) - 1)  # without the newlines that join them
+
+  def write(self, job: Job, language: str, name: str) -> list[RowFile]:
+    """Packs the tokens and writes one file per split that has any."""
+    files = []
+    for split in row_files.SPLITS:
+      tokens = np.concatenate(self._tokens[split]) if self._tokens[split] else np.empty(0, np.int32)
+      if not tokens.size:
+        continue
+      lengths = np.concatenate(self._lengths[split])
+      rows = pack(tokens, lengths, job.seq_len)
+      path = row_files.language_folder(job.folder, language) / f"{split}.{name}"
+      row_files.write_shard(path, rows)
+      files.append(
+        RowFile(
+          language=language,
+          split=split,
+          name=path.name,
+          sha256=sha256_of(path),
+          rows=len(rows),
+          tokens=int(np.count_nonzero(rows != PAD)),
+          pieces=int(np.count_nonzero(rows > EOS)),
+          bytes=self._bytes[split],
+          documents=int(np.count_nonzero(lengths)),
+        )
+      )
+    return files
+
+
+@functools.cache
+def open_once(path: str) -> Tokenizer:
+  """The tokenizer at `path`, opened once per process, because XLM-R's takes half a second."""
+  return open_tokenizer(path)
+
+
+def finish_store(job: Job, written: list[Written]) -> dict[str, dict[str, dict[str, int]]]:
+  """Gives the files TFDS's names and writes its metadata and the manifest. Returns the manifest's counts by language.
+
+  Raises UserError: a split of a language has no tokens although it should.
+  """
+  folder = Path(job.folder)
+  by_split: dict[tuple[str, str], list[RowFile]] = {}
+  for file in (file for shard in written for file in shard.files):
+    by_split.setdefault((file.language, file.split), []).append(file)
+  digests: dict[str, str] = {}
+  counts: dict[str, dict[str, dict[str, int]]] = {}
+  for language in sorted({language for shard in written for language in shard.languages}):
+    lengths: dict[str, list[int]] = {}
+    counts[language] = {}
+    for split in row_files.SPLITS:
+      parts = sorted(by_split.get((language, split), []), key=lambda file: file.name)
+      if not parts and (split == "train" or job.held_out):
+        raise UserError(f"{language}: no tokens in its {split} documents; add text or leave {language} out")
+      where = row_files.language_folder(folder, language)
+      for index, part in enumerate(parts):
+        path = where / row_files.shard_name(split, index, len(parts))
+        (where / part.name).rename(path)
+        digests[str(path.relative_to(folder))] = part.sha256
+      lengths[split] = [part.rows for part in parts]
+      counts[language][split] = {key: sum(getattr(part, key) for part in parts) for key in row_files.COUNTS}
+    row_files.write_dataset_info(folder, language, job.seq_len, lengths)
+  vocabulary = open_once(job.tokenizer)
+  row_files.write_manifest(
+    folder,
+    seq_len=job.seq_len,
+    vocabulary_size=vocabulary.size,
+    tokenizer_sha256=vocabulary.sha256,
+    held_out_share=job.held_out,
+    languages=counts,
+    files=digests,
+  )
+  return counts

@@ -1,0 +1,84 @@
+"""Runs a stage of a build on this machine, in threads or processes; and how a failed work item is reported.
+
+A failure is a value that a worker returns, so that every runner gives the same clear line and all failures are known.
+"""
+
+import dataclasses
+import multiprocessing
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from typing import TypeVar
+
+from xlmr_jax.corpus.held_out import one_message
+from xlmr_jax.corpus.progress import Progress
+from xlmr_jax.errors import UserError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+  """Why a work item failed. `trace` is empty if the user can mend it."""
+
+  message: str
+  trace: str = ""
+
+
+def attempt(work: Callable[[Item], Result], item: Item) -> Result | Failure:
+  """work(item), or why it failed."""
+  try:
+    return work(item)
+  except UserError as error:
+    return Failure(str(error))
+  except OSError as error:
+    return Failure(f"{error.filename}: {error.strerror}" if error.filename else f"--out: {error.strerror or error}")
+  except Exception as error:
+    return Failure(str(error), traceback.format_exc())
+
+
+def results_of(outcomes: Iterable[Result | Failure]) -> list[Result]:
+  """The outcomes, none of which may be a Failure. Raises UserError for what the user can mend, else RuntimeError."""
+  results: list[Result] = []
+  failures: list[Failure] = []
+  for outcome in outcomes:
+    if isinstance(outcome, Failure):
+      failures.append(outcome)
+    else:
+      results.append(outcome)
+  for failure in failures:
+    if failure.trace:
+      raise RuntimeError(f"a worker failed:\n{failure.trace}")
+  if failures:
+    raise UserError(one_message([failure.message for failure in failures]))
+  return results
+
+
+def run_stage(
+  what: str, work: Callable[[Item], Result], items: Sequence[Item], sizes: Sequence[int], *, workers: int, processes: bool
+) -> list[Result]:
+  """work(item) of each item, in the items' order. what: the stage's name; sizes: the bytes of text of each item.
+
+  workers: how many items are worked on at a time; processes: in processes of their own rather than in threads.
+  Raises UserError or RuntimeError: an item failed.
+  """
+  outcomes: list[Result | Failure | None] = [None] * len(items)
+  with Progress(what, sum(sizes) / 1e6, "MB") as progress:
+    if workers < 2 or len(items) < 2:
+      for index, item in enumerate(items):
+        outcomes[index] = attempt(work, item)
+        progress.add(sizes[index] / 1e6)
+      return results_of(outcome for outcome in outcomes if outcome is not None)
+    # A forked process would inherit locks that TensorFlow's threads hold, so processes are spawned.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context) if processes else ThreadPoolExecutor(workers) as pool:
+      futures = {pool.submit(attempt, work, item): index for index, item in enumerate(items)}
+      try:
+        for future in as_completed(futures):
+          outcomes[futures[future]] = future.result()
+          progress.add(sizes[futures[future]] / 1e6)
+      finally:
+        for future in futures:
+          future.cancel()
+  return results_of(outcome for outcome in outcomes if outcome is not None)
