@@ -15,12 +15,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xlmr_jax.corpus import build, vocabulary
+from xlmr_jax.corpus import build, progress, shards, vocabulary
+from xlmr_jax.corpus.held_out import document_hash
 from xlmr_jax.corpus.packing import pack
-from xlmr_jax.corpus.sources import cc100 as sources
+from xlmr_jax.corpus.sources import Document, Shard, Source, cc100
+from xlmr_jax.corpus.sources.cc100 import CC100
 from xlmr_jax.data.rows import RowStore, language_folder
-from xlmr_jax.data.tokenizer import BOS, EOS, PAD, Tokenizer
+from xlmr_jax.data.tokenizer import Tokenizer, open_tokenizer
 from xlmr_jax.errors import UserError
+from xlmr_jax.ids import BOS, EOS, PAD
 
 ROOT = Path(__file__).parents[1]
 SEQ_LEN = 64
@@ -106,22 +109,14 @@ def world(tmp_path_factory):
   (text / "sw" / "a.txt").write_text("\n\n".join(contents["sw"][:30]))
   (text / "sw" / "b.txt.gz").write_bytes(gzip.compress("\n\n".join(contents["sw"][30:]).encode()))
   (text / "th.txt").write_text(contents["th"][0])
-  vocabulary.train_vocabulary(text, root / "v.model", size=900)
+  vocabulary.train_vocabulary(CC100(text), root / "v.model", size=900)
   return root, contents
 
 
-def _build(world, out, **change):
+def _build(world, out, *, source=None, text=None, languages=None, **change):
   root, _ = world
-  options = {
-    "text": root / "text",
-    "tokenizer": root / "v.model",
-    "seq_len": SEQ_LEN,
-    "held_out": 0.1,
-    "workers": 2,
-    "shard_mb": 0.02,
-    **change,
-  }
-  return build.build_rows(out=out, **options)
+  options = {"tokenizer": root / "v.model", "seq_len": SEQ_LEN, "held_out": 0.1, "workers": 2, "shard_mb": 0.02, **change}
+  return build.build_rows(source or CC100(text or root / "text", languages), out=out, **options)
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +124,7 @@ def built(world, tmp_path_factory):
   """The build, in shards of a few blocks each."""
   out = tmp_path_factory.mktemp("built") / "rows"
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(sources, "BLOCK", 5000)
+    patch.setattr(cc100, "BLOCK_BYTES", 5000)
     summary = _build(world, out)
   return out, summary
 
@@ -151,13 +146,13 @@ def _expected(tokenizer: Tokenizer, documents: list[str]) -> list[list[int]]:
 
 def test_rows_hold_exactly_the_documents_each_in_one_split(world, built):
   root, contents = world
-  store, tokenizer = RowStore(built[0]), Tokenizer(root / "v.model")
+  store, tokenizer = RowStore(built[0]), open_tokenizer(root / "v.model")
   assert store.languages == ("en", "ru", "sw", "th") and store.seq_len == SEQ_LEN
   for language in ("en", "ru", "sw"):
     below = 2**64 // 10
     split = {"train": [], "held_out": []}
     for document in contents[language]:
-      split["held_out" if sources.document_hash(document.encode()) < below else "train"].append(document)
+      split["held_out" if document_hash(document) < below else "train"].append(document)
     assert len(split["held_out"]) >= 1
     for name, documents in split.items():
       flat = [i for piece in _pieces(_rows(store, name, language)) for i in piece]
@@ -170,7 +165,7 @@ def test_rows_hold_exactly_the_documents_each_in_one_split(world, built):
 
 def test_a_lone_document_has_its_last_paragraphs_held_out(world, built):
   root, contents = world
-  store, tokenizer = RowStore(built[0]), Tokenizer(root / "v.model")
+  store, tokenizer = RowStore(built[0]), open_tokenizer(root / "v.model")
   lines = contents["th"][0].split("\n")
   tail = max(1, round(0.1 * len(lines)))
   for split, part in (("train", lines[:-tail]), ("held_out", lines[-tail:])):
@@ -204,10 +199,12 @@ def test_tfds_opens_a_language(built):
 
 @pytest.mark.parametrize(
   "change",
-  [{"workers": 1}, {"workers": 3}, {"beam_args": ["--direct_num_workers=2", "--direct_running_mode=multi_threading"]}],
+  [{"workers": 1}, {"workers": 3}, {"beam_flags": ["--direct_num_workers=2", "--direct_running_mode=multi_threading"]}],
 )
 def test_builds_are_byte_identical(world, built, tmp_path, monkeypatch, change):
-  monkeypatch.setattr(sources, "BLOCK", 5000)
+  if "beam_flags" in change:
+    pytest.importorskip("apache_beam")
+  monkeypatch.setattr(cc100, "BLOCK_BYTES", 5000)
   _build(world, tmp_path / "rows", **change)
   assert _hashes(tmp_path / "rows") == _hashes(built[0])
 
@@ -220,7 +217,7 @@ def test_processes_give_the_same_bytes_as_threads(world, tmp_path, monkeypatch):
 
 
 def test_compressed_text_gives_the_same_rows(world, built, tmp_path, monkeypatch):
-  monkeypatch.setattr(sources, "BLOCK", 5000)
+  monkeypatch.setattr(cc100, "BLOCK_BYTES", 5000)
   text = tmp_path / "text"
   text.mkdir()
   (text / "en.txt.gz").write_bytes(gzip.compress((world[0] / "text" / "en.txt").read_bytes()))
@@ -272,9 +269,9 @@ GOOD = b"one two\n\nthree four\n"
     ({"en.txt": GOOD}, {"workers": 0}, "workers=0"),
     ({"en.txt": GOOD}, {"tokenizer": __file__}, "no SentencePiece model"),
     ({"en.txt": GOOD}, {"tokenizer": "/nowhere.model"}, "no vocabulary"),
-    ({"en.txt": GOOD}, {"beam_args": ["--direct_runing_mode=x"]}, "--direct_runing_mode: neither"),
-    ({"en.txt": GOOD}, {"beam_args": ["--runner=Nonesuch"]}, "--runner=Nonesuch"),
-    ({"en.txt": GOOD}, {"beam_args": ["stray"]}, "stray: not understood"),
+    ({"en.txt": GOOD}, {"beam_flags": ["--direct_runing_mode=x"]}, "--direct_runing_mode"),
+    ({"en.txt": GOOD}, {"beam_flags": ["--runner=Nonesuch"]}, "--runner=Nonesuch"),
+    ({"en.txt": GOOD}, {"beam_flags": ["stray"]}, "stray: not understood"),
   ],
 )
 def test_bad_input_is_one_clear_line_and_leaves_nothing(world, tmp_path, files, change, message):
@@ -300,7 +297,7 @@ def test_a_failing_worker_leaves_nothing(world, tmp_path, monkeypatch, error, ra
   def fail(*_):
     raise error
 
-  monkeypatch.setattr(build.row_files, "write_shard", fail)
+  monkeypatch.setattr(shards.row_files, "write_shard", fail)
   with pytest.raises(raised, match=r"No space left|a bug"):
     _build(world, tmp_path / "rows")
   assert list(tmp_path.iterdir()) == []
@@ -332,7 +329,7 @@ def test_a_terminated_build_leaves_nothing(world, tmp_path):
     time.sleep(0.02)
   running.terminate()
   _, said = running.communicate(timeout=60)
-  assert running.returncode == 143 and said == "stopped; nothing is left behind\n"
+  assert running.returncode == 143 and said.splitlines()[-1] == "stopped; nothing is left behind"
   assert [path.name for path in tmp_path.iterdir()] == ["text"]
 
 
@@ -344,9 +341,114 @@ def test_what_a_killed_build_left_goes_with_the_next(world, tmp_path):
     for host, pid in ((socket.gethostname(), ended.pid), ("elsewhere", ended.pid), (socket.gethostname(), os.getppid()))
   )
   for folder in (left, other, running):
-    (folder / "reports").mkdir(parents=True)
-  build.build_rows(world[0] / "text", world[0] / "v.model", tmp_path / "rows", seq_len=32)
+    folder.mkdir()
+  build.build_rows(CC100(world[0] / "text"), world[0] / "v.model", tmp_path / "rows", seq_len=32)
   assert not left.exists() and other.exists() and running.exists()
+
+
+# ---- another source ----------------------------------------------------------------------------------------
+
+
+class JsonLines(Source):
+  """Files of JSON lines, each a document that tells its own language: the format that a new source would have."""
+
+  def __init__(self, paths):
+    self.paths = paths
+
+  def shards(self, shard_bytes):
+    return [Shard(str(path), path.stat().st_size) for path in self.paths]
+
+  def documents(self, shard):
+    for number, line in enumerate(Path(shard.name).read_text().splitlines()):
+      fields = json.loads(line)
+      yield Document(fields["text"], f"{shard.name}:{number}", fields["url"], fields["language"])
+
+
+@pytest.fixture
+def json_lines(world, tmp_path):
+  """The documents of world in two files, every second one in the other, so that both hold most languages."""
+  lines = [
+    json.dumps({"text": text, "url": f"https://example.org/{language}/{number}", "language": language})
+    for language, texts in world[1].items()
+    for number, text in enumerate(texts)
+  ]
+  paths = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+  for path, part in zip(paths, (lines[::2], lines[1::2])):
+    path.write_text("\n".join(part) + "\n")
+  return JsonLines(paths)
+
+
+def test_another_source_goes_through_the_same_build(world, built, tmp_path, json_lines):
+  _build(world, tmp_path / "rows", source=json_lines, shard_mb=1)
+  mine, theirs = RowStore(tmp_path / "rows"), RowStore(built[0])
+  assert mine.languages == theirs.languages
+  for language in mine.languages:
+    for split, counts in mine.manifest["languages"][language].items():
+      wanted = theirs.manifest["languages"][language][split]
+      assert all(counts[key] == wanted[key] for key in ("pieces", "bytes", "documents")), (language, split)
+  # The rows hold the documents in the order of the source: those of one file, then those of the other.
+  tokenizer = open_tokenizer(world[0] / "v.model")
+  documents = [document for shard in json_lines.shards(0) for document in json_lines.documents(shard)]
+  kept = [text for text, _, _, language in documents if language == "ru" and document_hash(text) >= 2**64 // 10]
+  flat = [i for piece in _pieces(_rows(mine, "train", "ru")) for i in piece]
+  assert flat == [i for document in _expected(tokenizer, kept) for i in document]
+
+
+def test_another_source_trains_a_vocabulary(world, tmp_path, json_lines):
+  tables = [
+    vocabulary.train_vocabulary(source, tmp_path / f"{i}.model", size=900)["table"]
+    for i, source in enumerate((CC100(world[0] / "text"), json_lines))
+  ]
+  quotas = [sorted((row["language"], row["paragraphs"], row["sampled"]) for row in table) for table in tables]
+  assert len(quotas[0]) == 4 and quotas[0] == quotas[1]
+
+
+# ---- without Beam, and not in silence ------------------------------------------------------------------------
+
+NO_BEAM = """
+import sys
+sys.modules["apache_beam"] = None
+from xlmr_jax.__main__ import main
+main()
+"""
+
+
+def _without_beam(world, out, *more):
+  """The command in an interpreter that has no Beam."""
+  return [sys.executable, "-c", NO_BEAM, *_command(world, out, *more)[3:]]
+
+
+def test_a_local_build_needs_no_beam(world, tmp_path):
+  _build(world, tmp_path / "with")
+  command = _without_beam(
+    world, tmp_path / "without", f"--seq_len={SEQ_LEN}", "--held_out=0.1", "--workers=2", "--shard_mb=0.02"
+  )
+  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  assert _hashes(tmp_path / "with") == _hashes(tmp_path / "without")
+
+
+def test_a_runner_without_beam_names_the_extra(world, tmp_path):
+  command = _without_beam(world, tmp_path / "rows", "--runner=DataflowRunner")
+  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+  assert done.returncode == 1 and done.stdout == "" and done.stderr.count("\n") == 1
+  assert done.stderr.startswith("error: --runner=DataflowRunner") and "pip install 'xlmr_jax[corpus]'" in done.stderr
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_progress_says_what_how_far_and_how_long(capsys, monkeypatch):
+  monkeypatch.setattr(progress, "EVERY_S", 0.05)
+  with progress.Progress("reading", 400, "MB") as reading:
+    reading.add(100)
+    time.sleep(0.2)
+  lines = capsys.readouterr().err.splitlines()
+  assert lines and all(line == "reading: 100 of 400 MB in 0 s, about 0 s still" for line in lines[:1])
+  assert reading.line(60) == "reading: 100 of 400 MB in 60 s, about 3 min still"
+  assert progress.Progress("training").line(9000) == "training: 2.5 h"
+  monkeypatch.setattr(progress, "EVERY_S", 60)
+  with progress.Progress("nothing", 400, "MB"):
+    pass
+  assert capsys.readouterr().err == ""
 
 
 # ---- real text ---------------------------------------------------------------------------------------------
@@ -357,7 +459,7 @@ def test_real_text_of_94_languages(shared, tmp_path):
   data = shared / "data"
   for workers in (1, 3):
     summary = build.build_rows(
-      data / "tiny100", data / "tokenizer" / "xlmr.spm.model", tmp_path / str(workers), workers=workers
+      CC100(data / "tiny100"), data / "tokenizer" / "xlmr.spm.model", tmp_path / str(workers), workers=workers
     )
     assert summary["languages"] == 94 and summary["real_token_share"] >= 0.98
   store = RowStore(tmp_path / "1")

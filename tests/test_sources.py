@@ -1,12 +1,16 @@
-"""Reading CC-100 layout: blocks, documents, shards, and errors that name the file and the line."""
+"""Sources: CC-100's layout in blocks, documents and shards, errors that name file and line, and what the seam promises."""
 
+import contextlib
 import gzip
 import lzma
 import random
 
 import pytest
 
-from xlmr_jax.corpus.sources import cc100 as sources
+from xlmr_jax.corpus.held_out import document_hash, scan
+from xlmr_jax.corpus.sources import Block, Document, Shard, Source, cc100
+from xlmr_jax.corpus.sources.cc100 import CC100, read_blocks, split_documents
+from xlmr_jax.corpus.sources.registry import open_source
 from xlmr_jax.errors import UserError
 
 
@@ -23,12 +27,19 @@ def _text(seed: int, documents: int = 60) -> bytes:
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-  monkeypatch.setattr(sources, "BLOCK", 300)
-  monkeypatch.setattr(sources, "LONGEST_DOCUMENT", 1200)
+  monkeypatch.setattr(cc100, "BLOCK_BYTES", 300)
+  monkeypatch.setattr(cc100, "LONGEST_DOCUMENT", 1200)
+  monkeypatch.setattr(cc100, "_GLANCE", 20)
 
 
-def _read(path, start=0, length=None):
-  return [d for block in sources.read_blocks(path, start, length) for d in sources.documents(block)]
+def _read(folder, shard_bytes=2**40):
+  source = CC100(folder)
+  return [document.text for shard in source.shards(shard_bytes) for document in source.documents(shard)]
+
+
+def _scan(folder):
+  source = CC100(folder)
+  return [scan(shard, source) for shard in source.shards(1000)]
 
 
 def test_files_of_every_form_are_found(tmp_path):
@@ -37,14 +48,14 @@ def test_files_of_every_form_are_found(tmp_path):
   for name in ("b.txt", "a.txt.gz", "notes.md"):
     (tmp_path / "fr").mkdir(exist_ok=True)
     (tmp_path / "fr" / name).write_bytes(b"x")
-  found = sources.find_sources(tmp_path)
+  found = CC100(tmp_path).files
   assert {name: [path.name for path in paths] for name, paths in found.items()} == {
     "bn_rom": ["bn_rom.txt.xz"],
     "en": ["en.txt"],
     "fr": ["a.txt.gz", "b.txt"],
     "zh_Hans": ["zh_Hans.txt.gz"],
   }
-  assert list(sources.find_sources(tmp_path, ["fr", "en"])) == ["en", "fr"]
+  assert list(CC100(tmp_path, ["fr", "en"]).files) == ["en", "fr"]
 
 
 @pytest.mark.parametrize(
@@ -63,21 +74,34 @@ def test_bad_folders(tmp_path, names, message):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_bytes(b"x")
   with pytest.raises(UserError, match=message):
-    sources.find_sources(tmp_path)
+    CC100(tmp_path)
 
 
 def test_missing_folder_and_language(tmp_path):
   with pytest.raises(UserError, match="no such folder"):
-    sources.find_sources(tmp_path / "none")
+    CC100(tmp_path / "none")
   (tmp_path / "en.txt").write_bytes(b"x")
   with pytest.raises(UserError, match="no text of fr, sw; it has en"):
-    sources.find_sources(tmp_path, ["sw", "en", "fr"])
+    CC100(tmp_path, ["sw", "en", "fr"])
 
 
 def test_documents():
-  block = b"\xef\xbb\xbfa\r\nb\r\n\r\nc\n \t\n\n\n d\ne \n"
-  assert sources.documents(block) == [b"a\nb", b"c", b"d\ne"]
-  assert sources.documents(b"\n \n") == []
+  block = "\ufeffa\r\nb\r\n\r\nc\n \t\n\n\n d\ne \n"
+  assert split_documents(block) == ["a\nb", "c", "d\ne"]
+  assert split_documents("\n \n") == []
+  assert split_documents("a\n\u3000\nb\u2028\n\nc\u00a0") == [
+    "a\n\u3000\nb\u2028",
+    "c\u00a0",
+  ]  # only ASCII blanks make an empty line
+
+
+def test_a_document_names_its_place_and_language(tmp_path):
+  (tmp_path / "en").mkdir()
+  (tmp_path / "en" / "a.txt").write_text("one\n\ntwo")
+  source = CC100(tmp_path)
+  documents = list(source.documents(source.shards(1)[0]))
+  path = tmp_path / "en" / "a.txt"
+  assert documents == [Document("one", f"{path}:0#0", "", "en"), Document("two", f"{path}:0#1", "", "en")]
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])
@@ -85,28 +109,68 @@ def test_blocks_are_whole_documents_and_do_not_depend_on_where_reading_began(tmp
   path = tmp_path / "en.txt"
   text = _text(1).replace(b"\n", ending.encode())
   path.write_bytes(text)
-  blocks = list(sources.read_blocks(path))
+  blocks = list(read_blocks(path))
   assert b"".join(blocks) == text and len(blocks) > 10
-  assert _read(path) == sources.documents(text)
+  assert _read(tmp_path) == split_documents(text.decode())
   start = 0
   for index, block in enumerate(blocks):
-    assert list(sources.read_blocks(path, start)) == blocks[index:]
-    assert list(sources.read_blocks(path, start, len(block))) == [block]
+    assert list(read_blocks(path, start)) == blocks[index:]
+    assert list(read_blocks(path, start, len(block))) == [block]
     start += len(block)
 
 
-def test_shards_together_are_the_file(tmp_path, small_blocks):
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_shards_are_whole_blocks_and_together_the_file(tmp_path, small_blocks, ending):
   path = tmp_path / "en.txt"
-  path.write_bytes(_text(2))
-  report = sources.scan(path, 1000)
-  assert len(report["shards"]) > 3
-  starts, sizes = zip(*report["shards"])
-  assert starts == tuple(sum(sizes[:i]) for i in range(len(sizes))) and sum(sizes) == report["bytes"]
-  parts = [document for start, size in report["shards"] for document in _read(path, start, size)]
-  assert parts == sources.documents(_text(2))
-  hashes = [sources.document_hash(document) for document in parts]
-  assert (report["documents"], report["lowest"], report["highest"]) == (len(parts), min(hashes), max(hashes))
-  assert report["paragraphs"] == sum(document.count(b"\n") + 1 for document in parts)
+  path.write_bytes(_text(2).replace(b"\n", ending.encode()))
+  for shard_bytes in (1, 700, 1000, 10**9):
+    shards = CC100(tmp_path).shards(shard_bytes)
+    wanted, size = [], 0
+    for block in read_blocks(path):
+      size += len(block)
+      if size >= shard_bytes:
+        wanted.append(size)
+        size = 0
+    assert [shard.size for shard in shards] == wanted + [size] * (size > 0)
+    assert [shard.start for shard in shards] == [sum(x.size for x in shards[:i]) for i in range(len(shards))]
+    assert _read(tmp_path, shard_bytes) == split_documents(_text(2).decode())
+
+
+def test_shards_are_found_without_reading_the_text(tmp_path, monkeypatch):
+  monkeypatch.setattr(cc100, "BLOCK_BYTES", 100_000)
+  monkeypatch.setattr(cc100, "_GLANCE", 5_000)
+  path, read = tmp_path / "en.txt", []
+  path.write_bytes(_text(2, 20_000))
+
+  class Counting:
+    def __init__(self, file):
+      self.file, self.seek = file, file.seek
+
+    def read(self, size):
+      read.append(size)
+      return self.file.read(size)
+
+  shards = CC100(tmp_path).shards(300_000)
+  opened = cc100._open
+
+  @contextlib.contextmanager
+  def counting(path):
+    with opened(path) as file:
+      yield Counting(file)
+
+  monkeypatch.setattr(cc100, "_open", counting)
+  assert CC100(tmp_path).shards(300_000) == shards and len(shards) > 4
+  assert sum(read) < 0.1 * path.stat().st_size
+
+
+def test_the_scan_counts_what_the_shards_hold(tmp_path, small_blocks):
+  (tmp_path / "en.txt").write_bytes(_text(2))
+  texts, reports = split_documents(_text(2).decode()), _scan(tmp_path)
+  found, hashes = [report.languages["en"] for report in reports], [document_hash(text) for text in texts]
+  assert len(found) > 3 and sum(report.size for report in reports) == len(_text(2))
+  assert sum(census.documents for census in found) == len(texts)
+  assert sum(census.paragraphs for census in found) == sum(text.count("\n") + 1 for text in texts)
+  assert (min(census.lowest for census in found), max(census.highest for census in found)) == (min(hashes), max(hashes))
 
 
 def test_compressed_files_give_the_same_documents(tmp_path, small_blocks):
@@ -114,19 +178,19 @@ def test_compressed_files_give_the_same_documents(tmp_path, small_blocks):
   (tmp_path / "en.txt").write_bytes(text)
   (tmp_path / "fr.txt.gz").write_bytes(gzip.compress(text[:700]) + gzip.compress(text[700:]))  # two members
   (tmp_path / "sw.txt.xz").write_bytes(lzma.compress(text))
-  plain = list(sources.read_blocks(tmp_path / "en.txt"))
+  plain = list(read_blocks(tmp_path / "en.txt"))
   for name in ("fr.txt.gz", "sw.txt.xz"):
-    assert list(sources.read_blocks(tmp_path / name)) == plain
-    assert sources.scan(tmp_path / name, 1000)["shards"] == [(0, None)]
+    assert list(read_blocks(tmp_path / name)) == plain
+  assert [shard.language for shard in CC100(tmp_path, ["fr", "sw"]).shards(1000)] == ["fr", "sw"]
 
 
 def test_a_file_without_empty_lines_is_cut_at_lines(tmp_path, small_blocks):
   path = tmp_path / "en.txt"
   lines = [f"line {i} {'x' * (i % 50)}" for i in range(300)]
   path.write_text("\n".join(lines))
-  found = _read(path)
+  found = _read(tmp_path)
   assert len(found) > 5 and max(map(len, found)) <= 1200
-  assert b"\n".join(found).decode().split("\n") == lines
+  assert "\n".join(found).split("\n") == lines
 
 
 def test_pathological_files_are_read_alike_from_any_block(tmp_path, small_blocks):
@@ -135,17 +199,18 @@ def test_pathological_files_are_read_alike_from_any_block(tmp_path, small_blocks
   for _ in range(30):
     lengths = [draw.choice([0, 3, 40, 250, 900, 1300]) for _ in range(20)]
     path.write_text("\n".join("x" * length for length in lengths))
-    blocks, start = list(sources.read_blocks(path)), 0
+    blocks, start = list(read_blocks(path)), 0
+    assert [shard.size for shard in CC100(tmp_path).shards(1)] == list(map(len, blocks))
     for index, block in enumerate(blocks):
-      assert list(sources.read_blocks(path, start)) == blocks[index:]
-      assert list(sources.read_blocks(path, start, len(block))) == [block]
+      assert list(read_blocks(path, start)) == blocks[index:]
+      assert list(read_blocks(path, start, len(block))) == [block]
       start += len(block)
 
 
 def test_a_line_longer_than_any_block_stays_whole(tmp_path, small_blocks):
   path = tmp_path / "en.txt"
   path.write_text("a\n\n" + "x" * 5000 + "\n\nb")
-  assert [len(document) for document in _read(path)] == [1, 5000, 1]
+  assert [len(document) for document in _read(tmp_path)] == [1, 5000, 1]
 
 
 @pytest.mark.parametrize("compress", [None, gzip.compress, lzma.compress])
@@ -155,7 +220,7 @@ def test_invalid_utf8_names_file_and_line(tmp_path, small_blocks, compress):
   path = tmp_path / {None: "en.txt", gzip.compress: "en.txt.gz", lzma.compress: "en.txt.xz"}[compress]
   path.write_bytes((compress or bytes)(b"\n".join(lines)))
   with pytest.raises(UserError, match=r"en\.txt.*, line 151: not UTF-8 \(byte 0xe9\)"):
-    sources.scan(path)
+    _scan(tmp_path)
 
 
 def test_damaged_files_are_named(tmp_path):
@@ -164,4 +229,31 @@ def test_damaged_files_are_named(tmp_path):
     for damaged in (data[: len(data) // 2], b"no such format" + data):
       (tmp_path / name).write_bytes(damaged)
       with pytest.raises(UserError, match=f"{name}: damaged"):
-        sources.scan(tmp_path / name)
+        _scan(tmp_path)
+    (tmp_path / name).unlink()
+
+
+class Numbers(Source):
+  """The smallest source there can be: it gives Shards and Documents."""
+
+  def shards(self, shard_bytes):
+    return [Shard(f"numbers {i}", 10) for i in range(2)]
+
+  def documents(self, shard):
+    return (Document(str(i), f"{shard.name}/{i}", "", "en") for i in range(1000))
+
+
+def test_a_source_that_gives_documents_gets_its_blocks(monkeypatch):
+  monkeypatch.setattr("xlmr_jax.corpus.sources.BLOCK_BYTES", 300)
+  source = Numbers()
+  blocks = list(source.blocks(source.shards(1)[0]))
+  assert all(isinstance(block, Block) and 300 <= block.size < 310 for block in blocks[:-1]) and len(blocks) == 10
+  assert [document for block in blocks for document in block.documents] == list(source.documents(source.shards(1)[0]))
+  assert sum(block.size for block in blocks) == sum(len(str(i)) for i in range(1000))
+
+
+def test_sources_are_chosen_by_name(tmp_path):
+  (tmp_path / "en.txt").write_text("x")
+  assert isinstance(open_source("cc100", tmp_path), CC100)
+  with pytest.raises(UserError, match="--source=cc200: no such format of text; there are cc100"):
+    open_source("cc200", tmp_path)
