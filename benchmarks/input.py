@@ -1,13 +1,12 @@
-"""How fast rows become masked batches: the whole of train_batches over a store of synthetic rows in many
-languages.
+"""How fast rows become masked batches: all of train_batches, over a store of synthetic rows in many languages.
 
     python -m benchmarks.input --seq_len=512 --languages=100 --vocab=250002
     python -m benchmarks.input --batch_rows=256 --step_ms=300      # or --tokens_per_s=400000: beside a device as fast
     python -m benchmarks.input --store=ROWS --write=FILE.npz       # batches for benchmarks.step --batches
 
-The last line is JSON. tokens_per_s counts every token of a row; stages are measured alone, one thread
-calling. share_of_step_percent is what a loop waits for a batch while a device takes so long for each;
-work_percent_of_step what making one takes, were nothing done meanwhile.
+The last line is JSON. tokens_per_s counts every token of a row. Each stage is measured alone, called by one thread.
+share_of_step_percent is how long a loop waits for a batch, if a device takes the given time for each.
+work_percent_of_step is how long it takes to make one, if nothing else is done meanwhile.
 """
 
 import json
@@ -22,15 +21,16 @@ from absl import app, flags
 
 from xlmr_jax.data.masking import mask_rows, slots_per_row
 from xlmr_jax.data.mixture import Mixture
-from xlmr_jax.data.pipeline import train_batches
-from xlmr_jax.data.rows import RowStore, file_sha256, language_folder, shard_name, write_manifest, write_shard
-from xlmr_jax.data.tokenizer import BOS, EOS, FIRST_PIECE
+from xlmr_jax.data.pipeline import BatchSpec, train_batches
+from xlmr_jax.data.rows import RowStore, language_folder, shard_name, write_manifest, write_shard
 from xlmr_jax.errors import UserError, run_command
+from xlmr_jax.files import sha256_of
+from xlmr_jax.ids import BOS, EOS, FIRST_PIECE
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("seq_len", 512, "tokens of a row")
+flags.DEFINE_integer("seq_len", 512, "tokens per row")
 flags.DEFINE_integer("rows", 100_000, "rows in the store, shared out among the languages by a power law")
-flags.DEFINE_integer("batch_rows", 256, "rows of a batch")
+flags.DEFINE_integer("batch_rows", 256, "rows per batch")
 flags.DEFINE_integer("vocab", 250_002, "ids, <pad> and <mask> counted")
 flags.DEFINE_integer("languages", 100, "languages")
 flags.DEFINE_float("alpha", 0.3, "smoothing of the mixture")
@@ -61,7 +61,7 @@ def write_store(root: Path, *, seq_len: int, rows: int, vocabulary_size: int, la
     }
   write_manifest(
     root, seq_len=seq_len, vocabulary_size=vocabulary_size, held_out_share=0.0, languages=described,
-    tokenizer_sha256=file_sha256(root / "tokenizer.model"),
+    tokenizer_sha256=sha256_of(root / "tokenizer.model"),
   )  # fmt: skip
 
 
@@ -75,19 +75,17 @@ def tokens_per_s(work, tokens: int, seconds: float) -> float:
   return calls * tokens / (time.perf_counter() - start)
 
 
-def mixture_of(store: RowStore) -> Mixture:
+def open_mixture(store: RowStore) -> Mixture:
   return Mixture(store.counts("train"), FLAGS.alpha, seed=0, languages=store.languages)
 
 
-def stream_of(store: RowStore, mixture: Mixture, start_step: int):
-  return train_batches(
-    store, mixture, batch_rows=FLAGS.batch_rows, start_step=start_step, seed=0, slots=slots_per_row(store.seq_len)
-  )
+def open_stream(store: RowStore, mixture: Mixture, start_step: int):
+  return train_batches(store, mixture, BatchSpec(FLAGS.batch_rows, None, slots_per_row(store.seq_len), seed=0), start_step)
 
 
 def write_batches(store: RowStore, path: Path, count: int) -> dict[str, object]:
   """The first batches of a run with this store, each array [count, rows, ...]."""
-  with stream_of(store, mixture_of(store), 0) as batches:
+  with open_stream(store, open_mixture(store), 0) as batches:
     first = [next(batches) for _ in range(count)]
   with path.open("wb") as file:  # under this name: savez adds an ending
     np.savez_compressed(file, **{name: np.stack([batch[name] for batch in first]) for name in first[0]})
@@ -117,13 +115,13 @@ def waited(stream, step_s: float, seconds: float) -> float:
 def measure(store: RowStore) -> dict[str, float | int]:
   import tensorflow as tf
 
-  mixture = mixture_of(store)
+  mixture = open_mixture(store)
   slots = slots_per_row(store.seq_len)
   batch_tokens = FLAGS.batch_rows * store.seq_len
   step_s = step_seconds(batch_tokens)
 
   def stream(start_step: int):
-    return stream_of(store, mixture, start_step)
+    return open_stream(store, mixture, start_step)
 
   with stream(0) as batches:  # the first call of TensorFlow builds its threads: count it for neither
     next(batches)
