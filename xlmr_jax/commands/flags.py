@@ -95,3 +95,12 @@ def start(main: Callable[[list[str]], int | None], parser: Callable[[list[str]],
   """Runs a command's main under absl with one-line errors, and keeps absl's own talk out of sight."""
   logging.set_verbosity(logging.WARNING)  # Orbax reports every file at INFO.
   app.run(run_command(main), flags_parser=parser)
+
+
+def load_tasks(config: ConfigDict) -> None:
+  """Registers the tasks of config.evaluate.modules, and the demo's where one of them is named. UserError."""
+  from xlmr_jax.evaluation.tasks import registry
+
+  registry.load_modules(config.evaluate.modules)
+  if any(name.startswith("demo_") for name in config.evaluate.tasks):
+    import xlmr_jax.demo.tasks  # noqa: F401  It registers them.

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from xlmr_jax.demo import grammar, world
 from xlmr_jax.demo.lexicon import LANGUAGES, load
 from xlmr_jax.errors import UserError
-from xlmr_jax.evaluation.tasks.registry import SENTENCE, SPAN, WORDS, Question, Recipe, Tagged, Task, Text, register
+from xlmr_jax.evaluation.tasks.registry import Question, Recipe, Tagged, Task, Text, register
+from xlmr_jax.model.task_head import SENTENCE, SPAN, WORDS
 
 SIZES = {"train": 1000, "dev": 60, "test": 150}  # examples of a language
 SPLITS = ("dev", "test", *["train"] * 6)  # of all contexts there are, by their checksum
@@ -214,18 +215,10 @@ def tags_of(words: list[tuple[int, int]], found: list[tuple[int, int, str]]) -> 
 # Embeddings trained on English alone leave those of other languages behind: without freezing, 2 points less.
 register(
   Task(
-    "demo_entities",
-    WORDS,
-    TAGS,
-    ("span_f1",),
-    LANGUAGES,
-    dataclasses.replace(RECIPE, lr=5e-4, frozen="embedding"),
-    "xlmr_jax.demo.tasks:entities",
+    "demo_entities", WORDS, TAGS, ("span_f1",), LANGUAGES, dataclasses.replace(RECIPE, lr=5e-4, frozen="embedding"), entities
   )
 )
-register(
-  Task("demo_entailment", SENTENCE, LABELS, ("accuracy",), LANGUAGES, RECIPE, "xlmr_jax.demo.tasks:entailment", chance=1 / 3)
-)
+register(Task("demo_entailment", SENTENCE, LABELS, ("accuracy",), LANGUAGES, RECIPE, entailment, chance=1 / 3))
 register(
   Task(
     "demo_questions",
@@ -234,6 +227,6 @@ register(
     ("f1", "exact_match"),
     LANGUAGES,
     dataclasses.replace(RECIPE, doc_stride=16, max_question=32, max_answer=16),
-    "xlmr_jax.demo.tasks:questions",
+    questions,
   )
 )

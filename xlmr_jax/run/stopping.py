@@ -5,8 +5,8 @@ better after the validation perplexity has levelled out.
 """
 
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 
 class Decision(NamedTuple):
@@ -19,6 +19,15 @@ class Decision(NamedTuple):
   since: int  # evaluations since the last gain
 
 
+class Rule(Protocol):
+  """config.stop, as config.py has it."""
+
+  patience: int
+  min_gain: float
+  min_steps: int
+  on_nonfinite: str
+
+
 def is_eligible(step: int, every_steps: int, train_steps: int) -> bool:
   """Whether a checkpoint is to be evaluated: every multiple of every_steps (0: every one), and the run's last."""
   return step == train_steps or not every_steps or step % every_steps == 0
@@ -28,7 +37,7 @@ def is_finite(score: float | None) -> bool:
   return score is not None and math.isfinite(score)
 
 
-def decide(history: Sequence[dict], rule: Any) -> Decision:
+def decide(history: Sequence[Mapping[str, Any]], rule: Rule) -> Decision:
   """Whether to stop after the last evaluation of a history [{"step": int, "score": float or None}, ...] in order.
 
   rule: config.stop. A gain is a score more than rule.min_gain above that of the last gain, so that many small steps up
@@ -48,20 +57,20 @@ def decide(history: Sequence[dict], rule: Any) -> Decision:
       reference, since = score, 0
     else:
       since += 1
-  said = "no score yet" if best_step is None else f"best {best_score:.6g} at step {best_step}"
+  summary = "no score yet" if best_step is None else f"best {best_score:.6g} at step {best_step}"
   last = history[-1] if history else None
   if not rule.patience or last is None or last["step"] < rule.min_steps:
-    stop, reason = False, said
+    stop, reason = False, summary
   elif rule.on_nonfinite == "stop" and not is_finite(last["score"]):
-    stop, reason = True, f"no finite score at step {last['step']} ({said})"
+    stop, reason = True, f"no finite score at step {last['step']} ({summary})"
   elif since >= rule.patience:
-    stop, reason = True, f"no gain above {rule.min_gain:g} in {since} evaluations up to step {last['step']} ({said})"
+    stop, reason = True, f"no gain above {rule.min_gain:g} in {since} evaluations up to step {last['step']} ({summary})"
   else:
-    stop, reason = False, said
+    stop, reason = False, summary
   return Decision(stop, reason, best_step, best_score, since)
 
 
-def first_stop(history: Sequence[dict], rule: Any) -> tuple[int | None, Decision]:
+def first_stop(history: Sequence[Mapping[str, Any]], rule: Rule) -> tuple[int | None, Decision]:
   """(step of the evaluation after which the rule stops, its decision); step None, at the end, where it never does."""
   for end in range(1, len(history) + 1):
     decision = decide(history[:end], rule)
@@ -70,14 +79,14 @@ def first_stop(history: Sequence[dict], rule: Any) -> tuple[int | None, Decision
   return None, decide(history, rule)
 
 
-def score_of(evaluation: dict, rule: Any) -> float | None:
+def score_of(evaluation: Mapping[str, Any], which: str = "") -> float | None:
   """The one number of an evaluation: the mean over tasks of the mean over languages of each task's first metric.
 
   evaluation: "scores" {task: {language: {metric: [one per seed]}}}, "metrics" {task: its first metric}, "errors" {task:
-  message}. rule.score "TASK" or "TASK/LANGUAGE" names one instead. None when a task that it needs has failed, is not
-  there, or scored something non-finite: a mean over what is left would not compare with the others.
+  message}. which: config.stop.score; "TASK" or "TASK/LANGUAGE" names one number instead. None when a task that it needs has
+  failed, is not there, or scored something non-finite, because a mean over what is left would not compare with the others.
   """
-  task, _, language = rule.score.partition("/")
+  task, _, language = which.partition("/")
   wanted = [task] if task else sorted({*evaluation["scores"], *evaluation["errors"]})
   means = []
   for name in wanted:
@@ -85,7 +94,8 @@ def score_of(evaluation: dict, rule: Any) -> float | None:
     if name in evaluation["errors"] or not by_language or (language and language not in by_language):
       return None
     metric = evaluation["metrics"][name]
-    seeds = [by_language[each].get(metric) or [None] for each in ([language] if language else sorted(by_language))]
+    chosen = [language] if language else sorted(by_language)
+    seeds = [by_language[each].get(metric) or [None] for each in chosen]
     if not all(is_finite(score) for scores in seeds for score in scores):
       return None
     means.append(_mean([_mean(scores) for scores in seeds]))

@@ -145,7 +145,7 @@ def refuse_other_run(workdir: Workdir, record: RunRecord, allowed: tuple[str, ..
       f"{workdir} was trained on other rows (fingerprint {str(before.rows_fingerprint)[:12]}, now "
       f"{str(record.rows_fingerprint)[:12]}); use those or a new workdir"
     )
-  old, new = flatten(before.config), flatten(json.loads(json.dumps(record.config)))
+  old, new = (flatten(json.loads(json.dumps(config))) for config in (before.config, record.config))  # tuples as lists
   changed = {key for key in {*old, *new} if old.get(key) != new.get(key)}
   refused = sorted(key for key in changed if not is_below(key, (*MAY_CHANGE, *allowed)))
   if refused:

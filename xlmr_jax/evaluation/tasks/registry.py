@@ -1,23 +1,20 @@
 """What a downstream task is, and the list of them.
 
 A task is a declaration: how its files are read, which head it puts on the encoder, its metric, its languages and its
-fine-tuning recipe. Reading is in classification.py, tagging.py and question_answering.py, training in finetune.py.
+fine-tuning recipe. Reading, encoding and scoring are in sentence.py, tagging.py and span.py, training in finetune.py.
 """
 
 import dataclasses
 import importlib
-from collections.abc import Iterator, Mapping
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from xlmr_jax.errors import UserError
-
-# Heads, by the shape of what they predict: one label (or number) a text, one label a word, one span of the context.
-SENTENCE, WORDS, SPAN = "sentence", "words", "span"
-# How training and evaluation languages combine (Conneau et al. 2020, section 5.1). Translations are files like others.
-SETTINGS = ("zero_shot", "per_language", "translate_train", "translate_train_all", "translate_test")
 
 
 class Text(NamedTuple):
@@ -72,19 +69,15 @@ class Task:
   metrics: tuple[str, ...]  # names in metrics.py; the first is the task's score
   languages: tuple[str, ...]
   recipe: Recipe
-  reader: (
-    str  # "module:function" in xlmr_jax.evaluation.tasks or elsewhere: (folder, task, language, split) -> list of examples
-  )
+  reader: Callable[..., list]  # (folder, task, language, split) -> the examples of a split in a language
   chance: float = 0.0  # what guessing scores
   train_language: str = "en"
   dev_split: str = "dev"
   test_split: str = "test"
 
-  def load(self, folder, language: str, split: str) -> list:
+  def load(self, folder: str, language: str, split: str) -> list:
     """The examples of a split ("train", or as dev_split and test_split name them) in a language."""
-    module, function = self.reader.split(":")
-    module = importlib.import_module(module if "." in module else f"xlmr_jax.evaluation.tasks.{module}")
-    return getattr(module, function)(folder, self, language, split)
+    return self.reader(folder, self, language, split)
 
 
 TASKS: dict[str, Task] = {}
@@ -98,14 +91,26 @@ def register(task: Task) -> Task:
   return task
 
 
+def load_modules(names: Sequence[str]) -> None:
+  """Imports a user's modules, which call register(). UserError: one cannot be imported, or registers a task twice.
+
+  Modules are also looked for in the current folder, which an installed command does not search by itself.
+  """
+  if names and os.getcwd() not in sys.path:
+    sys.path.append(os.getcwd())
+  for name in names:
+    try:
+      importlib.import_module(name)
+    except (ImportError, ValueError, SyntaxError) as error:
+      raise UserError(f"config.evaluate.modules: {name!r} cannot be imported ({error}); run the command where the module "
+                      "is found, or set PYTHONPATH") from None  # fmt: skip
+
+
 def get(name: str) -> Task:
   """The task of a name. UserError, with all names, when there is none."""
-  for module in ("sentence", "tagging", "span"):
-    importlib.import_module(f"xlmr_jax.evaluation.tasks.{module}")
-  if name.startswith("demo_"):
-    importlib.import_module("xlmr_jax.demo.tasks")
   if name not in TASKS:
-    raise UserError(f"no task {name!r}; there are {', '.join(sorted(TASKS))}")
+    raise UserError(f"no task {name!r}; there are {', '.join(sorted(TASKS))}; a module of your own is named by "
+                    "config.evaluate.modules")  # fmt: skip
   return TASKS[name]
 
 

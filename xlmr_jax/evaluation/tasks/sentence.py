@@ -12,10 +12,11 @@ from typing import NamedTuple
 import numpy as np
 from absl import logging
 
-from xlmr_jax.data.tokenizer import BOS, EOS, PAD
 from xlmr_jax.errors import UserError
 from xlmr_jax.evaluation.tasks import metrics
-from xlmr_jax.evaluation.tasks.registry import SENTENCE, Recipe, Task, Text, find, lines, names, pad, register, tfds_rows
+from xlmr_jax.evaluation.tasks.registry import Recipe, Task, Text, find, lines, names, pad, register, tfds_rows
+from xlmr_jax.ids import BOS, EOS, PAD
+from xlmr_jax.model.task_head import SENTENCE
 
 BROKEN_SHARE = 0.01  # of a file's rows, where a public file is known to have broken ones
 
@@ -296,7 +297,7 @@ TABLES = {
   "rte": Table(_GLUE_FILES, **_pairs((*_SENTENCES, "label")), tfds=_glue_tfds("rte")),
 }
 
-_READER = "sentence:read"
+_READER = read
 _BINARY, _ENTAILS, _ACCURACY, _EN = ("0", "1"), ("entailment", "not_entailment"), ("accuracy",), ("en",)
 register(Task("xnli", SENTENCE, NLI, _ACCURACY, XNLI_LANGUAGES, XNLI, _READER, chance=1 / 3))
 # English pairs small and open enough to be at hand where MultiNLI is not (CAD-SNLI), judged on XNLI.

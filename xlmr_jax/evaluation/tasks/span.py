@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from xlmr_jax.data.tokenizer import BOS, EOS, PAD
 from xlmr_jax.errors import UserError
 from xlmr_jax.evaluation.tasks import metrics
-from xlmr_jax.evaluation.tasks.registry import SPAN, Question, Recipe, Task, find, names, pad, register, tfds_rows
+from xlmr_jax.evaluation.tasks.registry import Question, Recipe, Task, find, names, pad, register, tfds_rows
+from xlmr_jax.ids import BOS, EOS, PAD
+from xlmr_jax.model.task_head import SPAN
 
 # XTREME's (train_qa.sh, run_squad.py); its warmup of 500 steps is 6 % of SQuAD's three epochs. XLM-R's own is not
 # published; MLQA's authors took for XLM the same rate, batch and epochs (MLQA#9).
@@ -293,9 +294,9 @@ def score(task: Task, examples: list[Question], predictions: dict[str, str], lan
 
 _BY_SQUAD = ("f1", "exact_match")
 _XQUAD_LANGUAGES = names("ar de el en es hi ro ru th tr vi zh")
-register(Task("squad", SPAN, (), _BY_SQUAD, ("en",), RECIPE, "span:read"))
-register(Task("mlqa", SPAN, (), ("mlqa_f1", "mlqa_exact_match"), names("ar de en es hi vi zh"), RECIPE, "span:read"))
-register(Task("xquad", SPAN, (), _BY_SQUAD, _XQUAD_LANGUAGES, RECIPE, "span:read"))
-register(Task("tydiqa", SPAN, (), _BY_SQUAD, tuple(TYDI_NAMES), RECIPE, "span:read"))
+register(Task("squad", SPAN, (), _BY_SQUAD, ("en",), RECIPE, read))
+register(Task("mlqa", SPAN, (), ("mlqa_f1", "mlqa_exact_match"), names("ar de en es hi vi zh"), RECIPE, read))
+register(Task("xquad", SPAN, (), _BY_SQUAD, _XQUAD_LANGUAGES, RECIPE, read))
+register(Task("tydiqa", SPAN, (), _BY_SQUAD, tuple(TYDI_NAMES), RECIPE, read))
 # English TyDi QA is open and small (3696 questions): training where SQuAD is not at hand.
-register(Task("tydiqa_xquad", SPAN, (), _BY_SQUAD, _XQUAD_LANGUAGES, RECIPE, "span:read"))
+register(Task("tydiqa_xquad", SPAN, (), _BY_SQUAD, _XQUAD_LANGUAGES, RECIPE, read))

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from xlmr_jax.data.tokenizer import BOS, EOS, PAD, UNK
 from xlmr_jax.errors import UserError
 from xlmr_jax.evaluation.tasks import metrics
-from xlmr_jax.evaluation.tasks.registry import WORDS, Recipe, Tagged, Task, find, lines, names, pad, register, tfds_rows
+from xlmr_jax.evaluation.tasks.registry import Recipe, Tagged, Task, find, lines, names, pad, register, tfds_rows
+from xlmr_jax.ids import BOS, EOS, PAD, UNK
+from xlmr_jax.model.task_head import WORDS
 
 # XTREME's for PAN-X and UD (train_panx.sh).
 XTREME = Recipe(lr=2e-5, batch=32, epochs=10, max_len=128, warmup=0.0)
@@ -231,12 +232,10 @@ register(
       "af ar bg bn de el en es et eu fa fi fr he hi hu id it ja jv ka kk ko ml mr ms my nl pt ru sw ta te th tl tr ur vi yo zh"
     ),
     XTREME,
-    "tagging:panx",
+    panx,
   )
 )
-register(
-  Task("conll", WORDS, _entities("PER", "ORG", "LOC", "MISC"), SPANS, ("en", "de", "es", "nl"), CONLL, "tagging:conll")
-)
+register(Task("conll", WORDS, _entities("PER", "ORG", "LOC", "MISC"), SPANS, ("en", "de", "es", "nl"), CONLL, conll))
 # The 33 of XTREME. Thai, Tagalog and Yoruba have a test split alone, Kazakh no dev.
 register(
   Task(
@@ -246,6 +245,6 @@ register(
     ("word_accuracy",),
     names("af ar bg de el en es et eu fa fi fr he hi hu id it ja kk ko mr nl pt ru ta te th tl tr ur vi yo zh"),
     XTREME,
-    "tagging:udpos",
+    udpos,
   )
 )

@@ -1,0 +1,105 @@
+"""Follow a run's checkpoints, score each by fine-tuning on tasks, and end the training once scores stop rising.
+
+  xlmr evaluate --workdir=DIR [--config.evaluate.tasks=xnli,panx] [--config.stop.patience=5]
+  xlmr evaluate --workdir=DIR --once      # scores what is there, and ends
+  xlmr evaluate --workdir=DIR --replay [--config.stop.patience=3]      # where a rule would have stopped
+  xlmr evaluate --workdir=DIR --checkpoint=best --tasks=xnli,mlqa --seeds=5 [--settings=zero_shot,...]
+  xlmr evaluate --workdir=HUGGING_FACE_FOLDER --tasks=xnli      # the same table for any XLM-R or RoBERTa
+
+The config is the run's own (config.json), of which evaluate.* and stop.* can be given anew. Every eligible checkpoint is taken
+once and in order. Exit codes: 0 the run is over, 1 the user must act, 42 start me again (SIGTERM), 70 a crash.
+"""
+
+import json
+import signal
+import sys
+import time
+
+from absl import flags
+
+from xlmr_jax.commands.flags import (
+  FLAGS,
+  absolute,
+  load_tasks,
+  override_config,
+  parse_flags_leaving_config,
+  refuse_arguments,
+  start,
+)
+from xlmr_jax.config import check_evaluation
+from xlmr_jax.errors import EXIT_DONE, EXIT_RESTART, UserError
+from xlmr_jax.run.workdir import RunRecord, Workdir, is_hugging_face, read_record
+
+
+def wait_for_record(workdir: Workdir) -> RunRecord:
+  """The run's record, once training has begun: the evaluator may start before the run."""
+  said = False
+  while not workdir.record.exists() or read_record(workdir).is_untrained_import:
+    if not said:
+      print(f"waiting for training to begin in {workdir}", flush=True)
+    said = True
+    time.sleep(1.0)
+  return read_record(workdir)
+
+
+def main(argv: list[str]) -> int:
+  overrides = refuse_arguments(argv, allowed_prefix="--config.")
+  given = {"tasks": FLAGS.tasks, "seeds": FLAGS.seeds}
+  overrides += [f"--config.evaluate.{name}={value}" for name, value in given.items() if value is not None]
+  if FLAGS.once + FLAGS.replay + bool(FLAGS.checkpoint) > 1:
+    raise UserError("--once, --replay and --checkpoint: give one of them")
+  workdir = Workdir(absolute(FLAGS.workdir))
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_RESTART))  # Anywhere, because it is as safe as kill -9.
+  if is_hugging_face(workdir.root):
+    if FLAGS.once or FLAGS.replay:
+      raise UserError(f"--once, --replay: {workdir} is a Hugging Face folder, one model; give --tasks, and a table comes")
+    FLAGS.checkpoint = FLAGS.checkpoint or "latest"
+  from xlmr_jax.open_model import load_params, open_record, open_tokenizer_of
+
+  at_once = FLAGS.once or FLAGS.replay or FLAGS.checkpoint
+  record = open_record(workdir.root) if at_once else wait_for_record(workdir)
+  config = override_config(record.config, overrides)
+  check_evaluation(config)
+  if FLAGS.replay:
+    from xlmr_jax.evaluation import ledger
+
+    print(json.dumps(ledger.replay(config, workdir)))
+    return EXIT_DONE
+  if not config.evaluate.tasks:
+    raise UserError("config.evaluate.tasks is empty; name tasks, e.g. --config.evaluate.tasks=xnli,panx")
+  load_tasks(config)
+  from xlmr_jax.evaluation.final_scores import score_final
+  from xlmr_jax.evaluation.follower import follow
+  from xlmr_jax.evaluation.scorer import Scorer
+  from xlmr_jax.model.build import params_shapes
+  from xlmr_jax.run import compile_cache, memory
+
+  memory.keep_freed_memory()
+  compile_cache.use(config.compile_cache, workdir.root)
+  tokenizer = open_tokenizer_of(workdir.root, record)
+  if FLAGS.checkpoint:
+    result = score_final(
+      workdir, config, record.vocabulary_size, tokenizer,
+      lambda: load_params(workdir.root, record, config, FLAGS.checkpoint), FLAGS.checkpoint,
+      FLAGS.settings or [config.evaluate.setting], FLAGS.split,
+    )  # fmt: skip
+    print(json.dumps(result))
+    return EXIT_DONE
+  if not record.config["evaluate"]["tasks"]:
+    print("the run was started without config.evaluate.tasks: it may remove checkpoints before they are evaluated",
+          file=sys.stderr, flush=True)  # fmt: skip
+  scorer = Scorer(config, record.vocabulary_size, tokenizer)
+  return follow(config, workdir, scorer, params_shapes(config, record.vocabulary_size), once=FLAGS.once)
+
+
+def run() -> None:
+  """Defines the command's flags and runs it."""
+  flags.DEFINE_string("workdir", None, "Folder of the run, which may come later, or a Hugging Face folder", required=True)
+  flags.DEFINE_bool("once", False, "Evaluate what is there, and end")
+  flags.DEFINE_bool("replay", False, "Only say where config.stop would have ended the run")
+  flags.DEFINE_string("checkpoint", None, "Score this one only: best, latest, initial or a step; prints the paper's table")
+  flags.DEFINE_string("tasks", None, "Short for --config.evaluate.tasks")
+  flags.DEFINE_integer("seeds", None, "Short for --config.evaluate.seeds")
+  flags.DEFINE_list("settings", [], "With --checkpoint: several of config.evaluate.setting, one table each")
+  flags.DEFINE_enum("split", "test", ["dev", "test"], "With --checkpoint: what to score on; following uses dev")
+  start(main, parse_flags_leaving_config)

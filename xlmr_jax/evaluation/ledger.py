@@ -1,0 +1,120 @@
+"""The evaluator's ledger: one entry per evaluated step in evaluations/STEP.json, and what follows from all of them.
+
+An entry, written last, says that nothing more will be done about its step. best.json, best/ and STOP.json follow from the
+ledger and config.stop alone.
+"""
+
+import dataclasses
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from xlmr_jax.errors import UserError
+from xlmr_jax.files import write_json
+from xlmr_jax.run import stopping
+from xlmr_jax.run.manifest import DamagedError, verify
+from xlmr_jax.run.workdir import Workdir
+
+# {task: {language: {metric: [one per seed]}}}; None for a score that was not finite.
+Scores = dict[str, dict[str, dict[str, list[float | None]]]]
+
+
+@dataclasses.dataclass
+class Entry:
+  """The evaluation of one step, or why there is none ("error")."""
+
+  step: int
+  score: float | None = None  # under the rule that the evaluator ran with
+  scores: Scores = dataclasses.field(default_factory=dict)
+  metrics: dict[str, str] = dataclasses.field(default_factory=dict)  # {task: the metric that counts}
+  errors: dict[str, str] = dataclasses.field(default_factory=dict)  # {task: what went wrong}
+  error: str | None = None  # the checkpoint could not be loaded: it says nothing about the model
+  digest: str = ""  # of the checkpoint's manifest
+  recipe: dict[str, Any] = dataclasses.field(default_factory=dict)  # what the scores depend on beside the checkpoint
+  versions: dict[str, str] = dataclasses.field(default_factory=dict)
+  seconds: float = 0.0
+
+  def score_of(self, which: str = "") -> float | None:
+    """stopping.score_of of this entry."""
+    return stopping.score_of({"scores": self.scores, "metrics": self.metrics, "errors": self.errors}, which)
+
+  def write(self, workdir: Workdir) -> None:
+    """Puts the entry into the ledger."""
+    value = {"step": self.step, "error": self.error} if self.error is not None else dataclasses.asdict(self)
+    workdir.evaluation(self.step).parent.mkdir(parents=True, exist_ok=True)
+    write_json(workdir.evaluation(self.step), {key: x for key, x in value.items() if key != "error" or x is not None})
+
+
+def read_entry(path: Path) -> Entry:
+  """One entry. UserError: it is damaged."""
+  try:
+    value = json.loads(path.read_text(encoding="utf-8"))
+    known = {field.name for field in dataclasses.fields(Entry)}
+    entry = Entry(**{key: x for key, x in value.items() if key in known})
+    if entry.step != int(path.stem):
+      raise ValueError(f"it is about step {entry.step}")
+    return entry
+  except (ValueError, TypeError, AttributeError, KeyError) as error:
+    raise UserError(f"{path} cannot be read ({error}); remove it and the step is evaluated again") from None
+
+
+def read_ledger(workdir: Workdir) -> list[Entry]:
+  """The entries of all steps that were evaluated or could not be, by step. UserError: one is damaged."""
+  paths = (path for path in workdir.evaluations.glob("*.json") if path.stem.isdigit())
+  return sorted(map(read_entry, paths), key=lambda entry: entry.step)
+
+
+def history(ledger: list[Entry], which: str) -> list[dict[str, Any]]:
+  """[{"step", "score"}], as stopping.decide takes it. which: config.stop.score."""
+  return [{"step": entry.step, "score": entry.score_of(which)} for entry in ledger if entry.error is None]
+
+
+def replay(config: ConfigDict, workdir: Workdir) -> dict[str, Any]:
+  """Prints the scores of all steps and returns where config.stop would have ended the run."""
+  scores = history(read_ledger(workdir), config.stop.score)
+  step, decision = stopping.first_stop(scores, config.stop)
+  for entry in scores:
+    score = "none" if entry["score"] is None else f"{entry['score']:.6g}"
+    print(f"step {entry['step']}: score {score}{'  <- stop' if entry['step'] == step else ''}")
+  return {
+    "stop": step,
+    "reason": decision.reason,
+    "best_step": decision.best_step,
+    "best_score": decision.best_score,
+    "evaluations": len(scores),
+  }
+
+
+def conclude(config: ConfigDict, workdir: Workdir) -> stopping.Decision:
+  """From the whole ledger: best.json and best/, and STOP.json if the rule says so. Doing it twice changes nothing."""
+  scores = history(read_ledger(workdir), config.stop.score)
+  decision = stopping.decide(scores, config.stop)
+  if decision.best_step is not None:
+    write_json(workdir.best_note, {"step": decision.best_step, "score": decision.best_score})
+    keep_best(workdir, decision.best_step)
+  if decision.stop and not workdir.stop.exists():
+    write_json(workdir.stop, {"step": scores[-1]["step"], "reason": decision.reason})
+  return decision
+
+
+def keep_best(workdir: Workdir, step: int) -> None:
+  """Makes a verified copy of a checkpoint the only one in best/; says so where it has gone or is damaged."""
+  best, temporary = workdir.best, workdir.best.with_suffix(".tmp")
+  shutil.rmtree(temporary, ignore_errors=True)
+  if not (best / str(step)).exists():
+    try:
+      shutil.copytree(workdir.checkpoints / str(step), temporary / str(step))
+      verify(temporary / str(step))
+    except (OSError, shutil.Error, DamagedError) as error:
+      print(f"checkpoint {step}, the best, is not in {best}: {error}", file=sys.stderr, flush=True)
+      return
+    best.mkdir(exist_ok=True)
+    (temporary / str(step)).rename(best / str(step))
+    temporary.rmdir()
+  for old in best.iterdir():
+    if old.name != str(step):
+      shutil.rmtree(old)
