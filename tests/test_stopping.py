@@ -10,7 +10,7 @@ from xlmr_jax.run import stopping
 
 
 def rule(**changes):
-  return ConfigDict({"patience": 2, "min_gain": 0.0, "min_steps": 0, "on_nonfinite": "skip", "score": ""} | changes)
+  return ConfigDict({"patience": 2, "min_gain": 0.0, "min_steps": 0, "on_nonfinite": "skip"} | changes)
 
 
 def history(*scores):
@@ -62,7 +62,7 @@ def test_replay_is_what_was_decided_live():
   stopped = 0
   for _ in range(300):
     scores = [rng.choice([None, NAN, rng.random(), rng.random(), 0.5]) for _ in range(12)]
-    of = rule(
+    drawn = rule(
       patience=rng.randrange(4),
       min_gain=rng.choice([0.0, 0.1]),
       min_steps=rng.choice([0, 60]),
@@ -71,11 +71,11 @@ def test_replay_is_what_was_decided_live():
     live, seen = None, []
     for entry in history(*scores):
       seen.append(entry)
-      if stopping.decide(seen, of).stop:
+      if stopping.decide(seen, drawn).stop:
         live = entry["step"]
         break
     stopped += live is not None
-    assert stopping.first_stop(history(*scores), of)[0] == live
+    assert stopping.first_stop(history(*scores), drawn)[0] == live
   assert 50 < stopped < 250
 
 
@@ -93,19 +93,19 @@ EVALUATION = {
   "score, expected", [("", 0.6), ("panx", 0.4), ("xnli", 0.8), ("panx/sw", 0.2), ("panx/fr", None), ("pawsx", None)]
 )
 def test_score_of(score, expected):
-  found = stopping.score_of(EVALUATION, rule(score=score))
+  found = stopping.score_of(EVALUATION, score)
   assert found is None if expected is None else found == pytest.approx(expected)
 
 
 def test_a_failed_or_non_finite_task_leaves_no_mean_but_the_others_their_own():
   failed = EVALUATION | {"errors": {"pawsx": "no such file"}}
-  assert stopping.score_of(failed, rule()) is None
-  assert stopping.score_of(failed, rule(score="xnli")) == pytest.approx(0.8)
+  assert stopping.score_of(failed) is None
+  assert stopping.score_of(failed, "xnli") == pytest.approx(0.8)
   half = EVALUATION | {"errors": {"xnli": "failed with seed 1"}}
-  assert stopping.score_of(half, rule(score="xnli")) is None
+  assert stopping.score_of(half, "xnli") is None
   bad = {**EVALUATION, "scores": EVALUATION["scores"] | {"xnli": {"en": {"acc": [0.9, None]}}}}
-  assert stopping.score_of(bad, rule()) is None and stopping.score_of(bad, rule(score="panx")) == pytest.approx(0.4)
-  assert stopping.score_of({"scores": {}, "errors": {}, "metrics": {}}, rule()) is None
+  assert stopping.score_of(bad) is None and stopping.score_of(bad, "panx") == pytest.approx(0.4)
+  assert stopping.score_of({"scores": {}, "errors": {}, "metrics": {}}) is None
 
 
 def test_what_is_eligible():
