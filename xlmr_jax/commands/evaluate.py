@@ -6,8 +6,8 @@
   xlmr evaluate --workdir=DIR --checkpoint=best --tasks=xnli,mlqa --seeds=5 [--settings=zero_shot,...]
   xlmr evaluate --workdir=HUGGING_FACE_FOLDER --tasks=xnli      # the same table for any XLM-R or RoBERTa
 
-The config is the run's own (config.json), of which evaluate.* and stop.* can be given anew. Every eligible checkpoint is taken
-once and in order. Exit codes: 0 the run is over, 1 the user must act, 42 start me again (SIGTERM), 70 a crash.
+The config is the run's own (config.json), of which evaluate.* and stop.* can be given anew. Every eligible checkpoint
+is taken once and in order. Exit codes: 0 the run is over, 1 the user must act, 42 start me again (SIGTERM), 70 a crash.
 """
 
 import json

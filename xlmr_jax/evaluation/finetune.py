@@ -1,7 +1,7 @@
 """Fine-tuning of one task: batches, training and prediction, on the same mesh and sharding rules as pretraining.
 
-The encoder gets a fresh head, both are trained by the task's recipe, and the arrays of each evaluation language go through the
-result. Everything follows from (params, task, seed): the same call gives the same scores.
+The encoder gets a fresh head, both are trained by the task's recipe, and the arrays of each evaluation language go
+through the result. Everything follows from (params, task, seed): the same call gives the same scores.
 """
 
 import dataclasses
@@ -67,20 +67,23 @@ def training_rows(count: int, batch: int, steps: int, seed: int) -> Iterator[np.
 
 
 class Announcer:
-  """Prints a line about long work, at most every SILENCE_S seconds."""
+  """Prints a line about long work, at most every SILENCE_S seconds, with the time left from the second item on.
+
+  The first item is left out of the estimate, because it includes the compilation.
+  """
 
   def __init__(self, what: str):
-    self._what, self._began = what, time.monotonic()
-    self._last = self._began
+    self._what, self._first_done, self._last = what, 0.0, time.monotonic()
 
   def __call__(self, done: int, total: int, more: Callable[[], str] = str) -> None:
     """done of total. more: what else there is to say."""
     now = time.monotonic()
+    self._first_done = self._first_done or now
     if now - self._last < SILENCE_S:
       return
     self._last = now
-    left = (now - self._began) / max(done, 1) * (total - done)
-    print(f"{self._what}: {done} of {total}{more()}, {left:.0f} s left", flush=True)
+    left = f", {(now - self._first_done) / (done - 1) * (total - done):.0f} s left" if done > 1 else ""
+    print(f"{self._what} {done} of {total}{more()}{left}", flush=True)
 
 
 class Finetuner:
@@ -147,7 +150,7 @@ class Finetuner:
     params = jax.device_put(params, shapes.params["encoder"])  # A checkpoint is read to one device.
     state = jax.jit(init, out_shardings=shapes)(params, key)  # This copies, because the step gives its argument away.
     losses: list[jax.Array] = []
-    announce = Announcer(f"{what or self.task.name}: training, step")
+    announce = Announcer(f"{what or self.task.name}: training step")
     with jax.set_mesh(self.mesh):
       for rows in training_rows(count, recipe.batch, steps, seed):
         batch = sharding.to_global(self.mesh, take(arrays, rows, recipe.batch), recipe.batch)

@@ -1,7 +1,7 @@
 """Follows a run's checkpoints: each eligible one is scored once and in order, and the scores end the training.
 
-The trainer is another process, perhaps on another machine, that sees the same workdir. A killed evaluator goes on where it was,
-because evaluations/STEP.json, written last, says that a step is done.
+The trainer is another process, perhaps on another machine, that sees the same workdir. A killed evaluator goes on
+where it was, because evaluations/STEP.json, written last, says that a step is done.
 """
 
 import contextlib

@@ -153,7 +153,7 @@ class Scorer:
 
   def score_all(self, name: str, trained: dict[str, Any], targets: tuple[str, ...]) -> LanguageScores:
     """{language: {metric: value}} of what fit() returned, on this scorer's split."""
-    announce, scores = Announcer(f"{name}: scored languages"), {}
+    announce, scores = Announcer(f"{name}: scored language"), {}
     for language, (examples, arrays) in self.targets(name, targets).items():
       scores[language] = self.finetuners[name].score(trained, examples, arrays, language)
       announce(len(scores), len(targets))

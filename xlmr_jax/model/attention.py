@@ -1,7 +1,7 @@
 """Bidirectional attention inside the segments of a row, in its plain form; the kernels are tested against it.
 
-Letters as in xlmr.py, and: G groups of heads, E = K x heads per group. The projection comes as qkv[B, L, G x 3 x E]: queries,
-keys and values of a group side by side; the plain form has one group.
+Letters as in xlmr.py, and: G groups of heads, E = K x heads per group. The projection comes as qkv[B, L, G x 3 x E]:
+queries, keys and values of a group side by side; the plain form has one group.
 """
 
 import jax

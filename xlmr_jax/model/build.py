@@ -1,7 +1,7 @@
 """From config.model to a model. The seam for encoders: config.model.family names an entry of FAMILIES.
 
-An encoder is a flax module with `encode`, `table_rows`, `max_seq_len` and the fields that head.MaskedLanguageModel reads; what
-else the rest of the code needs to know about it is in its Family.
+An encoder is a flax module with `encode`, `table_rows`, `max_seq_len` and the fields that head.MaskedLanguageModel reads;
+what else the rest of the code needs to know about it is in its Family.
 """
 
 from collections.abc import Callable

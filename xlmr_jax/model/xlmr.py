@@ -1,6 +1,7 @@
-"""The XLM-R encoder (Conneau et al. 2020; fairseq's roberta models), flax.linen: ids to hidden states, and its tables of facts.
+"""The XLM-R encoder (Conneau et al. 2020; fairseq's roberta models) in flax.linen, from ids to hidden states.
 
-Pure functions of (params, ids): no config object, no data, no mesh. The head is head.py's, the vocabulary product losses.py's.
+Pure functions of (params, ids): no config object, no data, no mesh. The head is in head.py, the vocabulary product in
+training/losses.py.
 
 Letters: B rows, L tokens per row, P masked slots per row, D hidden width, H heads, K width of a head, F feed-forward
 width, V vocabulary (padded to a multiple of 128), N layers (scanned: parameters of a layer lead with N).

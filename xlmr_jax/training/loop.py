@@ -156,10 +156,13 @@ def run(
   mesh = program.mesh
   for line in programs.describe_program(program, config, store.seq_len):
     hosts.say(line)
-  evaluated = config.evaluate.tasks
+
+  def is_eligible(step: int) -> bool:
+    return stopping.is_eligible(step, config.evaluate.every_steps, config.train_steps)
+
   retention = Retention(
     workdir, keep=config.checkpoint.keep, keep_every=config.checkpoint.keep_every,
-    is_eligible=(lambda step: stopping.is_eligible(step, config.evaluate.every_steps, config.train_steps)) if evaluated else None,
+    is_eligible=is_eligible if config.evaluate.tasks else None,
     keep_unevaluated=config.evaluate.keep_unevaluated,
   )  # fmt: skip
   checkpoints = Checkpoints(workdir, retention)

@@ -47,7 +47,7 @@ def nll(
   """Each slot's negative log-likelihood in nats, fp32[B, P]. Arguments as of nll_gradients; nothing is differentiated."""
   slots = _flat(h_BxPxD, table_VxD, bias_V, labels_BxP, weights_BxP, vocabulary_size)
   C = _chunk_size(slots, chunk_bytes)
-  losses_T = (_nll_whole(slots) if C >= table_VxD.shape[0] else _nll_by_vocabulary_chunk(slots, C))[0]
+  losses_T = (_nll_whole(slots) if table_VxD.shape[0] <= C else _nll_by_vocabulary_chunk(slots, C))[0]
   return losses_T.reshape(labels_BxP.shape)
 
 
@@ -67,7 +67,7 @@ def nll_gradients(
   """
   slots = _flat(h_BxPxD, table_VxD, bias_V, labels_BxP, weights_BxP, vocabulary_size)
   C = _chunk_size(slots, chunk_bytes)
-  differentiate = _gradients_whole if C >= table_VxD.shape[0] else _gradients_by_vocabulary_chunk
+  differentiate = _gradients_whole if table_VxD.shape[0] <= C else _gradients_by_vocabulary_chunk
   losses_T, d_h_TxD, d_table_VxD, d_bias_V = differentiate(slots, onto, C)
   return losses_T.reshape(labels_BxP.shape), d_h_TxD.astype(h_BxPxD.dtype).reshape(h_BxPxD.shape), d_table_VxD, d_bias_V
 

@@ -1,4 +1,4 @@
-"""x + dropout(y + bias), then LayerNorm, on TPU: a kernel that reads and writes the HBM once, where XLA makes several passes.
+"""x + dropout(y + bias), then LayerNorm, on TPU, in a kernel that reads and writes the HBM once; XLA makes several passes.
 
 Its backward pass also sums the gradients of scale, shift and bias. It has been compiled for five TPU generations and run in
 interpret mode only. Letters as in layers.py, and: R tokens per block.

@@ -1,5 +1,6 @@
-"""Attention of whole rows on TPU: a row's heads are read from and written to the projection's own layout, scores never leave
-the chip, and dropout of probabilities is included. It has been compiled for five TPU generations and run in interpret mode only.
+"""Attention of whole rows on TPU: a row's heads are read from and written to the projection's own layout, scores never
+leave the chip, and dropout of probabilities is included. It has been compiled for five TPU generations and run in
+interpret mode only.
 
 Letters as in attention.py, and: Q queries at a time, R rows per grid step.
 """
