@@ -1,8 +1,9 @@
-"""XLM-R's published scores and the table that sets a model's own beside them."""
+"""XLM-R's published scores, and the table that shows a model's own scores beside them."""
 
 import statistics
 
-# Conneau et al. 2020 (arXiv 1911.02116v2), tables 1 to 4, in percent: task, setting, model -> {metric: by language}.
+# Conneau et al. 2020 (arxiv.org/abs/1911.02116v2), tables 1 to 4, in percent: (task, setting, model) -> {metric: {language:
+# score}}.
 _XNLI = ("en", "fr", "es", "de", "el", "bg", "ru", "tr", "ar", "vi", "th", "zh", "hi", "sw", "ur")
 _NER, _MLQA = ("en", "nl", "es", "de"), ("en", "es", "de", "ar", "hi", "vi", "zh")
 
@@ -37,10 +38,10 @@ PUBLISHED: dict[tuple[str, str, str], dict[str, dict[str, float]]] = {
 
 
 def table(scores: dict[str, dict[str, dict[str, dict[str, list[float | None]]]]], model: str) -> str:
-  """A readable table a task: a row a setting and metric, a column a language, beside the paper's rows.
+  """Readable tables, one per task, setting and metric: a column per language, the model's row and the paper's rows.
 
-  scores: {task: {setting: {language: {metric: [one per seed]}}}}, fractions; shown in percent, mean and standard
-  deviation over seeds. The last column is the mean over languages. Languages stand in the paper's order, then ours.
+  scores: {task: {setting: {language: {metric: [one per seed]}}}}, as fractions. The table shows percent, the mean and the
+  standard deviation over seeds. The last column is the mean over languages. The paper's languages come first, in its order.
   """
   lines = []
   for task, settings in scores.items():
@@ -48,19 +49,20 @@ def table(scores: dict[str, dict[str, dict[str, dict[str, list[float | None]]]]]
       metrics = list(dict.fromkeys(metric for values in by_language.values() for metric in values))
       for metric in metrics:
         published = {
-          name: row[metric] for (of, how, name), row in PUBLISHED.items() if (of, how) == (task, setting) and metric in row
+          name: rows[metric] for (*key, name), rows in PUBLISHED.items() if key == [task, setting] and metric in rows
         }
         languages = [language for row in published.values() for language in row]
         languages = list(dict.fromkeys(language for language in [*languages, *by_language] if language in by_language))
         own = {language: by_language[language][metric] for language in languages}
         lines += ["", f"{task}, {setting}, {metric}"]
         lines.append(f"{'':16s}" + "".join(f"{language:>11s}" for language in [*languages, "mean"]))
-        # The mean over languages of each seed; a score that was not finite leaves it open.
+        # The mean over languages of each seed; where a score was not finite there is none.
         seeds = [None if None in values else statistics.fmean(values) for values in zip(*own.values())]
         lines.append(f"{model[:15]:16s}" + "".join(f"{_spread(values):>11s}" for values in [*own.values(), seeds]))
         for name, row in published.items():
           cells = [row.get(language) for language in languages]
-          mean = statistics.fmean(cells) if None not in cells else None
+          known = [cell for cell in cells if cell is not None]
+          mean = statistics.fmean(known) if len(known) == len(cells) else None
           lines.append(
             f"{name:16s}" + "".join(f"{'-' if cell is None else format(cell, '.1f'):>11s}" for cell in [*cells, mean])
           )
@@ -68,8 +70,9 @@ def table(scores: dict[str, dict[str, dict[str, dict[str, list[float | None]]]]]
 
 
 def _spread(values: list[float | None]) -> str:
-  """Mean and standard deviation in percent, "79.1±0.4"; without the latter for one seed; "-" if one is missing."""
-  if None in values:
+  """Mean and standard deviation in percent, "79.1±0.4"; one seed has no deviation; "-" where a value is missing."""
+  known = [value for value in values if value is not None]
+  if len(known) < len(values):
     return "-"
-  mean = f"{100 * statistics.fmean(values):.1f}"
-  return f"{mean}±{100 * statistics.stdev(values):.1f}" if len(values) > 1 else mean
+  mean = f"{100 * statistics.fmean(known):.1f}"
+  return f"{mean}±{100 * statistics.stdev(known):.1f}" if len(known) > 1 else mean

@@ -10,11 +10,12 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from xlmr_jax.errors import UserError
+from xlmr_jax.model.task_head import SENTENCE, SPAN, WORDS
 
 
 class Text(NamedTuple):
@@ -26,7 +27,7 @@ class Text(NamedTuple):
 
 
 class Tagged(NamedTuple):
-  """An example of a tagging task: words and a tag each, as in Task.labels."""
+  """An example of a tagging task: words, and per word a tag of Task.labels."""
 
   words: tuple[str, ...]
   tags: tuple[str, ...]
@@ -44,16 +45,19 @@ class Question(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-  """Fine-tuning: AdamW (0.9, 0.999, 1e-8), linear warmup and decay to 0, clip 1.0. Each Task says where its own is from."""
+  """How a task is fine-tuned: AdamW (0.9, 0.999, 1e-8), linear warmup and decay to 0, gradients clipped at norm 1.0.
+
+  Each Task says where its recipe comes from.
+  """
 
   lr: float
   batch: int  # examples, or pieces of long contexts, of all devices together
   epochs: float
-  max_len: int  # tokens, with <s> and </s>; longer texts are cut, longer contexts strided
+  max_len: int  # tokens of a row, with <s> and </s>; longer texts are cut, longer contexts become several rows
   warmup: float = 0.1  # share of the steps
   weight_decay: float = 0.0
-  max_steps: int = 0  # ends sooner; 0: after the epochs
-  frozen: str = ""  # pattern of the encoder's parameters that stay as pretrained, e.g. "embed" ("": none)
+  max_steps: int = 0  # training ends after so many steps if the epochs take longer; 0: no such limit
+  frozen: str = ""  # pattern of the paths of the encoder's parameters that stay as pretrained, such as "embed"; "": none
   doc_stride: int = 128  # tokens between the starts of the pieces of a context (span tasks)
   max_question: int = 64  # tokens (span tasks)
   max_answer: int = 30  # tokens (span tasks)
@@ -61,10 +65,10 @@ class Recipe:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-  """A task. languages: of its evaluation files; train_language: of zero-shot training."""
+  """A task. languages: of its evaluation files; train_language: of zero-shot training. ValueError: no such kind of head."""
 
   name: str
-  head: str
+  head: str  # SENTENCE, WORDS or SPAN
   labels: tuple[str, ...]  # of sentence and word heads; (): a number (sentence), or a span
   metrics: tuple[str, ...]  # names in metrics.py; the first is the task's score
   languages: tuple[str, ...]
@@ -75,7 +79,11 @@ class Task:
   dev_split: str = "dev"
   test_split: str = "test"
 
-  def load(self, folder: str, language: str, split: str) -> list:
+  def __post_init__(self) -> None:
+    if self.head not in (SENTENCE, WORDS, SPAN):
+      raise ValueError(f"task {self.name}: head={self.head!r}: must be one of {SENTENCE}, {WORDS}, {SPAN}")
+
+  def load(self, folder: str | Path, language: str, split: str) -> list:
     """The examples of a split ("train", or as dev_split and test_split name them) in a language."""
     return self.reader(folder, self, language, split)
 
@@ -84,7 +92,7 @@ TASKS: dict[str, Task] = {}
 
 
 def register(task: Task) -> Task:
-  """Adds a task; a user's own module calls it like the modules here."""
+  """Adds a task and returns it. The modules here call it, and so does a user's own. ValueError: the name is taken."""
   if task.name in TASKS:
     raise ValueError(f"there is a task {task.name} already")
   TASKS[task.name] = task
@@ -117,12 +125,15 @@ def get(name: str) -> Task:
 # --- what the readers share --------------------------------------------------------------------------------------
 
 
-def find(folder, task: Task, language: str, split: str, patterns: Mapping[str, tuple[str, ...]], **names) -> list[Path]:
-  """The files of a split: those of the first of its patterns that any file under `folder` matches, sorted.
+def find(
+  folder: str | Path, task: Task, language: str, split: str, patterns: Mapping[str, tuple[str, ...]], **names: str
+) -> list[Path]:
+  """The files of a split, sorted: those that match the first of its patterns that any file under `folder` matches.
 
-  patterns: by split, with {language} and what `names` gives; "en:FILE" is for English alone. SPLIT_translated, a split
-  translated into the training language, has ".translated" before its files' last suffix (LANGUAGE.translated.SUFFIX is
-  the test's); the training language needs no such file.  UserError: no such split or language, or none of the files.
+  patterns: by split, with {language} and the keys of `names`; "en:FILE" is for English alone. For translate-test,
+  `test_translated` reads a test set that was translated into the training language: `sw.test.translated.tsv`, or
+  `sw.translated.tsv`; so do the other splits by their own names. The training language needs no such file.
+  Raises UserError: there is no such split or language, or none of the files.
   """
   given = split.removesuffix("_translated")
   if given not in patterns:
@@ -136,9 +147,9 @@ def find(folder, task: Task, language: str, split: str, patterns: Mapping[str, t
   ]
   if split != given and language != task.train_language:
     stems = [pattern.rpartition(".") for pattern in wanted]
-    of_test = f"{language}.translated.{patterns[given][0].rpartition('.')[2]}"
-    wanted = [name for stem, _, suffix in stems if (name := f"{stem}.translated.{suffix}") != of_test]
-    wanted += [of_test] if given == "test" else []
+    short_name = f"{language}.translated.{patterns[given][0].rpartition('.')[2]}"  # It means the test set.
+    wanted = [name for stem, _, suffix in stems if (name := f"{stem}.translated.{suffix}") != short_name]
+    wanted += [short_name] if given == "test" else []
   if not Path(folder).is_dir():
     raise UserError(f"{folder}: no such folder; {task.name} looks in it for {', '.join(wanted)}")
   for pattern in wanted:
@@ -148,7 +159,7 @@ def find(folder, task: Task, language: str, split: str, patterns: Mapping[str, t
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:
-  """(number from 1, line without its end) of a UTF-8 file. UserError: nothing in it, or bytes of another encoding."""
+  """Yields (number from 1, line without its end) of a UTF-8 file. UserError: it is empty, or in another encoding."""
   number = 0
   with open(path, "rb") as file:
     for number, line in enumerate(file, 1):
@@ -167,21 +178,35 @@ def names(text: str) -> tuple[str, ...]:
 
 
 def pad(rows: list, length: int, fill: int) -> np.ndarray:
-  """int32[n, length] of rows of at most that length."""
+  """int32[n, length] of n rows of at most that length, each filled up with `fill`."""
   padded = np.full((len(rows), length), fill, np.int32)
   for line, row in zip(padded, rows):
     line[: len(row)] = row
   return padded
 
 
+def read_tfds(
+  task: Task, language: str, split: str, source: tuple[str, str] | None, parse: Callable[[dict, Mapping, str], Any]
+) -> list:
+  """The examples of a split in TensorFlow Datasets.
+
+  source: (dataset, its split), or None where TFDS has none. parse: (row, the dataset's features, where the row is from)
+  -> an example.  Raises UserError: TFDS has no such data, or cannot get them, or parse refuses a row.
+  """
+  if source is None:
+    raise UserError(f"tfds has no {split} of {task.name} in {language}; give a folder of files")
+  rows, features = tfds_rows(*source)
+  return [parse(row, features, f"tfds {source[0]}, {source[1]}, example {i}") for i, row in enumerate(rows)]
+
+
 def tfds_rows(name: str, split: str) -> tuple[list[dict], Mapping]:
-  """(examples as NumPy values, features) of a TFDS dataset, downloaded if need be. UserError: it is not to be had."""
+  """(rows as NumPy values, features) of a TFDS dataset, downloaded if need be. UserError: TFDS cannot get it."""
   import tensorflow_datasets as tfds
 
   try:
-    builder = tfds.builder(name)
+    builder: Any = tfds.builder(name)
     builder.download_and_prepare()
     return list(tfds.as_numpy(builder.as_dataset(split=split))), builder.info.features
-  except Exception as error:  # TFDS raises its own, TensorFlow's, the network's and the file system's
+  except Exception as error:  # TFDS passes on what TensorFlow, the network and the file system raise.
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     raise UserError(f"tfds {name}, split {split}: {reason}; prepare it with `tfds build {name}`, or give files") from error

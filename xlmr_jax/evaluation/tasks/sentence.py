@@ -6,15 +6,17 @@ Owns their files and the way from texts to rows and back.
 import csv
 import dataclasses
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
 
+from xlmr_jax.data.tokenizer import Tokenizer
 from xlmr_jax.errors import UserError
 from xlmr_jax.evaluation.tasks import metrics
-from xlmr_jax.evaluation.tasks.registry import Recipe, Task, Text, find, lines, names, pad, register, tfds_rows
+from xlmr_jax.evaluation.tasks.registry import Recipe, Task, Text, find, lines, names, pad, read_tfds, register
 from xlmr_jax.ids import BOS, EOS, PAD
 from xlmr_jax.model.task_head import SENTENCE
 
@@ -22,21 +24,21 @@ BROKEN_SHARE = 0.01  # of a file's rows, where a public file is known to have br
 
 
 class Table(NamedTuple):
-  """How the files of a task look."""
+  """How the files of a task look. A tuple of columns is (text, pair, label); a task of single texts has no pair."""
 
   files: dict[str, tuple[str, ...]]  # patterns for registry.find, by split
-  headers: tuple[tuple[str, str, str], ...] = ()  # names of the columns of text, pair ("" for none) and label
-  plain: dict[int, tuple[int, int, int]] = {}  # noqa: RUF012  # without header: number of columns -> the same, -1 for none
+  headers: tuple[tuple[str, str, str], ...] = ()  # the names of the columns in a file with a header, "" for no pair
+  plain: dict[int, tuple[int, int, int]] = {}  # noqa: RUF012  # without one: number of columns -> which ones, -1 for no pair
   tfds: dict[str, tuple[str, str]] = {}  # noqa: RUF012  # split -> (dataset, its split) in TensorFlow Datasets
-  quoted: bool = False  # cells as Python's csv writes them; otherwise a quotation mark is a character like others
-  broken: bool = False  # leave out up to BROKEN_SHARE of the rows
+  quoted: bool = False  # cells are as Python's csv writes them; otherwise a quotation mark is a character like others
+  broken: bool = False  # up to BROKEN_SHARE of the rows may be broken, and are left out
 
 
 # --- files -------------------------------------------------------------------------------------------------------
 
 
-def read(folder, task: Task, language: str, split: str) -> list[Text]:
-  """The examples of a tab-separated file, as TABLES has it for the task."""
+def read(folder: str | Path, task: Task, language: str, split: str) -> list[Text]:
+  """The examples of a split: of tab-separated files as TABLES describes them, or of TFDS where `folder` is "tfds"."""
   if folder == "tfds":
     return from_tfds(task, language, split)
   table = TABLES[task.name]
@@ -49,7 +51,8 @@ def read(folder, task: Task, language: str, split: str) -> list[Text]:
 
 
 def _read_table(path: Path, task: Task, table: Table, language: str) -> list[Text]:
-  columns, count, spoken = None, 0, None
+  columns: tuple[int, int, int] | None = None
+  count, language_column = 0, None
   examples, errors = [], []
   for number, line in lines(path):
     if not line:
@@ -58,15 +61,16 @@ def _read_table(path: Path, task: Task, table: Table, language: str) -> list[Tex
     cells = next(csv.reader([line], delimiter="\t")) if table.quoted else line.split("\t")
     if columns is None:
       count = len(cells)
-      columns = next((header for header in table.headers if all(name in cells for name in header if name)), None)
-      if columns:
-        columns = tuple(cells.index(name) if name else -1 for name in columns)
-        spoken = cells.index("language") if "language" in cells else None  # XNLI has all languages in one file
+      header = next((header for header in table.headers if all(name in cells for name in header if name)), None)
+      if header:
+        text, pair, label = (cells.index(name) if name else -1 for name in header)
+        columns = text, pair, label
+        language_column = cells.index("language") if "language" in cells else None  # XNLI has all languages in one file.
         continue
       columns = table.plain.get(count)
       if columns is None:
         raise UserError(f"{where}: {_layouts(task, table, line)}")
-    if len(cells) == count and spoken is not None and cells[spoken] != language:
+    if len(cells) == count and language_column is not None and cells[language_column] != language:
       continue
     try:
       if len(cells) != count:
@@ -93,7 +97,7 @@ def _layouts(task: Task, table: Table, line: str) -> str:
 
 
 def _example(task: Task, cells: list[str], columns: tuple[int, int, int], where: str) -> Text:
-  text, pair = (cells[at] if at >= 0 else "" for at in columns[:2])
+  text, pair = (cells[column] if column >= 0 else "" for column in columns[:2])
   if not text.strip() or (columns[1] >= 0 and not pair.strip()):
     raise UserError(f"{where}: an empty sentence; mend or remove the line")
   return Text(text, pair, label_of(task, cells[columns[2]].strip(), where))
@@ -121,33 +125,33 @@ TEXTS = ("premise", "hypothesis", "question1", "question2", "question", "sentenc
 
 
 def from_tfds(task: Task, language: str, split: str) -> list[Text]:
-  """The same from TensorFlow Datasets: xnli, paws_x_wiki, glue."""
-  source = TABLES[task.name].tfds.get(split)
+  """The examples of a split in TensorFlow Datasets: xnli, xtreme_xnli, paws_x_wiki, glue."""
+  name, tfds_split = TABLES[task.name].tfds.get(split, ("", ""))
   if task.name == "xnli" and split == "train" and language != "en":
-    source = "xtreme_xnli", "train"  # translated
-  if source is None or language not in task.languages:
-    raise UserError(f"tfds has no {split} of {task.name} in {language}; give a folder of files")
-  name = source[0].format(language=language)
-  rows, features = tfds_rows(name, source[1])
-  classes = getattr(features["label"], "names", None)
-  return [text_of(task, row, classes, language, f"tfds {name}, {split}, example {i}") for i, row in enumerate(rows)]
+    name = "xtreme_xnli"  # translated
+
+  def parse(row: dict, features: Mapping, where: str) -> Text:
+    return parse_tfds(task, row, getattr(features["label"], "names", None), language, where)
+
+  source = (name.format(language=language), tfds_split) if name and language in task.languages else None
+  return read_tfds(task, language, split, source, parse)
 
 
-def text_of(task: Task, row: dict, classes: list[str] | None, language: str, where: str) -> Text:
-  """An example of TFDS. classes: the names of its labels, None for a number."""
+def parse_tfds(task: Task, row: dict, classes: list[str] | None, language: str, where: str) -> Text:
+  """The example of a row of TFDS. classes: the names of its labels, None for a number. UserError: no text, or no label."""
   texts = []
   for key in TEXTS:
     if key in row:
       value = row[key]
-      if isinstance(value, dict) and "language" in value:  # languages and their translations, side by side
-        value = dict(zip((bytes(of).decode() for of in value["language"]), value["translation"]))
+      if isinstance(value, dict) and "language" in value:  # a list of languages, and a list of their translations
+        value = dict(zip((bytes(code).decode() for code in value["language"]), value["translation"]))
       if isinstance(value, dict):
         value = value.get(language, b"")
       texts.append(bytes(value).decode())
   if not texts or not all(text.strip() for text in texts):
     raise UserError(f"{where}: an empty sentence in {language}")
   label = row["label"]
-  if classes is not None:  # GLUE's classes have words for our 0 and 1, in the same order
+  if classes is not None:  # GLUE's classes are named by words where ours are 0 and 1, in the same order.
     if not 0 <= label < len(task.labels):
       raise UserError(f"{where}: no label; this split of {task.name} is published without")
     label = task.labels.index(classes[label]) if classes[label] in task.labels else int(label)
@@ -157,11 +161,11 @@ def text_of(task: Task, row: dict, classes: list[str] | None, language: str, whe
 # --- rows and back -----------------------------------------------------------------------------------------------
 
 
-def encode(task: Task, examples: list[Text], tokenizer) -> dict[str, np.ndarray]:
+def encode(task: Task, examples: list[Text], tokenizer: Tokenizer) -> dict[str, np.ndarray]:
   """Rows `<s> text </s>` or `<s> text </s></s> pair </s>` of L = recipe.max_len tokens, in the order of examples.
 
-  "ids" int32[n, L]; "label" int32[n], float32[n] for numbers. What is too long loses its end, of a pair the longer text
-  first.
+  Returns "ids" int32[n, L] and "label" int32[n], or float32[n] for numbers. A text that is too long loses its end; of a
+  pair, the longer text is cut first.
   """
   length = task.recipe.max_len
   rows = []
@@ -184,7 +188,7 @@ def decode(task: Task, examples: list[Text], arrays: dict[str, np.ndarray], outp
   return outputs.argmax(axis=1).tolist() if task.labels else outputs[:, 0].tolist()
 
 
-def score(task: Task, examples: list[Text], predictions: list, language: str) -> dict[str, float]:
+def score(task: Task, examples: list[Text], predictions: list[Any], language: str) -> dict[str, float]:
   """{metric: value} of task.metrics, functions of metrics.py."""
   gold = [int(example.label) if task.labels else example.label for example in examples]
   return {name: getattr(metrics, name)(gold, predictions) for name in task.metrics}
@@ -194,15 +198,19 @@ def score(task: Task, examples: list[Text], predictions: list, language: str) ->
 
 NLI = ("entailment", "neutral", "contradiction")
 XNLI_LANGUAGES = names("ar bg de el en es fr hi ru sw th tr ur vi zh")
-# XLM-R's authors took Adam at 5e-6, batch 128 and up to 30 times 5000 batches, the best by dev (fairseq#1367). This is a
-# reported and shorter recipe, with which a user's Base got 74.6 of the paper's 76.2 (fairseq#2057); length of XTREME's.
+# XLM-R's authors trained with Adam at 5e-6 and batch 128, for up to 30 times 5000 batches, and took the best by dev
+# (github.com/facebookresearch/fairseq/issues/1367). This recipe is shorter: a user reported that Base reaches 74.6 with it,
+# where the paper has 76.2 (fairseq/issues/2057). The length is that of XTREME (github.com/google-research/xtreme).
 XNLI = Recipe(lr=1e-5, batch=32, epochs=5, max_len=128, warmup=0.1, weight_decay=0.1)
-# XTREME's for XNLI at the rate of models other than Large (train_xnli.sh), for want of one for PAWS-X itself.
+# XTREME's recipe for XNLI at its rate for models other than Large (train_xnli.sh); there is none for PAWS-X itself.
 PAWSX = Recipe(lr=2e-5, batch=32, epochs=5, max_len=128, warmup=0.0)
 
 
 def _glue(lr: float, batch: int, warmup: float = 0.06) -> Recipe:
-  """RoBERTa Large's GLUE recipes (fairseq, examples/roberta/config/finetuning); XLM-R's are not published. Our length."""
+  """RoBERTa Large's recipes for GLUE (fairseq, examples/roberta/config/finetuning); XLM-R's are not published.
+
+  The length is ours.
+  """
   return Recipe(lr=lr, batch=batch, epochs=10, max_len=256, warmup=warmup, weight_decay=0.1)
 
 
@@ -230,11 +238,11 @@ _PAIR_LAST = {3: (0, 1, 2)}  # text, pair, label
 _SENTENCES = ("sentence1", "sentence2")
 
 
-def _single(*more: tuple[str, str, str]) -> dict:
-  return {"headers": more, "plain": {2: _LABEL_FIRST[2]}}
+def _single(*headers: tuple[str, str, str]) -> dict[str, Any]:
+  return {"headers": headers, "plain": {2: _LABEL_FIRST[2]}}
 
 
-def _pairs(*headers: tuple[str, str, str]) -> dict:
+def _pairs(*headers: tuple[str, str, str]) -> dict[str, Any]:
   return {"headers": headers, "plain": {3: _LABEL_FIRST[3]}}
 
 
@@ -251,7 +259,7 @@ TABLES = {
         "multinli.train.{language}.tsv",
         "XNLI-MT-1.0/multinli/multinli.train.{language}.tsv",
       ),
-      # LANGUAGE.tsv is a development set alone: a test must not be one by mistake.
+      # LANGUAGE.tsv is taken for the development set only, so that a development set is never tested on by mistake.
       "dev": ("{language}.dev.tsv", "xnli.dev.tsv", "XNLI-1.0/xnli.dev.tsv", "{language}.tsv"),
       "test": ("{language}.test.tsv", "xnli.test.tsv", "XNLI-1.0/xnli.test.tsv"),
     },
@@ -297,13 +305,12 @@ TABLES = {
   "rte": Table(_GLUE_FILES, **_pairs((*_SENTENCES, "label")), tfds=_glue_tfds("rte")),
 }
 
-_READER = read
 _BINARY, _ENTAILS, _ACCURACY, _EN = ("0", "1"), ("entailment", "not_entailment"), ("accuracy",), ("en",)
-register(Task("xnli", SENTENCE, NLI, _ACCURACY, XNLI_LANGUAGES, XNLI, _READER, chance=1 / 3))
-# English pairs small and open enough to be at hand where MultiNLI is not (CAD-SNLI), judged on XNLI.
-register(Task("cad_nli", SENTENCE, NLI, _ACCURACY, XNLI_LANGUAGES, XNLI, _READER, chance=1 / 3))
-register(Task("pawsx", SENTENCE, _BINARY, _ACCURACY, names("de en es fr ja ko zh"), PAWSX, _READER, chance=1 / 2))
-# 701 training sentences: RTE's recipe, for want of a published one.
+register(Task("xnli", SENTENCE, NLI, _ACCURACY, XNLI_LANGUAGES, XNLI, read, chance=1 / 3))
+# English pairs (CAD-SNLI), small and open enough to train on where MultiNLI is not at hand; scored on XNLI.
+register(Task("cad_nli", SENTENCE, NLI, _ACCURACY, XNLI_LANGUAGES, XNLI, read, chance=1 / 3))
+register(Task("pawsx", SENTENCE, _BINARY, _ACCURACY, names("de en es fr ja ko zh"), PAWSX, read, chance=1 / 2))
+# It has 701 training sentences and no published recipe, so it takes RTE's.
 register(
   Task(
     "sib200",
@@ -312,7 +319,7 @@ register(
     _ACCURACY,
     tuple(SIB_CODES),
     dataclasses.replace(_glue(2e-5, 16), max_len=128),
-    _READER,
+    read,
     chance=1 / 7,
   )
 )
@@ -325,16 +332,16 @@ register(
     _ACCURACY,
     _EN,
     _glue(1e-5, 32),
-    _READER,
+    read,
     chance=1 / 3,
     dev_split="dev_matched",
     test_split="dev_mismatched",
   )
 )
-register(Task("qnli", SENTENCE, _ENTAILS, _ACCURACY, _EN, _glue(1e-5, 32), _READER, chance=1 / 2))
-register(Task("qqp", SENTENCE, _BINARY, ("f1", "accuracy"), _EN, _glue(1e-5, 32, warmup=0.25), _READER))
-register(Task("sst2", SENTENCE, _BINARY, _ACCURACY, _EN, _glue(1e-5, 32), _READER, chance=1 / 2))
-register(Task("mrpc", SENTENCE, _BINARY, ("f1", "accuracy"), _EN, _glue(1e-5, 16), _READER))
-register(Task("stsb", SENTENCE, (), ("pearson", "spearman"), _EN, _glue(2e-5, 16), _READER))
-register(Task("cola", SENTENCE, _BINARY, ("matthews",), _EN, _glue(1e-5, 16), _READER))
-register(Task("rte", SENTENCE, _ENTAILS, _ACCURACY, _EN, _glue(2e-5, 16), _READER, chance=1 / 2))
+register(Task("qnli", SENTENCE, _ENTAILS, _ACCURACY, _EN, _glue(1e-5, 32), read, chance=1 / 2))
+register(Task("qqp", SENTENCE, _BINARY, ("f1", "accuracy"), _EN, _glue(1e-5, 32, warmup=0.25), read))
+register(Task("sst2", SENTENCE, _BINARY, _ACCURACY, _EN, _glue(1e-5, 32), read, chance=1 / 2))
+register(Task("mrpc", SENTENCE, _BINARY, ("f1", "accuracy"), _EN, _glue(1e-5, 16), read))
+register(Task("stsb", SENTENCE, (), ("pearson", "spearman"), _EN, _glue(2e-5, 16), read))
+register(Task("cola", SENTENCE, _BINARY, ("matthews",), _EN, _glue(1e-5, 16), read))
+register(Task("rte", SENTENCE, _ENTAILS, _ACCURACY, _EN, _glue(2e-5, 16), read, chance=1 / 2))

@@ -4,18 +4,22 @@ Owns their files and the way from questions to rows and back. Answers are exact 
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from xlmr_jax.data.tokenizer import Tokenizer
 from xlmr_jax.errors import UserError
 from xlmr_jax.evaluation.tasks import metrics
-from xlmr_jax.evaluation.tasks.registry import Question, Recipe, Task, find, names, pad, register, tfds_rows
+from xlmr_jax.evaluation.tasks.registry import Question, Recipe, Task, find, names, pad, read_tfds, register
 from xlmr_jax.ids import BOS, EOS, PAD
 from xlmr_jax.model.task_head import SPAN
 
-# XTREME's (train_qa.sh, run_squad.py); its warmup of 500 steps is 6 % of SQuAD's three epochs. XLM-R's own is not
-# published; MLQA's authors took for XLM the same rate, batch and epochs (MLQA#9).
+# XTREME's recipe (github.com/google-research/xtreme, train_qa.sh and run_squad.py). Its warmup of 500 steps is 6 % of the
+# three epochs of SQuAD. XLM-R's recipe is not published; MLQA's authors trained XLM with the same rate, batch and epochs
+# (github.com/facebookresearch/MLQA/issues/9).
 RECIPE = Recipe(
   lr=3e-5, batch=32, epochs=3, max_len=384, warmup=0.06, weight_decay=1e-4, doc_stride=128, max_question=64, max_answer=30
 )
@@ -43,7 +47,7 @@ FILES = {
       "{language}_squad-translate-train-train-v1.1.json",
       "mlqa-translate-train/{language}_squad-translate-train-train-v1.1.json",
     ),
-    # LANGUAGE.json is a development set alone: a test must not be one by mistake.
+    # LANGUAGE.json is taken for the development set only, so that a development set is never tested on by mistake.
     "dev": (
       "dev-context-{language}-question-{language}.json",
       "dev/dev-context-{language}-question-{language}.json",
@@ -56,7 +60,7 @@ FILES = {
       "{language}.test.json",
     ),
   },
-  # XQuAD is one set, for both purposes.
+  # XQuAD has one set, which serves as both.
   "xquad": {
     "train": (*SQUAD, "{language}.train.json", "squad.translate.train.en-{language}.json"),
     "dev": XQUAD,
@@ -82,21 +86,21 @@ FILES = {
 # --- files -------------------------------------------------------------------------------------------------------
 
 
-def read(folder, task: Task, language: str, split: str) -> list[Question]:
-  """The questions of SQuAD 1.1's JSON."""
+def read(folder: str | Path, task: Task, language: str, split: str) -> list[Question]:
+  """The questions of a split: of SQuAD 1.1's JSON, or of TFDS where `folder` is "tfds". UserError."""
   if folder == "tfds":
     return from_tfds(task, language, split)
   path = find(folder, task, language, split, FILES[task.name], name=TYDI_NAMES.get(language, language))[0]
   examples = [question(row, f"{path}, question {row['id']!r}") for row in _rows(path)]
   if path.name.startswith(TYDI_WHOLE):
-    examples = _of_language(examples, language)
+    examples = _in_language(examples, language)
   if not examples:
     raise UserError(f"{path}: no questions in {language}")
   return _with_own_ids(examples)
 
 
 def _rows(path: Path) -> list[dict]:
-  """{"id", "question", "context", "answers": {"text", "answer_start"}}, as TFDS has them."""
+  """The rows of a file in the form that TFDS gives them: {"id", "question", "context", "answers": {...}}."""
   content = path.read_bytes()
   if not content.strip():
     raise UserError(f"{path}: an empty file")
@@ -124,9 +128,9 @@ def _rows(path: Path) -> list[dict]:
 
 
 def question(row: dict, where: str) -> Question:
-  """A Question of such a row. An answer that is not at its offset is taken at the nearest place that has its text.
+  """The Question of a row. An answer that is not at its offset is taken at the nearest offset that has its text.
 
-  UserError: nothing asked, no context, no answer, or one that the context does not have.
+  Raises UserError: there is no question, no context or no answer, or an answer that the context does not have.
   """
   asked, context = _text(row["question"]), _text(row["context"])
   if not asked.strip() or not context.strip():
@@ -136,31 +140,31 @@ def question(row: dict, where: str) -> Question:
     answer, start = _text(answer), int(start)
     if start < 0 or not context.startswith(answer, start):
       after, before = context.find(answer, max(start, 0)), context.rfind(answer, 0, max(start, 0) + len(answer))
-      places = [place for place in (after, before) if place >= 0]
-      if not places:
+      offsets = [offset for offset in (after, before) if offset >= 0]
+      if not offsets:
         raise UserError(f"{where}: the answer {answer!r} is not in its context; mend or remove it")
-      start = min(places, key=lambda place: abs(place - start))
+      start = min(offsets, key=lambda offset: abs(offset - start))
     answers.append((answer, start))
   if not answers or not all(text.strip() for text, _ in answers):
     raise UserError(f"{where}: no answer; a file without answers, or of questions without one (SQuAD 2.0), cannot be used")
   return Question(_text(row["id"]), asked, context, tuple(answers))
 
 
-def _text(value) -> str:
+def _text(value: Any) -> str:
   return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _of_language(examples: list[Question], language: str) -> list[Question]:
+def _in_language(examples: list[Question], language: str) -> list[Question]:
   return [example for example in examples if example.id.startswith(f"{TYDI_NAMES.get(language)}-")]
 
 
 def _with_own_ids(examples: list[Question]) -> list[Question]:
-  """Ids that come again get #2, #3: predictions go by id."""
-  times: dict[str, int] = {}
+  """The examples, where an id that occurs again becomes ID#2, ID#3, because predictions are kept by id."""
+  seen: dict[str, int] = {}
   result = []
   for example in examples:
-    times[example.id] = again = times.get(example.id, 0) + 1
-    result.append(example if again == 1 else example._replace(id=f"{example.id}#{again}"))
+    seen[example.id] = occurrence = seen.get(example.id, 0) + 1
+    result.append(example if occurrence == 1 else example._replace(id=f"{example.id}#{occurrence}"))
   return result
 
 
@@ -168,7 +172,7 @@ def _with_own_ids(examples: list[Question]) -> list[Question]:
 
 
 def tfds_source(task: str, language: str, split: str) -> tuple[str, str] | None:
-  """(dataset, its split) in TensorFlow Datasets, None where there is none."""
+  """(dataset, its split) in TensorFlow Datasets, or None where there is none."""
   if task in ("squad", "mlqa", "xquad") and (language, split) == ("en", "train"):
     return "squad/v1.1", "train"
   if task.startswith("tydiqa") and split == "train":
@@ -185,27 +189,28 @@ def tfds_source(task: str, language: str, split: str) -> tuple[str, str] | None:
 
 
 def from_tfds(task: Task, language: str, split: str) -> list[Question]:
-  """The same from TensorFlow Datasets: squad, mlqa, xquad, tydi_qa."""
+  """The questions of a split in TensorFlow Datasets: squad, mlqa, xquad, tydi_qa."""
+
+  def parse(row: dict, features: Mapping, where: str) -> Question:
+    return question(row, f"{where}, question {_text(row['id'])!r}")
+
   source = tfds_source(task.name, language, split)
-  if source is None:
-    raise UserError(f"tfds has no {split} of {task.name} in {language}; give a folder of files")
-  rows, _ = tfds_rows(*source)
-  examples = [question(row, f"tfds {source[0]}, question {_text(row['id'])!r}") for row in rows]
+  examples = read_tfds(task, language, split, source, parse)
   if source == ("tydi_qa/goldp", "train"):
-    examples = _of_language(examples, language)
+    examples = _in_language(examples, language)
   return _with_own_ids(examples)
 
 
 # --- rows and back -----------------------------------------------------------------------------------------------
 
 
-def encode(task: Task, examples: list[Question], tokenizer) -> dict[str, np.ndarray]:
+def encode(task: Task, examples: list[Question], tokenizer: Tokenizer) -> dict[str, np.ndarray]:
   """Rows `<s> question </s></s> piece of the context </s>` of L = recipe.max_len tokens.
 
-  "ids" int32[n, L]; "start" and "end" int32[n], positions of the first and last token of the first answer, 0 and 0
-  where the piece does not hold all of it; "example" int32[n], index into examples; "char_start" and "char_end"
-  int32[n, L], the characters of the context that a token is, -1 outside of it. Pieces begin doc_stride tokens apart,
-  or closer where a row has less room.  UserError: a recipe that leaves no room.
+  Returns "ids" int32[n, L]; "start" and "end" int32[n], the positions of the first and last token of the first answer, both
+  0 where the piece does not hold all of it; "example" int32[n], the index into examples; "char_start" and "char_end"
+  int32[n, L], the characters of the context that a token stands for, -1 outside of the context. Pieces begin doc_stride
+  tokens apart, or closer where a row has less room.  Raises UserError: the recipe leaves no room for a context.
   """
   recipe = task.recipe
   if recipe.max_len - recipe.max_question - 4 < 1:
@@ -244,15 +249,17 @@ def encode(task: Task, examples: list[Question], tokenizer) -> dict[str, np.ndar
 
 
 def _tokens_of(answer: tuple[str, int], starts: np.ndarray, ends: np.ndarray) -> tuple[int, int]:
-  """The first and last token with a character of the answer, (-1, -1) when none has."""
-  text, at = answer
-  begin, end = at + len(text) - len(text.lstrip()), at + len(text.rstrip())
+  """The first and last token that has a character of the answer, or (-1, -1) where none has."""
+  text, offset = answer
+  begin, end = offset + len(text) - len(text.lstrip()), offset + len(text.rstrip())
   tokens = np.flatnonzero((starts < ends) & (starts < end) & (ends > begin))
   return (int(tokens[0]), int(tokens[-1])) if tokens.size else (-1, -1)
 
 
-def decode(task: Task, examples: list[Question], arrays: dict[str, np.ndarray], outputs) -> dict[str, str]:
-  """{question id: answer}: the span of highest start plus end logit, over all pieces of the context.
+def decode(
+  task: Task, examples: list[Question], arrays: dict[str, np.ndarray], outputs: tuple[np.ndarray, np.ndarray]
+) -> dict[str, str]:
+  """{question id: answer}: the span with the highest sum of start and end logit, over all pieces of the context.
 
   outputs: (start logits, end logits), float[n, L] each. Spans have 1 to recipe.max_answer tokens, begin and end with
   characters of the context, and are those characters exactly. "" where no span has a score that is a number.
@@ -264,9 +271,10 @@ def decode(task: Task, examples: list[Question], arrays: dict[str, np.ndarray], 
   first, last = np.zeros((2, len(starts)), np.int64)
   for longer in range(min(task.recipe.max_answer, length)):
     scores = starts[:, : length - longer] + ends[:, longer:]
-    at = scores.argmax(axis=1)
-    better = scores[rows, at] > best
-    best[better], first[better], last[better] = scores[rows, at][better], at[better], at[better] + longer
+    position = scores.argmax(axis=1)
+    highest_here = scores[rows, position]
+    better = highest_here > best
+    best[better], first[better], last[better] = highest_here[better], position[better], position[better] + longer
   answers = {example.id: "" for example in examples}
   highest = np.full(len(examples), -np.inf)
   begins, finishes = arrays["char_start"][rows, first].tolist(), arrays["char_end"][rows, last].tolist()
@@ -278,15 +286,18 @@ def decode(task: Task, examples: list[Question], arrays: dict[str, np.ndarray], 
 
 
 def score(task: Task, examples: list[Question], predictions: dict[str, str], language: str) -> dict[str, float]:
-  """{metric: mean over the questions} of task.metrics: f1 and exact_match by SQuAD's rules, mlqa_f1 and
-  mlqa_exact_match by MLQA's. A question without a prediction counts 0."""
-  pairs = [([text for text, _ in example.answers], predictions.get(example.id, "")) for example in examples]
-  rules = {"": metrics.squad, "mlqa_": lambda golds, guess: metrics.mlqa(golds, guess, language)}
+  """{metric: mean over the questions} of task.metrics: f1 and exact_match by SQuAD's rules, mlqa_f1 and mlqa_exact_match by
+  MLQA's. A question without a prediction counts 0.
+  """
   result = {}
   for name in task.metrics:
-    rule = "mlqa_" if name.startswith("mlqa_") else ""
-    which = ("exact_match", "f1").index(name.removeprefix(rule))
-    result[name] = float(np.mean([rules[rule](golds, guess)[which] for golds, guess in pairs])) if pairs else 0.0
+    by_mlqa = name.startswith("mlqa_")
+    which = ("exact_match", "f1").index(name.removeprefix("mlqa_"))
+    values = []
+    for example in examples:
+      gold, predicted = [text for text, _ in example.answers], predictions.get(example.id, "")
+      values.append((metrics.mlqa(gold, predicted, language) if by_mlqa else metrics.squad(gold, predicted))[which])
+    result[name] = float(np.mean(values)) if values else 0.0
   return result
 
 
@@ -298,5 +309,5 @@ register(Task("squad", SPAN, (), _BY_SQUAD, ("en",), RECIPE, read))
 register(Task("mlqa", SPAN, (), ("mlqa_f1", "mlqa_exact_match"), names("ar de en es hi vi zh"), RECIPE, read))
 register(Task("xquad", SPAN, (), _BY_SQUAD, _XQUAD_LANGUAGES, RECIPE, read))
 register(Task("tydiqa", SPAN, (), _BY_SQUAD, tuple(TYDI_NAMES), RECIPE, read))
-# English TyDi QA is open and small (3696 questions): training where SQuAD is not at hand.
+# English TyDi QA is open and small (3696 questions), to train on where SQuAD is not at hand.
 register(Task("tydiqa_xquad", SPAN, (), _BY_SQUAD, _XQUAD_LANGUAGES, RECIPE, read))

@@ -4,21 +4,23 @@ Owns their files and the way from words to rows and back. A word's label stands 
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from xlmr_jax.data.tokenizer import Tokenizer
 from xlmr_jax.errors import UserError
 from xlmr_jax.evaluation.tasks import metrics
-from xlmr_jax.evaluation.tasks.registry import Recipe, Tagged, Task, find, lines, names, pad, register, tfds_rows
+from xlmr_jax.evaluation.tasks.registry import Recipe, Tagged, Task, find, lines, names, pad, read_tfds, register
 from xlmr_jax.ids import BOS, EOS, PAD, UNK
 from xlmr_jax.model.task_head import WORDS
 
-# XTREME's for PAN-X and UD (train_panx.sh).
+# XTREME's recipe for PAN-X and UD (github.com/google-research/xtreme, train_panx.sh).
 XTREME = Recipe(lr=2e-5, batch=32, epochs=10, max_len=128, warmup=0.0)
-# XLM-R's own is not published. A user's that gave Base 91.0 F1 in English (transformers#3938; the paper has 92.25), in
-# 3000 steps; length as in PyText's tagger, which the authors used.
+# XLM-R's recipe is not published. With this one, of 3000 steps, a user reported 91.0 F1 for Base in English, where the paper
+# has 92.25 (github.com/huggingface/transformers/issues/3938). The length is that of PyText's tagger, which the authors used.
 CONLL = Recipe(lr=5e-5, batch=24, epochs=6, max_len=256, max_steps=3000)
 
 PANX_FILES = {
@@ -41,8 +43,8 @@ UD_COLUMNS = 10
 # --- files -------------------------------------------------------------------------------------------------------
 
 
-def panx(folder, task: Task, language: str, split: str) -> list[Tagged]:
-  """WikiANN: `token TAB tag` a line, an empty line between sentences; tokens also as `LANGUAGE:token`."""
+def panx(folder: str | Path, task: Task, language: str, split: str) -> list[Tagged]:
+  """WikiANN: `token TAB tag` per line, an empty line between sentences; a token may also be written `LANGUAGE:token`."""
   if folder == "tfds":
     return from_tfds(task, language, split)
   path = find(folder, task, language, split, PANX_FILES)[0]
@@ -52,16 +54,16 @@ def panx(folder, task: Task, language: str, split: str) -> list[Tagged]:
   return _sentences(path, task, rows)
 
 
-def conll(folder, task: Task, language: str, split: str) -> list[Tagged]:
+def conll(folder: str | Path, task: Task, language: str, split: str) -> list[Tagged]:
   """CoNLL-2002/2003: columns between spaces, the word first, the tag last. IOB1 becomes IOB2."""
   if folder == "tfds":
     return from_tfds(task, language, split)
   path = find(folder, task, language, split, CONLL_FILES, name=CONLL_NAMES.get(language, language))[0]
   rows = ((where, cells and (cells[0], cells[-1])) for where, cells in _cells(path, " ", None, "-DOCSTART-"))
-  return [one._replace(tags=iob2(one.tags)) for one in _sentences(path, task, rows)]
+  return [example._replace(tags=iob2(example.tags)) for example in _sentences(path, task, rows)]
 
 
-def udpos(folder, task: Task, language: str, split: str) -> list[Tagged]:
+def udpos(folder: str | Path, task: Task, language: str, split: str) -> list[Tagged]:
   """CoNLL-U: the form and UPOS of each word, of all treebanks of the language. No ranges (1-2), no empty nodes (1.1)."""
   if folder == "tfds":
     return from_tfds(task, language, split)
@@ -77,7 +79,7 @@ def udpos(folder, task: Task, language: str, split: str) -> list[Tagged]:
 
 
 def iob2(tags: tuple[str, ...]) -> tuple[str, ...]:
-  """IOB1 or IOB2 as IOB2: an I- after O or after another type begins its entity, so it is a B-."""
+  """IOB1 or IOB2 as IOB2: an I- after O or after another type begins its entity, so it becomes a B-."""
   return tuple(
     f"B{tag[1:]}" if tag.startswith("I-") and before[1:] != tag[1:] else tag
     for before, tag in itertools.pairwise(("O", *tags))
@@ -85,7 +87,10 @@ def iob2(tags: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _cells(path: Path, between: str, columns: int | None, skip: str = "") -> Iterator[tuple[str, list[str] | None]]:
-  """("file:line", cells) of each line, None for an empty one. columns: None for as many as the first has, 2 or more."""
+  """Yields ("file:line", cells) of each line, with None for an empty line. UserError: a line has other columns.
+
+  columns: how many a line has; None: as many as the first line has, at least 2. skip: what a comment begins with.
+  """
   for number, line in lines(path):
     where = f"{path}:{number}"
     if not line.strip(" \t"):
@@ -99,8 +104,8 @@ def _cells(path: Path, between: str, columns: int | None, skip: str = "") -> Ite
       yield where, cells
 
 
-def _sentences(path: Path, task: Task, rows) -> list[Tagged]:
-  """Sentences of ("file:line", (word, tag)) rows; None ends one."""
+def _sentences(path: Path, task: Task, rows: Iterable[tuple[str, Any]]) -> list[Tagged]:
+  """The sentences of ("file:line", (word, tag)) rows; ("file:line", None) ends one. UserError: an unknown tag, no word."""
   examples, words, tags = [], [], []
   for where, row in itertools.chain(rows, [("", None)]):
     if row is None:
@@ -124,22 +129,24 @@ def _sentences(path: Path, task: Task, rows) -> list[Tagged]:
 
 
 def from_tfds(task: Task, language: str, split: str) -> list[Tagged]:
-  """The same from TensorFlow Datasets: wikiann, conll2003 and conll2002, xtreme_pos."""
-  conll_name = {"en": "conll2003", "es": "conll2002/es", "nl": "conll2002/nl"}.get(language)
+  """The examples of a split in TensorFlow Datasets: wikiann, conll2003 and conll2002, xtreme_pos."""
+  conll_name = {"en": "conll2003", "es": "conll2002/es", "nl": "conll2002/nl"}.get(language, "")
   name, feature = {
     "panx": (f"wikiann/{language}", "tags"),
     "conll": (conll_name, "ner"),
     "udpos": (f"xtreme_pos/xtreme_pos_{language}", "upos"),
-  }.get(task.name, (None, None))
-  if name is None or split not in ("train", "dev", "test"):
-    raise UserError(f"tfds has no {split} of {task.name} in {language}; give a folder of files")
-  rows, features = tfds_rows(name, "validation" if task.name == "panx" and split == "dev" else split)
-  classes = features[feature].feature.names
-  return [tagged(task, row, feature, classes, f"tfds {name}, {split}, example {i}") for i, row in enumerate(rows)]
+  }.get(task.name, ("", ""))
+
+  def parse(row: dict, features: Mapping, where: str) -> Tagged:
+    return parse_tfds(task, row, feature, features[feature].feature.names, where)
+
+  tfds_split = "validation" if task.name == "panx" and split == "dev" else split
+  source = (name, tfds_split) if name and split in ("train", "dev", "test") else None
+  return read_tfds(task, language, split, source, parse)
 
 
-def tagged(task: Task, row: dict, feature: str, classes: list[str], where: str) -> Tagged:
-  """An example of TFDS, `tokens` and the class numbers of `feature`, named by `classes`."""
+def parse_tfds(task: Task, row: dict, feature: str, classes: list[str], where: str) -> Tagged:
+  """The example of a row of TFDS: its `tokens`, and the class numbers in `feature`, which `classes` names."""
   words = tuple(bytes(word).decode() for word in row["tokens"])
   tags = tuple(classes[i] for i in row[feature])
   for tag in tags:
@@ -151,34 +158,38 @@ def tagged(task: Task, row: dict, feature: str, classes: list[str], where: str) 
 # --- rows and back -----------------------------------------------------------------------------------------------
 
 
-def encode(task: Task, examples: list[Tagged], tokenizer) -> dict[str, np.ndarray]:
-  """Rows of L = recipe.max_len tokens: "ids" int32[n, L]; "label" int32[n, L], at the first piece of each word, else -1;
-  "example" int32[n], index into examples; "word" int32[n, L], which of the example's words, where "label" is.
+def encode(task: Task, examples: list[Tagged], tokenizer: Tokenizer) -> dict[str, np.ndarray]:
+  """Rows of L = recipe.max_len tokens.
 
-  Each word is tokenised alone, as XTREME does, so each begins with a space; of an example that is not spaced only its
-  first. A sentence longer than a row goes on in the next, between two words. A word of which normalisation leaves
-  nothing is <unk>; one longer than a row is cut.
+  Returns "ids" int32[n, L]; "label" int32[n, L], the tag's number at the first piece of each word and -1 elsewhere;
+  "example" int32[n], the index into examples; "word" int32[n, L], the index of the word where there is a label, else -1.
+
+  Each word is tokenised alone, as XTREME does, so that each begins with a space; in an example that is not spaced only the
+  first does. A sentence that is longer than a row continues in the next row, between two words. A word of which
+  normalisation leaves nothing becomes <unk>; a word that is longer than a row is cut.
   """
   length = task.recipe.max_len
-  place = {}
-  for example in examples:
-    for word in example.words:
-      place.setdefault(word, len(place))
+  vocabulary = list(dict.fromkeys(word for example in examples for word in example.words))
   room = length - 2
-  pieces = [ids[:room].tolist() or [UNK] for ids in tokenizer.encode_lines(list(place))]
+  pieces = {
+    word: ids[:room].tolist() or [UNK] for word, ids in zip(vocabulary, tokenizer.encode_lines(vocabulary), strict=True)
+  }
   number = {tag: i for i, tag in enumerate(task.labels)}
-  rows, labels, owners, at = [], [], [], []
+  rows: list[list[int]] = []
+  labels: list[list[int]] = []
+  word_index: list[list[int]] = []
+  owners: list[int] = []
 
-  def open_row(i):
+  def open_row(i: int) -> None:
     rows.append([BOS])
     labels.append([-1])
-    at.append([-1])
+    word_index.append([-1])
     owners.append(i)
 
   for i, (words, tags, spaced) in enumerate(examples):
     open_row(i)
     for j, (word, tag) in enumerate(zip(words, tags, strict=True)):
-      ids = pieces[place[word]]
+      ids = pieces[word]
       if not spaced and j and len(ids) > 1 and tokenizer.piece(ids[0]) == "\u2581":
         ids = ids[1:]
       if len(rows[-1]) + len(ids) > length - 1:
@@ -186,21 +197,21 @@ def encode(task: Task, examples: list[Tagged], tokenizer) -> dict[str, np.ndarra
       rest = [-1] * (len(ids) - 1)
       rows[-1] += ids
       labels[-1] += [number[tag], *rest]
-      at[-1] += [j, *rest]
+      word_index[-1] += [j, *rest]
   return {
     "ids": pad([[*row, EOS] for row in rows], length, PAD),
     "label": pad(labels, length, -1),
     "example": np.array(owners, np.int32),
-    "word": pad(at, length, -1),
+    "word": pad(word_index, length, -1),
   }
 
 
 def decode(task: Task, examples: list[Tagged], arrays: dict[str, np.ndarray], outputs: np.ndarray) -> list[list[str]]:
-  """A tag for each word of each example. outputs: int[n, L], the best label at each position of the arrays' rows."""
+  """Per example, one tag per word. outputs: int[n, L], the best label at each position of the arrays' rows."""
   tags = [[task.labels[0]] * len(example.words) for example in examples]
   rows, columns = np.nonzero(arrays["word"] >= 0)
-  found = arrays["example"][rows], arrays["word"][rows, columns], np.asarray(outputs)[rows, columns]
-  for example, word, label in zip(*(of.tolist() for of in found)):
+  labels = np.asarray(outputs)[rows, columns].tolist()
+  for example, word, label in zip(arrays["example"][rows].tolist(), arrays["word"][rows, columns].tolist(), labels):
     tags[example][word] = task.labels[label]
   return tags
 
@@ -229,14 +240,15 @@ register(
     _entities("LOC", "ORG", "PER"),
     SPANS,
     names(
-      "af ar bg bn de el en es et eu fa fi fr he hi hu id it ja jv ka kk ko ml mr ms my nl pt ru sw ta te th tl tr ur vi yo zh"
+      "af ar bg bn de el en es et eu fa fi fr he hi hu id it ja jv ka kk ko ml mr ms my nl pt ru sw ta te th tl tr ur vi yo "
+      "zh"
     ),
     XTREME,
     panx,
   )
 )
 register(Task("conll", WORDS, _entities("PER", "ORG", "LOC", "MISC"), SPANS, ("en", "de", "es", "nl"), CONLL, conll))
-# The 33 of XTREME. Thai, Tagalog and Yoruba have a test split alone, Kazakh no dev.
+# The 33 languages of XTREME. Thai, Tagalog and Yoruba have a test split only, Kazakh has no dev split.
 register(
   Task(
     "udpos",
