@@ -23,6 +23,12 @@ def test_lines_are_shown_as_they_come_and_the_last_json_is_not(capsys):
   assert capsys.readouterr().out == "child  one\n"
 
 
+def test_lines_can_be_chosen(capsys):
+  with Progress(lambda: "nothing") as shown:
+    assert shown.wait(shown.start(python("print('step 3 of 4'); print('a table')"), only=r" \d+ of \d+")) == 0
+  assert capsys.readouterr().out == "step 3 of 4\n"
+
+
 def test_a_silence_is_broken_by_what_is_being_waited_for(capsys, monkeypatch):
   monkeypatch.setattr(progress, "SILENCE_S", 0.5)
   with Progress(lambda: "counting to ten"):

@@ -1,6 +1,7 @@
 """Keeps the demo from falling silent: shows the lines of its programs, and after a silence says what is being waited for."""
 
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -44,13 +45,16 @@ class Progress:
     self._said = time.monotonic()
     print(line, flush=True)
 
-  def start(self, command: list[str], prefix: str = "") -> subprocess.Popen[str]:
-    """Starts a program. Its standard output is shown, each line behind `prefix`, without the JSON line that ends it."""
+  def start(self, command: list[str], prefix: str = "", only: str = "") -> subprocess.Popen[str]:
+    """Starts a program. Its standard output is shown, each line behind `prefix`, without the JSON line that ends it.
+
+    only: a regular expression; lines in which it is not found are left out.
+    """
     child = subprocess.Popen(
       command, stdout=subprocess.PIPE, text=True, errors="replace", env={**os.environ, "PYTHONUNBUFFERED": "1"}
     )
     self._children.append(child)
-    self._readers.append(threading.Thread(target=self._show, args=(child, prefix), daemon=True))
+    self._readers.append(threading.Thread(target=self._show, args=(child, prefix, re.compile(only)), daemon=True))
     self._readers[-1].start()
     return child
 
@@ -68,10 +72,10 @@ class Progress:
       for number, handler in before.items():
         signal.signal(number, handler)
 
-  def _show(self, child: subprocess.Popen[str], prefix: str) -> None:
+  def _show(self, child: subprocess.Popen[str], prefix: str, only: re.Pattern[str]) -> None:
     assert child.stdout is not None
     for line in child.stdout:
-      if not line.startswith("{"):
+      if not line.startswith("{") and only.search(line):
         self.say(f"{prefix}{line.rstrip()}")
 
   def _watch(self) -> None:

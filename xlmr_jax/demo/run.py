@@ -91,7 +91,16 @@ def run_demo(path: Path, pass_on: list[str]) -> tuple[int, dict[str, Any]]:
 
 def make_rows(path: Path) -> None:
   """Part 1: the rows, unless they are there, and how many there are."""
-  build_demo_rows(path)
+  home = demo_rows(path).parent
+
+  def waiting_for() -> str:
+    if (home / "vocabulary.model").exists():
+      return "building rows"
+    written = len(list((home / "text").glob("*.txt")))
+    return "training the vocabulary" if written == 15 else f"writing text, {written} of 15 languages"
+
+  with Progress(waiting_for):
+    build_demo_rows(path)
   manifest = json.loads((demo_rows(path) / "manifest.json").read_text())
   counts = {name: splits["train"]["rows"] for name, splits in manifest["languages"].items()}
   (most, rows_of_most), *_, (least, rows_of_least) = sorted(counts.items(), key=lambda item: -item[1])
@@ -102,10 +111,10 @@ def pretrain(workdir: Workdir, pass_on: list[str]) -> int:
   """Part 2: the trainer beside the evaluator that ends it. Returns the exit code of the one that failed, or 0."""
 
   def waiting_for() -> str:
-    lines = read_json_lines(workdir.train_log) if workdir.train_log.exists() else []
-    if not lines:
-      return "the training step is being compiled"
-    return f"trained to step {lines[-1]['step']}; at most 4,800, about 3,800 before the scores stop rising"
+    if not workdir.held_out_log.exists() or not workdir.held_out_log.stat().st_size:
+      return "two programs start, and the training step is compiled"
+    lines = read_json_lines(workdir.train_log)
+    return f"training, {lines[-1]['step'] if lines else 0} steps of at most 4,800; a line comes every 100 steps"
 
   xlmr = [sys.executable, "-m", "xlmr_jax"]
   with Progress(waiting_for) as progress:
@@ -127,6 +136,7 @@ def score_encoders(workdir: Workdir) -> int:
         [*cores, sys.executable, "-m", "xlmr_jax", "evaluate", f"--workdir={workdir}", f"--checkpoint={name}",
          f"--tasks={','.join(TASKS)}", f"--seeds={SEEDS}"],
         f"     {names[name]}  ",
+        only=r" \d+ of \d+",  # how far it is; the tables come later, both beside each other
       )
       for name, cores in zip(missing, shares_of_cores(len(missing)))
     ]  # fmt: skip
