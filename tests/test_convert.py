@@ -1,5 +1,6 @@
 """A run's model in transformers: the exported folder gives our logits, loss and heads; and training goes on from one."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -15,22 +16,35 @@ from ml_collections import ConfigDict
 from tests import hugging_face as hf
 from tests import tiny
 from tests.test_hf_tokenizer import byte_level
-from xlmr_jax import open_model as runs
-from xlmr_jax.commands import convert, fill_mask
+from xlmr_jax.commands.flags import override_config
+from xlmr_jax.commands.score import score
+from xlmr_jax.config import load_config
+from xlmr_jax.data.rows import RowStore
 from xlmr_jax.errors import UserError
-from xlmr_jax.evaluation import finetune
+from xlmr_jax.evaluation.finetune_step import task_head
+from xlmr_jax.evaluation.ledger import keep_best
 from xlmr_jax.evaluation.tasks import registry
+from xlmr_jax.files import read_json_lines, write_json
 from xlmr_jax.huggingface import names
-from xlmr_jax.training import losses, sharding
+from xlmr_jax.huggingface.importing import from_hf
+from xlmr_jax.model.build import build_model
+from xlmr_jax.model.task_head import SENTENCE, SPAN
+from xlmr_jax.open_model import load_initial, load_params, open_model, open_record
+from xlmr_jax.report import export
+from xlmr_jax.report.export import to_hf
+from xlmr_jax.run.manifest import read_manifest
+from xlmr_jax.run.workdir import RunRecord, Workdir, read_record, refuse_other_run
+from xlmr_jax.training import loop, losses, sharding
 
 ROOT = Path(__file__).parents[1]
 LONG = hf.SIZES._replace(positions=514)
 HEADS = ("sst2", "stsb", "panx", "squad")
 
 
-def command(module, *args, devices=1, **options):
+def command(name, *args, devices=1, **options):
+  """`xlmr NAME ARGS`, as a process that sees so many devices."""
   return subprocess.run(
-    [sys.executable, "-m", f"xlmr_jax.{module}", *map(str, args)],
+    [sys.executable, "-m", "xlmr_jax", name, *map(str, args)],
     cwd=ROOT,
     capture_output=True,
     text=True,
@@ -40,14 +54,12 @@ def command(module, *args, devices=1, **options):
   )
 
 
-def opened(workdir, checkpoint="latest"):
-  """(model in fp32, parameters) of a run or folder."""
-  from xlmr_jax.training.loop import build_model
-
-  record = runs.read_run(workdir)
-  config = ConfigDict(record["config"])
+def opened(path, checkpoint="latest"):
+  """(model in fp32, parameters) of a run or folder whose vocabulary need not be there."""
+  record = open_record(path)
+  config = ConfigDict(record.config)
   config.model.dtype = "float32"
-  return build_model(config, record["vocabulary_size"]), runs.load_params(workdir, record, config, checkpoint)[1]
+  return build_model(config, record.vocabulary_size), load_params(path, record, config, checkpoint)[1]
 
 
 def theirs_of(out, kind="MaskedLM"):
@@ -81,12 +93,12 @@ def rows_of(rng, length):
 @pytest.mark.parametrize("length, isolated, types", [(24, False, True), (512, False, False), (40, True, False)])
 def test_logits_of_the_exported_folder(tmp_path, length, isolated, types):
   source = hf.make_folder(tmp_path / "source", hf.tensors(LONG, types=types), LONG)
-  convert.from_hf(source, tmp_path / "run", isolate_documents=isolated)
-  convert.to_hf(tmp_path / "run", "latest", tmp_path / "out")
+  from_hf(source, Workdir(tmp_path / "run"), isolate_documents=isolated)
+  to_hf(Workdir(tmp_path / "run"), "latest", tmp_path / "out")
   ids = rows_of(np.random.default_rng(length), length)
   logits = run_theirs(theirs_of(tmp_path / "out"), ids).logits.numpy()
   model, params = opened(tmp_path / "run")
-  assert model.isolate_documents == isolated
+  assert model.encoder.isolate_documents == isolated
   ours = jax.jit(functools.partial(model.apply, method="logits"))({"params": params}, ids)
   worst = np.abs(np.asarray(ours) - logits)[ids != 1].max()
   assert worst < 1e-4 and np.abs(logits).max() > 1, worst
@@ -100,9 +112,10 @@ def test_roberta_with_its_own_vocabulary(tmp_path):
   values = hf.tensors(sizes)
   hf.write_tensors(tmp_path / "source" / "model.safetensors", values)
   (tmp_path / "source" / "config.json").write_text(json.dumps(hf.config_of(sizes, model_type="roberta")))
-  convert.from_hf(tmp_path / "source", tmp_path / "run")
-  assert len(fill_mask.make_filler(tmp_path / "run")("the <mask> sees")[0]) == 5
-  convert.to_hf(tmp_path / "run", "latest", tmp_path / "out")
+  from_hf(tmp_path / "source", Workdir(tmp_path / "run"))
+  ours = open_model(tmp_path / "run")
+  assert len(ours.fill(["the <mask> sees"])[0][0]) == 5 and ours.encode(["é 巴黎"]).shape == (1, 16)
+  to_hf(Workdir(tmp_path / "run"), "latest", tmp_path / "out")
   hf.assert_same_bytes(hf.read_tensors(tmp_path / "out"), values)
   theirs = theirs_of(tmp_path / "out")
   assert type(theirs).__name__ == "RobertaForMaskedLM"
@@ -110,10 +123,8 @@ def test_roberta_with_its_own_vocabulary(tmp_path):
 
   tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
   ids = np.array([tokenizer("the cat <mask> é").input_ids])
-  ours = runs.vocabulary_of(tmp_path / "run", runs.read_run(tmp_path / "run"))
-  assert ids[0].tolist() == ours.encode_masked("the cat <mask> é")
-  model, params = opened(tmp_path / "run")
-  logits = jax.jit(functools.partial(model.apply, method="logits"))({"params": params}, ids)
+  assert ids[0].tolist() == ours.tokenizer.encode_masked("the cat <mask> é")
+  logits = jax.jit(functools.partial(ours.module.apply, method="logits"))({"params": ours.params}, ids)
   np.testing.assert_allclose(logits, run_theirs(theirs, ids).logits.numpy(), atol=1e-4)
 
 
@@ -130,7 +141,6 @@ def continued(tmp_path_factory):
   assert result.returncode == 0, result.stderr
   settings = (
     "train_steps=50",
-    "batch_rows=16",
     "optimizer.warmup_steps=5",
     "optimizer.peak_lr=3e-3",
     "model.dtype=float32",
@@ -141,8 +151,8 @@ def continued(tmp_path_factory):
     f"data.rows={rows}",
   )
   result = command(
-    "main",
-    f"--config=configs/imported.py:{root / 'run'}",
+    "pretrain",
+    f"--config=imported:{root / 'run'},batch_rows=16",
     f"--workdir={root / 'run'}",
     *(f"--config.{setting}" for setting in settings),
     devices=jax.device_count(),
@@ -153,39 +163,31 @@ def continued(tmp_path_factory):
 
 def our_loss(model, params, batch):
   h = model.apply({"params": params}, batch["ids"], batch["positions"])
-  total, _ = losses.mlm_loss(
-    h,
-    params["token_embedding"],
-    params["head_bias"],
-    batch["labels"],
-    batch["weights"],
-    vocabulary_size=model.vocabulary_size,
-  )
-  return float(total / batch["weights"].sum())
+  nll = losses.nll(h, params["token_embedding"], params["head_bias"], batch["labels"], batch["weights"],
+                   vocabulary_size=model.encoder.vocabulary_size)  # fmt: skip
+  return float((nll * batch["weights"]).sum() / batch["weights"].sum())
 
 
 def test_training_begins_with_the_imported_weights_and_lowers_the_loss(continued):
-  lines = [json.loads(line) for line in (continued / "run" / "held_out.jsonl").read_text().splitlines()]
+  lines = read_json_lines(Workdir(continued / "run").held_out_log)
   assert [line["step"] for line in lines] == [0, 25, 50]
   assert lines[-1]["mean_loss"] < lines[0]["mean_loss"] - 0.3
-  from xlmr_jax.commands import score
-
-  scored = score.score(continued / "run", continued / "rows", "initial", passes=1)["languages"]
-  assert np.mean([of["loss"] for of in scored.values()]) == pytest.approx(lines[0]["mean_loss"], abs=0.3)
+  scored = score(continued / "run", continued / "rows", "initial", passes=1, split="held_out")["languages"]
+  assert np.mean([values["loss"] for values in scored.values()]) == pytest.approx(lines[0]["mean_loss"], rel=1e-6)
   first, folder = (opened(path, "initial")[1] for path in (continued / "run", continued / "source"))
   assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(folder), strict=True))
-  record = json.loads((continued / "run" / "config.json").read_text())
-  assert record["imported"] == str(continued / "source") and record["rows_fingerprint"]
+  record = read_record(Workdir(continued / "run"))
+  assert record.imported == str(continued / "source") and record.rows_fingerprint and record.config["batch_rows"] == 16
 
 
 def test_loss_after_continued_pretraining_is_that_of_transformers(continued, tmp_path):
   torch = pytest.importorskip("torch")
-  convert.to_hf(continued / "run", "latest", tmp_path / "out")
+  to_hf(Workdir(continued / "run"), "latest", tmp_path / "out")
   theirs = theirs_of(tmp_path / "out")
   batch = tiny.batch(np.random.default_rng(5), 8)
   labels = np.full(batch["ids"].shape, -100)
-  for row, (positions, of, weights) in enumerate(zip(batch["positions"], batch["labels"], batch["weights"])):
-    labels[row, positions[weights > 0]] = of[weights > 0]
+  for row, (positions, pieces, weights) in enumerate(zip(batch["positions"], batch["labels"], batch["weights"])):
+    labels[row, positions[weights > 0]] = pieces[weights > 0]
   loss = run_theirs(theirs, batch["ids"], labels=torch.tensor(labels)).loss.item()
   ours = our_loss(*opened(continued / "run"), batch)
   assert abs(ours - loss) < 1e-3, (ours, loss)
@@ -197,7 +199,7 @@ def test_loss_after_continued_pretraining_is_that_of_transformers(continued, tmp
 
 
 def test_the_card_tells_of_the_run(continued, tmp_path):
-  convert.to_hf(continued / "run", "latest", tmp_path / "out")
+  to_hf(Workdir(continued / "run"), "latest", tmp_path / "out")
   card = (tmp_path / "out" / "README.md").read_text()
   for text in (
     "pipeline_tag: fill-mask",
@@ -205,7 +207,7 @@ def test_the_card_tells_of_the_run(continued, tmp_path):
     "share of the rows seen",
     "## Training curve",
     "| 25 |",
-    "bits a byte",
+    "bits per byte",
     '"peak_lr": 0.003',
     "imported as they were",
     "step 50",
@@ -214,91 +216,85 @@ def test_the_card_tells_of_the_run(continued, tmp_path):
     assert text in card, text
   assert str(tmp_path.parent) not in card and str(continued) not in card
   assert (tmp_path / "out" / "training_curve.png").read_bytes()[:4] == b"\x89PNG"
-  convert.to_hf(continued / "run", "25", tmp_path / "half")
+  to_hf(Workdir(continued / "run"), "25", tmp_path / "half")
   assert "| 50 |" not in (tmp_path / "half" / "README.md").read_text()
+
+
+def train(config, workdir, store, stop=None, initial=None):
+  """A run in this process. stop: the call of Preemption.stop() after which it is told to."""
+  workdir.root.mkdir(exist_ok=True)
+  return loop.run(loop.prepare(config, store), workdir, tiny.StopAt(stop), initial)
 
 
 def test_the_best_checkpoint_of_a_run_of_our_own(continued, tmp_path):
   """Drawn from the seed, documents isolated, evaluated: nothing was imported, and it comes out and in again."""
-  from xlmr_jax.data.rows import RowStore
-  from xlmr_jax.evaluation import follower as evaluate
-  from xlmr_jax.run.metrics import write_json
-
   rows = continued / "rows"
   store, config = RowStore(rows), tiny.config(rows, model__isolate_documents=True, model__init_std=0.2)
-  run = tmp_path / "run"
-  assert tiny.run(config, run, store) == 0
-  (run / "tokenizer.model").write_bytes(hf.vocabulary())
-  write_json(
-    run / "config.json",
-    {
-      "config": config.to_dict(),
-      "vocabulary_size": tiny.VOCABULARY,
-      "seq_len": tiny.SEQ_LEN,
-      "languages": store.languages,
-      "rows_fingerprint": store.fingerprint,
-      "tokenizer_sha256": store.manifest["tokenizer_sha256"],
-      "rows": str(rows),
-    },
-  )
-  (run / "evaluations").mkdir()
+  run = Workdir(tmp_path / "run")
+  train(config, run, store)
+  run.tokenizer.write_bytes(hf.vocabulary())
+  RunRecord(
+    config=config.to_dict(), vocabulary_size=tiny.VOCABULARY, tokenizer_sha256=store.manifest["tokenizer_sha256"],
+    seq_len=tiny.SEQ_LEN, rows_fingerprint=store.fingerprint, languages=store.languages, rows=str(rows),
+  ).write(run)  # fmt: skip
+  run.evaluations.mkdir()
   scores = {"panx": {"sw": {"span_f1": [0.5, 0.7]}}}
-  write_json(run / "evaluations" / "8.json", {"step": 8, "score": 0.6, "scores": scores})
-  evaluate.keep_best(run, 8)
-  assert convert.to_hf(run, "best", tmp_path / "out")["step"] == 8
+  write_json(run.evaluation(8), {"step": 8, "score": 0.6, "scores": scores})
+  keep_best(run, 8)
+  assert to_hf(run, "best", tmp_path / "out")["step"] == 8
   card = (tmp_path / "out" / "README.md").read_text()
   assert "panx, dev, while it was trained" in card and "| sw | 0.6000 |" in card and "did not see each other" in card
-  model, params = opened(run, "best")
+  model, params = opened(run.root, "best")
   ids = rows_of(np.random.default_rng(3), 24)
   ours = jax.jit(functools.partial(model.apply, method="logits"))({"params": params}, ids)
+  from_hf(tmp_path / "out", Workdir(tmp_path / "again"))
+  model, again = opened(tmp_path / "again")
+  assert model.encoder.isolate_documents
+  assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(again), strict=True))
   theirs = run_theirs(theirs_of(tmp_path / "out"), ids).logits.numpy()
   np.testing.assert_allclose(np.asarray(ours)[ids != 1], theirs[ids != 1], atol=1e-4)
-  convert.from_hf(tmp_path / "out", tmp_path / "again")
-  model, again = opened(tmp_path / "again")
-  assert model.isolate_documents
-  assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(again), strict=True))
 
 
-def test_an_imported_run_refuses_other_models_and_rows(tmp_path, tiny_store):
-  convert.from_hf(hf.make_folder(tmp_path / "source"), tmp_path / "run")
-  from xlmr_jax.commands import pretrain as main
-
-  before = runs.read_run(tmp_path / "run")
-  with pytest.raises(UserError, match=r"config.model.layers=3, but .*source.* has 2; use --config=configs/imported.py:"):
-    main.refuse_other_run(tmp_path / "run", before | {"config": tiny.config(model__layers=3).to_dict()})
-  other = {"tokenizer_sha256": "f" * 64, "rows": "ROWS"}
+def test_an_imported_run_refuses_other_models_and_rows(tmp_path):
+  run = Workdir(tmp_path / "run")
+  from_hf(hf.make_folder(tmp_path / "source"), run)
+  before = read_record(run)
+  with pytest.raises(UserError, match=r"config.model.layers=3, but .*source.* has 2; use --config=imported:"):
+    refuse_other_run(run, dataclasses.replace(before, config=tiny.config(model__layers=3).to_dict()))
   with pytest.raises(UserError, match=r"ROWS was made with another vocabulary .* --tokenizer=.*tokenizer.model"):
-    main.refuse_other_run(tmp_path / "run", before | other)
-  with pytest.raises(UserError, match=r"is a Hugging Face folder; make a run of it: xlmr convert from-hf"):
-    main.refuse_other_run(tmp_path / "source", before)
-  from configs import imported
+    refuse_other_run(run, dataclasses.replace(before, tokenizer_sha256="f" * 64, rows="ROWS"))
+  result = command("pretrain", "--config=smoke:runlocal", f"--workdir={tmp_path / 'source'}")
+  assert result.returncode == 1
+  assert "is a Hugging Face folder; make a run of it: xlmr convert from-hf" in result.stderr
 
+
+def test_the_config_of_an_imported_run(tmp_path):
+  source = hf.make_folder(tmp_path / "source")
+  from_hf(source, Workdir(tmp_path / "run"))
+  config = load_config("imported", f"{tmp_path / 'run'},batch_rows=32,optimizer.peak_lr=2e-4")
+  assert (config.model.ffn, config.model.max_positions, config.model.dropout) == (32, tiny.SEQ_LEN + 2, 0.0)
+  assert (config.batch_rows, config.optimizer.peak_lr, config.train_steps) == (32, 2e-4, 10_000)
   with pytest.raises(ValueError, match="takes the folder of an imported run"):
-    imported.get_config()
-  assert imported.get_config(str(tmp_path / "run")).model.ffn == 32
+    load_config("imported")
+  with pytest.raises(ValueError, match="there is no such key"):
+    load_config("imported", f"{tmp_path / 'run'},batch_row=32")
+  record = dataclasses.replace(read_record(Workdir(tmp_path / "run")), imported=None)
+  record.write(Workdir(tmp_path / "run"))
+  with pytest.raises(ValueError, match="was not imported; make it with `xlmr convert from-hf`"):
+    load_config("imported", str(tmp_path / "run"))
 
 
 def test_a_resumed_import_is_bit_for_bit_the_unbroken_one(continued, tmp_path):
   """Killed before its first checkpoint it begins with the imported weights again; then it resumes as any run."""
-  from xlmr_jax.data.rows import RowStore
-  from xlmr_jax.run import checkpoint
-  from xlmr_jax.training.loop import train
-
-  convert.from_hf(continued / "source", tmp_path / "run")
-  record = runs.read_run(continued / "run")
-  config, store = ConfigDict(record["config"]), RowStore(continued / "rows")
-  config.data.languages = tuple(config.data.languages)
-  config.evaluate.tasks = ()
-  begin = lambda abstract: runs.load_initial(tmp_path / "run", abstract)  # noqa: E731
+  run, unbroken = Workdir(tmp_path / "run"), Workdir(continued / "run")
+  from_hf(continued / "source", run)
+  config, store = override_config(read_record(unbroken).config, []), RowStore(continued / "rows")
   for stop in (9, 70, None):
-    train(config, tmp_path / "run", store, tiny.StopAt(stop), initial=begin)
-  digests = [
-    json.loads((run / "checkpoints" / "50" / checkpoint.MANIFEST).read_text())["leaves"]
-    for run in (tmp_path / "run", continued / "run")
-  ]
-  assert digests[0] == digests[1]
-  a, b = (jax.tree.leaves(opened(run)[1]) for run in (tmp_path / "run", continued / "run"))
-  assert all(np.array_equal(x, y) for x, y in zip(a, b))
+    train(config, run, store, stop, initial=lambda abstract: load_initial(run, abstract))
+  manifests = [read_manifest(workdir.checkpoints / "50") for workdir in (run, unbroken)]
+  assert manifests[0]["leaves"] == manifests[1]["leaves"]
+  a, b = (jax.tree.leaves(opened(workdir.root)[1]) for workdir in (run, unbroken))
+  assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 # --- fine-tuned heads ----------------------------------------------------------------------------------------------
@@ -309,7 +305,10 @@ def labelled(tmp_path_factory):
   """A folder with a few examples of a task of each kind."""
   root = tmp_path_factory.mktemp("labelled")
   rng = np.random.default_rng(0)
-  text = lambda: " ".join(rng.choice(hf.WORDS, 6))  # noqa: E731
+
+  def text():
+    return " ".join(rng.choice(hf.WORDS, 6))
+
   for name in HEADS:
     (root / name).mkdir()
   for split in ("train", "dev"):
@@ -329,26 +328,25 @@ def labelled(tmp_path_factory):
 @pytest.mark.parametrize("task", HEADS)
 def test_a_fine_tuned_head_in_transformers(task, labelled, tmp_path, monkeypatch):
   known = registry.get(task)
-  short = known.recipe.__class__(
-    **{**known.recipe.__dict__, "max_steps": 3, "batch": 8, "lr": 1e-3, "max_len": 32, "max_question": 8}
-  )
-  monkeypatch.setitem(registry.TASKS, task, known.__class__(**{**known.__dict__, "recipe": short}))
+  short = dataclasses.replace(known.recipe, max_steps=3, batch=8, lr=1e-3, max_len=32, max_question=8)
+  monkeypatch.setitem(registry.TASKS, task, dataclasses.replace(known, recipe=short))
   if task != "sst2":  # that one on all devices: a folder is read to one of them
     one = sharding.make_mesh(1, 1, jax.devices()[:1])
     monkeypatch.setattr(sharding, "make_mesh", lambda: one)
   source = hf.make_folder(tmp_path / "source")
   tuned = {}
-  fine_tune = convert.fine_tune
+  fine_tune = export.fine_tune
 
   def with_a_loud_head(*args):  # three steps leave logits near zero, where everything is alike
     found, rng = fine_tune(*args), np.random.default_rng(7)
     loud = jax.tree.map(lambda x: np.asarray(x) + rng.normal(0, 0.5, x.shape).astype(np.float32), found.params["head"])
     return tuned.setdefault("it", found._replace(params=found.params | {"head": loud}))
 
-  monkeypatch.setattr(convert, "fine_tune", with_a_loud_head)
-  overrides = (f"--config.evaluate.folder={labelled}", "--config.evaluate.languages=en")
-  result = convert.to_hf(source, "latest", tmp_path / "out", task=task, overrides=overrides)
-  of = tuned["it"]
+  monkeypatch.setattr(export, "fine_tune", with_a_loud_head)
+  overrides = [f"--config.evaluate.folder={labelled}", "--config.evaluate.languages=en"]
+  config = override_config(open_record(source).config, overrides)
+  result = to_hf(Workdir(source), "latest", tmp_path / "out", task=task, config=config)
+  model_of_task = tuned["it"]
   assert set(result["scores"]["en"]) == set(known.metrics)
   theirs = theirs_of(tmp_path / "out", names.HEADS[known.head][1])
   assert type(theirs).__name__ == f"XLMRobertaFor{names.HEADS[known.head][1]}"
@@ -358,14 +356,14 @@ def test_a_fine_tuned_head_in_transformers(task, labelled, tmp_path, monkeypatch
   ids = rows_of(np.random.default_rng(1), 32)
   output = run_theirs(theirs, ids)
   model, _ = opened(source)
-  x = model.apply({"params": of.params["encoder"]}, ids, method="encode")
-  ours = np.asarray(finetune.head_of(of.task, 0.0).apply({"params": of.params["head"]}, x))
-  if known.head == registry.SPAN:
+  x = model.apply({"params": model_of_task.params["encoder"]}, ids, method="encode")
+  ours = np.asarray(task_head(model_of_task.task, 0.0).apply({"params": model_of_task.params["head"]}, x))
+  if known.head == SPAN:
     logits = np.stack([output.start_logits.numpy(), output.end_logits.numpy()], axis=-1)
   else:
     logits = output.logits.numpy()
   difference = np.abs(ours - logits)
-  assert (difference[ids != 1] if known.head != registry.SENTENCE else difference).max() < 1e-4
+  assert (difference[ids != 1] if known.head != SENTENCE else difference).max() < 1e-4
   assert np.abs(logits).max() > 0.3
   assert not any(name.startswith(("lm_head", "roberta.pooler")) for name in hf.read_tensors(tmp_path / "out"))
   assert np.abs(hf.read_tensors(tmp_path / "out")[names.WORD_TABLE] - hf.tensors()[names.WORD_TABLE]).max() > 1e-4
@@ -401,7 +399,7 @@ def test_the_command_refuses_in_one_line(args, message):
 
 def test_a_checkpoint_that_is_not_there_is_named(continued, tmp_path):
   with pytest.raises(UserError, match=r"--checkpoint=7: .* has 25, 50, latest, initial"):
-    convert.to_hf(continued / "run", "7", tmp_path / "out")
+    to_hf(Workdir(continued / "run"), "7", tmp_path / "out")
   with pytest.raises(UserError, match=r"--checkpoint=best: .* holds none"):
-    convert.to_hf(continued / "run", "best", tmp_path / "out")
+    to_hf(Workdir(continued / "run"), "best", tmp_path / "out")
   assert not (tmp_path / "out").exists()

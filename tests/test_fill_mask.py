@@ -7,9 +7,10 @@ import pytest
 
 from tests import hugging_face as hf
 from tests.test_convert import command, run_theirs, theirs_of
-from xlmr_jax.commands import convert, fill_mask
-from xlmr_jax.data.tokenizer import FIRST_PIECE
-from xlmr_jax.errors import UserError
+from xlmr_jax.huggingface.importing import from_hf
+from xlmr_jax.ids import FIRST_PIECE
+from xlmr_jax.open_model import open_model
+from xlmr_jax.run.workdir import Workdir
 
 TEXTS = ["the <mask> sees a hut", "巴黎是<mask>国", "กรุงเทพ<mask>เมือง <mask>"]
 
@@ -22,12 +23,11 @@ def folder(tmp_path_factory):
 def test_the_likeliest_pieces_are_those_of_transformers(folder):
   transformers = pytest.importorskip("transformers")
   model, tokenizer = theirs_of(folder), transformers.AutoTokenizer.from_pretrained(folder)
-  fill = fill_mask.make_filler(folder)
-  for text in TEXTS:
+  filled = open_model(folder).fill(TEXTS)
+  for text, found in zip(TEXTS, filled, strict=True):
     ids = np.array([tokenizer(text).input_ids])
     probabilities = run_theirs(model, ids).logits.softmax(-1).numpy()[0]
     at = np.flatnonzero(ids[0] == tokenizer.mask_token_id)
-    found = fill(text)
     assert len(found) == len(at) == text.count("<mask>")
     for pieces, slot in zip(found, probabilities[at]):
       best = sorted(range(FIRST_PIECE, len(slot) - 1), key=lambda i: -slot[i])[:5]
@@ -36,7 +36,7 @@ def test_the_likeliest_pieces_are_those_of_transformers(folder):
 
 
 def test_the_command_reads_arguments_and_lines(folder, tmp_path):
-  convert.from_hf(folder, tmp_path / "run")
+  from_hf(folder, Workdir(tmp_path / "run"))
   result = command("fill_mask", f"--workdir={tmp_path / 'run'}", *TEXTS)
   assert result.returncode == 0, result.stderr
   lines = [json.loads(line) for line in result.stdout.splitlines()]
@@ -45,13 +45,9 @@ def test_the_command_reads_arguments_and_lines(folder, tmp_path):
   assert piped.stdout == result.stdout
 
 
-def test_refusals(folder):
-  result = command("fill_mask", f"--workdir={folder}", "no gap")
-  assert result.returncode == 1 and result.stderr == "error: no <mask> in 'no gap'\n"
-  fill = fill_mask.make_filler(folder)
-  with pytest.raises(UserError, match=r"no <mask> in 'x'"):
-    fill("x")
-  with pytest.raises(UserError, match=r"tokens, the model takes 32: 'the the"):
-    fill("the " * 40 + "<mask>")
-  with pytest.raises(UserError, match=r"--checkpoint=12: .* is a Hugging Face folder"):
-    fill_mask.make_filler(folder, "12")
+@pytest.mark.parametrize(
+  "arguments, message", [(["no gap"], "no <mask> in 'no gap'"), (["--top=0"], "--top=0: must be at least 1")]
+)
+def test_refusals(folder, arguments, message):
+  result = command("fill_mask", f"--workdir={folder}", *arguments)
+  assert result.returncode == 1 and result.stderr == f"error: {message}\n"

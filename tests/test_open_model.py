@@ -16,9 +16,9 @@ from xlmr_jax.ids import PAD
 from xlmr_jax.open_model import Model, open_model, row_lengths
 from xlmr_jax.run.workdir import Workdir
 
-LONG = hf.SIZES._replace(positions=66)  # rows of 32 and 64 tokens
+LONG = hf.SIZES._replace(positions=130)  # rows of 64 and 128 tokens
 # Texts for rows of both lengths, an empty one among them.
-TEXTS = ["", "the cat", "巴黎 是", " ".join(hf.WORDS), "casa", "the hut " * 20, "กรุงเทพ", "windows " * 5]
+TEXTS = ["", "the cat", "巴黎 是", " ".join(hf.WORDS), "casa", "the hut " * 40, "กรุงเทพ", "windows " * 5]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_importing_the_package_loads_no_jax():
 
 def test_what_a_model_has(model, folder, tmp_path):
   assert model.step == 0 and model.record.vocabulary_size == tiny.VOCABULARY == model.tokenizer.size
-  assert model.params["token_embedding"].shape == (128, 16) and model.max_tokens == 64
+  assert model.params["token_embedding"].shape == (128, 16) and model.max_tokens == 128
   from_hf(folder, Workdir(tmp_path / "run"))
   run = open_model(str(tmp_path / "run"), "initial")
   assert run.record.imported == str(folder)
@@ -88,7 +88,7 @@ def test_pooling_is_over_the_tokens_of_the_text_alone(model):
 def test_many_short_texts_fill_more_than_one_batch(model):
   texts = [" ".join(np.random.default_rng(i).choice(hf.WORDS, 3)) for i in range(40)]
   vectors = model.encode(texts)
-  for i in (0, 15, 16, 39):
+  for i in (0, 7, 8, 39):
     np.testing.assert_allclose(model.encode([texts[i]])[0], vectors[i], atol=1e-5)
 
 
@@ -96,7 +96,7 @@ def test_one_program_per_length(folder):
   model = open_model(folder)
   for texts in (TEXTS, TEXTS[:3], ["the"], TEXTS * 9):
     model.encode(texts)
-  assert model._pooled._cache_size() == len(row_lengths(64)) == 2
+  assert model._pooled._cache_size() == len(row_lengths(128)) == 2
 
 
 def test_the_edges_of_encode(model):
@@ -104,7 +104,7 @@ def test_the_edges_of_encode(model):
   assert nothing.shape == (0, 16) and nothing.dtype == np.float32
   assert np.isfinite(model.encode([""])).all()
   long = "the cat " * 100
-  with pytest.warns(UserWarning, match="1 of 2 texts have more than 64 tokens and were cut"):
+  with pytest.warns(UserWarning, match="1 of 2 texts have more than 128 tokens and were cut"):
     vectors = model.encode([long, "the"])
   with pytest.warns(UserWarning, match="were cut"):
     longer = model.encode([long + "hut"])
@@ -116,12 +116,12 @@ def test_the_edges_of_encode(model):
 
 
 def test_fill_gives_pieces_per_text_and_per_mask(model):
-  texts = ["the <mask> sees", "<mask> of <mask>", "the hut " * 15 + "<mask>"]
+  texts = ["the <mask> sees", "<mask> of <mask>", "the hut " * 40 + "<mask>"]
   filled = model.fill(texts, top=3)
   assert [len(masks) for masks in filled] == [1, 2, 1] and {len(pieces) for masks in filled for pieces in masks} == {3}
   logits = jax.jit(functools.partial(model.module.apply, method="logits"))
   for text, masks in zip(texts, filled):
-    ids = np.full(64, PAD)
+    ids = np.full(128, PAD)
     encoded = model.tokenizer.encode_masked(text)
     ids[: len(encoded)] = encoded
     probabilities = np.asarray(jax.nn.softmax(logits({"params": model.params}, ids[None])[0]))
@@ -136,7 +136,7 @@ def test_fill_gives_pieces_per_text_and_per_mask(model):
 def test_what_fill_refuses(model):
   with pytest.raises(UserError, match=r"no <mask> in 'x'"):
     model.fill(["the <mask>", "x"])
-  with pytest.raises(UserError, match=r"tokens, but the model takes 64: 'the the"):
+  with pytest.raises(UserError, match=r"tokens, but the model takes 128: 'the the"):
     model.fill(["the " * 140 + "<mask>"])
   for top in (0, 90):
     with pytest.raises(UserError, match=f"top={top}: must be at least 1"):

@@ -24,9 +24,9 @@ from xlmr_jax.ids import BOS, EOS, FIRST_PIECE, MASK, PAD
 from xlmr_jax.model.build import build_model, init_params, params_shapes
 from xlmr_jax.run.checkpoint import restore_params, sound_steps
 from xlmr_jax.run.manifest import DamagedError, verify
-from xlmr_jax.run.workdir import RunRecord, Workdir, read_record
+from xlmr_jax.run.workdir import RunRecord, Workdir, is_hugging_face, read_record
 
-SHORTEST_ROW = 32  # tokens; programs for shorter rows would cost more in compiling than they save
+SHORTEST_ROW = 64  # tokens; programs for shorter rows would cost more in compiling than they save
 # Tokens of the batches that a device computes at a time. A CPU is not faster with more than one long row.
 TOKENS_PER_BATCH = {"cpu": 512}
 TOKENS_PER_BATCH_ON_ACCELERATORS = 8192
@@ -40,13 +40,13 @@ Mask = list[tuple[str, float]]  # pieces and their probabilities, the likeliest 
 def open_record(path: str | Path) -> RunRecord:
   """The record of a run, or of a Hugging Face folder as if a run had been made from it. UserError: path is neither."""
   path = Path(path)
-  return record_of_folder(hf_folder.open_folder(path)) if hf_folder.is_folder(path) else read_record(Workdir(path))
+  return record_of_folder(hf_folder.open_folder(path)) if is_hugging_face(path) else read_record(Workdir(path))
 
 
 def open_tokenizer_of(path: str | Path, record: RunRecord) -> Tokenizer:
   """The tokenizer of a run or Hugging Face folder. UserError: it is missing, or the run was made with another one."""
   path = Path(path)
-  if hf_folder.is_folder(path):
+  if is_hugging_face(path):
     return open_tokenizer(path, read_vocabulary(path)[0])
   file = Workdir(path).tokenizer
   if record.rows and not file.exists():
@@ -59,7 +59,7 @@ def open_tokenizer_of(path: str | Path, record: RunRecord) -> Tokenizer:
 
 def source_of(workdir: Workdir, record: RunRecord) -> hf_folder.Folder | None:
   """The opened Hugging Face folder that a run began from; None where there is none, or where it was removed."""
-  if hf_folder.is_folder(workdir.root):
+  if is_hugging_face(workdir.root):
     return hf_folder.open_folder(workdir.root)
   if record.imported and workdir.initial.is_dir():
     return hf_folder.open_folder(workdir.initial, tokenizer=False)
@@ -85,7 +85,7 @@ def load_params(path: str | Path, record: RunRecord, config: ConfigDict, name: s
   checkpoints is step 0, as are the latest and the best of a Hugging Face folder. UserError: there is no such checkpoint.
   """
   workdir, size = Workdir(path), record.vocabulary_size
-  if hf_folder.is_folder(workdir.root):
+  if is_hugging_face(workdir.root):
     if name not in ("best", "latest", "initial", "0"):
       raise UserError(f"--checkpoint={name}: {workdir} is a Hugging Face folder, which has one model; use latest")
     return 0, hf_folder.load(hf_folder.open_folder(workdir.root), params_shapes(config, size))
@@ -128,7 +128,7 @@ class Model:
     self.record, self.params, self.tokenizer, self.step = record, params, tokenizer, step
     config = ConfigDict(record.config)
     config.model.dtype = "float32"
-    self.module = build_model(config, record.vocabulary_size)  # the flax module that takes the parameters
+    self.module: Any = build_model(config, record.vocabulary_size)  # the flax module that takes the parameters
     self.max_tokens = self.module.encoder.max_seq_len  # of a text, with <s> and </s>
     self._likeliest = jax.jit(self._make_likeliest(), static_argnums=3)
     self._pooled = jax.jit(self._make_pooled(), static_argnums=2)

@@ -1,100 +1,103 @@
-"""Command: masked loss and bits a byte of a run's checkpoint on any rows made with its vocabulary, per language.
+"""Computes masked loss and bits per byte, per language, of a run's checkpoint on any rows made with its vocabulary.
 
   xlmr build_rows --text=TEXT --tokenizer=RUN_ROWS/tokenizer.model --held_out=0 --out=ROWS ...
   xlmr score --workdir=RUN --rows=ROWS [--checkpoint=STEP|best|latest|initial] [--passes=4] [--out=FILE.json]
 
-Every row is masked --passes times, each time anew, always the same for the same rows.
+Every row is masked --passes times, each time anew, and always the same for the same rows.
 """
 
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from absl import app, flags, logging
-from ml_collections import ConfigDict
+from absl import flags as absl_flags
 
-from xlmr_jax import open_model as runs
-from xlmr_jax.errors import UserError, run_command
-
-FLAGS = flags.FLAGS
+from xlmr_jax.commands import flags
 
 
-def score(workdir: Path, rows: Path, checkpoint: str = "latest", passes: int = 4, batch_rows: int = 64) -> dict:
-  """{"step", "rows", "languages": {name: {"loss" nats a masked token, "bits_per_byte"}}}."""
+def score(
+  path: str | Path, rows: str | Path, checkpoint: str = "latest", passes: int = 4, batch_rows: int = 64,
+  split: str = "train",
+) -> dict[str, Any]:  # fmt: skip
+  """The held-out pass of a run, by one device, over the rows of a split.
+
+  passes: times that every row is masked, with the seeds 0, 1, ...
+  Returns {"step", "rows", "languages": {name: {"loss": nats per masked token, "bits_per_byte"}}}. Raises UserError if the
+  rows do not fit the run, if the checkpoint cannot be read, or if a language has no rows.
+  """
   import jax
+  import numpy as np
+  from ml_collections import ConfigDict
 
-  from xlmr_jax.data import masking
-  from xlmr_jax.data.pipeline import held_out_batches
+  from xlmr_jax.data.masking import slots_per_row
+  from xlmr_jax.data.pipeline import BatchSpec, held_out_batches
   from xlmr_jax.data.rows import RowStore
-  from xlmr_jax.training.loop import bits_per_nat, build_model, make_held_out_step
+  from xlmr_jax.errors import UserError
+  from xlmr_jax.model.build import family_of
+  from xlmr_jax.open_model import load_params, open_record
+  from xlmr_jax.training import sharding
+  from xlmr_jax.training.held_out import bits_per_nat, held_out_losses
+  from xlmr_jax.training.program import build_program
 
-  run = runs.read_run(workdir)
-  config = ConfigDict(run["config"])
-  store = RowStore(rows, tokenizer_sha256=run["tokenizer_sha256"])
-  if store.seq_len + 2 > config.model.max_positions:
-    raise UserError(f"{rows} has rows of {store.seq_len} tokens; the run's model takes {config.model.max_positions - 2}")
+  record = open_record(path)
+  config = ConfigDict(record.config)
+  config.model.update(attention="auto", fuse="auto")  # A kernel that the run named may not run on this machine.
+  store = RowStore(rows, tokenizer_sha256=record.tokenizer_sha256)
+  longest = family_of(config).max_seq_len(config.model)
+  if store.seq_len > longest:
+    raise UserError(f"{rows} has rows of {store.seq_len} tokens, but the run's model takes {longest}; build shorter rows")
   if passes < 1:
-    raise UserError(f"--passes={passes}: at least 1")
-  model = build_model(config, store.vocabulary_size)
-  step, params = runs.load_params(workdir, run, config, checkpoint)
-  languages = len(store.languages)
-  held_out_step = jax.jit(make_held_out_step(model, languages))
-  sums = np.zeros((2, languages))
-  for seed in range(passes):
-    with held_out_batches(
-      store,
-      split="train",
-      batch_rows=batch_rows,
-      seed=seed,
-      mask_share=config.data.mask_share,
-      slots=masking.slots_per_row(store.seq_len, config.data.mask_share),
-    ) as batches:
-      for batch in batches:
-        sums += np.stack(jax.device_get(held_out_step(params, batch)))
-  if not sums[1].all():
-    raise UserError(f"{rows}: nothing to score in {', '.join(np.array(store.languages)[sums[1] == 0])}")
-  per_token, factor = sums[0] / sums[1], bits_per_nat(store, "train")
+    raise UserError(f"--passes={passes}: must be at least 1")
+  step, params = load_params(path, record, config, checkpoint)
+  mesh, languages = sharding.make_mesh(1, 1, jax.devices()[:1]), len(store.languages)
+  total = np.zeros((2, languages))
+  with jax.set_mesh(mesh):
+    program = build_program(config, mesh, vocabulary_size=store.vocabulary_size, languages=languages, seq_len=store.seq_len)
+    for seed in range(passes):
+      slots = slots_per_row(store.seq_len, config.data.mask_share)
+      spec = BatchSpec(batch_rows, None, slots, seed, config.data.mask_share)
+      with held_out_batches(store, spec, split=split) as batches:
+        found = held_out_losses(program.held_out_step, params, batches, mesh, batch_rows, languages)
+      total = total + np.asarray(found)
+  sums, weights = total
+  if not weights.all():
+    raise UserError(f"{rows}: nothing to score in {', '.join(np.array(store.languages)[weights == 0])}")
+  losses = sums / weights
+  bits = losses * bits_per_nat(store, split)
   return {
     "step": step,
     "rows": str(rows),
     "languages": {
-      name: {"loss": float(per_token[i]), "bits_per_byte": float(per_token[i] * factor[i])}
-      for i, name in enumerate(store.languages)
+      name: {"loss": float(loss), "bits_per_byte": float(bit)} for name, loss, bit in zip(store.languages, losses, bits)
     },
   }
 
 
-def main(_) -> int | None:
-  from xlmr_jax.run import hosts
+def main(argv: list[str]) -> None:
+  """Scores, prints a table on stderr, and the means over languages as the last line."""
+  flags.refuse_arguments(argv)
 
-  logging.set_verbosity(logging.WARNING)
-  hosts.keep_freed_memory()
-  result = score(Path(FLAGS.workdir), Path(FLAGS.rows), FLAGS.checkpoint, FLAGS.passes)
-  print(f"{'language':12s} {'nats/token':>10s} {'bits/byte':>10s}", file=sys.stderr)
-  for name, of in result["languages"].items():
-    print(f"{name:12s} {of['loss']:10.3f} {of['bits_per_byte']:10.3f}", file=sys.stderr)
-  if FLAGS.out:
-    from xlmr_jax.run.metrics import write_json
+  from xlmr_jax.files import write_json
+  from xlmr_jax.run import memory
 
-    write_json(FLAGS.out, result)
-  of = result["languages"].values()
-  print(
-    json.dumps(
-      {
-        "step": result["step"],
-        "languages": len(of),
-        "loss": float(np.mean([x["loss"] for x in of])),
-        "bits_per_byte": float(np.mean([x["bits_per_byte"] for x in of])),
-      }
-    )
-  )
+  memory.keep_freed_memory()
+  result = score(flags.FLAGS.workdir, flags.FLAGS.rows, flags.FLAGS.checkpoint, flags.FLAGS.passes)
+  languages = result["languages"]
+  print(f"{'language':12s} {'nats per token':>15s} {'bits per byte':>15s}", file=sys.stderr)
+  for name, values in languages.items():
+    print(f"{name:12s} {values['loss']:15.3f} {values['bits_per_byte']:15.3f}", file=sys.stderr)
+  if flags.FLAGS.out:
+    write_json(flags.FLAGS.out, result)
+  means = {key: sum(values[key] for values in languages.values()) / len(languages) for key in ("loss", "bits_per_byte")}
+  print(json.dumps({"step": result["step"], "languages": len(languages)} | means))
 
 
-if __name__ == "__main__":
-  flags.DEFINE_string("workdir", None, "folder of the run", required=True)
-  flags.DEFINE_string("rows", None, "rows to score, their train split, made with the run's vocabulary", required=True)
-  flags.DEFINE_string("checkpoint", "latest", "a step, best, latest, or initial")
-  flags.DEFINE_integer("passes", 4, "times that every row is masked")
-  flags.DEFINE_string("out", None, "also write the scores of each language to this JSON file")
-  app.run(run_command(main))
+def run() -> None:
+  """Defines the flags and runs main."""
+  absl_flags.DEFINE_string("workdir", None, "folder of the run", required=True)
+  absl_flags.DEFINE_string("rows", None, "rows to score, their train split, made with the run's vocabulary", required=True)
+  absl_flags.DEFINE_string("checkpoint", "latest", "a step, best, latest, or initial")
+  absl_flags.DEFINE_integer("passes", 4, "times that every row is masked")
+  absl_flags.DEFINE_string("out", None, "also write the loss of each language to this JSON file")
+  flags.start(main)

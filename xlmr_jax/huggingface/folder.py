@@ -43,14 +43,6 @@ class Folder(NamedTuple):
     return bool(self.config.get(OURS, {}).get("isolate_documents", False))
 
 
-def is_folder(path: Path) -> bool:
-  """Whether a folder holds the config.json of a Hugging Face model. The config.json of a run has no "model_type"."""
-  try:
-    return "model_type" in json.loads((path / "config.json").read_text(encoding="utf-8"))
-  except (OSError, ValueError, TypeError):
-    return False
-
-
 def open_folder(path: Path, tokenizer: bool = True) -> Folder:
   """Opens a folder. tokenizer: whether the folder must have one, which is then read.
 
@@ -119,10 +111,13 @@ def _sizes(path: Path, config: dict) -> Sizes:
     "heads": "num_attention_heads",
     "ffn": "intermediate_size",
   }
-  found = {name: config.get(key) for name, key in keys.items()} | {"token_types": config.get("type_vocab_size", 1)}
+  found: dict[str, Any] = {name: config.get(key) for name, key in keys.items()}
+  found["token_types"] = config.get("type_vocab_size", 1)
   for name, value in found.items():
     if type(value) is not int or value < 1:
-      raise UserError(f"{path / 'config.json'}: {keys.get(name, 'type_vocab_size')} is {value!r}; it must be a whole number above 0")
+      raise UserError(
+        f"{path / 'config.json'}: {keys.get(name, 'type_vocab_size')} is {value!r}; it must be a whole number above 0"
+      )
   sizes = Sizes(**found)
   fixed = {
     "hidden_act": "gelu",

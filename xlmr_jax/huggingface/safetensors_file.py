@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -102,7 +102,7 @@ def read_into(tensor: Tensor, out: np.ndarray) -> None:
     while done < tensor.size:
       target = flat[done : done + step]
       piece = target if target.dtype == tensor.dtype else np.empty(target.shape, tensor.dtype)
-      view, got = memoryview(piece.view(np.uint8)), 0
+      view, got = piece.view(np.uint8).data, 0
       while got < len(view):
         count = file.readinto(view[got:])
         if not count:
@@ -140,7 +140,8 @@ def write(
   get(name) is asked for one tensor after another, and returns an array or the place of a tensor in another file. A value
   of another dtype is converted piece by piece.
   """
-  header, at = {"__metadata__": {"format": "pt"}}, 0
+  header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+  at = 0
   for name, (dtype, shape) in shapes.items():
     size = math.prod(shape) * np.dtype(dtype).itemsize
     header[name] = {"dtype": _NAMES[np.dtype(dtype)], "shape": list(shape), "data_offsets": [at, at + size]}
@@ -154,7 +155,7 @@ def write(
       if tuple(value.shape) != tuple(shape):
         raise ValueError(f"{name} is {value.shape}, not {shape}")
       for piece in _pieces(value):
-        file.write(np.ascontiguousarray(piece, dtype).reshape(-1).view(np.uint8))
+        file.write(np.ascontiguousarray(piece, dtype).reshape(-1).view(np.uint8).data)
     file.flush()
     os.fsync(file.fileno())
 

@@ -1,0 +1,81 @@
+"""A checkpoint of a run as a Hugging Face folder with a model card, after fine-tuning on a task where one is named."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from xlmr_jax.config import check_evaluation
+from xlmr_jax.errors import UserError
+from xlmr_jax.evaluation.scorer import Scorer, training_plan
+from xlmr_jax.evaluation.tasks import registry
+from xlmr_jax.files import refuse_used_folder, whole_folder, write_json
+from xlmr_jax.huggingface import export
+from xlmr_jax.huggingface.tokenizer import write_tokenizer
+from xlmr_jax.open_model import load_params, open_record, open_tokenizer_of, source_of
+from xlmr_jax.report import model_card
+from xlmr_jax.report.model_card import Tuned
+from xlmr_jax.run.workdir import RunRecord, Workdir
+
+
+def to_hf(
+  workdir: Workdir, name: str, out: Path, *, dtype: str = "float32", task: str = "", seed: int = 0,
+  config: ConfigDict | None = None,
+) -> dict[str, Any]:  # fmt: skip
+  """Writes a checkpoint of a run, or of a Hugging Face folder, into the folder `out`.
+
+  name: as in load_params. dtype: a key of export.DTYPES. task: the name of a task to fine-tune on first, with this seed.
+  config: the run's, with other values below `evaluate`; None for the run's own.
+  Returns {"out", "step", "tensors"} and, with a task, "task" and "scores". Raises UserError, and writes nothing, for
+  whatever cannot be exported.
+  """
+  record = open_record(workdir.root)
+  config = ConfigDict(record.config) if config is None else config
+  if config.model.pre_norm:
+    raise UserError(f"{workdir}: config.model.pre_norm=True is the layer of XLM-R XL, which has no export yet")
+  refuse_used_folder(out)  # This is checked before the long part too.
+  source, tokenizer = source_of(workdir, record), open_tokenizer_of(workdir.root, record)
+  if record.imported and source is None:
+    print(
+      f"{workdir.initial} was removed: the export has token types of zero, folded into the positions, and no pooler",
+      file=sys.stderr,
+      flush=True,
+    )
+  step, params = load_params(workdir.root, record, config, name)
+  tuned, head = None, None
+  if task:
+    tuned = fine_tune(workdir, record, config, params, step, task, seed)
+    params, head = tuned.params["encoder"], export.TunedHead(tuned.task.head, tuned.task.labels, tuned.params["head"])
+  sizes = export.sizes_of(config, record.vocabulary_size, source)
+  model_type = source.config["model_type"] if source else "xlm-roberta"
+  with whole_folder(out) as folder:
+    write_tokenizer(folder, tokenizer.model, sizes.positions - 2)
+    written = export.write_weights(folder / "model.safetensors", params, sizes, source, export.DTYPES[dtype], head)
+    write_json(folder / "config.json", export.hf_config(config, sizes, dtype, model_type, head))
+    model_card.write(folder, workdir, record, config, name, step, tuned)
+  result = {"out": str(out), "step": step, "tensors": len(written)}
+  return result | ({"task": task, "scores": tuned.scores} if tuned else {})
+
+
+def fine_tune(
+  workdir: Workdir, record: RunRecord, config: ConfigDict, params: Any, step: int, task: str, seed: int
+) -> Tuned:
+  """Trains the parameters of a checkpoint on a task, as the evaluator does, and scores them. UserError: it cannot."""
+  registry.get(task)  # An unknown name is refused before anything is read.
+  config = config.copy_and_resolve_references()
+  config.evaluate.tasks = (task,)
+  config.stop.score = ""
+  check_evaluation(config)
+  scorer = Scorer(config, record.vocabulary_size, open_tokenizer_of(workdir.root, record))
+  tuned = scorer.finetuners[task].task
+  plan = training_plan(tuned, config.evaluate.setting, scorer.languages_of(tuned))
+  if len(plan) != 1:
+    raise UserError(
+      f"config.evaluate.setting={config.evaluate.setting} trains one model per language; name one language with "
+      "--config.evaluate.languages"
+    )
+  sources, targets = plan[0]
+  scorer.targets(task, targets)  # Missing data are found before the long part.
+  trained = scorer.fit(task, params, step, seed, sources)
+  return Tuned(tuned, trained, sources, scorer.score_all(task, trained, targets), seed)
