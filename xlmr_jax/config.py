@@ -1,6 +1,6 @@
 """Every key of a run with its unit and its source, the checks of their values, and the config files that ship.
 
-The files in configs/ start from default_config() and change what they must; `--config.KEY=VALUE` changes one key for one run.
+The files in configs/ start from default_config() and change what they must; `--config.KEY=VALUE` changes one key of a run.
 """
 
 import ast

@@ -31,7 +31,8 @@ def split_heads(qkv_BxLxC: Array, heads: int) -> list[Array]:
 
 def row_seeds(drop: Drop) -> Array:
   """uint32[B], a seed per row for the dropout of its probabilities. drop.index: the numbers of the rows."""
-  return dropout.hash_bits(dropout.key_data(drop.key), drop.index, 1)[:, 0]
+  key, rows_B = drop.key_and_index()
+  return dropout.hash_bits(dropout.key_data(key), rows_B, 1)[:, 0]
 
 
 def probability_bits(seed: Array, head: int | Array, first_query: int | Array, queries: int, keys: int) -> Array:

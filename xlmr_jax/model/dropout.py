@@ -33,6 +33,12 @@ class Drop(NamedTuple):
     """The rate, or 0 without a key."""
     return self.rate if self.key is not None else 0.0
 
+  def key_and_index(self) -> tuple[Array, Array]:
+    """The key and the index of a dropout that is active."""
+    if self.key is None or self.index is None:
+      raise ValueError("a dropout with a key needs an index too")
+    return self.key, self.index
+
 
 def token_index(rows_B: Array, length: int) -> Array:
   """The number of each token in the global batch, uint32[B, L], from the numbers of its rows, uint32[B]."""
@@ -81,10 +87,11 @@ def drop_by_bits(x: Array, bits: Array, rate: float) -> Array:
 
 def dropout(x: Array, drop: Drop) -> Array:
   """Inverted dropout of x[*drop.index.shape, C]; the identity without a key or at rate 0."""
-  if drop.key is None or drop.index is None or drop.rate == 0.0:
+  if not drop.active_rate:
     return x
+  key, index = drop.key_and_index()
   if drop.bits == "hash":
-    bits = hash_bits(key_data(drop.key), drop.index, x.shape[-1])
+    bits = hash_bits(key_data(key), index, x.shape[-1])
   else:
-    bits = jax.random.bits(drop.key, x.shape, jnp.uint32)
+    bits = jax.random.bits(key, x.shape, jnp.uint32)
   return drop_by_bits(x, bits, drop.rate)

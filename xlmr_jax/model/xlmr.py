@@ -102,10 +102,8 @@ class _Layer(nn.Module):
     """Dropout of the attention probabilities, after the attention, and after the feed-forward block."""
     keys = [None] * 3 if deterministic else list(jax.random.split(self.make_rng("dropout"), 3))
     index_BxL, shape = token_index(rows_B, length), self.shape
-    return (
-      Drop(shape.attention_dropout, keys[0], rows_B),
-      *(Drop(shape.dropout, key, index_BxL, shape.dropout_bits) for key in keys[1:]),
-    )
+    after_attention, after_ffn = (Drop(shape.dropout, key, index_BxL, shape.dropout_bits) for key in keys[1:])
+    return Drop(shape.attention_dropout, keys[0], rows_B), after_attention, after_ffn
 
   def product(self, features: tuple[int, ...], name: str, **options) -> Product:
     return Product(features, self.shape.init_std, dtype=self.dtype, name=name, **options)
@@ -207,7 +205,8 @@ class XLMREncoder(nn.Module):
       layer_class = nn.remat(layer_class, policy=policy, prevent_cse=False, static_argnums=(4,))
     self.encoder = nn.scan(
       lambda module, x, segments, rows, deterministic: (module(x, segments, rows, deterministic), None),
-      variable_axes={"params": 0}, split_rngs={"params": True, "dropout": True}, in_axes=(nn.broadcast,) * 3,
+      variable_axes={"params": 0}, split_rngs={"params": True, "dropout": True},
+      in_axes=(nn.broadcast,) * 3,  # pyright: ignore[reportArgumentType]  Its annotation forgets the tuples that it takes.
       length=self.layers, unroll=self.layers if self.unroll_layers else 1,
     )  # fmt: skip
     shape = LayerShape(self.heads, self.ffn, self.dropout, self.attention_dropout, self.dropout_bits, self.init_std)

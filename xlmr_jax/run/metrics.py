@@ -6,7 +6,7 @@ unbroken one's; times go to timing.jsonl and the terminal. Nothing here decides 
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -179,7 +179,7 @@ class RunLog:
         scalars |= {f"epochs/{name}": values["epochs"], f"loss/{name}": values["loss"]}
       self._add_scalars(scalars, done)
 
-  def _add_scalars(self, scalars: dict[str, float | None], step: int) -> None:
+  def _add_scalars(self, scalars: Mapping[str, float | None], step: int) -> None:
     for name, value in scalars.items():
       if value is not None:
         self._board.add_scalar(name, value, step)

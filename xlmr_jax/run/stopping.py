@@ -95,12 +95,12 @@ def score_of(evaluation: Mapping[str, Any], which: str = "") -> float | None:
       return None
     metric = evaluation["metrics"][name]
     chosen = [language] if language else sorted(by_language)
-    seeds = [by_language[each].get(metric) or [None] for each in chosen]
+    seeds: list[list[Any]] = [by_language[each].get(metric) or [None] for each in chosen]
     if not all(is_finite(score) for scores in seeds for score in scores):
       return None
     means.append(_mean([_mean(scores) for scores in seeds]))
   return _mean(means) if means else None
 
 
-def _mean(values: list[float]) -> float:
+def _mean(values: Sequence[float]) -> float:
   return math.fsum(values) / len(values)

@@ -184,7 +184,7 @@ def run(
           program.held_out_step, params, batches, mesh, held_out.batch_rows, len(store.languages), go_on
         )
     if sums is not None:
-      log.held_out(step, *sums, bits_per_nat(store, "held_out"))
+      log.held_out(step, sums[0], sums[1], bits_per_nat(store, "held_out"))
     return sums is not None
 
   try:

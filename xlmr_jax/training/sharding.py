@@ -136,7 +136,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def _device_rows(mesh: Mesh, batch_rows: int) -> list[tuple[int, int]]:
   """(first row, end) of each device of this process, each once, ascending."""
   indices = batch_sharding(mesh).addressable_devices_indices_map((batch_rows,))
-  return sorted({index[0].indices(batch_rows)[:2] for index in indices.values()})
+  return sorted({index[0].indices(batch_rows)[:2] for index in indices.values() if index is not None})
 
 
 def host_rows(mesh: Mesh, batch_rows: int) -> np.ndarray:
@@ -159,7 +159,7 @@ def to_global(mesh: Mesh, batch: dict[str, np.ndarray], batch_rows: int) -> dict
     offsets[first], ends = ends, ends + end - first
 
   def to_array(x: np.ndarray) -> jax.Array:
-    def part(index: tuple[slice, ...]) -> np.ndarray:
+    def part(index: Any) -> np.ndarray:
       first, end, _ = index[0].indices(batch_rows)
       return x[offsets[first] : offsets[first] + end - first]
 

@@ -57,7 +57,7 @@ def make_add_micro_batch(model: MaskedLanguageModel, languages: int, chunk_bytes
     tied = {name: params[name] for name in (TABLE, BIAS)}
     others = {name: x for name, x in params.items() if name not in tied}
 
-    def head_vectors(others: Any, tokens_BxLxD: jax.Array) -> jax.Array:
+    def head_vectors(others: Any, tokens_BxLxD: jax.Array) -> Any:
       variables, rngs = {"params": others | tied}, {"dropout": key}
       return model.apply(variables, batch["ids"], batch["positions"], False, tokens_BxLxD, batch["row"], rngs=rngs)
 
@@ -147,7 +147,7 @@ def make_held_out_step(
 
   def on_device(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
     params = sharding.gather(params, sharding.specs(params, rules), mesh, model.encoder.dtype)
-    h_BxPxD = model.apply({"params": params}, batch["ids"], batch["positions"])
+    h_BxPxD: Any = model.apply({"params": params}, batch["ids"], batch["positions"])
     losses_BxP = losses.nll(
       h_BxPxD, params[TABLE], params[BIAS], batch["labels"], batch["weights"],
       vocabulary_size=model.encoder.vocabulary_size,

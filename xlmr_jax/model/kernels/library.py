@@ -3,6 +3,8 @@
 Neither drops probabilities. cuDNN's has not been run by us, splash attention in interpret mode only.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
@@ -50,10 +52,10 @@ def splash_attention(
     ),
   )
 
-  def attend_row(q, k, v, segments):
+  def attend_row(q: Array, k: Array, v: Array, segments: Array) -> Any:
     return kernel(q, k, v, segment_ids=splash.SegmentIds(segments, segments))
 
-  out_BxHxLxK = jax.vmap(attend_row)(q * jnp.asarray(K**-0.5, q.dtype), k, v, segments_BxL)
+  out_BxHxLxK: Any = jax.vmap(attend_row)(q * jnp.asarray(K**-0.5, q.dtype), k, v, segments_BxL)
   return out_BxHxLxK.transpose(0, 2, 1, 3).reshape(B, L, H * K).astype(qkv_BxLxC.dtype)
 
 

@@ -6,7 +6,7 @@ interpret mode only. Letters as in layers.py, and: R tokens per block.
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -54,10 +54,13 @@ def add_norm(
   C = x.shape[-1]
   words_2, index_hashes_T = jnp.zeros((2,), jnp.uint32), jnp.zeros((x.size // C,), jnp.uint32)
   if drop.active_rate:
-    words_2 = dropout.key_data(drop.key)
-    index_hashes_T = dropout.row_hashes(words_2, drop.index).reshape(-1)
+    key, index = drop.key_and_index()
+    words_2 = dropout.key_data(key)
+    index_hashes_T = dropout.row_hashes(words_2, index).reshape(-1)
   how = How(drop.active_rate, keep_sum, interpret)
-  total, normed = _add_norm(x.reshape(-1, C), y.reshape(-1, C), bias_C, scale_C, shift_C, words_2, index_hashes_T, how)
+  x_TxC, y_TxC = x.reshape(-1, C), y.reshape(-1, C)
+  sums: Any = _add_norm(x_TxC, y_TxC, bias_C, scale_C, shift_C, words_2, index_hashes_T, how)
+  total, normed = sums
   return total.reshape(x.shape), normed.reshape(x.shape)
 
 
