@@ -443,7 +443,7 @@ def test_progress_says_what_how_far_and_how_long(capsys, monkeypatch):
     time.sleep(0.2)
   lines = capsys.readouterr().err.splitlines()
   assert lines and all(line == "reading: 100 of 400 MB in 0 s, about 0 s still" for line in lines[:1])
-  assert reading.line(60) == "reading: 100 of 400 MB in 60 s, about 3 min still"
+  assert reading.line(60) == "reading: 100 of 400 MB in 60 s, about 3.0 min still"
   assert progress.Progress("training").line(9000) == "training: 2.5 h"
   monkeypatch.setattr(progress, "EVERY_S", 60)
   with progress.Progress("nothing", 400, "MB"):

@@ -54,7 +54,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-  """20 s, 5 min or 3.5 h."""
+  """20 s, 5.0 min or 3.5 h."""
   if seconds < 120:
     return f"{seconds:.0f} s"
-  return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+  return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

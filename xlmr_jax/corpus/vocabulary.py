@@ -72,7 +72,7 @@ def train_vocabulary(
   samples = {
     language: _Sample(language, int(count), int(quota), seed) for (language, count), quota in zip(counted.items(), quotas)
   }
-  model = _train(draw(source, shards, samples), size, character_coverage, int(quotas.sum()))
+  model = _train(list(draw(source, shards, samples)), size, character_coverage)
   unfinished = out.with_name(f".{out.name}.unfinished-{os.getpid()}")
   try:
     unfinished.write_bytes(model)
@@ -154,19 +154,21 @@ class _Sample:
 
 def draw(source: Source, shards: list[Shard], samples: dict[str, _Sample]) -> Iterator[str]:
   """All that is drawn from a source, one block of text at a time."""
-  for shard in shards:
-    for block in source.blocks(shard):
-      paragraphs: dict[str, list[str]] = {}
-      for document in block.documents:
-        paragraphs.setdefault(document.language, []).extend(document.text.split("\n"))
-      for language, lines in paragraphs.items():
-        yield from samples[language].draw(lines)
+  with _progress("drawing paragraphs", shards) as progress:
+    for shard in shards:
+      for block in source.blocks(shard):
+        paragraphs: dict[str, list[str]] = {}
+        for document in block.documents:
+          paragraphs.setdefault(document.language, []).extend(document.text.split("\n"))
+        for language, lines in paragraphs.items():
+          yield from samples[language].draw(lines)
+      progress.add(shard.size / 1e6)
 
 
 def _count_paragraphs(source: Source, shards: list[Shard]) -> dict[str, int]:
   """The paragraphs of each language, in the order in which the source has them."""
   counts: dict[str, int] = {}
-  with Progress("counting paragraphs", sum(shard.size for shard in shards) / 1e6, "MB") as progress:
+  with _progress("counting paragraphs", shards) as progress:
     for shard in shards:
       if shard.language is not None:
         counts.setdefault(shard.language, 0)
@@ -177,15 +179,23 @@ def _count_paragraphs(source: Source, shards: list[Shard]) -> dict[str, int]:
   return counts
 
 
-def _train(sample: Iterator[str], size: int, character_coverage: float, sentences: int) -> bytes:
+def _progress(what: str, shards: list[Shard]) -> Progress:
+  return Progress(what, sum(shard.size for shard in shards) / 1e6, "MB")
+
+
+def _train(sample: list[str], size: int, character_coverage: float) -> bytes:
   """The serialized model, whose <unk>, <s> and </s> are 0, 1 and 2. data/sentencepiece.py turns its ids into XLM-R's."""
   import sentencepiece
 
   model = io.BytesIO()
   try:
-    with Progress(f"SentencePiece trains {size:,} pieces on {sentences:,} paragraphs"):
+    characters = sum(map(len, sample)) / 1e6
+    with Progress(
+      f"SentencePiece trains {size:,} pieces on {len(sample):,} different paragraphs ({characters:,.1f} million characters), "
+      "and does not tell how far it is"
+    ):
       sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=sample,
+        sentence_iterator=iter(sample),
         input_format="tsv",  # A repeated paragraph costs nothing.
         model_writer=model,
         model_type="unigram",

@@ -9,7 +9,6 @@ import numpy as np
 from xlmr_jax.data.byte_level import ByteLevelTokenizer
 from xlmr_jax.data.sentencepiece import SentencePieceTokenizer
 from xlmr_jax.errors import UserError
-from xlmr_jax.ids import BOS, EOS, FIRST_PIECE, MASK, PAD, UNK  # noqa: F401  until all files import them from ids
 
 
 class Tokenizer(Protocol):
