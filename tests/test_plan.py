@@ -89,6 +89,14 @@ def test_libtpu_describes_what_we_say_it_does(tpu, name):
 
 
 @needs_libtpu
+def test_a_mesh_over_two_slices_keeps_fsdp_on_one(tpu):
+  mesh = sharding.make_mesh(fsdp=2, devices=topology.describe(tpu("v5e:2x2", 2)))
+  slices = np.vectorize(lambda device: device.slice_index)(mesh.devices)
+  assert mesh.devices.shape == (4, 2) and set(slices.ravel()) == {0, 1}
+  assert (slices == slices[:, :1]).all()
+
+
+@needs_libtpu
 def test_the_compilers_clock_is_the_tables(tpu):
   # A well-shaped product takes FLOPs / (FLOPs a cycle), never less.
   import jax.numpy as jnp
