@@ -13,8 +13,9 @@ from pathlib import Path
 
 from absl import app, flags
 
-from xlmr_jax.corpus.build import build_rows, cores
+from xlmr_jax.corpus.build import build_rows
 from xlmr_jax.corpus.sources.cc100 import CC100
+from xlmr_jax.corpus.workers import cores
 from xlmr_jax.errors import UserError, run_command
 
 _DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -46,9 +46,9 @@ def assert_equal(some, others):
       assert one[key].dtype == other[key].dtype and one[key].tobytes() == other[key].tobytes(), (step, key)
 
 
-def test_batches_hold_what_mixture_and_store_say(made):
+def test_batches_hold_what_mixture_and_store_say(made, hundred):
   store, mixture, held = made
-  batches = take(made, 40)
+  batches = hundred[:40]
   shapes = {key: (value.shape, value.dtype.name) for key, value in batches[0].items()}
   assert shapes == {
     "ids": ((16, 16), "int32"),
@@ -68,6 +68,12 @@ def test_batches_hold_what_mixture_and_store_say(made):
   assert np.array_equal(restored, wanted)
 
 
+@pytest.fixture(scope="module")
+def hundred(made):
+  """Whole batches of the first hundred steps."""
+  return take(made, 100)
+
+
 def place(parts, steps):
   """Whole batches from [(positions, batches of a host)]: each row goes where its position says."""
   where = np.argsort(np.concatenate([positions for positions, _ in parts]))
@@ -75,16 +81,15 @@ def place(parts, steps):
 
 
 @pytest.mark.parametrize("hosts", [1, 2, 4, 8])
-def test_steps_0_to_99_are_the_same_for_any_number_of_hosts(made, hosts):
-  whole = take(made, 100)
+def test_steps_0_to_99_are_the_same_for_any_number_of_hosts(made, hundred, hosts):
   each = np.arange(16).reshape(hosts, -1)
   parts = [(positions, take(made, 100, host_rows=positions)) for positions in each]
   assert all(part[0]["ids"].shape[0] == 16 // hosts for _, part in parts)
-  assert_equal(whole, place(parts, 100))
+  assert_equal(hundred, place(parts, 100))
 
 
-def test_a_host_may_hold_any_positions_in_any_order(made):
-  whole = take(made, 50)
+def test_a_host_may_hold_any_positions_in_any_order(made, hundred):
+  whole = hundred[:50]
   order = np.random.default_rng(0).permutation(16)  # many runs of one row
   blocks = np.arange(16).reshape(4, 4)  # as a mesh gives them that follows the interconnect: 0 and 2, 3 and 1
   for split in ((order[:5], order[5:6], order[6:]), (blocks[[0, 2]].ravel(), blocks[[3, 1]].ravel())):
@@ -99,15 +104,13 @@ def test_a_run_may_start_anywhere(made, start):
   assert_equal(take(made, 40, start_step=start)[7:], take(made, 33, start_step=start + 7))
 
 
-def test_rows_do_not_depend_on_how_many_are_read_at_once(made, monkeypatch):
-  whole = take(made, 30)
+def test_rows_do_not_depend_on_how_many_are_read_at_once(made, hundred, monkeypatch):
   monkeypatch.setattr("xlmr_jax.data.pipeline._ROWS_PER_READ", 16)
-  assert_equal(whole, take(made, 30))
+  assert_equal(hundred[:30], take(made, 30))
 
 
-def test_every_epoch_has_another_mask(made):
-  mixture = made[1]
-  batches = take(made, 100)
+def test_every_epoch_has_another_mask(made, hundred):
+  mixture, batches = made[1], hundred
   language, row, epoch = mixture.locate(np.arange(1600))
   positions = np.concatenate([b["positions"] for b in batches])
   labels = np.concatenate([b["labels"] for b in batches])

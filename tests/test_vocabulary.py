@@ -39,7 +39,7 @@ def test_choose_takes_exactly_the_quota_evenly(count, quota):
 
 def test_the_sample_has_smoothed_shares(folder):
   source = CC100(folder)
-  counts = vocabulary._count_paragraphs(source, source.shards(10_000))
+  counts = vocabulary.count_paragraphs(source, source.shards(10_000))
   assert counts == {"el": 100, "en": 2000}
   quotas = np.round(smoothed_shares(np.array(list(counts.values())), 0.3) * 1000).astype(int)
   samples = {

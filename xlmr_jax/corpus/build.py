@@ -19,7 +19,7 @@ from xlmr_jax.corpus.held_out import scan
 from xlmr_jax.corpus.packing import check_seq_len
 from xlmr_jax.corpus.shards import Job, Written, finish_store, open_once, plan, write_rows
 from xlmr_jax.corpus.sources import Shard, Source
-from xlmr_jax.corpus.workers import run_stage
+from xlmr_jax.corpus.workers import cores, run_stage
 from xlmr_jax.errors import UserError
 
 # From so much text per worker on, processes are worth the second that each takes to start. Below it, threads are as fast,
@@ -79,11 +79,6 @@ def build_rows(
     "real_token_share": round(total["tokens"] / (total["rows"] * seq_len), 5),
     "mb_per_s": round(total["bytes"] / 1e6 / (time.perf_counter() - began), 2),
   }
-
-
-def cores() -> int:
-  """The cores that this process may use. macOS does not tell that, and has no containers that could limit them."""
-  return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _run_here(shards: list[Shard], job: Job, workers: int) -> list[Written]:

@@ -4,6 +4,7 @@ The ids are XLM-R's (xlmr_jax/ids.py). A vocabulary's size counts all of them, s
 """
 
 import dataclasses
+import functools
 import hashlib
 import io
 import os
@@ -15,8 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from xlmr_jax.corpus.held_out import scan
 from xlmr_jax.corpus.progress import Progress
 from xlmr_jax.corpus.sources import Shard, Source
+from xlmr_jax.corpus.workers import cores, run_stage
 from xlmr_jax.data.mixture import smoothed_shares
 from xlmr_jax.data.tokenizer import open_tokenizer
 from xlmr_jax.errors import UserError
@@ -62,7 +65,7 @@ def train_vocabulary(
   if size < 16:
     raise UserError(f"--size={size}: too small for a vocabulary")
   shards = source.shards(_SHARD_BYTES)
-  counted = _count_paragraphs(source, shards)
+  counted = count_paragraphs(source, shards)
   counts = np.array(list(counted.values()))
   if sentences is None:
     sentences = min(MOST_SENTENCES, max(int(counts.sum()), len(counted)))
@@ -154,7 +157,7 @@ class _Sample:
 
 def draw(source: Source, shards: list[Shard], samples: dict[str, _Sample]) -> Iterator[str]:
   """All that is drawn from a source, one block of text at a time."""
-  with _progress("drawing paragraphs", shards) as progress:
+  with Progress("drawing paragraphs", sum(shard.size for shard in shards) / 1e6, "MB") as progress:
     for shard in shards:
       for block in source.blocks(shard):
         paragraphs: dict[str, list[str]] = {}
@@ -165,22 +168,14 @@ def draw(source: Source, shards: list[Shard], samples: dict[str, _Sample]) -> It
       progress.add(shard.size / 1e6)
 
 
-def _count_paragraphs(source: Source, shards: list[Shard]) -> dict[str, int]:
+def count_paragraphs(source: Source, shards: list[Shard]) -> dict[str, int]:
   """The paragraphs of each language, in the order in which the source has them."""
   counts: dict[str, int] = {}
-  with _progress("counting paragraphs", shards) as progress:
-    for shard in shards:
-      if shard.language is not None:
-        counts.setdefault(shard.language, 0)
-      for block in source.blocks(shard):
-        for document in block.documents:
-          counts[document.language] = counts.get(document.language, 0) + document.text.count("\n") + 1
-      progress.add(shard.size / 1e6)
+  sizes = [shard.size for shard in shards]
+  for report in run_stage("counting paragraphs", functools.partial(scan, source=source), shards, sizes, workers=cores()):
+    for language, census in report.languages.items():
+      counts[language] = counts.get(language, 0) + census.paragraphs
   return counts
-
-
-def _progress(what: str, shards: list[Shard]) -> Progress:
-  return Progress(what, sum(shard.size for shard in shards) / 1e6, "MB")
 
 
 def _train(sample: list[str], size: int, character_coverage: float) -> bytes:
@@ -191,7 +186,7 @@ def _train(sample: list[str], size: int, character_coverage: float) -> bytes:
   try:
     characters = sum(map(len, sample)) / 1e6
     with Progress(
-      f"SentencePiece trains {size:,} pieces on {len(sample):,} different paragraphs ({characters:,.1f} million characters), "
+      f"SentencePiece trains {size:,} pieces on {len(sample):,} paragraphs ({characters:,.1f} million characters), "
       "and does not tell how far it is"
     ):
       sentencepiece.SentencePieceTrainer.train(

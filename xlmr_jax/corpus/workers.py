@@ -5,6 +5,7 @@ A failure is a value that a worker returns, so that every runner gives the same 
 
 import dataclasses
 import multiprocessing
+import os
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
@@ -55,8 +56,19 @@ def results_of(outcomes: Iterable[Result | Failure]) -> list[Result]:
   return results
 
 
+def cores() -> int:
+  """The cores that this process may use. macOS does not tell that, and has no containers that could limit them."""
+  return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def run_stage(
-  what: str, work: Callable[[Item], Result], items: Sequence[Item], sizes: Sequence[int], *, workers: int, processes: bool
+  what: str,
+  work: Callable[[Item], Result],
+  items: Sequence[Item],
+  sizes: Sequence[int],
+  *,
+  workers: int,
+  processes: bool = False,
 ) -> list[Result]:
   """work(item) of each item, in the items' order. what: the stage's name; sizes: the bytes of text of each item.
 
