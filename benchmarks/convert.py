@@ -1,8 +1,9 @@
-"""Memory and time of a conversion: a folder of random weights in, a run out, its parameters loaded, a folder out again.
+"""Measures memory and time of a conversion: a folder of random weights becomes a run, its parameters are loaded, and a
+folder is written again.
 
-  python -m benchmarks.convert --size=large        (7 GB of disk under --scratch; imports no transformers)
+  python -m benchmarks.convert --size=large        needs 7 GB of disk under --scratch, and no transformers
 
-Each part is a process of its own, and its memory the most it ever had resident. The last line is JSON.
+Each part is a process of its own; its memory is the most that it ever had resident. The last line is JSON.
 """
 
 import json
@@ -17,35 +18,34 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags
 
-from xlmr_jax.huggingface import names
-from xlmr_jax.huggingface import safetensors_file as files
+from xlmr_jax.huggingface import names, safetensors_file
+from xlmr_jax.huggingface import sentencepiece_file as sentencepiece
 
 FLAGS = flags.FLAGS
 SIZES = {"base": names.Sizes(250_002, 514, 12, 768, 12, 3072), "large": names.Sizes(250_002, 514, 24, 1024, 16, 4096)}
 flags.DEFINE_enum("size", "large", list(SIZES), "XLM-R's")
-flags.DEFINE_string("scratch", None, "folder for the folders; a temporary one by default")
-flags.DEFINE_string("vocabulary", None, "a SentencePiece model of 250,002 entries; one of numbers is made by default")
+flags.DEFINE_string("scratch", None, "where the folders are made; by default where temporary files go")
+flags.DEFINE_string("vocabulary", None, "a SentencePiece model of 250,002 entries; by default one of numbers is made")
 LOAD = """
 import jax
-from pathlib import Path
 from ml_collections import ConfigDict
-from xlmr_jax import open_model as runs
-workdir = Path({0!r})
-record = runs.read_run(workdir)
-jax.block_until_ready(runs.load_params(workdir, record, ConfigDict(record["config"]), "latest"))
+from xlmr_jax.open_model import load_params, open_record
+record = open_record({0!r})
+jax.block_until_ready(load_params({0!r}, record, ConfigDict(record.config), "latest"))
 """
 
 
 def make_source(path: Path, sizes: names.Sizes, vocabulary: str | None) -> None:
-  """A folder of random weights."""
-  from xlmr_jax.huggingface import sentencepiece_file as sentencepiece
-
+  """Makes a Hugging Face folder of random weights. vocabulary: the file of a SentencePiece model, or None."""
   path.mkdir()
   shapes = {name: (np.dtype("<f4"), shape) for name, shape in names.tensor_shapes(sizes).items()}
   rng = np.random.default_rng(0)
-  # Zero token types, as XLM-R's.
-  get = lambda name: rng.standard_normal(shapes[name][1], np.float32) * np.float32(name != names.TYPE_TABLE)  # noqa: E731
-  files.write(path / "model.safetensors", shapes, get)
+
+  def tensor(name: str) -> np.ndarray:
+    is_types = name == names.TYPE_TABLE  # XLM-R's token types are zero.
+    return rng.standard_normal(shapes[name][1], np.float32) * np.float32(not is_types)
+
+  safetensors_file.write(path / "model.safetensors", shapes, tensor)
   (path / "config.json").write_text(
     json.dumps(
       {
@@ -72,28 +72,30 @@ def make_source(path: Path, sizes: names.Sizes, vocabulary: str | None) -> None:
 
 
 def child(*command: str) -> tuple[float, float]:
-  """(most bytes resident, seconds) of a process."""
+  """Runs a process. Returns (the most bytes that it had resident, seconds)."""
   began = time.perf_counter()
   process = subprocess.Popen(
     [sys.executable, *command], stdout=subprocess.DEVNULL, env=os.environ | {"JAX_PLATFORMS": "cpu"}
   )
-  _, status, usage = os.wait4(process.pid, 0)  # of this child alone; getrusage gives the largest of all
+  _, status, usage = os.wait4(
+    process.pid, 0
+  )  # It is of this child alone, where getrusage gives the largest of all children.
   process.returncode = os.waitstatus_to_exitcode(status)
   if process.returncode:
     raise SystemExit(process.returncode)
   return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024), time.perf_counter() - began
 
 
-def main(_):
+def main(_: list[str]) -> None:
   with tempfile.TemporaryDirectory(dir=FLAGS.scratch) as scratch:
     source, run, out = (Path(scratch) / name for name in ("source", "run", "out"))
-    # In a process of its own too: a child's peak begins with what its parent had resident when it was started.
+    # This is a process of its own too, because a child's peak begins with what its parent had resident at its start.
     child(
       "-c",
       f"from pathlib import Path; from benchmarks import convert as c; "
       f"c.make_source(Path({str(source)!r}), c.SIZES[{FLAGS.size!r}], {FLAGS.vocabulary!r})",
     )
-    weights = sum(4 * tensor.size for tensor in files.read_header(source / "model.safetensors").values())
+    weights = sum(4 * tensor.size for tensor in safetensors_file.read_header(source / "model.safetensors").values())
     result = {"size": FLAGS.size, "weights_gb": round(weights / 1e9, 3)}
     parts = {
       "import": ("-m", "xlmr_jax", "convert", "from-hf", f"--source={source}", f"--workdir={run}"),
@@ -104,12 +106,14 @@ def main(_):
       resident, seconds = child(*command)
       result[name] = {
         "memory_gb": round(resident / 1e9, 3),
-        "of_weights": round(resident / weights, 3),
+        "times_weights": round(resident / weights, 3),
         "seconds": round(seconds, 1),
       }
       print(f"{name}: {resident / 1e9:.2f} GB, {resident / weights:.2f} x the weights, {seconds:.0f} s", flush=True)
-    before, after = (files.read_header(path / "model.safetensors") for path in (source, out))
-    result["byte_equal"] = set(before) == set(after) and all(files.same_bytes(before[name], after[name]) for name in before)
+    before, after = (safetensors_file.read_header(path / "model.safetensors") for path in (source, out))
+    result["byte_equal"] = set(before) == set(after) and all(
+      safetensors_file.same_bytes(before[name], after[name]) for name in before
+    )
   print(json.dumps(result))
 
 

@@ -1,8 +1,8 @@
 """Makes hf_tiny.npz: a small XLM-R in transformers (PyTorch), its masked loss, logits and gradients, fp32.
 
-  python tests/reference/make_hf_reference.py     (needs torch and transformers; the tests need neither)
+  python tests/reference/make_hf_reference.py     needs torch and transformers; the tests need neither
 
-Two padded rows and one row of two documents, read as one sequence as fairseq does.
+The batch has two padded rows and one row of two documents, which is read as one sequence, as fairseq does.
 """
 
 from pathlib import Path
