@@ -1,27 +1,53 @@
 """Fine-tuning: the heads against transformers' PyTorch ones, and what must not depend on padding, mesh or order."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests import tiny
 from tests.reference import make_hf_reference as reference
-from tests.test_model import initial_params, small
 from xlmr_jax.errors import UserError
-from xlmr_jax.evaluation import finetune
+from xlmr_jax.evaluation import finetune, scorer
+from xlmr_jax.evaluation.finetune_step import loss_sum, task_head
 from xlmr_jax.evaluation.tasks import registry
-from xlmr_jax.evaluation.tasks.registry import SENTENCE, SPAN, WORDS, Recipe, Task
+from xlmr_jax.evaluation.tasks.registry import Recipe, Task
 from xlmr_jax.huggingface.names import params_from_hf
+from xlmr_jax.model.build import build_model, init_params
+from xlmr_jax.model.task_head import SENTENCE, SPAN, WORDS
 from xlmr_jax.training import sharding
 
 RECIPE = Recipe(lr=5e-3, batch=8, epochs=10, max_len=reference.SEQ)
 LABELS = ("a", "b", "c")
 
 
-def task(head, labels=LABELS, **recipe):
-  return Task(f"test_{head}", head, labels, ("accuracy",), ("en",), dataclasses.replace(RECIPE, **recipe), "none:none")
+def no_reader(folder, task, language, split):
+  raise UserError(f"{task.name} has no files")
+
+
+def task_with(head, labels=LABELS, **recipe):
+  return Task(f"test_{head}", head, labels, ("accuracy",), ("en",), dataclasses.replace(RECIPE, **recipe), no_reader)
+
+
+def config():
+  """A model of the reference's sizes."""
+  c = tiny.config()
+  c.model.update(layers=reference.LAYERS, hidden=reference.HIDDEN, heads=reference.HEADS, ffn=reference.FFN)
+  c.model.update(max_positions=reference.SEQ + 2, dropout=0.0, attention_dropout=0.0)
+  return c
+
+
+@functools.cache
+def initial():
+  return init_params(config(), reference.VOCABULARY)
+
+
+def finetuner(task, data=8, fsdp=1):
+  mesh = sharding.make_mesh(data, fsdp, jax.devices()[: data * fsdp])
+  return finetune.Finetuner(config(), reference.VOCABULARY, task, mesh)
 
 
 def arrays_of(head, labels, rows=16, seed=0):
@@ -53,11 +79,16 @@ def test_a_step_equals_transformers(head, labels):
   theirs = getattr(transformers, f"XLMRobertaFor{kind}")(config).eval()
   theirs.roberta.load_state_dict(mlm.roberta.state_dict())
   theirs.roberta.embeddings.token_type_embeddings.weight.requires_grad_(False)  # folded into our positions
-  numpy = lambda model: {name: p.detach().numpy().copy() for name, p in model.state_dict().items()}  # noqa: E731
+
+  def numpy(model):
+    return {name: p.detach().numpy().copy() for name, p in model.state_dict().items()}
+
   lm_head = {name: value for name, value in numpy(mlm).items() if name.startswith("lm_head")}
 
   def ours_from(tensors):
-    dense = lambda name: {"kernel": tensors[f"{name}.weight"].T, "bias": tensors[f"{name}.bias"]}  # noqa: E731
+    def dense(name):
+      return {"kernel": tensors[f"{name}.weight"].T, "bias": tensors[f"{name}.bias"]}
+
     heads = {
       SENTENCE: {"dense": "classifier.dense", "out": "classifier.out_proj"},
       WORDS: {"out": "classifier"},
@@ -81,11 +112,12 @@ def test_a_step_equals_transformers(head, labels):
   params = ours_from(numpy(theirs))
   batch = finetune.take(batch, np.arange(16), 16)
 
+  task = task_with(head, labels, batch=16, lr=1e-3, warmup=1.0)
+  model = build_model(config(), reference.VOCABULARY)
+
   def mean(params):
-    x = small().apply({"params": params["encoder"]}, batch["ids"], method="encode")
-    total, weight = finetune.loss_sum(
-      task(head, labels), finetune.head_of(task(head, labels), 0.0).apply({"params": params["head"]}, x), batch
-    )
+    x = model.apply({"params": params["encoder"]}, batch["ids"], method="encode")
+    total, weight = loss_sum(task, task_head(task, 0.0).apply({"params": params["head"]}, x), batch)
     return total / weight
 
   ours, gradients = jax.jit(jax.value_and_grad(mean))(params)
@@ -104,11 +136,11 @@ def test_a_step_equals_transformers(head, labels):
   torch.nn.utils.clip_grad_norm_(theirs.parameters(), 1.0)
   optimizer.step()
   stepped = theirs(input_ids=ids, attention_mask=(ids != 1).long(), **targets).loss.item()
-  finetuner = finetune.Finetuner(small(), task(head, labels, batch=16, lr=1e-3, warmup=1.0), sharding.make_mesh(8, 1))
-  init, step = finetuner.program(1)
+  on_eight = finetuner(task)
+  init, step = on_eight.program(1)
   state = init(params["encoder"], jax.random.key(0))._replace(params=params)  # the optimizer's zeros suit any values
-  with jax.set_mesh(finetuner.mesh):
-    state, _ = step(state, sharding.to_global(finetuner.mesh, batch, 16), jax.random.key(0))
+  with jax.set_mesh(on_eight.mesh):
+    state, _ = step(state, sharding.to_global(on_eight.mesh, batch, 16), jax.random.key(0))
   assert abs(float(jax.jit(mean)(jax.device_get(state.params))) - stepped) < 1e-4
   assert abs(stepped - loss.item()) > 5e-4
 
@@ -118,10 +150,8 @@ def test_a_step_equals_transformers(head, labels):
   [(SENTENCE, LABELS), pytest.param(WORDS, LABELS, marks=pytest.mark.slow), pytest.param(SPAN, (), marks=pytest.mark.slow)],
 )
 def test_mesh_and_repetition_do_not_change_it(head, labels):
-  params = initial_params(small(), 0)
-  of = lambda mesh: finetune.Finetuner(small(), task(head, labels, epochs=2), mesh)  # noqa: E731
-  one = of(sharding.make_mesh(1, 1, jax.devices()[:1]))
-  several = of(sharding.make_mesh(4, 2))
+  params, task = initial(), task_with(head, labels, epochs=2)
+  one, several = finetuner(task, data=1), finetuner(task, data=4, fsdp=2)
   arrays = arrays_of(head, labels, rows=21)
   on_one, loss = one.train(params, arrays, 7)
   on_several, other = several.train(params, arrays, 7)
@@ -137,37 +167,32 @@ def test_mesh_and_repetition_do_not_change_it(head, labels):
 
 
 def test_rows_that_fill_up_weigh_nothing_and_outputs_keep_their_order():
-  params = initial_params(small(), 0)
-  finetuner = finetune.Finetuner(small(), task(SENTENCE, batch=8), sharding.make_mesh(8, 1))
+  on_eight = finetuner(task_with(SENTENCE, batch=8))
   arrays = arrays_of(SENTENCE, LABELS, rows=19)
-  trained, _ = finetuner.train(params, arrays, 0)
-  whole = finetuner.predict(trained, arrays)
+  trained, _ = on_eight.train(initial(), arrays, 0)
+  whole = on_eight.predict(trained, arrays)
   assert whole.shape == (19, 3)
-  single = finetuner.predict(trained, {name: x[13:14] for name, x in arrays.items()})
+  single = on_eight.predict(trained, {name: x[13:14] for name, x in arrays.items()})
   np.testing.assert_allclose(whole[13], single[0], atol=1e-5)
   batch = finetune.take(arrays, np.arange(3), 8)
   assert batch["weight"].tolist() == [1, 1, 1, 0, 0, 0, 0, 0]
   logits = jnp.asarray(np.random.default_rng(0).normal(size=(8, 3)), jnp.float32)
-  total, weight = finetune.loss_sum(task(SENTENCE), logits, batch)
-  few, few_weight = finetune.loss_sum(task(SENTENCE), logits[:3], finetune.take(arrays, np.arange(3), 3))
+  total, weight = loss_sum(task_with(SENTENCE), logits, batch)
+  few, few_weight = loss_sum(task_with(SENTENCE), logits[:3], finetune.take(arrays, np.arange(3), 3))
   assert float(total) == pytest.approx(float(few)) and float(weight) == float(few_weight) == 3
 
 
 def test_it_learns():
-  params = initial_params(small(), 0)
-  finetuner = finetune.Finetuner(small(), task(SENTENCE, epochs=40), sharding.make_mesh(8, 1))
+  on_eight = finetuner(task_with(SENTENCE, epochs=40))
   arrays = arrays_of(SENTENCE, LABELS, rows=64)
-  trained, loss = finetuner.train(params, arrays, 0)
+  trained, loss = on_eight.train(initial(), arrays, 0)
   assert loss < 0.2
-  assert (finetuner.predict(trained, arrays).argmax(-1) == arrays["label"]).mean() > 0.95
+  assert (on_eight.predict(trained, arrays).argmax(-1) == arrays["label"]).mean() > 0.95
 
 
 def test_what_is_frozen_stays_and_the_rest_learns():
-  params = initial_params(small(), 0)
-  of = task(SENTENCE, epochs=2, frozen=r"embedding|layer/qkv", weight_decay=0.1)
-  trained, _ = finetune.Finetuner(small(), of, sharding.make_mesh(1, 1, jax.devices()[:1])).train(
-    params, arrays_of(SENTENCE, LABELS), 0
-  )
+  params, task = initial(), task_with(SENTENCE, epochs=2, frozen=r"embedding|layer/qkv", weight_decay=0.1)
+  trained, _ = finetuner(task, data=1).train(params, arrays_of(SENTENCE, LABELS), 0)
   same = jax.tree_util.tree_map_with_path(
     lambda path, a, b: (jax.tree_util.keystr(path, simple=True, separator="/"), np.array_equal(a, b)),
     params,
@@ -188,31 +213,31 @@ def test_every_epoch_has_every_row_once():
 
 
 def test_settings():
-  declared = dataclasses.replace(task(SENTENCE), languages=("en", "de"))
+  declared = dataclasses.replace(task_with(SENTENCE), languages=("en", "de"))
   both = ("en", "de")
-  assert finetune.plan(declared, "zero_shot", both) == [(("en",), both)]
-  assert finetune.plan(declared, "per_language", both) == [(("en",), ("en",)), (("de",), ("de",))]
-  assert finetune.plan(declared, "translate_train_all", both) == [(both, both)]
-  with pytest.raises(UserError, match=r"evaluate\.setting='mixed': one of zero_shot"):
-    finetune.plan(declared, "mixed", both)
-  assert finetune.task_folders("X", "panx=A/B, xnli=tfds") == {"": "X", "panx": "A/B", "xnli": "tfds"}
+  assert scorer.training_plan(declared, "zero_shot", both) == [(("en",), both)]
+  assert scorer.training_plan(declared, "per_language", both) == [(("en",), ("en",)), (("de",), ("de",))]
+  assert scorer.training_plan(declared, "translate_train_all", both) == [(both, both)]
+  with pytest.raises(UserError, match=r"evaluate\.setting='mixed': must be one of zero_shot"):
+    scorer.training_plan(declared, "mixed", both)
+  assert scorer.task_folders("X", "panx=A/B, xnli=tfds") == {"": "X", "panx": "A/B", "xnli": "tfds"}
   with pytest.raises(UserError, match="'panx' is not NAME=FOLDER"):
-    finetune.task_folders("X", "panx")
-  assert len({finetune.seed_of(1, "a", 0), finetune.seed_of(2, "a", 0), finetune.seed_of(1, "a", 1)}) == 3
+    scorer.task_folders("X", "panx")
+  assert len({scorer.finetuning_seed(1, "a", 0), scorer.finetuning_seed(2, "a", 0), scorer.finetuning_seed(1, "a", 1)}) == 3
 
 
 def test_recipes_can_be_changed():
-  changed = finetune.with_recipe(registry.get("panx"), "panx.lr=1e-3, lr=5e-4,xnli.epochs=1,max_steps=100,frozen=embed")
+  changed = scorer.with_recipe(registry.get("panx"), "panx.lr=1e-3, lr=5e-4,xnli.epochs=1,max_steps=100,frozen=embed")
   assert changed.recipe == dataclasses.replace(registry.get("panx").recipe, lr=1e-3, max_steps=100, frozen="embed")
-  assert finetune.with_recipe(registry.get("xnli"), "panx.lr=1e-3,xnli.epochs=1").recipe.epochs == 1
-  assert finetune.with_recipe(registry.get("xnli"), "") == registry.get("xnli")
+  assert scorer.with_recipe(registry.get("xnli"), "panx.lr=1e-3,xnli.epochs=1").recipe.epochs == 1
+  assert scorer.with_recipe(registry.get("xnli"), "") == registry.get("xnli")
   for wrong in ("speed=1", "lr=fast", "lr"):
     with pytest.raises(UserError, match=f"'{wrong}' is not FIELD=VALUE or TASK.FIELD=VALUE; fields are lr, batch"):
-      finetune.with_recipe(registry.get("xnli"), wrong)
+      scorer.with_recipe(registry.get("xnli"), wrong)
   with pytest.raises(UserError, match="no task 'nothing'"):
-    finetune.with_recipe(registry.get("xnli"), "nothing.lr=1")
+    scorer.with_recipe(registry.get("xnli"), "nothing.lr=1")
 
 
 def test_lengths():
-  assert finetune.lengths_of(64) == [64] and finetune.lengths_of(128) == [64, 128]
-  assert finetune.lengths_of(384) == [96, 192, 384] and finetune.lengths_of(20) == [20]
+  assert finetune.row_lengths(64) == [64] and finetune.row_lengths(128) == [64, 128]
+  assert finetune.row_lengths(384) == [96, 192, 384] and finetune.row_lengths(20) == [20]
