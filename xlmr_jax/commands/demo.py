@@ -1,4 +1,4 @@
-"""Pretrain on the built-in text in 15 languages until transfer stops rising, and show what was learnt (five minutes).
+"""Pretrains on the built-in text in 15 languages until transfer stops rising, and shows what was learnt.
 
   xlmr demo [--workdir=runs/demo] [--pass_on=--config.train_steps=100]
   xlmr demo --text=DIR [--scale=1.0] [--seed=0]      only writes the text, in CC-100's layout, to build rows of

@@ -111,10 +111,12 @@ def pretrain(workdir: Workdir, pass_on: list[str]) -> int:
   """Part 2: the trainer beside the evaluator that ends it. Returns the exit code of the one that failed, or 0."""
 
   def waiting_for() -> str:
+    if workdir.result.exists():
+      return "training is done, and its last checkpoint is being scored"
     if not workdir.held_out_log.exists() or not workdir.held_out_log.stat().st_size:
       return "two programs start, and the training step is compiled"
     lines = read_json_lines(workdir.train_log)
-    return f"training, {lines[-1]['step'] if lines else 0} steps of at most 4,800; a line comes every 100 steps"
+    return f"training, {lines[-1]['step'] if lines else 0} steps are done; a line comes every 100 steps"
 
   xlmr = [sys.executable, "-m", "xlmr_jax"]
   with Progress(waiting_for) as progress:
