@@ -91,8 +91,21 @@ def absolute(path: str) -> Path:
   return Path(path).absolute()
 
 
+def _help(module_name: str) -> str:
+  """What a command's --help prints: its docstring, and its own flags."""
+  ours = [module for module in FLAGS.flags_by_module_dict() if module == module_name or module.endswith("commands.flags")]
+  lines = [(sys.modules[module_name].__doc__ or "").rstrip(), "", "Flags:"]
+  for flag in sorted((flag for module in ours for flag in FLAGS.get_flags_for_module(module)), key=lambda flag: flag.name):
+    default = "" if flag.default in (None, "", []) else f" (default: {flag.default_as_str})"
+    lines.append(f"  --{flag.name}: {' '.join((flag.help or '').split())}{default}")
+  return "\n".join(lines)
+
+
 def start(main: Callable[[list[str]], int | None], parser: Callable[[list[str]], Any] = parse_flags) -> None:
   """Runs a command's main under absl with one-line errors, and keeps absl's own talk out of sight."""
+  if {"--help", "-h", "-help", "--helpfull", "--helpshort"} & set(sys.argv[1:]):  # absl's would look in __main__.
+    print(_help(main.__module__))
+    return
   logging.set_verbosity(logging.WARNING)  # Orbax reports every file at INFO.
   app.run(run_command(main), flags_parser=parser)
 

@@ -88,7 +88,7 @@ def make_finetune_step(
         method="encode",
         rngs={"dropout": encoder_key},
       )
-      logits = head.apply({"params": params["head"]}, x_BxLxD, False, batch["row"], rngs={"dropout": head_key})
+      logits: Any = head.apply({"params": params["head"]}, x_BxLxD, False, batch["row"], rngs={"dropout": head_key})
       total, weight = loss_sum(task, logits, batch)
       return total / jnp.maximum(jax.lax.psum(jax.lax.stop_gradient(weight), sharding.BATCH_AXES), 1.0)
 
@@ -116,7 +116,7 @@ def make_predict(
     model = model_for(ids_BxL.shape[1])
     params = sharding.gather(params, sharding.specs(params, rules), mesh, model.encoder.dtype)
     x_BxLxD = model.apply({"params": params["encoder"]}, ids_BxL, True, method="encode")
-    logits = head.apply({"params": params["head"]}, x_BxLxD, True)
+    logits: Any = head.apply({"params": params["head"]}, x_BxLxD, True)
     if task.head == WORDS:
       return logits.argmax(axis=-1).astype(jnp.int32)
     return (logits[..., 0], logits[..., 1]) if task.head == SPAN else logits
