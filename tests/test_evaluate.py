@@ -14,14 +14,17 @@ import jax
 import numpy as np
 import pytest
 
-from tests import tiny
+from tests import hugging_face, tiny
 from tests.test_checkpoint import abstract, flip, state_of
-from xlmr_jax import open_model as runs
-from xlmr_jax.commands import pretrain as run_main
+from xlmr_jax.commands.flags import override_config
+from xlmr_jax.config import check_config
 from xlmr_jax.errors import UserError
-from xlmr_jax.evaluation import follower as evaluate
-from xlmr_jax.run import checkpoint
-from xlmr_jax.run.metrics import write_json
+from xlmr_jax.evaluation import final_scores, follower
+from xlmr_jax.evaluation import ledger as ledgers
+from xlmr_jax.evaluation.final_scores import score_final
+from xlmr_jax.model.build import params_shapes
+from xlmr_jax.run import checkpoint, retention, stopping
+from xlmr_jax.run.workdir import RunRecord, Workdir, parse_record, read_record
 
 ROOT = Path(__file__).parents[1]
 
@@ -53,20 +56,16 @@ class Fake:
     return {"t": {"xx": {"acc": self.scores.get(step, step / 100) + seed}}}, {}
 
 
-def checkpoints_of(workdir, config, **changes):
-  from xlmr_jax.run.stopping import is_eligible
-
-  return checkpoint.Checkpoints(
-    workdir / "checkpoints",
-    keep_unevaluated=config.evaluate.keep_unevaluated,
-    is_eligible=lambda step: is_eligible(step, config.evaluate.every_steps, config.train_steps),
-    **changes,
-  )
-
-
 def save(workdir, config, steps, pause=0.0):
   """A trainer that saves at these steps."""
-  checkpoints = checkpoints_of(workdir, config)
+  checkpoints = checkpoint.Checkpoints(
+    workdir,
+    retention.Retention(
+      workdir,
+      keep_unevaluated=config.evaluate.keep_unevaluated,
+      is_eligible=lambda step: stopping.is_eligible(step, config.evaluate.every_steps, config.train_steps),
+    ),
+  )
   for step in steps:
     checkpoints.save(step, state_of(step), {})
     checkpoints.wait()
@@ -75,24 +74,30 @@ def save(workdir, config, steps, pause=0.0):
 
 
 def follow(workdir, config, scorer, **options):
-  return evaluate.follow(config, workdir, scorer, params_abstract(), **options)
+  return follower.follow(config, workdir, scorer, params_abstract(), **options)
 
 
 def ledger(workdir):
-  return evaluate.read_ledger(workdir)
+  """The files of the ledger, by step."""
+  paths = [path for path in workdir.evaluations.glob("*.json") if path.stem.isdigit()]
+  return [json.loads(path.read_text()) for path in sorted(paths, key=lambda path: int(path.stem))]
+
+
+def read(path):
+  return json.loads(path.read_text())
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
   """A run of checkpoints 4, 8, ..., 20, none of them evaluated."""
-  workdir = tmp_path_factory.mktemp("saved")
+  workdir = Workdir(tmp_path_factory.mktemp("saved"))
   save(workdir, config_of(), range(4, 21, 4))
   return workdir
 
 
 @pytest.fixture
 def workdir(saved, tmp_path):
-  return shutil.copytree(saved, tmp_path / "run")
+  return Workdir(shutil.copytree(saved.root, tmp_path / "run"))
 
 
 def test_every_checkpoint_once_and_in_order(workdir, capsys):
@@ -101,16 +106,16 @@ def test_every_checkpoint_once_and_in_order(workdir, capsys):
   assert scorer.steps == [4, 4, 8, 8, 12, 12, 16, 16, 20, 20]
   entries = ledger(workdir)
   assert [entry["step"] for entry in entries] == [4, 8, 12, 16, 20]
-  manifest = json.loads((workdir / "checkpoints" / "8" / "MANIFEST.json").read_text())
+  manifest = read(workdir.checkpoints / "8" / "MANIFEST.json")
   assert entries[1]["digest"] == manifest["digest"] and entries[1]["scores"] == {"t": {"xx": {"acc": [0.9, 1.9]}}}
   assert entries[1]["score"] == pytest.approx(1.4) and entries[1]["versions"]["jax"] and entries[1]["seconds"] >= 0
   assert entries[1]["recipe"]["evaluate"]["seeds"] == 2
-  assert json.loads((workdir / "best.json").read_text()) == {"step": 8, "score": pytest.approx(1.4)}
-  assert [path.name for path in (workdir / "best").iterdir()] == ["8"] and not (workdir / "best.tmp").exists()
-  params = checkpoint.restore_params(workdir / "best", 8, params_abstract())
+  assert read(workdir.best_note) == {"step": 8, "score": pytest.approx(1.4)}
+  assert [path.name for path in workdir.best.iterdir()] == ["8"] and not (workdir.root / "best.tmp").exists()
+  params = checkpoint.restore_params(workdir.best, 8, params_abstract())
   np.testing.assert_array_equal(params["w"], state_of(8)["params"]["w"])
-  assert not list((workdir / "evaluations" / "pins").iterdir()) and not (workdir / "STOP.json").exists()
-  assert list((workdir / "evaluations" / "tensorboard").iterdir())
+  assert not list(workdir.pins.iterdir()) and not workdir.stop.exists()
+  assert list(workdir.evaluation_board.iterdir())
   assert "step 8: score 1.4 (t 1.4)  best 1.4 at step 8" in capsys.readouterr().out
   follow(workdir, config_of(), scorer)  # all is done
   assert len(scorer.steps) == 10
@@ -127,36 +132,36 @@ def test_the_rule_ends_it_and_replay_agrees(workdir):
   rule = {"stop__patience": 2}
   assert follow(workdir, config_of(**rule), scorer) == 0
   assert scorer.steps == [4, 8, 12, 16]
-  stop = json.loads((workdir / "STOP.json").read_text())
+  stop = read(workdir.stop)
   assert stop == {"step": 16, "reason": "no gain above 0 in 2 evaluations up to step 16 (best 0.5 at step 8)"}
   assert follow(workdir, config_of(**rule), scorer) == 0 and scorer.steps[-1] == 16  # stays stopped
   follow(workdir, config_of(**rule), scorer, once=True)
   assert scorer.steps[-1] == 20
-  assert json.loads((workdir / "STOP.json").read_text()) == stop
-  found = evaluate.replay(config_of(**rule), workdir)
+  assert read(workdir.stop) == stop
+  found = ledgers.replay(config_of(**rule), workdir)
   assert (found["stop"], found["reason"], found["evaluations"]) == (16, stop["reason"], 5)
-  assert evaluate.replay(config_of(stop__patience=3), workdir)["stop"] is None
+  assert ledgers.replay(config_of(stop__patience=3), workdir)["stop"] is None
 
 
 def test_killed_between_its_writes_it_goes_on(workdir):
   """The record is there, best.json, best/ and STOP.json are not: the next start makes them and scores nothing again."""
   scorer = Fake({4: 0.3, 8: 0.2})
   follow(workdir, config_of(stop__patience=1), scorer)
-  for name in ("best.json", "STOP.json"):
-    (workdir / name).unlink()
-  shutil.rmtree(workdir / "best")
-  (workdir / "evaluations" / "pins" / "8").write_text("{}")
-  (workdir / "best.tmp" / "8").mkdir(parents=True)
+  for path in (workdir.best_note, workdir.stop):
+    path.unlink()
+  shutil.rmtree(workdir.best)
+  (workdir.pins / "8").write_text("{}")
+  (workdir.root / "best.tmp" / "8").mkdir(parents=True)
   follow(workdir, config_of(stop__patience=1), scorer)
-  assert scorer.steps == [4, 8] and json.loads((workdir / "STOP.json").read_text())["step"] == 8
-  assert json.loads((workdir / "best.json").read_text())["step"] == 4 and (workdir / "best" / "4").exists()
-  assert not (workdir / "best.tmp").exists() and not (workdir / "evaluations" / "pins" / "8").exists()
+  assert scorer.steps == [4, 8] and read(workdir.stop)["step"] == 8
+  assert read(workdir.best_note)["step"] == 4 and (workdir.best / "4").exists()
+  assert not (workdir.root / "best.tmp").exists() and not (workdir.pins / "8").exists()
 
 
 @pytest.mark.parametrize("name", ["state/_METADATA", "MANIFEST.json"])
 def test_a_damaged_one_is_recorded_and_not_loaded(workdir, name, monkeypatch):
-  monkeypatch.setattr(evaluate.time, "sleep", lambda _: None)
-  flip(workdir / "checkpoints" / "8" / name)
+  monkeypatch.setattr(follower.time, "sleep", lambda _: None)
+  flip(workdir.checkpoints / "8" / name)
   scorer = Fake()
   follow(workdir, config_of(stop__patience=1, stop__on_nonfinite="stop"), scorer)
   assert scorer.steps == [4, 12, 16, 20]  # and it is no evaluation: the rule does not hear of it
@@ -165,15 +170,15 @@ def test_a_damaged_one_is_recorded_and_not_loaded(workdir, name, monkeypatch):
 
 
 def test_one_removed_before_it_is_pinned_is_recorded(workdir, monkeypatch):
-  monkeypatch.setattr(evaluate.time, "sleep", lambda _: None)
-  waiting = evaluate.waiting_steps
+  monkeypatch.setattr(follower.time, "sleep", lambda _: None)
+  waiting = follower.waiting_steps
 
   def too_late(config, folder):
     steps = waiting(config, folder)
-    shutil.rmtree(folder / "checkpoints" / "8", ignore_errors=True)
-    return sorted({*steps, 8} - checkpoint.evaluated_steps(folder))
+    shutil.rmtree(folder.checkpoints / "8", ignore_errors=True)
+    return sorted({*steps, 8} - retention.evaluated_steps(folder))
 
-  monkeypatch.setattr(evaluate, "waiting_steps", too_late)
+  monkeypatch.setattr(follower, "waiting_steps", too_late)
   scorer = Fake()
   follow(workdir, config_of(), scorer)
   assert scorer.steps == [4, 12, 16, 20] and "dropped" in ledger(workdir)[1]["error"]
@@ -181,11 +186,11 @@ def test_one_removed_before_it_is_pinned_is_recorded(workdir, monkeypatch):
 
 def test_one_that_the_trainer_brings_back_is_read(workdir):
   """It was out of sight for a moment, because the trainer had begun to remove it before it was pinned."""
-  here, aside = workdir / "checkpoints" / "4", workdir / "checkpoints" / "deleting-4"
+  here, aside = workdir.checkpoints / "4", workdir.checkpoints / "deleting-4"
   here.rename(aside)
   threading.Timer(0.3, lambda: aside.rename(here)).start()
-  with checkpoint.pin(workdir, 4):
-    assert evaluate.load(workdir, 4, params_abstract())[1]
+  with retention.pin(workdir, 4):
+    assert follower.load(workdir, 4, params_abstract())[1]
 
 
 def test_a_failing_task_leaves_the_others(workdir):
@@ -203,20 +208,48 @@ def test_a_failing_task_leaves_the_others(workdir):
   assert first["scores"] == {"t": {"xx": {"acc": [None]}}} and first["errors"] == {"u": "no score"}
   assert second["scores"]["t"]["xx"] == {"acc": [0.08]} and second["errors"] == {"u": "no such file"}
   assert third["scores"] == {} and third["errors"] == {"t": "nothing works", "u": "nothing works"}
-  assert not (workdir / "best.json").exists() and second["score"] is None
+  assert not workdir.best_note.exists() and second["score"] is None
   config.stop.score = "t"
-  assert evaluate.replay(config, workdir)["best_step"] == 20
+  assert ledgers.replay(config, workdir)["best_step"] == 20
+
+
+@pytest.mark.parametrize(
+  "damage",
+  [
+    lambda text: text[: len(text) // 2],
+    lambda text: "",
+    lambda text: "[]",
+    lambda text: "{}",
+    lambda text: text.replace('"step": 8', '"step": 9'),
+    lambda text: json.dumps({**json.loads(text), "scores": []}),
+    lambda text: json.dumps({**json.loads(text), "scores": {"t": {"xx": {"acc": ["high"]}}}}),
+    lambda text: json.dumps({**json.loads(text), "metrics": {}}),
+  ],
+)
+def test_a_damaged_entry_is_refused_by_name(workdir, damage):
+  follow(workdir, config_of(), Fake())
+  path = workdir.evaluation(8)
+  sound, damaged = path.read_text(), damage(path.read_text())
+  assert damaged != sound
+  path.write_text(damaged)
+  for use in (
+    lambda: follow(workdir, config_of(), Fake()),
+    lambda: ledgers.replay(config_of(), workdir),
+    lambda: ledgers.conclude(config_of(), workdir),
+  ):
+    with pytest.raises(UserError, match=rf"^{re.escape(str(path))} cannot be read \(.*\); remove it") as caught:
+      use()
+    assert "\n" not in str(caught.value)
+  path.unlink()  # as the message says
+  scorer = Fake()
+  follow(workdir, config_of(), scorer)
+  assert scorer.steps == [8] and [entry["step"] for entry in ledger(workdir)] == [4, 8, 12, 16, 20]
 
 
 def test_the_final_table_keeps_what_was_scored_before_of_the_same_checkpoint(tmp_path, monkeypatch, capsys):
-  from xlmr_jax.evaluation import finetune
-
-  step = {"now": 8}
-  monkeypatch.setattr(runs, "load_params", lambda *_: (step["now"], {}))
-
   class Scorer:
-    def __init__(self, run, workdir, split):
-      self.tasks = run["config"]["evaluate"]["tasks"]
+    def __init__(self, config, vocabulary_size, tokenizer, split):
+      self.tasks = config.evaluate.tasks
 
     def __call__(self, params, step, seed):
       return {task: {"en": {"accuracy": 0.5 + seed / 10}} for task in self.tasks if task != "panx"}, {"panx": "no file"}
@@ -224,13 +257,13 @@ def test_the_final_table_keeps_what_was_scored_before_of_the_same_checkpoint(tmp
     def recipe(self):
       return {task: {"lr": 1e-5} for task in self.tasks}
 
-  monkeypatch.setattr(finetune, "Scorer", Scorer)
-  monkeypatch.setattr(run_main, "check_evaluation", lambda config: None)
+  monkeypatch.setattr(final_scores, "Scorer", Scorer)
+  workdir = Workdir(tmp_path)
 
-  def final(*tasks):
+  def final(*tasks, step=8):
     config = config_of(evaluate__tasks=tasks, evaluate__seeds=2)
-    result = evaluate.final({"config": {}}, config, tmp_path, "best", ["zero_shot"], "test")
-    return result, json.loads((tmp_path / "evaluations" / "final" / "best.json").read_text())
+    result = score_final(workdir, config, 90, None, lambda: (step, {}), "best", ["zero_shot"], "test")
+    return result, read(workdir.final_scores / "best.json")
 
   final("xnli", "panx")
   result, written = final("mnli")
@@ -238,47 +271,49 @@ def test_the_final_table_keeps_what_was_scored_before_of_the_same_checkpoint(tmp
   assert "mnli, zero_shot, accuracy" in capsys.readouterr().out
   assert set(written["scores"]) == {"xnli", "mnli"} and set(written["recipe"]) == {"xnli", "panx", "mnli"}
   assert written["errors"] == {"panx": {"zero_shot": "no file"}}
-  step["now"] = 12
-  assert set(final("sst2")[1]["scores"]) == {"sst2"}
+  assert set(final("sst2", step=12)[1]["scores"]) == {"sst2"}
 
 
 def test_only_one_evaluator(tmp_path):
-  with evaluate.only_one(tmp_path), pytest.raises(UserError, match="being evaluated by another process"):
-    follow(tmp_path, config_of(), Fake())
+  workdir = Workdir(tmp_path)
+  with workdir.lock_evaluation(), pytest.raises(UserError, match="being evaluated by another process"):
+    follow(workdir, config_of(), Fake())
 
 
 def test_best_goes_with_the_scores(tmp_path):
   """The trainer removes what is evaluated and not the best; best/ holds the best one all the same."""
-  config = config_of()
+  workdir, config = Workdir(tmp_path), config_of()
   for step, best in ((4, 4), (8, 8), (12, 8), (16, 8), (20, 20)):
-    save(tmp_path, config, [step])
-    follow(tmp_path, config, Fake({4: 0.1, 8: 0.5, 12: 0.2, 16: 0.3, 20: 0.6}), once=True)
-    assert [path.name for path in (tmp_path / "best").iterdir()] == [str(best)]
-  assert sorted(map(int, os.listdir(tmp_path / "checkpoints"))) == [8, 16, 20]
+    save(workdir, config, [step])
+    follow(workdir, config, Fake({4: 0.1, 8: 0.5, 12: 0.2, 16: 0.3, 20: 0.6}), once=True)
+    assert [path.name for path in workdir.best.iterdir()] == [str(best)]
+  assert sorted(map(int, os.listdir(workdir.checkpoints))) == [8, 16, 20]
 
 
 def test_a_trainer_too_fast_drops_the_oldest_and_says_so(tmp_path, capfd):
-  config = config_of(evaluate__keep_unevaluated=3)
-  save(tmp_path, config, range(2, 21, 2))
+  workdir, config = Workdir(tmp_path), config_of(evaluate__keep_unevaluated=3)
+  save(workdir, config, range(2, 21, 2))
   scorer = Fake()
-  follow(tmp_path, config, scorer)
+  follow(workdir, config, scorer)
   assert scorer.steps == [16, 18, 20]
-  assert [entry["step"] for entry in ledger(tmp_path)] == list(range(2, 21, 2))
-  assert all("dropped" in entry["error"] for entry in ledger(tmp_path)[:7])
+  assert [entry["step"] for entry in ledger(workdir)] == list(range(2, 21, 2))
+  assert all("dropped" in entry["error"] for entry in ledger(workdir)[:7])
   assert "checkpoint 14 is dropped unevaluated" in capfd.readouterr().err
 
 
 def child(workdir):
   """A slow evaluator, to be killed."""
-  workdir = Path(workdir)
   os.environ.setdefault("JAX_PLATFORMS", "cpu")
-  sys.exit(follow(workdir, config_of(train_steps=12), Fake(pause=0.25, seen=workdir / "seen")))
+  sys.exit(follow(Workdir(workdir), config_of(train_steps=12), Fake(pause=0.25, seen=Path(workdir) / "seen")))
 
 
 def test_killed_twice_and_slower_than_the_trainer(tmp_path):
-  config, steps = config_of(train_steps=12), list(range(1, 13))
-  trainer = threading.Thread(target=save, args=(tmp_path, config, steps, 0.1))
-  seen = lambda: (tmp_path / "seen").read_text().split() if (tmp_path / "seen").exists() else []  # noqa: E731
+  workdir, config, steps = Workdir(tmp_path), config_of(train_steps=12), list(range(1, 13))
+  trainer = threading.Thread(target=save, args=(workdir, config, steps, 0.1))
+
+  def seen():
+    return (tmp_path / "seen").read_text().split() if (tmp_path / "seen").exists() else []
+
   command = [sys.executable, "-c", f"from tests import test_evaluate; test_evaluate.child({str(tmp_path)!r})"]
   trainer.start()
   for kill_after in (2, 6, None):
@@ -291,12 +326,12 @@ def test_killed_twice_and_slower_than_the_trainer(tmp_path):
     output = process.communicate(timeout=120)[0]
     assert kill_after or process.returncode == 0, output[-3000:]
   trainer.join()
-  assert [entry["step"] for entry in ledger(tmp_path)] == steps and all("score" in entry for entry in ledger(tmp_path))
-  written = [checkpoint.evaluation_path(tmp_path, step).stat().st_mtime_ns for step in steps]
+  assert [entry["step"] for entry in ledger(workdir)] == steps and all("score" in entry for entry in ledger(workdir))
+  written = [workdir.evaluation(step).stat().st_mtime_ns for step in steps]
   assert written == sorted(written)
   order = list(map(int, seen()))
   assert order == sorted(order) and 12 <= len(order) <= 14  # only what a kill interrupted was begun again
-  assert not list((tmp_path / "evaluations" / "pins").iterdir())
+  assert not list(workdir.pins.iterdir())
 
 
 # --- the command -------------------------------------------------------------------------------------------------
@@ -307,9 +342,9 @@ def command(*args):
 
 
 def test_overrides_and_old_runs():
-  record = {"config": json.loads(json.dumps(config_of(evaluate__seeds=3).to_dict()))}
-  config = evaluate.read_config(
-    record,
+  stored = json.loads(json.dumps(config_of(evaluate__seeds=3).to_dict()))
+  config = override_config(
+    stored,
     [
       "--config.evaluate.tasks=a,b",
       "--config.stop.patience=4",
@@ -319,8 +354,9 @@ def test_overrides_and_old_runs():
   )
   assert (config.evaluate.tasks, config.evaluate.languages) == (("a", "b"), ("sw",))
   assert (config.evaluate.seeds, config.stop.patience, config.stop.min_gain, config.train_steps) == (3, 4, 0.5, 20)
-  del record["config"]["evaluate"], record["config"]["stop"]
-  assert evaluate.read_config(record, []).evaluate.tasks == ()
+  del stored["evaluate"], stored["stop"]
+  record = {"config": stored, "vocabulary_size": 90, "tokenizer_sha256": "", "seq_len": 32, "rows_fingerprint": None}
+  assert override_config(parse_record(Path("config.json"), record).config, []).evaluate.tasks == ()
   for override, message in (
     ("--config.model.layers=3", "all else is as the run has it"),
     ("--config.stop.patienc=3", "patienc"),
@@ -328,7 +364,7 @@ def test_overrides_and_old_runs():
     ("--config.stop.patience=x", "=x: not int"),
   ):
     with pytest.raises(UserError, match=message):
-      evaluate.read_config(record, [override])
+      override_config(stored, [override])
 
 
 @pytest.mark.parametrize(
@@ -338,31 +374,35 @@ def test_overrides_and_old_runs():
     ({"evaluate__keep_unevaluated": 0}, "config.evaluate.keep_unevaluated=0"),
     ({"evaluate__every_steps": -1}, "config.evaluate.every_steps=-1"),
     ({"evaluate__wait_s": 0.0}, "config.evaluate.wait_s=0.0"),
-    ({"evaluate__setting": "mixed"}, "config.evaluate.setting='mixed': one of zero_shot"),
+    ({"evaluate__setting": "mixed"}, "config.evaluate.setting='mixed': must be one of zero_shot"),
     ({"evaluate__tasks": ("t", "t")}, "names a task twice"),
     ({"evaluate__data": "t=/a,u"}, "'u' is not NAME=PATH"),
     ({"stop__patience": -1}, "config.stop.patience=-1"),
     ({"stop__min_gain": float("nan")}, "config.stop.min_gain=nan"),
-    ({"stop__on_nonfinite": "die"}, "config.stop.on_nonfinite='die': one of skip, count, stop"),
+    ({"stop__on_nonfinite": "die"}, "config.stop.on_nonfinite='die': must be one of skip, count, stop"),
     ({"stop__score": "u"}, "'u' is not in config.evaluate.tasks"),
     ({"stop__score": "t/fr", "evaluate__languages": ("de",)}, "'fr' is not in config.evaluate.languages"),
   ],
 )
 def test_values_are_refused_by_name(changes, message):
-  run_main.check_config(config_of(evaluate__data="t=/a, u=/b=c"))
+  check_config(config_of(evaluate__data="t=/a, u=/b=c"))
   with pytest.raises(UserError, match=re.escape(message)):
-    run_main.check_config(config_of(**changes))
+    check_config(config_of(**changes))
+
+
+def record_of(config):
+  return RunRecord(config.to_dict(), vocabulary_size=90, tokenizer_sha256="", seq_len=32, rows_fingerprint="")
 
 
 def test_the_command_replays_and_refuses(workdir):
-  write_json(workdir / "config.json", {"config": config_of().to_dict()})
+  record_of(config_of()).write(workdir)
   follow(workdir, config_of(), Fake({4: 0.3, 8: 0.2}))
   result = subprocess.run(
     command(f"--workdir={workdir}", "--replay", "--config.stop.patience=1"), cwd=ROOT, capture_output=True, text=True
   )
   assert result.returncode == 0, result.stderr
   assert json.loads(result.stdout.splitlines()[-1])["stop"] == 8 and "step 8: score 0.2  <- stop" in result.stdout
-  assert not (workdir / "STOP.json").exists()
+  assert not workdir.stop.exists()
   for flags, message in (
     (["--config.seed=1"], "--config.seed=1"),
     (["--config.stop.patience=-1"], "patience=-1"),
@@ -383,7 +423,57 @@ def test_it_waits_for_the_run_and_leaves_on_term(tmp_path):
 
 def test_params_shapes_are_those_of_a_run(tiny_run):
   """The real model's checkpoint loads by them."""
-  record = evaluate.read_run(tiny_run, wait=False)
-  shapes = runs.params_shapes(evaluate.read_config(record, []), record["vocabulary_size"])
-  params = checkpoint.restore_params(tiny_run / "checkpoints", 12, shapes)
+  record = read_record(Workdir(tiny_run))
+  shapes = params_shapes(override_config(record.config, []), record.vocabulary_size)
+  params = checkpoint.restore_params(Workdir(tiny_run).checkpoints, 12, shapes)
   assert jax.tree.map(np.shape, params) == jax.tree.map(lambda x: x.shape, shapes)
+
+
+# --- a user's own task -------------------------------------------------------------------------------------------
+
+OWN_MODULE = """
+from pathlib import Path
+
+from xlmr_jax.evaluation.tasks.registry import Recipe, Task, Text, register
+from xlmr_jax.model.task_head import SENTENCE
+
+
+def read(folder, task, language, split):
+  rows = [line.split(";") for line in (Path(folder) / f"{language}-{split}.csv").read_text().splitlines()]
+  return [Text(text, "", float(task.labels.index(label))) for label, text in rows]
+
+
+recipe = Recipe(lr=0.02, batch=8, epochs=1, max_len=16, max_steps=8, warmup=0.0)
+register(Task("pets", SENTENCE, ("cat", "dog"), ("accuracy",), ("en", "th"), recipe, read))
+"""
+
+
+def test_a_users_own_task(tmp_path):
+  """All it is trained on are cats, so that it has all of the cats right and none of the dogs."""
+  model = hugging_face.make_folder(tmp_path / "model")
+  (tmp_path / "my_tasks.py").write_text(OWN_MODULE)
+  (tmp_path / "data" / "pets").mkdir(parents=True)
+  for name, label, rows in (("en-train", "cat", 64), ("en-test", "cat", 5), ("th-test", "dog", 3)):
+    lines = [f"{label};the {word} sees {i}\n" for i, word in zip(range(rows), hugging_face.WORDS * 3)]
+    (tmp_path / "data" / "pets" / f"{name}.csv").write_text("".join(lines))
+  # Without the current folder in Python's path, as an installed command runs.
+  flags = [f"--workdir={model}", "--tasks=pets", "--config.evaluate.folder=data"]
+
+  def evaluate(modules):
+    return subprocess.run(
+      [sys.executable, "-P", "-m", "xlmr_jax", "evaluate", *flags, f"--config.evaluate.modules={modules}"],
+      cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""},
+    )  # fmt: skip
+
+  result = evaluate("my_tasks")
+  assert result.returncode == 0, result.stderr
+  told = json.loads(result.stdout.splitlines()[-1])
+  assert told["means"] == {"pets": {"zero_shot": 0.5}} and told["failed"] == []
+  assert read(Path(told["file"]))["scores"]["pets"]["zero_shot"] == {"en": {"accuracy": [1.0]}, "th": {"accuracy": [0.0]}}
+  for modules, message in (
+    ("my_task", r"config.evaluate.modules: 'my_task' cannot be imported \(No module named 'my_task'\)"),
+    ("", "no task 'pets'; there are .*; a module of your own is named by config.evaluate.modules"),
+  ):
+    result = evaluate(modules)
+    assert result.returncode == 1 and result.stdout == "" and result.stderr.count("\n") == 1, result.stderr
+    assert re.search(message, result.stderr)

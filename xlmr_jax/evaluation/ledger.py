@@ -57,6 +57,9 @@ def read_entry(path: Path) -> Entry:
     entry = Entry(**{key: x for key, x in value.items() if key in known})
     if entry.step != int(path.stem):
       raise ValueError(f"it is about step {entry.step}")
+    if not isinstance(entry.scores, dict):
+      raise ValueError("its scores are no object")
+    entry.score_of()  # Raises where a score is no number, or where a task's metric is missing.
     return entry
   except (ValueError, TypeError, AttributeError, KeyError) as error:
     raise UserError(f"{path} cannot be read ({error}); remove it and the step is evaluated again") from None
