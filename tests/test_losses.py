@@ -1,10 +1,13 @@
 """The chunked loss against a plain fp32 log-softmax, at XLM-R's vocabulary, and the memory it takes."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.differentiable import mlm_loss
 from xlmr_jax.training import losses
 
 V, REAL = 250_112, 250_002
@@ -20,7 +23,10 @@ def plain_loss(h, table, bias, labels, weights, real):
 def inputs(shape, vocabulary, real, width, seed=0):
   rng = np.random.default_rng(seed)
   B, P = shape
-  f = lambda *s: jnp.asarray(rng.normal(0, 1, s), jnp.float32)  # noqa: E731
+
+  def f(*shape):
+    return jnp.asarray(rng.normal(0, 1, shape), jnp.float32)
+
   weights = jnp.asarray(rng.random((B, P)) > 0.2, jnp.float32) * 0.5
   return f(B, P, width), f(vocabulary, width), f(vocabulary), jnp.asarray(rng.integers(4, real, (B, P))), weights
 
@@ -37,7 +43,7 @@ def test_equals_plain_log_softmax(shape, vocabulary, real, chunk_bytes):
   h, table, bias, labels, weights = inputs(shape, vocabulary, real, 16)
 
   def chunked(h, table, bias):
-    return losses.mlm_loss(h, table, bias, labels, weights, vocabulary_size=real, chunk_bytes=chunk_bytes)[0]
+    return mlm_loss(h, table, bias, labels, weights, real, chunk_bytes)
 
   expected, expected_grads = jax.value_and_grad(lambda *x: plain_loss(*x, labels, weights, real), (0, 1, 2))(h, table, bias)
   found, found_grads = jax.jit(jax.value_and_grad(chunked, (0, 1, 2)))(h, table, bias)
@@ -56,11 +62,9 @@ def test_logits_far_above_the_labels():
   logits = jnp.einsum("bpd,vd->bpv", h, table) + bias
   assert (logits.max(-1) - jnp.take_along_axis(logits, labels[..., None], -1)[..., 0]).max() > 100
   expected, expected_grads = jax.value_and_grad(lambda *x: plain_loss(*x, labels, weights, 4000), (0, 1, 2))(h, table, bias)
-  found, found_grads = jax.jit(
-    jax.value_and_grad(
-      lambda *x: losses.mlm_loss(*x, labels, weights, vocabulary_size=4000, chunk_bytes=4 * 48 * 512)[0], (0, 1, 2)
-    )
-  )(h, table, bias)
+  found, found_grads = jax.jit(jax.value_and_grad(lambda *x: mlm_loss(*x, labels, weights, 4000, 4 * 48 * 512), (0, 1, 2)))(
+    h, table, bias
+  )
   assert abs(found / expected - 1) < 1e-5
   for e, f in zip(expected_grads, found_grads):
     assert jnp.linalg.norm(f - e) / jnp.linalg.norm(e) < 5e-5  # logits of 200, in fp32
@@ -69,17 +73,17 @@ def test_logits_far_above_the_labels():
 def test_what_is_not_finite_stays_so():
   h, table, bias, labels, weights = inputs((2, 24), 4096, 4000, 16)
   for bad in (jnp.nan, jnp.inf):
-    loss, _ = losses.mlm_loss(
-      h.at[1, 2, 3].set(bad), table, bias, labels, weights + 1, vocabulary_size=4000, chunk_bytes=4 * 48 * 512
-    )
-    assert not jnp.isfinite(loss)
+    assert not jnp.isfinite(mlm_loss(h.at[1, 2, 3].set(bad), table, bias, labels, weights + 1, 4000, 4 * 48 * 512))
 
 
 def test_bf16_accumulates_in_fp32():
   """From bf16 vectors, the loss and the table's gradient are as exact as fp32 products of the same vectors."""
   h, table, bias, labels, weights = inputs((4, 64), 4096, 4000, 64)
   h, table = (x.astype(jnp.bfloat16).astype(jnp.float32) for x in (h, table))
-  loss = lambda h, t: losses.mlm_loss(h, t, bias, labels, weights, vocabulary_size=4000)[0]  # noqa: E731
+
+  def loss(h, table):
+    return mlm_loss(h, table, bias, labels, weights, 4000)
+
   expected, d_expected = jax.value_and_grad(loss, 1)(h, table)
   found, d_found = jax.value_and_grad(loss, 1)(h.astype(jnp.bfloat16), table)
   assert d_found.dtype == jnp.float32
@@ -90,27 +94,28 @@ def test_bf16_accumulates_in_fp32():
 @pytest.mark.parametrize("slots", [2560, 16384])  # 16k tokens in rows of 512: their 80 slots each; every position
 def test_extra_memory_is_bounded(slots):
   """Compiled for 16k tokens at V = 250,112: temporaries under 1 GB, whatever the slots; plain logits take 16.4 GB."""
-  D = 64
-  shapes = [
-    jax.ShapeDtypeStruct(s, d)
-    for s, d in (((slots // 80 or 1, 80, D) if slots % 80 == 0 else (slots // 64, 64, D), jnp.bfloat16),)
-  ]
-  B, P, _ = shapes[0].shape
-  step = jax.jit(
-    jax.value_and_grad(lambda h, t, b, y, w: losses.mlm_loss(h, t, b, y, w, vocabulary_size=REAL)[0], (0, 1, 2))
-  )
-  memory = (
-    step.lower(
-      shapes[0],
-      jax.ShapeDtypeStruct((V, D), jnp.float32),
-      jax.ShapeDtypeStruct((V,), jnp.float32),
-      jax.ShapeDtypeStruct((B, P), jnp.int32),
-      jax.ShapeDtypeStruct((B, P), jnp.float32),
-    )
-    .compile()
-    .memory_analysis()
-  )
+  D, P = 64, 80 if slots % 80 == 0 else 64
+  B = slots // P
+
+  def shape(*sizes, dtype=jnp.float32):
+    return jax.ShapeDtypeStruct(sizes, dtype)
+
+  step = jax.jit(jax.value_and_grad(lambda h, t, b, y, w: mlm_loss(h, t, b, y, w, REAL), (0, 1, 2)))
+  arguments = shape(B, P, D, dtype=jnp.bfloat16), shape(V, D), shape(V), shape(B, P, dtype=jnp.int32), shape(B, P)
+  memory = step.lower(*arguments).compile().memory_analysis()
   assert memory.temp_size_in_bytes < 2**30, memory.temp_size_in_bytes / 2**30
+
+
+@pytest.mark.parametrize("chunk_bytes", [losses.CHUNK_BYTES, 4 * 21 * 128])
+def test_gradients_are_added_onto_what_is_there(chunk_bytes):
+  """A micro-batch's gradients in table and bias go on top of those of the micro-batches before it."""
+  *slots, weights = inputs((3, 7), 256, 200, 16)
+  before = jnp.ones((256, 16)), jnp.full(256, 2.0)
+  zeros = jax.tree.map(jnp.zeros_like, before)
+  run = functools.partial(losses.nll_gradients, *slots, weights, vocabulary_size=200, chunk_bytes=chunk_bytes)
+  alone, added = run(onto=zeros), run(onto=before)
+  for x, y, start in zip(alone, added, (0.0, 0.0, *before)):
+    np.testing.assert_allclose(x + start, y, atol=1e-5)
 
 
 def test_sums_by_language():

@@ -7,15 +7,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.differentiable import mlm_loss
 from tests.reference import make_hf_reference as reference
 from xlmr_jax.corpus.packing import pack
 from xlmr_jax.huggingface.names import params_from_hf
-from xlmr_jax.model.xlmr import XLMR, count_parameters, segments_and_positions
-from xlmr_jax.training import losses
+from xlmr_jax.model import build
+from xlmr_jax.model.build import count_parameters
+from xlmr_jax.model.dropout import Drop, dropout
+from xlmr_jax.model.head import MaskedLanguageModel
+from xlmr_jax.model.xlmr import XLMREncoder, segments_and_positions
+from xlmr_jax.training.sharding import make_mesh
 from xlmr_jax.training.step import make_held_out_step
 
 
-def small(**changes) -> XLMR:
+def small(**changes) -> MaskedLanguageModel:
   settings = dict(
     vocabulary_size=reference.VOCABULARY,
     layers=reference.LAYERS,
@@ -27,12 +32,11 @@ def small(**changes) -> XLMR:
     attention_dropout=0.0,
     dtype=jnp.float32,
   )
-  return XLMR(**(settings | changes))
+  return MaskedLanguageModel(XLMREncoder(**(settings | changes)))
 
 
 def initial_params(model, seed):
-  ids = jnp.zeros((1, 4), jnp.int32)
-  return jax.jit(model.init)(jax.random.key(seed), ids, ids)["params"]
+  return jax.jit(lambda key: build.initial_params(model, key))(jax.random.key(seed))
 
 
 def logits_of(model, params, ids):
@@ -41,14 +45,8 @@ def logits_of(model, params, ids):
 
 def mean_loss(model, params, batch):
   h = model.apply({"params": params}, batch["ids"], batch["positions"])
-  total, _ = losses.mlm_loss(
-    h,
-    params["token_embedding"],
-    params["head_bias"],
-    batch["labels"],
-    batch["weights"],
-    vocabulary_size=model.vocabulary_size,
-  )
+  slots = batch["labels"], batch["weights"]
+  total = mlm_loss(h, params["token_embedding"], params["head_bias"], *slots, model.encoder.vocabulary_size)
   return total / batch["weights"].sum()
 
 
@@ -72,8 +70,8 @@ def assert_same_as_hf(weights, logits, loss, gradients, **changes):
 
 def test_parity_with_stored_reference():
   with np.load(reference.__file__.replace("make_hf_reference.py", "hf_tiny.npz")) as stored:
-    of = lambda prefix: {k[2:]: stored[k] for k in stored.files if k.startswith(prefix)}  # noqa: E731
-    assert_same_as_hf(of("w:"), stored["logits"], float(stored["loss"]), of("g:"))
+    weights, gradients = ({k[2:]: stored[k] for k in stored.files if k.startswith(p)} for p in ("w:", "g:"))
+    assert_same_as_hf(weights, stored["logits"], float(stored["loss"]), gradients)
 
 
 @pytest.mark.parametrize("changes", [{}, {"remat": "full"}, {"unroll_layers": True, "remat": "dots"}])
@@ -84,12 +82,14 @@ def test_parity_with_transformers_live(changes):
 
 
 def test_parameter_counts():
-  base = XLMR(250_002, 12, 768, 12, 3072, pad_vocabulary=False)
-  large = XLMR(250_002, 24, 1024, 16, 4096, pad_vocabulary=False)
-  assert count_parameters(base) == 278_294_418
-  assert count_parameters(large) == 560_141_458
-  padded = XLMR(250_002, 12, 768, 12, 3072)
-  assert count_parameters(padded) - count_parameters(base) == (250_112 - 250_002) * 769
+  def count(*sizes, **options):
+    model = MaskedLanguageModel(XLMREncoder(250_002, *sizes, **options))
+    return count_parameters(jax.eval_shape(lambda: build.initial_params(model, jax.random.key(0))))
+
+  base = count(12, 768, 12, 3072, pad_vocabulary=False)
+  assert base == 278_294_418
+  assert count(24, 1024, 16, 4096, pad_vocabulary=False) == 560_141_458
+  assert count(12, 768, 12, 3072) - base == (250_112 - 250_002) * 769
 
 
 def test_initial_values():
@@ -189,7 +189,8 @@ def test_packed_rows_have_the_loss_of_their_documents_alone():
 
   def loss(isolate, batch):
     model = small(isolate_documents=isolate)
-    return jax.jit(make_held_out_step(model, 2))(random_params(model), batch)
+    step = make_held_out_step(model, 2, make_mesh(1, 1, jax.devices()[:1]), build.FAMILIES["xlmr"].sharding)
+    return jax.jit(step)(random_params(model), batch)
 
   sums_a, sums_b = loss(True, packed), loss(True, alone)
   np.testing.assert_allclose(sums_a[0], sums_b[0], rtol=1e-5)
@@ -223,11 +224,71 @@ def test_dropout_follows_its_key_and_rate():
   params = random_params(model)
   ids = np.array([[0, 11, 12, 13, 2]])
   apply = jax.jit(lambda key: model.apply({"params": params}, ids, ids[:, :2], False, rngs={"dropout": key}))
-  run = lambda seed: np.asarray(apply(jax.random.key(seed)))  # noqa: E731
+
+  def run(seed):
+    return np.asarray(apply(jax.random.key(seed)))
+
   np.testing.assert_array_equal(run(1), run(1))
   assert np.abs(run(1) - run(2)).max() > 1e-3
 
-  from xlmr_jax.model import dropout
-
-  x = dropout(jnp.ones((400, 400)), 0.1, jax.random.key(0), jnp.arange(400, dtype=jnp.uint32))
+  x = dropout(jnp.ones((400, 400)), Drop(0.1, jax.random.key(0), jnp.arange(400, dtype=jnp.uint32)))
   assert abs(float((x == 0).mean()) - 0.1) < 0.005 and abs(float(x.mean()) - 1.0) < 0.01
+
+
+# --- pre-LN, the layer of XL -------------------------------------------------------------------------------------
+
+
+def plain_pre_norm_logits(params, table, ids, heads):
+  """A pre-LN encoder and head written out with jnp alone, one layer after another; JAX's own derivatives."""
+
+  def norm(x, p):
+    centred = x - x.mean(-1, keepdims=True)
+    return centred / jnp.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * p["scale"] + p["bias"]
+
+  def softmax(scores):
+    exps = jnp.exp(scores - scores.max(-1, keepdims=True))
+    return exps / exps.sum(-1, keepdims=True)
+
+  gelu = functools.partial(jax.nn.gelu, approximate=False)
+  real = ids != 1
+  positions = np.where(real, np.cumsum(real, axis=1) + 1, 1)
+  x = table[ids] + params["position_embedding"][positions]
+  for i in range(params["layer"]["ffn_in"]["bias"].shape[0]):
+    p = jax.tree.map(lambda x, i=i: x[i], params["layer"])
+    q, k, v = (
+      jnp.einsum("bld,dhk->bhlk", norm(x, p["attention_norm"]), p["qkv"]["kernel"][:, j]) + p["qkv"]["bias"][j][:, None]
+      for j in range(3)
+    )
+    scores = q @ k.swapaxes(-1, -2) / np.sqrt(q.shape[-1])
+    context = softmax(jnp.where((real[:, :, None] == real[:, None, :])[:, None], scores, -jnp.inf)) @ v
+    x = x + jnp.einsum("bhlk,hkd->bld", context, p["attention_out"]["kernel"]) + p["attention_out"]["bias"]
+    h = gelu(norm(x, p["ffn_norm"]) @ p["ffn_in"]["kernel"] + p["ffn_in"]["bias"])
+    x = x + h @ p["ffn_out"]["kernel"] + p["ffn_out"]["bias"]
+  x = norm(x, params["final_norm"])
+  h = norm(gelu(x @ params["head_dense"]["kernel"] + params["head_dense"]["bias"]), params["head_norm"])
+  return (h @ table.T + params["head_bias"])[..., : reference.VOCABULARY]
+
+
+@pytest.mark.parametrize("changes", [{}, {"remat": "ffn"}, {"unroll_layers": True, "remat": "full"}])
+def test_pre_norm_equals_the_layer_written_out(changes):
+  """Logits at all positions, the masked loss, and the gradient in every parameter."""
+  model, batch = small(pre_norm=True, **changes), reference.make_batch()
+  params = random_params(model, 4)
+  assert "embedding_norm" not in params and "final_norm" in params
+
+  def expected_loss(params):
+    logits = plain_pre_norm_logits(params, params["token_embedding"], batch["ids"], reference.HEADS)
+    scores = jax.nn.log_softmax(jnp.take_along_axis(logits, batch["positions"][..., None], 1))
+    picked = jnp.take_along_axis(scores, batch["labels"][..., None], -1)[..., 0]
+    return -(picked * batch["weights"]).sum() / batch["weights"].sum(), logits
+
+  (loss, logits), gradients = jax.jit(jax.value_and_grad(expected_loss, has_aux=True))(params)
+  real = batch["ids"] != 1
+  np.testing.assert_allclose(logits_of(model, params, batch["ids"])[real], logits[real], atol=1e-4)
+  found, found_gradients = jax.jit(jax.value_and_grad(lambda p: mean_loss(model, p, batch)))(params)
+  assert abs(float(found - loss)) < 1e-5
+  for (path, g), e in zip(jax.tree_util.tree_flatten_with_path(found_gradients)[0], jax.tree.leaves(gradients)):
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    if name == "layer/qkv/bias":
+      g, e = g[:, ::2], e[:, ::2]  # a key's bias moves all scores of a query alike: its gradient is rounding only
+    assert np.linalg.norm(g - e) / np.linalg.norm(e) < 1e-4, name

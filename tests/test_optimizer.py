@@ -16,7 +16,7 @@ def test_schedule_is_linear_warmup_then_polynomial():
 def test_adamw_equals_its_formula():
   rng = np.random.default_rng(0)
   params = {"a": {"kernel": rng.normal(size=(3, 4)), "bias": rng.normal(size=4)}}
-  tx = optimizer.adamw(b1=0.9, b2=0.98, eps=1e-6, weight_decay=0.1, decay_pattern="kernel$", clip_norm=1.0)
+  tx = optimizer.adamw_without_rate(b1=0.9, b2=0.98, eps=1e-6, weight_decay=0.1, decay_pattern="kernel$", clip_norm=1.0)
   p = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
   state, mu, nu = tx.init(p), jax.tree.map(np.zeros_like, params), jax.tree.map(np.zeros_like, params)
   for t in range(1, 4):
@@ -35,3 +35,26 @@ def test_adamw_equals_its_formula():
 def test_fairseqs_rule_decays_every_parameter():
   mask = optimizer.decay_mask(".*")({"norm": {"scale": 1, "bias": 2}, "table": 3})
   assert all(jax.tree.leaves(mask))
+
+
+def test_the_rate_of_a_step_is_the_schedule_of_the_step_made():
+  """apply_if_finite: params - schedule(step + 1) x update, frozen parameters excepted; a bad step changes nothing."""
+  tx = optimizer.adamw_without_rate(b1=0.9, b2=0.98, eps=1e-6, weight_decay=0.0, decay_pattern=".*", clip_norm=0.0)
+  params, grads = {"a": jnp.ones(3), "frozen": jnp.ones(2)}, {"a": jnp.full(3, 2.0), "frozen": jnp.ones(2)}
+
+  def step(grads, loss=1.0):
+    state = tx.init(params)
+    new = optimizer.apply_if_finite(tx, lambda step: 0.1 * step, jnp.int32(4), params, state, grads, jnp.float32(loss),
+                                    lambda path: path == "frozen")  # fmt: skip
+    return state, new
+
+  _, new = step(grads)
+  assert bool(new.finite) and float(new.lr) == 0.5
+  np.testing.assert_allclose(new.grad_norm, np.sqrt(3 * 4 + 2), rtol=1e-6)
+  np.testing.assert_allclose(new.params["a"], 0.5, rtol=1e-5)  # Adam's first update is 1.
+  np.testing.assert_array_equal(new.params["frozen"], 1.0)
+  for bad in (step(grads, np.nan), step(grads | {"a": jnp.asarray([1.0, np.inf, 1.0])})):
+    state, new = bad
+    assert not new.finite
+    for x, y in zip(jax.tree.leaves((params, state)), jax.tree.leaves((new.params, new.opt_state))):
+      np.testing.assert_array_equal(x, y)

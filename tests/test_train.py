@@ -7,34 +7,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, Mesh
 
 from tests import tiny
 from xlmr_jax.errors import EXIT_DONE, EXIT_RESTART, UserError
-from xlmr_jax.training import loop as train
-from xlmr_jax.training import sharding
-from xlmr_jax.training.loop import asked_to_end, build_model, build_optimizer, build_program
-from xlmr_jax.training.step import make_init, make_train_step
+from xlmr_jax.hardware import tuning_of
+from xlmr_jax.model.build import family_of
+from xlmr_jax.run.workdir import Workdir
+from xlmr_jax.training import loop, program, sharding
 
 
 def one_step(data, fsdp, rows=16, seed=0, **changes):
   """(metrics, state) as NumPy after one step from fixed parameters on a mesh of data x fsdp devices."""
-  config = tiny.config(model__dropout=0.0, model__attention_dropout=0.0, **changes)
-  mesh = sharding.make_mesh(data, fsdp, jax.devices()[: data * fsdp])
-  model = build_model(config, tiny.VOCABULARY)
-  tx, schedule = build_optimizer(config)
-  init = make_init(model, tx)
-  shardings = sharding.state_shardings(mesh, jax.eval_shape(init, jax.random.key(0)))
-  with jax.set_mesh(mesh):
-    state = jax.jit(init, out_shardings=shardings)(jax.random.key(seed))
-    step = jax.jit(
-      make_train_step(
-        model, tx, schedule, seed=0, languages=3, micro_batches=config.micro_batches, mesh=mesh if mesh.size > 1 else None
-      ),
-      in_shardings=(shardings, sharding.batch_sharding(mesh)),
-      out_shardings=(shardings, sharding.replicated(mesh)),
-    )
-    batch = sharding.to_global(mesh, tiny.batch(np.random.default_rng(1), rows), rows)
-    state, metrics = step(state, batch)
+  made = tiny.program(tiny.config(model__dropout=0.0, model__attention_dropout=0.0, **changes), data, fsdp)
+  state, metrics = tiny.step(made, tiny.init(made, seed), tiny.batch(np.random.default_rng(1), rows))
   return jax.tree.map(np.asarray, metrics), jax.tree.map(np.asarray, state)
 
 
@@ -72,18 +58,14 @@ def test_loss_and_gradients_do_not_depend_on_mesh_micro_batches_or_remat(referen
 
 def test_loss_does_not_depend_on_padding_rows(reference):
   """Rows of pads and weight 0 (as in the last held-out batch) change nothing."""
-  config = tiny.config(model__dropout=0.0, model__attention_dropout=0.0)
-  model = build_model(config, tiny.VOCABULARY)
-  tx, schedule = build_optimizer(config)
-  state = jax.jit(make_init(model, tx))(jax.random.key(0))
-  step = jax.jit(make_train_step(model, tx, schedule, seed=0, languages=3))
+  made = tiny.program(tiny.config(model__dropout=0.0, model__attention_dropout=0.0))
   batch = tiny.batch(np.random.default_rng(1), 16)
   padded = {
     name: np.concatenate([x, np.full_like(x[:5], 1 if name in ("ids", "labels") else 0)]) for name, x in batch.items()
   }
-  a, b = step(state, batch)[1], step(state, padded)[1]
+  metrics = tiny.step(made, tiny.init(made), padded)[1]
   for name in ("loss_sum", "weight", "grad_norm", "language_loss"):
-    np.testing.assert_allclose(a[name], b[name], rtol=1e-5, err_msg=name)
+    np.testing.assert_allclose(metrics[name], reference[0][name], rtol=1e-5, err_msg=name)
 
 
 def test_language_sums_add_up(reference):
@@ -95,32 +77,30 @@ def test_language_sums_add_up(reference):
 
 @pytest.mark.parametrize("poison", ["weights", "params"])
 def test_a_bad_step_changes_nothing_but_the_step(poison):
-  config = tiny.config()
-  model = build_model(config, tiny.VOCABULARY)
-  tx, schedule = build_optimizer(config)
-  step = jax.jit(make_train_step(model, tx, schedule, seed=0, languages=3))
+  made = tiny.program(tiny.config())
   batch = tiny.batch(np.random.default_rng(1), 16)
-  good, _ = step(jax.jit(make_init(model, tx))(jax.random.key(0)), batch)
-  before, bad_batch = good, dict(batch)
+  before, bad_batch = tiny.step(made, tiny.init(made), batch)[0], dict(batch)
   if poison == "weights":
     bad_batch["weights"] = np.where(np.arange(8) == 3, np.nan, batch["weights"]).astype(np.float32)
   else:
-    before = good.replace(params=good.params | {"head_bias": good.params["head_bias"].at[7].set(jnp.inf)})
-  after, metrics = step(before, bad_batch)
-  assert not metrics["finite"] and int(after.step) == int(before.step) + 1
-  for a, b in zip(jax.tree.leaves((before.params, before.opt_state)), jax.tree.leaves((after.params, after.opt_state))):
+    before = before.replace(params=before.params | {"head_bias": before.params["head_bias"].at[7].set(jnp.inf)})
+  kept = jax.tree.map(np.array, before)  # The step takes its state's memory.
+  after, metrics = tiny.step(made, before, bad_batch)
+  assert not metrics["finite"] and int(after.step) == int(kept.step) + 1
+  for a, b in zip(jax.tree.leaves((kept.params, kept.opt_state)), jax.tree.leaves((after.params, after.opt_state))):
     np.testing.assert_array_equal(a, b)
   if poison == "weights":  # the run goes on
-    recovered, metrics = step(after, batch)
-    assert metrics["finite"] and np.abs(recovered.params["head_bias"] - after.params["head_bias"]).max() > 0
+    recovered, metrics = tiny.step(made, after, batch)
+    assert metrics["finite"] and np.abs(recovered.params["head_bias"] - kept.params["head_bias"]).max() > 0
 
 
 def test_every_leaf_has_a_rule():
   mesh = sharding.make_mesh(2, 4)
-  with pytest.raises(ValueError, match=r"no row for params/new_table \(8, 4\)"):
-    sharding.state_shardings(mesh, {"params": {"new_table": jax.ShapeDtypeStruct((8, 4), jnp.float32)}})
-  with pytest.raises(UserError, match="90 does not divide over fsdp=4"):
-    sharding.state_shardings(mesh, {"token_embedding": jax.ShapeDtypeStruct((90, 4), jnp.float32)})
+  rules = family_of(tiny.config()).sharding
+  with pytest.raises(ValueError, match=r"no sharding rule for params/new_table \(8, 4\)"):
+    sharding.state_shardings(mesh, {"params": {"new_table": jax.ShapeDtypeStruct((8, 4), jnp.float32)}}, rules)
+  with pytest.raises(UserError, match=r"token_embedding \(90, 4\): 90 does not divide over fsdp=4"):
+    sharding.state_shardings(mesh, {"token_embedding": jax.ShapeDtypeStruct((90, 4), jnp.float32)}, rules)
 
 
 def test_mesh_and_batch_are_refused_by_name():
@@ -206,17 +186,43 @@ def test_a_run_past_its_end_is_refused(tiny_run, tiny_store, tmp_path):
     tiny.run(tiny.config(train_steps=9), tiny_run, tiny_store)
 
 
-def test_hosts_feed_contiguous_rows_whatever_the_interconnect():
-  """make_mesh alone interleaves the processes of most TPU slices; fake devices of two hosts, listed out of order."""
-  real = jax.devices()
+@pytest.mark.parametrize("order", [range(8), (3, 0, 6, 1, 7, 2, 5, 4)])
+def test_a_host_feeds_the_rows_that_its_devices_hold(order, monkeypatch):
+  """A mesh follows the interconnect, so that devices of two processes may come in any order: by turns, and mixed."""
+  devices = [jax.devices()[i] for i in order]
+  mesh = Mesh(np.array(devices).reshape(4, 2), sharding.BATCH_AXES, axis_types=(AxisType.Auto,) * 2)
+  process_of = {device: device.id % 2 for device in devices}
+  everywhere = sharding.batch_sharding(mesh).devices_indices_map((24,))
+  fed = []
+  for process in range(2):
+    own = {device: index for device, index in everywhere.items() if process_of[device] == process}
+    rows = {row for index in own.values() for row in range(24)[index[0]]}
 
-  class Fake:
-    def __init__(self, i):
-      self.id, self.process_index, self.platform, self.device_kind = i, i % 2, "tpu", "TPU v4"
+    class Seen(jax.sharding.NamedSharding):
+      def addressable_devices_indices_map(self, shape, own=own):
+        return own
 
-  mesh = sharding.make_mesh(4, 2, [Fake(i) for i in range(8)])
-  assert [device.process_index for device in mesh.devices.ravel()] == [0] * 4 + [1] * 4
-  assert len(real) == 8
+    monkeypatch.setattr(sharding, "NamedSharding", Seen)
+    fed.append(sharding.host_rows(mesh, 24))
+    assert fed[-1].tolist() == sorted(rows) and len(rows) == 12
+    monkeypatch.undo()
+  assert sorted(np.concatenate(fed)) == list(range(24))
+
+
+@pytest.mark.parametrize("data, fsdp", [(8, 1), (2, 4)])
+def test_to_global_puts_each_row_where_it_belongs(data, fsdp):
+  """On real devices in another order than their numbers: the global array is the batch, each device has its own rows."""
+  devices = np.array(jax.devices())[[3, 0, 6, 1, 7, 2, 5, 4]].reshape(data, fsdp)
+  mesh = Mesh(devices, sharding.BATCH_AXES, axis_types=(AxisType.Auto,) * 2)
+  batch = {"ids": np.arange(24 * 5, dtype=np.int32).reshape(24, 5), "language": np.arange(24, dtype=np.int32) % 3}
+  rows = sharding.host_rows(mesh, 24)
+  assert rows.tolist() == list(range(24))
+  found = sharding.to_global(mesh, {name: x[rows] for name, x in batch.items()}, 24)
+  for name, x in batch.items():
+    np.testing.assert_array_equal(found[name], x)
+  for i, device in enumerate(devices.ravel()):
+    shard = next(shard for shard in found["ids"].addressable_shards if shard.device == device)
+    np.testing.assert_array_equal(shard.data, batch["ids"][3 * i : 3 * i + 3])
 
 
 def test_refusals(tiny_store, tmp_path):
@@ -233,34 +239,26 @@ def test_refusals(tiny_store, tmp_path):
 def test_compiler_options():
   """XLA takes those of the device and of the config; what is no option is refused, by us or by XLA."""
   tpu = types.SimpleNamespace(device_kind="TPU v5 lite", platform="tpu")
-  known = dict(train.TUNING["TPU v5 lite"].options)
-  assert known and train.compiler_options(tiny.config(), tpu) == known
-  assert train.compiler_options(tiny.config(), jax.devices()[0]) == {}
-  assert train.compiler_options(tiny.config(compiler_options="a=1,b=x"), tpu) == known | {"a": "1", "b": "x"}
+  known = dict(tuning_of(tpu.platform, tpu.device_kind).options)
+  assert known and program.compiler_options(tiny.config(), tpu) == known
+  assert program.compiler_options(tiny.config(), jax.devices()[0]) == {}
+  assert program.compiler_options(tiny.config(compiler_options="a=1,b=x"), tpu) == known | {"a": "1", "b": "x"}
   name = next(iter(known))
-  assert train.compiler_options(tiny.config(compiler_options=f"{name}=1"), tpu)[name] == "1"
+  assert program.compiler_options(tiny.config(compiler_options=f"{name}=1"), tpu)[name] == "1"
   with pytest.raises(UserError, match=r"config\.compiler_options='a=1,b': NAME=VALUE,NAME=VALUE; 'b' is not"):
-    train.compiler_options(tiny.config(compiler_options="a=1,b"), tpu)
-  mesh = sharding.make_mesh(1, 1, jax.devices()[:1])
-  with jax.set_mesh(mesh):
-    config = tiny.config(compiler_options="xla_no_such=1")
-    program = build_program(config, mesh, vocabulary_size=tiny.VOCABULARY, languages=3)
-    batch = sharding.to_global(mesh, tiny.batch(np.random.default_rng(1), 16), 16)
-    with pytest.raises(Exception, match="xla_no_such"):
-      program.train_step.lower(program.state, batch).compile()
+    program.compiler_options(tiny.config(compiler_options="a=1,b"), tpu)
+  made = tiny.program(tiny.config(compiler_options="xla_no_such=1"))
+  with jax.set_mesh(made.mesh), pytest.raises(Exception, match="xla_no_such"):
+    made.train_step.lower(made.state, program.abstract_batch(made.mesh, 16, tiny.SEQ_LEN, 8)).compile()
 
 
 def test_dropout_does_not_depend_on_mesh_or_micro_batches():
   """Law 2 with dropout on: masks follow from the row's number in the batch."""
-  config = tiny.config(model__dropout=0.3, model__attention_dropout=0.3, model__dtype="float32")
   batch, losses = tiny.batch(np.random.default_rng(1), 16), []
   for data, fsdp, micro_batches in ((1, 1, 1), (1, 1, 4), (4, 2, 1), (2, 1, 2)):
-    mesh = sharding.make_mesh(data, fsdp, jax.devices()[: data * fsdp])
-    config.micro_batches = micro_batches
-    with jax.set_mesh(mesh):
-      program = build_program(config, mesh, vocabulary_size=tiny.VOCABULARY, languages=3)
-      _, metrics = program.train_step(program.init(jax.random.key(0)), sharding.to_global(mesh, batch, 16))
-    losses.append(float(metrics["loss_sum"]))
+    config = tiny.config(model__dropout=0.3, model__attention_dropout=0.3, micro_batches=micro_batches)
+    made = tiny.program(config, data, fsdp)
+    losses.append(float(tiny.step(made, tiny.init(made), batch)[1]["loss_sum"]))
   np.testing.assert_allclose(losses, losses[0], rtol=1e-5)
 
 
@@ -286,14 +284,14 @@ def test_a_stopped_run_ends_early_stays_so_and_can_go_on(tiny_run, tiny_store, t
 @pytest.mark.parametrize("text", ["{", '{"step": 1}', "[]", '{"step": "x", "reason": ""}'])
 def test_a_stop_that_cannot_be_read_is_said_and_not_obeyed(tmp_path, capsys, text):
   (tmp_path / "STOP.json").write_text(text)
-  assert not asked_to_end(tmp_path, 100)
+  assert not loop._asked_to_end(Workdir(tmp_path), 100)
   assert f"{tmp_path / 'STOP.json'} is not obeyed" in capsys.readouterr().err
 
 
 def test_a_stop_waits_for_its_step(tmp_path):
-  assert not asked_to_end(tmp_path, 100)
+  assert not loop._asked_to_end(Workdir(tmp_path), 100)
   (tmp_path / "STOP.json").write_text('{"step": 5, "reason": "enough"}')
-  assert [step for step in range(8) if asked_to_end(tmp_path, step)] == [5, 6, 7]
+  assert [step for step in range(8) if loop._asked_to_end(Workdir(tmp_path), step)] == [5, 6, 7]
 
 
 @pytest.mark.parametrize("tasks, every, left", [((), 0, [8, 10]), (("t",), 0, [4, 6, 8, 10]), (("t",), 4, [4, 8, 10])])

@@ -1,6 +1,7 @@
 """A tiny world for tests: rows of made-up pieces in three unequal languages, and a config that trains on them."""
 
 import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -100,9 +101,57 @@ class StopAt:
     return self.call is not None and self.calls > self.call
 
 
-def run(config, workdir, store, stop=None):
-  """train() in this process; stop: the call of Preemption.stop() after which it is told to."""
-  workdir.mkdir(exist_ok=True)
-  from xlmr_jax.training.loop import train
+def run(config, workdir, store, stop=None) -> int:
+  """Trains in this process and returns the exit code. stop: the call of Preemption.stop() that tells it to stop."""
+  from xlmr_jax.errors import EXIT_DONE, EXIT_RESTART
+  from xlmr_jax.run.workdir import Workdir
+  from xlmr_jax.training import loop
 
-  return train(config, workdir, store, StopAt(stop))
+  workdir.mkdir(exist_ok=True)
+  result = loop.run(prepared(config, store), Workdir(workdir), StopAt(stop))
+  return EXIT_RESTART if result.preempted else EXIT_DONE
+
+
+_PREPARED = {}
+
+
+def prepared(config, store):
+  """loop.prepare(), once per config and rows: nothing in it changes during a run, and its functions stay traced."""
+  from xlmr_jax.training import loop
+
+  values = config.to_dict()
+  values["data"].pop("rows")  # The store says where they are.
+  key = json.dumps(values, sort_keys=True), store.root
+  if key not in _PREPARED:
+    _PREPARED[key] = loop.prepare(config, store)
+  return _PREPARED[key]
+
+
+def program(config, data: int = 1, fsdp: int = 1):
+  """The functions of config on the first data x fsdp devices, for rows of SEQ_LEN tokens in three languages."""
+  import jax
+
+  from xlmr_jax.training.program import build_program
+  from xlmr_jax.training.sharding import make_mesh
+
+  mesh = make_mesh(data, fsdp, jax.devices()[: data * fsdp])
+  with jax.set_mesh(mesh):
+    return build_program(config, mesh, vocabulary_size=VOCABULARY, languages=len(ROWS), seq_len=SEQ_LEN)
+
+
+def step(program, state, batch):
+  """(state, metrics) after one step of a program from `state`, whose memory it takes, on a batch of NumPy arrays."""
+  import jax
+
+  from xlmr_jax.training.sharding import to_global
+
+  with jax.set_mesh(program.mesh):
+    return program.train_step(state, to_global(program.mesh, batch, len(batch["ids"])))
+
+
+def init(program, seed: int = 0):
+  """The state of a program before step 0."""
+  import jax
+
+  with jax.set_mesh(program.mesh):
+    return program.init(jax.random.key(seed))
