@@ -1,6 +1,7 @@
 """The demo's labelled tasks: exact, balanced, apart between splits, and not to be solved without reading both texts."""
 
 import collections
+import functools
 import itertools
 import math
 import os
@@ -21,6 +22,7 @@ each_language = pytest.mark.parametrize("language", lexicon.LANGUAGES)
 each_task = pytest.mark.parametrize("name", NAMES)
 
 
+@functools.cache
 def load(name, language, split):
   return TASKS[name].load("no folder", language, split)
 
@@ -88,7 +90,7 @@ def test_other_processes_make_the_same():
     for seed in "12"
   }
   assert len(outputs) == 1 and outputs.pop().startswith("[")
-  assert load("demo_questions", "tr", "dev") == load("demo_questions", "tr", "dev")
+  assert TASKS["demo_questions"].load("", "tr", "dev") == load("demo_questions", "tr", "dev")
 
 
 # --- entities ----------------------------------------------------------------------------------------------------
@@ -100,8 +102,8 @@ def test_entities_are_iob2_and_hold_names(language):
   names = {
     kind: [
       fold(form.text[form.start : form.end])
-      for table, of in grammar.ENTITY_TYPES.items()
-      if of == kind
+      for table, entity_type in grammar.ENTITY_TYPES.items()
+      if entity_type == kind
       for value in world.WORDS[table]
       for form in speech.word(table, value).forms.values()
     ]
@@ -112,15 +114,15 @@ def test_entities_are_iob2_and_hold_names(language):
     assert len(words) == len(tags) and set(tags) <= set(task.labels) and all(words)
     for before, tag in zip(("O", *tags), tags):
       assert tag[0] != "I" or before[1:] == tag[1:], (words, tags)
-    # Every entity, is a name of its kind, with at most a suffix or article around it.
+    # Every entity is a name of its kind, with at most a suffix or article around it.
     ends = [i for i, tag in enumerate(tags) if tag[0] == "B"]
     for start in ends:
       until = start + 1
       while until < len(tags) and tags[until][0] == "I":
         until += 1
-      said = fold(" ".join(words[start:until]))
-      assert any(name in said for name in names[tags[start][2:]]), (said, tags[start])
-      assert said in names[tags[start][2:]] or language not in tasks.UNSPACED
+      entity = fold(" ".join(words[start:until]))
+      assert any(name in entity for name in names[tags[start][2:]]), (entity, tags[start])
+      assert entity in names[tags[start][2:]] or language not in tasks.UNSPACED
       seen[tags[start][2:]] += 1
   assert all(seen[kind] >= 20 for kind in names), seen
 
@@ -130,7 +132,7 @@ def test_words_join_to_the_text(language):
   rng = random.Random(0)
   for _ in range(100):
     facts = world.person_facts(world.draw_person(rng))[:4] + world.city_facts("new_york", rng)
-    text, found, cuts = tasks.told(facts, language, rng)
+    text, found, cuts = tasks.tell(facts, language, rng)
     words = tasks.words_of(text, cuts if language in tasks.UNSPACED else ())
     assert "".join(text[start:end] for start, end in words) == "".join(text.split())
     assert all(before[1] <= after[0] for before, after in itertools.pairwise(words))
@@ -156,18 +158,22 @@ def test_words_by_hand():
 # --- entailment --------------------------------------------------------------------------------------------------
 
 
-def facts_told(text, language, people=world.WORDS["person"]):
-  """Every fact of a hypothesis kind, in every phrasing, that stands in the text; by trying all of them."""
-  found = []
+@functools.cache
+def phrasings(person, language):
+  """(fact, text) of every fact of a hypothesis kind about a person, in every phrasing."""
+  result = []
   for kind in sum(tasks.HYPOTHESES, ()):
     slot, table = list(world.KINDS[kind].items())[-1]
-    for person in people:
-      for value in world.values_of(table):
-        fact = world.Fact.of(kind, person=person, **{slot: value})
-        for variant in range(grammar.variants(kind, language)):
-          if grammar.render(fact, language, variant).text in text:
-            found.append(fact)
-  return found
+    for value in world.values_of(table):
+      fact = world.Fact.of(kind, person=person, **{slot: value})
+      variants = range(grammar.variants(kind, language))
+      result += [(fact, grammar.render(fact, language, variant).text) for variant in variants]
+  return result
+
+
+def facts_told(text, language, people=world.WORDS["person"]):
+  """Every fact of a hypothesis kind, in every phrasing, that stands in the text; by trying all of them."""
+  return [fact for person in people for fact, phrase in phrasings(person, language) if phrase in text]
 
 
 @pytest.mark.parametrize("language", ("en", "tr", "zh"))
@@ -200,8 +206,8 @@ def test_one_text_alone_does_not_tell_the_label(part):
   examples = load("demo_entailment", "en", "train")
 
   def words(example):
-    said = [*getattr(example, part).split(), "."]
-    return {*said, *itertools.pairwise(said)}
+    words = [*getattr(example, part).split(), "."]
+    return {*words, *itertools.pairwise(words)}
 
   counts = {label: collections.Counter() for label in (0.0, 1.0, 2.0)}
   for example in examples[:500]:
