@@ -7,9 +7,11 @@ through the result. Everything follows from (params, task, seed): the same call 
 import dataclasses
 import functools
 import math
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +29,7 @@ from xlmr_jax.training import sharding
 from xlmr_jax.training.optimizer import adamw_without_rate, polynomial_schedule
 
 MIN_LENGTH = 64  # tokens: shorter buckets would cost more in compiling than they save
-SILENCE_S = 10.0  # no longer than this is nothing said
+SILENCE_S = 8.0  # seconds between two lines about long work, below the ten after which silence counts as a fault
 
 Arrays = dict[str, np.ndarray]
 
@@ -67,23 +69,44 @@ def training_rows(count: int, batch: int, steps: int, seed: int) -> Iterator[np.
 
 
 class Announcer:
-  """Prints a line about long work, at most every SILENCE_S seconds, with the time left from the second item on.
+  """While it is open, says on stderr every SILENCE_S seconds what is being done, how far it is and how long it still takes.
 
-  The first item is left out of the estimate, because it includes the compilation.
+  Work that is over sooner says nothing.
   """
 
-  def __init__(self, what: str):
-    self._what, self._first_done, self._last = what, 0.0, time.monotonic()
+  def __init__(self, what: str, total: int = 0):
+    """what: the work. total: the number of its items; 0 if it has none to count."""
+    self._what, self._total, self._done = what, total, 0
+    self._detail: Callable[[], str] = str
+    self._closed = threading.Event()
+    self._clock = threading.Thread(target=self._watch, daemon=True, name="announcer")
 
-  def __call__(self, done: int, total: int, more: Callable[[], str] = str) -> None:
-    """done of total. more: what else there is to say."""
-    now = time.monotonic()
-    self._first_done = self._first_done or now
-    if now - self._last < SILENCE_S:
-      return
-    self._last = now
-    left = f", {(now - self._first_done) / (done - 1) * (total - done):.0f} s left" if done > 1 else ""
-    print(f"{self._what} {done} of {total}{more()}{left}", flush=True)
+  def __enter__(self) -> Self:
+    self._began = self._first_done = time.monotonic()
+    self._clock.start()
+    return self
+
+  def __exit__(self, *error: object) -> None:
+    self._closed.set()
+    self._clock.join()
+
+  def advance(self, detail: Callable[[], str] = str) -> None:
+    """Tells that one more item is done. detail: what else there is to say about it."""
+    self._done, self._detail = self._done + 1, detail
+    if self._done == 1:  # It is left out of the time left, because it includes the compilation.
+      self._first_done = time.monotonic()
+
+  def line(self) -> str:
+    """What there is to say now."""
+    now, done = time.monotonic(), self._done
+    if not self._total:
+      return f"{self._what}, {now - self._began:.0f} s so far"
+    left = f", {(now - self._first_done) / (done - 1) * (self._total - done):.0f} s left" if done > 1 else ""
+    return f"{self._what} {done} of {self._total}{self._detail()}{left}"
+
+  def _watch(self) -> None:
+    while not self._closed.wait(SILENCE_S):
+      print(self.line(), file=sys.stderr, flush=True)
 
 
 class Finetuner:
@@ -150,15 +173,14 @@ class Finetuner:
     params = jax.device_put(params, shapes.params["encoder"])  # A checkpoint is read to one device.
     state = jax.jit(init, out_shardings=shapes)(params, key)  # This copies, because the step gives its argument away.
     losses: list[jax.Array] = []
-    announce = Announcer(f"{what or self.task.name}: training step")
-    with jax.set_mesh(self.mesh):
+    with jax.set_mesh(self.mesh), Announcer(f"{what or self.task.name}: training step", steps) as announcer:
       for rows in training_rows(count, recipe.batch, steps, seed):
         batch = sharding.to_global(self.mesh, take(arrays, rows, recipe.batch), recipe.batch)
         state, loss = step(state, batch, key)
         losses.append(loss)
         # One step ahead, because many queued collectives can hang XLA's CPU devices.
         fetched = jax.block_until_ready(losses[-2:][0])
-        announce(len(losses), steps, lambda fetched=fetched: f", loss {float(fetched):.3f}")
+        announcer.advance(lambda fetched=fetched: f", loss {float(fetched):.3f}")
     return state.params, float(np.mean(jax.device_get(losses[-max(1, steps // 10) :])))
 
   def predict(self, params: dict[str, Any], arrays: Arrays) -> Any:

@@ -111,14 +111,16 @@ class Scorer:
     finetuner = self.finetuners[name]
     root = self.folders[""]
     folder = self.folders.get(name) or (root if root == "tfds" else str(Path(root) / name))
-    examples = finetuner.task.load(folder, language, split)
+    with Announcer(f"{name}: reading {split} of {language}"):
+      examples = finetuner.task.load(folder, language, split)
     limit = self.config.max_train_examples if split == "train" else self.config.max_examples
     if limit and len(examples) > limit:  # The same ones at every checkpoint, from all over the file.
       chosen = np.random.default_rng(0).permutation(len(examples))[:limit]
       examples = [examples[i] for i in np.sort(chosen)]
     if not examples:
       raise UserError(f"{name}: no examples in {split} of {language} ({folder})")
-    return examples, finetuner.encode(examples, self.tokenizer)
+    with Announcer(f"{name}: tokenising {split} of {language}"):
+      return examples, finetuner.encode(examples, self.tokenizer)
 
   def languages_of(self, task: Task) -> tuple[str, ...]:
     """The evaluation languages of a task that config.evaluate.languages leaves."""
@@ -153,10 +155,11 @@ class Scorer:
 
   def score_all(self, name: str, trained: dict[str, Any], targets: tuple[str, ...]) -> LanguageScores:
     """{language: {metric: value}} of what fit() returned, on this scorer's split."""
-    announce, scores = Announcer(f"{name}: scored language"), {}
-    for language, (examples, arrays) in self.targets(name, targets).items():
-      scores[language] = self.finetuners[name].score(trained, examples, arrays, language)
-      announce(len(scores), len(targets))
+    scores = {}
+    with Announcer(f"{name}: scored language", len(targets)) as announcer:
+      for language, (examples, arrays) in self.targets(name, targets).items():
+        scores[language] = self.finetuners[name].score(trained, examples, arrays, language)
+        announcer.advance()
     return scores
 
   def targets(self, name: str, targets: tuple[str, ...]) -> dict[str, tuple[list, Arrays]]:
