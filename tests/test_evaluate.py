@@ -470,10 +470,6 @@ def test_a_users_own_task(tmp_path):
   told = json.loads(result.stdout.splitlines()[-1])
   assert told["means"] == {"pets": {"zero_shot": 0.5}} and told["failed"] == []
   assert read(Path(told["file"]))["scores"]["pets"]["zero_shot"] == {"en": {"accuracy": [1.0]}, "th": {"accuracy": [0.0]}}
-  for modules, message in (
-    ("my_task", r"config.evaluate.modules: 'my_task' cannot be imported \(No module named 'my_task'\)"),
-    ("", "no task 'pets'; there are .*; a module of your own is named by config.evaluate.modules"),
-  ):
-    result = evaluate(modules)
-    assert result.returncode == 1 and result.stdout == "" and result.stderr.count("\n") == 1, result.stderr
-    assert re.search(message, result.stderr)
+  result = evaluate("my_task")
+  assert result.returncode == 1 and result.stdout == "" and result.stderr.count("\n") == 1, result.stderr
+  assert "config.evaluate.modules: 'my_task' cannot be imported (No module named 'my_task')" in result.stderr
