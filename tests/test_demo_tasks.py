@@ -251,13 +251,13 @@ def test_exactly_one_fact_of_the_context_answers(language, split):
       for slot in slots:
         asked[grammar.question(world.Fact(kind, values), language, slot).text].append((world.Fact(kind, values), slot))
   for example in load("demo_questions", language, split):
-    told = set()
+    answers = set()
     for fact, slot in asked[example.question]:
       for variant in range(grammar.variants(fact.kind, language)):
         sentence = grammar.render(fact, language, variant)
         if sentence.text in example.context:
-          told.add((fact, example.context.index(sentence.text) + sentence.slots[slot][0]))
-    assert [at for _, at in told] == [example.answers[0][1]], (example, told)
+          answers.add((fact, example.context.index(sentence.text) + sentence.slots[slot][0]))
+    assert [at for _, at in answers] == [example.answers[0][1]], (example, answers)
 
 
 def test_get_finds_the_demo():
