@@ -1,6 +1,7 @@
 """The command: bad input is one clear line and exit 1, and leaves nothing behind."""
 
-import json
+import dataclasses
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from tests import tiny
-from xlmr_jax.commands import pretrain as main
+from xlmr_jax.commands.pretrain import open_rows
+from xlmr_jax.config import check_config, flatten, load_config, shipped
 from xlmr_jax.errors import UserError
+from xlmr_jax.run.workdir import RunRecord, Workdir, refuse_other_run
 
 ROOT = Path(__file__).parents[1]
 
 
 def command(*args, **env):
-  import os
-
   return subprocess.run(
     [sys.executable, "-m", "xlmr_jax", "pretrain", *map(str, args)],
     cwd=ROOT,
@@ -53,9 +54,10 @@ def test_a_refused_batch_leaves_the_workdir_alone(tiny_rows, tmp_path):
 
 
 def test_two_runs_in_one_workdir(tmp_path):
-  main.lock_workdir(tmp_path)
-  with pytest.raises(UserError, match="being trained in by another process"):
-    main.lock_workdir(tmp_path)
+  with Workdir(tmp_path).lock_training():
+    with pytest.raises(UserError, match="being trained in by another process"):
+      Workdir(tmp_path).lock_training()
+  Workdir(tmp_path).lock_training().close()
 
 
 @pytest.mark.parametrize(
@@ -73,37 +75,41 @@ def test_two_runs_in_one_workdir(tmp_path):
 )
 def test_values_are_refused_by_name(changes, message):
   with pytest.raises(UserError, match=message):
-    main.check_config(tiny.config("rows", **changes))
+    check_config(tiny.config("rows", **changes))
 
 
 def test_rows_that_do_not_match_the_model(tiny_rows, tmp_path):
   with pytest.raises(UserError, match=r"vocabulary_size=250002, but the rows in .* vocabulary of 90"):
-    main.open_rows(tiny.config(tiny_rows, model__vocabulary_size=250_002), tmp_path)
+    open_rows(tiny.config(tiny_rows, model__vocabulary_size=250_002), tmp_path)
   with pytest.raises(UserError, match=r"max_positions=20: the rows in .* have 32 tokens and need 34"):
-    main.open_rows(tiny.config(tiny_rows, model__max_positions=20), tmp_path)
+    open_rows(tiny.config(tiny_rows, model__max_positions=20), tmp_path)
   with pytest.raises(UserError, match="no rows of xx"):
-    main.open_rows(tiny.config(tiny_rows, data__languages=("aa", "xx")), tmp_path)
+    open_rows(tiny.config(tiny_rows, data__languages=("aa", "xx")), tmp_path)
 
 
 def test_workdir_of_another_run(tmp_path, capsys):
-  record = {"config": tiny.config("rows").to_dict(), "rows_fingerprint": "a" * 64}
-  (tmp_path / "config.json").write_text(json.dumps(record))
-  main.refuse_other_run(tmp_path, record)
+  workdir = Workdir(tmp_path)
+  record = RunRecord(tiny.config("rows").to_dict(), 90, "c" * 64, 32, "a" * 64)
+  record.write(workdir)
+
+  def refuse(fingerprint=record.rows_fingerprint, allowed=(), **changes):
+    config = tiny.config("rows", **changes).to_dict()
+    refuse_other_run(workdir, dataclasses.replace(record, config=config, rows_fingerprint=fingerprint), allowed)
+
+  refuse()
   with pytest.raises(UserError, match=r"another config \(optimizer.peak_lr: 0.01 there, 0.5 here\)"):
-    main.refuse_other_run(tmp_path, record | {"config": tiny.config("rows", optimizer__peak_lr=0.5).to_dict()})
+    refuse(optimizer__peak_lr=0.5)
   with pytest.raises(UserError, match="trained on other rows"):
-    main.refuse_other_run(tmp_path, record | {"rows_fingerprint": "b" * 64})
-  main.refuse_other_run(tmp_path, record | {"config": tiny.config("rows", mesh__fsdp=4).to_dict()})
-  main.refuse_other_run(tmp_path, record | {"config": tiny.config("rows", seed=1).to_dict()}, allowed=("seed",))
+    refuse("b" * 64)
+  refuse(mesh__fsdp=4)
+  refuse(seed=1, allowed=("seed",))
   assert "continuing with config.mesh.fsdp=4 (was 1)" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["base", "large", "smoke", "tiny100"])
+@pytest.mark.parametrize("name", sorted(set(shipped()) - {"imported"}))
 def test_every_config_has_a_runlocal_and_is_locked(name):
-  import importlib
-
-  module = importlib.import_module(f"configs.{name}")
   for arg in ("", "runlocal"):
-    config = module.get_config(arg)
-    assert config.is_locked and set(main.flatten(config.to_dict())) == set(main.flatten(tiny.config().to_dict()))
+    config = load_config(name, arg)
+    assert config.is_locked and set(flatten(config.to_dict())) == set(flatten(tiny.config().to_dict()))
   assert config.data.rows == "demo" and config.train_steps <= 20
+  check_config(config)

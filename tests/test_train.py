@@ -8,13 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh
+from jax.sharding import PartitionSpec as P
 
 from tests import tiny
+from xlmr_jax.config import load_config
 from xlmr_jax.errors import EXIT_DONE, EXIT_RESTART, UserError
 from xlmr_jax.hardware import tuning_of
-from xlmr_jax.model.build import family_of
+from xlmr_jax.model.build import build_model, family_of
+from xlmr_jax.model.dropout import Drop, dropout
 from xlmr_jax.run.workdir import Workdir
 from xlmr_jax.training import loop, program, sharding
+from xlmr_jax.training.step import make_init
 
 
 def one_step(data, fsdp, rows=16, seed=0, **changes):
@@ -103,11 +107,90 @@ def test_every_leaf_has_a_rule():
     sharding.state_shardings(mesh, {"token_embedding": jax.ShapeDtypeStruct((90, 4), jnp.float32)}, rules)
 
 
+SHARDED = {  # what base, large and xl share
+  "token_embedding": P("fsdp", None),
+  "position_embedding": P(None, "fsdp"),
+  "layer/qkv/kernel": P(None, "fsdp"),
+  "layer/attention_out/kernel": P(None, None, None, "fsdp"),
+  "layer/ffn_in/kernel": P(None, "fsdp"),
+  "layer/ffn_out/kernel": P(None, None, "fsdp"),
+  "head_dense/kernel": P("fsdp", None),
+  "head_bias": P("fsdp"),
+}
+WHOLE = ("layer/qkv/bias", "layer/attention_out/bias", "layer/ffn_in/bias", "layer/ffn_out/bias", "head_dense/bias",
+         "layer/attention_norm/scale", "layer/attention_norm/bias", "layer/ffn_norm/scale", "layer/ffn_norm/bias",
+         "head_norm/scale", "head_norm/bias")  # fmt: skip
+
+
+@pytest.mark.parametrize("name, norm", [("base", "embedding_norm"), ("large", "embedding_norm"), ("xl", "final_norm")])
+def test_how_the_state_of_a_config_is_divided(name, norm):
+  """Every parameter by path, both moments as their parameter, scalars whole; and every size divides by 8 and by 16."""
+  config = load_config(name)
+  model = build_model(config, 250_002)
+  init = make_init(model, program.build_optimizer(config)[0])
+  state = jax.eval_shape(lambda: init(jax.random.key(0)))
+  found = sharding.specs(state, family_of(config).sharding)
+  paths = {sharding.path_of(path): spec for path, spec in jax.tree_util.tree_flatten_with_path(found)[0]}
+  whole = dict.fromkeys((*WHOLE, f"{norm}/scale", f"{norm}/bias"), P())
+  expected = {f"{tree}/{leaf}": spec for tree in ("params", "opt_state/1/mu", "opt_state/1/nu")
+              for leaf, spec in (SHARDED | whole).items()}  # fmt: skip
+  assert paths == expected | {"step": P(), "opt_state/1/count": P()}
+  for leaf, spec in zip(jax.tree.leaves(state), jax.tree.leaves(found)):
+    assert all(axis is None or size % 16 == 0 for size, axis in zip(leaf.shape, spec)), (leaf.shape, spec)
+
+
 def test_mesh_and_batch_are_refused_by_name():
   with pytest.raises(UserError, match="data=3 x fsdp=2 is not the 8 devices"):
     sharding.make_mesh(3, 2)
   with pytest.raises(UserError, match="batch_rows=12 does not divide over 8 devices"):
     sharding.host_rows(sharding.make_mesh(), 12)
+
+
+# --- the loop's decisions ----------------------------------------------------------------------------------------
+
+EVERY = dict(start=0, train_steps=100, held_out_every=10, checkpoint_every=4, held_out_at=-1, asked_to_end=False,
+             preempted=False)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+  "step, changes, evaluate, save, end",
+  [
+    (0, {}, True, False, False),  # before the first step there is a loss and nothing to save
+    (1, {}, False, False, False),
+    (4, {}, False, True, False),
+    (10, {}, True, False, False),
+    (20, {}, True, True, False),
+    (100, {}, True, True, True),
+    (100, {"held_out_every": 0, "checkpoint_every": 0}, True, True, True),
+    (50, {"held_out_every": 0, "checkpoint_every": 0}, False, False, False),
+    (0, {"held_out_every": 0}, False, False, False),
+    # resumed: what was saved is not saved again, what was evaluated is not evaluated again
+    (20, {"start": 20, "held_out_at": 20}, False, False, False),
+    (20, {"start": 20, "held_out_at": 10}, True, False, False),
+    (100, {"start": 100, "held_out_at": 100}, False, False, True),
+    (100, {"start": 100, "held_out_at": 96}, True, False, True),
+    # STOP.json: as the last step
+    (9, {"asked_to_end": True}, True, True, True),
+    (9, {"asked_to_end": True, "start": 9, "held_out_at": 9}, False, False, True),
+    # SIGTERM: saved at once, without an evaluation
+    (9, {"preempted": True}, False, True, True),
+    (20, {"preempted": True}, False, True, True),
+    (0, {"preempted": True}, False, False, True),
+    (9, {"preempted": True, "start": 9}, False, False, True),
+    (100, {"preempted": True}, False, True, True),
+    (9, {"preempted": True, "asked_to_end": True}, False, True, True),
+  ],
+)
+def test_what_happens_at_a_step(step, changes, evaluate, save, end):
+  assert loop.decide(step, **EVERY | changes) == loop.Action(evaluate, save, end)
+
+
+def test_progress_counts_bad_steps_in_a_row():
+  assert loop.Progress().after([]) == loop.Progress(0, -1)
+  progress = loop.Progress(held_out_at=8).after([False, False])
+  assert progress == loop.Progress(2, 8) and progress.after([False]).bad_in_a_row == 3
+  assert progress.after([True]).bad_in_a_row == 0 and progress.after([True, False]).bad_in_a_row == 1
+  assert progress == loop.Progress(2, 8)  # a value: nothing changes it
 
 
 # --- the loop ----------------------------------------------------------------------------------------------------
@@ -163,6 +246,17 @@ def test_a_run_continues_on_another_mesh(tiny_run, tiny_store, tmp_path):
   assert tiny.run(tiny.config(mesh__fsdp=1), tmp_path, tiny_store) == EXIT_DONE
   a, b = (json.loads((w / "held_out.jsonl").read_text().splitlines()[-1]) for w in (tiny_run, tmp_path))
   assert abs(a["mean_loss"] - b["mean_loss"]) < 1e-3
+
+
+def test_a_stop_before_the_first_step_saves_nothing_and_says_so(tiny_store, tmp_path, capsys):
+  assert tiny.run(tiny.config(), tmp_path, tiny_store, 0) == EXIT_RESTART
+  assert "stopped by SIGTERM before the first step; nothing was saved\n" in capsys.readouterr().err
+  assert not list((tmp_path / "checkpoints").glob("*"))
+  assert tiny.run(tiny.config(), tmp_path, tiny_store, 7) == EXIT_RESTART
+  said, (saved,) = capsys.readouterr().err, [path.name for path in (tmp_path / "checkpoints").iterdir()]
+  assert f"stopped by SIGTERM: step {saved} is saved; the same command goes on from there\n" in said
+  assert tiny.run(tiny.config(), tmp_path, tiny_store, 0) == EXIT_RESTART
+  assert f"stopped by SIGTERM at step {saved}, which was saved before; the same command" in capsys.readouterr().err
 
 
 def test_bad_steps_in_a_row_end_the_run(tiny_store, tmp_path):
@@ -260,6 +354,76 @@ def test_dropout_does_not_depend_on_mesh_or_micro_batches():
     made = tiny.program(config, data, fsdp)
     losses.append(float(tiny.step(made, tiny.init(made), batch)[1]["loss_sum"]))
   np.testing.assert_allclose(losses, losses[0], rtol=1e-5)
+
+
+# --- a generator's masks, and gradients in bf16 on the network ------------------------------------------------------
+
+
+def two_steps(data, fsdp, **changes):
+  """(losses of two steps on one batch, the state after them)."""
+  made = tiny.program(tiny.config(**changes), data, fsdp)
+  state, batch, losses = tiny.init(made), tiny.batch(np.random.default_rng(1), 16), []
+  for _ in range(2):
+    state, metrics = tiny.step(made, state, batch)
+    losses.append(float(metrics["loss_sum"] / metrics["weight"]))
+  return losses, jax.tree.map(np.asarray, state)
+
+
+def test_masks_of_the_generator():
+  """dropout_bits=rbg: the same masks again from the same step, others in the next, and others than the hash's."""
+  rates = dict(model__dropout=0.3, model__attention_dropout=0.0)
+  losses, state = two_steps(2, 1, model__dropout_bits="rbg", **rates)
+  again, same = two_steps(2, 1, model__dropout_bits="rbg", **rates)
+  assert losses == again and np.isfinite(losses).all()
+  for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(same)):
+    np.testing.assert_array_equal(a, b)
+  assert losses != two_steps(2, 1, **rates)[0]
+
+
+def test_the_generator_gives_each_device_and_part_its_own_masks():
+  """The same row everywhere: without dropout all languages' losses are equal; each device, and each part, drops others."""
+  row = {name: x[:1] for name, x in tiny.batch(np.random.default_rng(1), 1).items()}
+  batch = {name: np.repeat(x, 8, axis=0) for name, x in row.items()} | {
+    "language": np.repeat([0, 1, 2, 0], 2).astype(np.int32)
+  }
+
+  def losses_of(data, rate=0.5, **changes):
+    config = tiny.config(
+      model__dropout=rate, model__attention_dropout=0.0, model__dropout_bits="rbg", batch_rows=8, **changes
+    )
+    made = tiny.program(config, data, 1)
+    metrics = tiny.step(made, tiny.init(made), batch)[1]
+    return np.asarray(metrics["language_loss"] / metrics["language_weight"])
+
+  np.testing.assert_allclose(np.ptp(losses_of(4, rate=0.0)), 0.0, atol=1e-5)
+  for found in (losses_of(4), losses_of(1, micro_batches=4)):  # two rows are a device's, or a part's
+    assert abs(found[1] - found[2]) > 1e-4 and abs(found[0] - found[1]) > 1e-4
+
+
+def test_the_generator_keeps_the_rate():
+  x, index = jnp.ones((400, 400)), jnp.arange(400, dtype=jnp.uint32)
+  key = jax.random.key(0, impl="rbg")
+  for rate in (0.1, 0.5):
+    out = dropout(x, Drop(rate, key, index, "rbg"))
+    assert abs(float((out == 0).mean()) - rate) < 0.005 and abs(float(out.mean()) - 1.0) < 0.01
+  other = dropout(x, Drop(0.5, jax.random.fold_in(key, 1), index, "rbg"))
+  assert abs(float(((out == 0) & (other == 0)).mean()) - 0.25) < 0.01  # masks of two keys are independent
+
+
+def test_gradients_on_the_network_in_bf16():
+  """reduce_dtype: close to fp32's and not equal; the loss does not pass there and stays as it was."""
+  (exact, state), (rounded, other) = (one_step(2, 4, mesh__reduce_dtype=name) for name in ("float32", "bfloat16"))
+  np.testing.assert_array_equal(exact["language_loss"], rounded["language_loss"])
+  assert 0 < abs(rounded["grad_norm"] / exact["grad_norm"] - 1) < 5e-3
+  errors = []
+  for (path, a), b in zip(
+    jax.tree_util.tree_flatten_with_path(state.opt_state[1].mu)[0], jax.tree.leaves(other.opt_state[1].mu)
+  ):
+    if "qkv/bias" in jax.tree_util.keystr(path, simple=True, separator="/"):
+      a, b = a[:, ::2], b[:, ::2]  # a key's bias moves all scores of a query alike: its gradient is rounding only
+    assert b.dtype == np.float32
+    errors.append(np.linalg.norm(a - b) / np.linalg.norm(a))
+  assert 0 < max(errors) < 2e-2 and min(errors) > 0
 
 
 # --- the evaluator's word ------------------------------------------------------------------------------------------

@@ -1,0 +1,164 @@
+"""The choice of operations: what runs where, what is refused by name, and the line that says it."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests import tiny
+from xlmr_jax.errors import UserError
+from xlmr_jax.model import attention, layers
+from xlmr_jax.model.build import choose_model_ops
+from xlmr_jax.model.dropout import Drop
+from xlmr_jax.model.kernels import library
+from xlmr_jax.model.ops import PLAIN_OPS, Wanted, choose_ops
+
+BASE = Wanted("auto", "auto", "tpu", 512, 768, 12, 3072, 0.1)
+NO_DROPOUT = "it has no dropout of probabilities, and config.model.attention_dropout is above 0"
+ONLY_TPU = "the kernel runs on TPU, not on"
+
+
+@pytest.mark.parametrize(
+  "changes, line",
+  [
+    ({}, "attention: pallas (auto on tpu); norms: our kernel"),
+    ({"attention": "pallas", "fuse": "on"}, "attention: pallas (config.model.attention); norms: our kernel"),
+    ({"seq_len": 1024}, "attention: pallas (auto on tpu); norms: our kernel"),
+    ({"seq_len": 2048, "attention_dropout": 0.0}, "attention: splash (auto on tpu); norms: our kernel"),
+    (
+      {"seq_len": 2048},
+      f"attention: xla (pallas: rows of 2048 tokens are longer than 1024; splash: {NO_DROPOUT}); norms: our kernel",
+    ),
+    (
+      {"seq_len": 500},
+      "attention: xla (pallas: rows of 500 tokens are no multiple of 128; splash: rows of 500 tokens are no multiple of "
+      "128); norms: XLA (500 is no multiple of 128)",
+    ),
+    ({"hidden": 704, "heads": 11}, "attention: pallas (auto on tpu); norms: XLA (704 is no multiple of 128)"),
+    ({"ffn": 3000}, "attention: pallas (auto on tpu); norms: XLA (3000 is no multiple of 128)"),
+    (
+      {"dropout_bits": "rbg"},
+      "attention: pallas (auto on tpu); norms: XLA (the kernel has no config.model.dropout_bits=rbg)",
+    ),
+    ({"fuse": "off"}, "attention: pallas (auto on tpu); norms: XLA (config.model.fuse=off)"),
+    ({"attention": "xla"}, "attention: xla (config.model.attention); norms: our kernel"),
+    ({"attention": "splash", "attention_dropout": 0.0}, "attention: splash (config.model.attention); norms: our kernel"),
+    ({"platform": "cpu"}, f"attention: xla (auto on cpu); norms: XLA ({ONLY_TPU} cpu)"),
+    ({"platform": "gpu"}, f"attention: xla (cudnn: {NO_DROPOUT}); norms: XLA ({ONLY_TPU} gpu)"),
+    ({"platform": "gpu", "attention_dropout": 0.0}, f"attention: cudnn (auto on gpu); norms: XLA ({ONLY_TPU} gpu)"),
+    (
+      {"platform": "cuda", "attention_dropout": 0.0, "attention": "cudnn"},
+      f"attention: cudnn (config.model.attention); norms: XLA ({ONLY_TPU} cuda)",
+    ),
+    (
+      {"platform": "gpu", "attention_dropout": 0.0, "hidden": 780},
+      f"attention: xla (cudnn: heads of 65 are no multiple of 8, or wider than 128); norms: XLA ({ONLY_TPU} gpu)",
+    ),
+    (
+      {"platform": "gpu", "attention_dropout": 0.0, "heads": 3},
+      f"attention: xla (cudnn: heads of 256 are no multiple of 8, or wider than 128); norms: XLA ({ONLY_TPU} gpu)",
+    ),
+  ],
+)
+def test_what_is_chosen_and_said(changes, line):
+  ops, said = choose_ops(BASE._replace(**changes))
+  assert said == line
+  name = said.split()[1]
+  expected = {"xla": attention.attention, "cudnn": library.cudnn_attention}
+  assert name not in expected or ops.attention is expected[name]
+  uses_kernel = said.endswith("norms: our kernel")
+  assert (ops.add_norm is layers.add_norm) == (not uses_kernel) and (ops.bias_gelu is layers.bias_gelu) == (not uses_kernel)
+  assert (ops == PLAIN_OPS) == (name == "xla" and not uses_kernel)
+
+
+@pytest.mark.parametrize(
+  "changes, message",
+  [
+    ({"attention": "flash"}, "config.model.attention='flash': must be one of auto, xla, pallas, splash, cudnn"),
+    ({"attention": "splash"}, f"config.model.attention='splash': {NO_DROPOUT}; use auto or xla"),
+    (
+      {"attention": "splash", "attention_dropout": 0.0, "seq_len": 500},
+      "config.model.attention='splash': rows of 500 tokens are no multiple of 128; use auto or xla",
+    ),
+    (
+      {"attention": "pallas", "seq_len": 100},
+      "config.model.attention='pallas': rows of 100 tokens are no multiple of 128; use auto or xla",
+    ),
+    (
+      {"attention": "pallas", "seq_len": 2048},
+      "config.model.attention='pallas': rows of 2048 tokens are longer than 1024; use auto or xla",
+    ),
+    (
+      {"attention": "pallas", "platform": "gpu"},
+      "config.model.attention='pallas': it runs on TPU, not on gpu; use auto or xla",
+    ),
+    (
+      {"attention": "splash", "platform": "cpu"},
+      "config.model.attention='splash': it runs on TPU, not on cpu; use auto or xla",
+    ),
+    ({"attention": "cudnn"}, "config.model.attention='cudnn': it runs on GPU, not on tpu; use auto or xla"),
+    ({"attention": "cudnn", "platform": "gpu"}, f"config.model.attention='cudnn': {NO_DROPOUT}; use auto or xla"),
+    (
+      {"attention": "cudnn", "platform": "gpu", "attention_dropout": 0.0, "heads": 3},
+      "config.model.attention='cudnn': heads of 256 are no multiple of 8, or wider than 128; use auto or xla",
+    ),
+    ({"fuse": "on", "platform": "gpu"}, f"config.model.fuse='on': {ONLY_TPU} gpu; use auto or off"),
+    (
+      {"fuse": "on", "dropout_bits": "rbg"},
+      "config.model.fuse='on': the kernel has no config.model.dropout_bits=rbg; use auto or off",
+    ),
+    ({"fuse": "on", "ffn": 3000}, "config.model.fuse='on': 3000 is no multiple of 128; use auto or off"),
+  ],
+)
+def test_what_was_named_and_cannot_run_is_refused(changes, message):
+  with pytest.raises(UserError) as refused:
+    choose_ops(BASE._replace(**changes))
+  assert str(refused.value) == message
+
+
+def test_plain_ops_are_one_flag_away():
+  """config.model.ops=plain wins over whatever the two other keys say, also on a TPU."""
+  config = tiny.config(model__ops="plain", model__attention="pallas", model__fuse="on")
+  assert choose_model_ops(config, 512, "tpu") == (PLAIN_OPS, "attention: xla; norms: XLA (config.model.ops=plain)")
+  config.model.ops = "auto"
+  with pytest.raises(UserError, match=r"fuse=.on.: 16 is no multiple of 128"):
+    choose_model_ops(config, 512, "tpu")
+
+
+def test_the_choice_is_told_at_the_start_of_a_run(capsys):
+  """A program carries the line, with the reason for each part; a refusal comes before anything is compiled."""
+  from xlmr_jax.training.program import describe_program
+
+  program = tiny.program(tiny.config())
+  lines = describe_program(program, tiny.config(), tiny.SEQ_LEN)
+  assert lines[-1] == f"attention: xla (auto on cpu); norms: XLA ({ONLY_TPU} cpu)"
+  parts = {"layer": "4,448", "token_embedding": "2,048", "position_embedding": "544", "head_dense": "272", "others": "192"}
+  assert lines[0] == f"parameters: 7,504 ({', '.join(f'{name} {size}' for name, size in parts.items())})"
+  assert lines[1].endswith("16 rows of 32 tokens per step, 1 x 16 rows per device; float32, remat none")
+  with pytest.raises(UserError, match="'pallas': it runs on TPU, not on cpu"):
+    tiny.program(tiny.config(model__attention="pallas"))
+
+
+def test_cudnn_gets_what_the_plain_form_sees(monkeypatch):
+  """The kernel itself needs a GPU: queries, keys, values and mask that JAX's call gets give the plain form's result."""
+  rng = np.random.default_rng(0)
+  B, L, H, K = 2, 16, 2, 8
+  qkv, bias = (rng.normal(size=size).astype(np.float32) for size in ((B, L, 3 * H * K), (3 * H * K,)))
+  segments = jnp.asarray([[1] * 9 + [2] * 7, [1] * 12 + [0] * 4], jnp.int32)
+  seen, own = {}, jax.nn.dot_product_attention
+
+  def without_a_gpu(*args, implementation, **options):
+    seen["implementation"] = implementation
+    return own(*args, **options)
+
+  monkeypatch.setattr(jax.nn, "dot_product_attention", without_a_gpu)
+  found, expected = (
+    jax.jit(functools.partial(attend, heads=H, drop=Drop()))(qkv, bias, segments)
+    for attend in (library.cudnn_attention, attention.attention)
+  )
+  assert seen == {"implementation": "cudnn"}
+  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+  with pytest.raises(ValueError, match="no dropout of probabilities"):
+    library.cudnn_attention(qkv, bias, segments, H, Drop(0.1, jax.random.key(0), jnp.arange(B, dtype=jnp.uint32)))
