@@ -13,7 +13,7 @@ import pytest
 from benchmarks import packing, step
 from tests import tiny
 from xlmr_jax.training import sharding
-from xlmr_jax.training.loop import build_program
+from xlmr_jax.training.program import build_program
 
 ROOT = Path(__file__).parents[1]
 
@@ -78,12 +78,12 @@ def test_step_takes_the_peers_flags():
 @pytest.mark.parametrize(
   "args, message",
   [
-    (("--config=configs/base.py", "--device=gpu"), "--device=gpu: JAX finds none here"),
-    (("--config=configs/base.py", "--layers=2"), "--layers: with --config"),
-    (("--config=configs/base.py", "--config.model.layrs=2"), "layrs"),
-    (("--config=configs/base.py", "--config.model.remat=some"), "config.model.remat='some'"),
-    (("--config=configs/base.py", "--seq=600"), "--seq=600 needs --config.model.max_positions=602"),
-    (("--config=configs/base.py", "--batches=none.npz"), "--batches=none.npz: cannot be read"),
+    (("--config=base", "--device=gpu"), "--device=gpu: JAX finds none here"),
+    (("--config=base", "--layers=2"), "--layers: with --config"),
+    (("--config=base", "--config.model.layrs=2"), "layrs"),
+    (("--config=base", "--config.model.remat=some"), "config.model.remat='some'"),
+    (("--config=base", "--seq=600"), "--seq=600 needs --config.model.max_positions=602"),
+    (("--config=base", "--batches=none.npz"), "--batches=none.npz: cannot be read"),
     ((*SMALL, "--rows=12"), "batch_rows=12 does not divide over 8 devices"),
   ],
 )
@@ -135,7 +135,7 @@ def test_a_sweep_ends_where_memory_does_and_tells_the_best(monkeypatch, capsys):
   assert result["rows"] == 16 and [entry["rows"] for entry in result["sweep"]] == [8, 16, 32, 64]
   assert "Out of memory" in result["sweep"][-1]["does_not_fit"]
   assert "rows 64: does not fit: RESOURCE_EXHAUSTED" in capsys.readouterr().out
-  with pytest.raises(step.UserError, match="not even 8 rows a device"):
+  with pytest.raises(step.UserError, match="not even 8 rows per device"):
     step.sweep(step.Task(tiny.config(), 32, 90, None), 8, 0, 2)
   monkeypatch.setattr(step, "_measure", lambda *_: (_ for _ in ()).throw(jax.errors.JaxRuntimeError("INTERNAL: no")))
   with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):  # anything else is a crash, not the end of a sweep

@@ -22,7 +22,6 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from xlmr_jax.errors import EXIT_RESTART, UserError
-from xlmr_jax.run.memory import keep_freed_memory as keep_freed_memory  # until all callers have moved
 
 T = TypeVar("T")
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-cpu", "array_record", "numpy")
