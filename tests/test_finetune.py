@@ -145,10 +145,8 @@ def test_a_step_equals_transformers(head, labels):
   assert abs(stepped - loss.item()) > 5e-4
 
 
-@pytest.mark.parametrize(
-  "head, labels",
-  [(SENTENCE, LABELS), pytest.param(WORDS, LABELS, marks=pytest.mark.slow), pytest.param(SPAN, (), marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("head, labels", [(SENTENCE, LABELS), (WORDS, LABELS), (SPAN, ())])
 def test_mesh_and_repetition_do_not_change_it(head, labels):
   params, task = initial(), task_with(head, labels, epochs=2)
   one, several = finetuner(task, data=1), finetuner(task, data=4, fsdp=2)
@@ -170,8 +168,7 @@ FROZEN = r"embedding|layer/qkv"
 
 
 @pytest.mark.parametrize(
-  "head, frozen, meshes",
-  [(WORDS, "", [(2, 4)]), pytest.param(SENTENCE, FROZEN, [(8, 1), (2, 4)], marks=pytest.mark.slow)],
+  "head, frozen, meshes", [(WORDS, "", [(2, 4)]), pytest.param(SENTENCE, FROZEN, [(8, 1), (2, 4)], marks=pytest.mark.slow)]
 )
 def test_three_steps_with_dropout_are_the_same_on_every_mesh(head, frozen, meshes):
   """Loss and parameters, with words unequally many per device and rows that only fill the batch up.
@@ -209,10 +206,17 @@ def test_three_steps_with_dropout_are_the_same_on_every_mesh(head, frozen, meshe
   assert (moved["token_embedding"] > 1e-4) == (frozen == "")
 
 
+@functools.cache
+def learned():
+  """(finetuner on eight devices, what it trained, the loss, the arrays)."""
+  on_eight = finetuner(task_with(SENTENCE, epochs=40))
+  arrays = arrays_of(SENTENCE, LABELS, rows=64)
+  return on_eight, *on_eight.train(initial(), arrays, 0), arrays
+
+
 def test_rows_that_fill_up_weigh_nothing_and_outputs_keep_their_order():
-  on_eight = finetuner(task_with(SENTENCE, batch=8))
-  arrays = arrays_of(SENTENCE, LABELS, rows=19)
-  trained, _ = on_eight.train(initial(), arrays, 0)
+  on_eight, trained, _, arrays = learned()
+  arrays = {name: x[:19] for name, x in arrays.items()}
   whole = on_eight.predict(trained, arrays)
   assert whole.shape == (19, 3)
   single = on_eight.predict(trained, {name: x[13:14] for name, x in arrays.items()})
@@ -226,9 +230,7 @@ def test_rows_that_fill_up_weigh_nothing_and_outputs_keep_their_order():
 
 
 def test_it_learns():
-  on_eight = finetuner(task_with(SENTENCE, epochs=40))
-  arrays = arrays_of(SENTENCE, LABELS, rows=64)
-  trained, loss = on_eight.train(initial(), arrays, 0)
+  on_eight, trained, loss, arrays = learned()
   assert loss < 0.2
   assert (on_eight.predict(trained, arrays).argmax(-1) == arrays["label"]).mean() > 0.95
 
