@@ -7,6 +7,7 @@ import pytest
 
 from tests.test_convert import command
 from xlmr_jax.errors import UserError
+from xlmr_jax.evaluation.ledger import Entry
 from xlmr_jax.files import write_json
 from xlmr_jax.report import pictures
 from xlmr_jax.run.workdir import Workdir
@@ -27,8 +28,8 @@ def workdir(tmp_path):
       languages = {name: {"loss": losses[i], "bits_per_byte": 0.0} for name, losses in LOSSES.items()}
       file.write(json.dumps({"step": step, "loss": 0.0, "mean_loss": MEANS[i], "languages": languages}) + "\n")
   for step, score in SCORES.items():
-    write_json(workdir.evaluation(step), {"step": step, "score": score, "scores": {"panx": {"sw": {"span_f1": [score]}}}})
-  write_json(workdir.evaluation(250), {"step": 250, "error": "dropped unseen"})
+    Entry(step, score, {"panx": {"sw": {"span_f1": [score]}}}, {"panx": "span_f1"}).write(workdir)
+  Entry(250, error="dropped unseen").write(workdir)
   write_json(workdir.stop, {"step": 300, "reason": "no gain"})
   return workdir
 
