@@ -33,11 +33,11 @@ from xlmr_jax.run.workdir import RunRecord, Workdir, is_hugging_face, read_recor
 
 def wait_for_record(workdir: Workdir) -> RunRecord:
   """The run's record, once training has begun: the evaluator may start before the run."""
-  said = False
+  announced = False
   while not workdir.record.exists() or read_record(workdir).is_untrained_import:
-    if not said:
+    if not announced:
       print(f"waiting for training to begin in {workdir}", flush=True)
-    said = True
+    announced = True
     time.sleep(1.0)
   return read_record(workdir)
 

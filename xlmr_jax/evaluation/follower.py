@@ -191,7 +191,7 @@ def follow(config: ConfigDict, workdir: Workdir, scorer: Scores, abstract_params
     conclude(config, workdir)  # A killed evaluator may have had this still to do; its pin holds until then.
     clear_pins(workdir)
     board = Board(workdir) if config.log.tensorboard else None
-    said_waiting = False
+    announced_waiting = False
     try:
       while once or not workdir.stop.exists():
         # Whether the last step is there is asked before the others are looked for, so that none is missed.
@@ -199,7 +199,7 @@ def follow(config: ConfigDict, workdir: Workdir, scorer: Scores, abstract_params
         trained = last in sound_steps(workdir.checkpoints) or workdir.evaluation(last).exists()
         waiting = waiting_steps(config, workdir)
         if waiting:
-          said_waiting = False
+          announced_waiting = False
           entry = evaluate_step(config, workdir, waiting[0], abstract_params, scorer)
           if entry and board:
             board.add(entry)
@@ -207,9 +207,9 @@ def follow(config: ConfigDict, workdir: Workdir, scorer: Scores, abstract_params
           print("nothing is left to evaluate", flush=True)
           return EXIT_DONE
         else:
-          if not said_waiting:
+          if not announced_waiting:
             print(f"waiting for a checkpoint in {workdir.checkpoints}", flush=True)
-          said_waiting = True
+          announced_waiting = True
           time.sleep(config.evaluate.wait_s)
     finally:
       if board:
