@@ -73,10 +73,9 @@ def test_a_step_equals_transformers(head, labels):
   transformers = pytest.importorskip("transformers")
   kind = {SENTENCE: "SequenceClassification", WORDS: "TokenClassification", SPAN: "QuestionAnswering"}[head]
   mlm = reference.make_model()
-  config = mlm.config
-  config.num_labels = 2 if head == SPAN else max(len(labels), 1)
+  mlm.config.num_labels = 2 if head == SPAN else max(len(labels), 1)
   torch.manual_seed(3)
-  theirs = getattr(transformers, f"XLMRobertaFor{kind}")(config).eval()
+  theirs = getattr(transformers, f"XLMRobertaFor{kind}")(mlm.config).eval()
   theirs.roberta.load_state_dict(mlm.roberta.state_dict())
   theirs.roberta.embeddings.token_type_embeddings.weight.requires_grad_(False)  # folded into our positions
 
