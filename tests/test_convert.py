@@ -176,6 +176,7 @@ def our_loss(model, params, batch):
   return float((nll * batch["weights"]).sum() / batch["weights"].sum())
 
 
+@pytest.mark.slow
 def test_training_begins_with_the_imported_weights_and_lowers_the_loss(continued):
   lines = read_json_lines(Workdir(continued / "run").held_out_log)
   assert [line["step"] for line in lines] == [0, 25, 50]
@@ -291,6 +292,7 @@ def test_the_config_of_an_imported_run(tmp_path):
     load_config("imported", str(tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_a_resumed_import_is_bit_for_bit_the_unbroken_one(continued, tmp_path):
   """Killed before its first checkpoint it begins with the imported weights again; then it resumes as any run."""
   run, unbroken = Workdir(tmp_path / "run"), Workdir(continued / "run")
@@ -379,6 +381,7 @@ def test_a_fine_tuned_head_in_transformers(task, labelled, tmp_path, monkeypatch
   assert np.abs(logits).max() > 0.3
 
 
+@pytest.mark.slow
 def test_evaluate_takes_a_hugging_face_folder(labelled, tmp_path):
   source = hf.make_folder(tmp_path / "source")
   result = command("evaluate", f"--workdir={source}", "--tasks=sst2", f"--config.evaluate.folder={labelled}", "--split=dev")

@@ -97,6 +97,7 @@ except SystemExit as end:
 """
 
 
+@pytest.mark.slow
 def test_a_training_host_imports_neither_beam_nor_matplotlib_nor_transformers(tiny_rows, tmp_path):
   run = subprocess.run(
     [sys.executable, "-c", PRETRAIN, f"--config=tests/tiny.py:{tiny_rows}", f"--workdir={tmp_path / 'run'}",
