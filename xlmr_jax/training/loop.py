@@ -189,10 +189,12 @@ def run(
 
   try:
     with jax.set_mesh(mesh), pipeline.train_batches(store, mix, train, start_step=start) as batches:
-      with heartbeat("compiling the train step"):
-        abstract = programs.abstract_batch(mesh, train.batch_rows, store.seq_len, train.slots)
-        train_step = program.train_step.lower(program.state, abstract).compile()
-      hosts.say(programs.describe_memory(train_step))
+      train_step = program.train_step
+      if start < config.train_steps:  # A finished run has nothing to compile.
+        with heartbeat("compiling the train step"):
+          abstract = programs.abstract_batch(mesh, train.batch_rows, store.seq_len, train.slots)
+          train_step = train_step.lower(program.state, abstract).compile()
+        hosts.say(programs.describe_memory(train_step))
       watchdog.alive()
       with jax.transfer_guard("disallow"):
         for step in range(start, config.train_steps + 1):
