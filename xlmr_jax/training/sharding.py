@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -41,7 +42,15 @@ def make_mesh(data: int = -1, fsdp: int = 1, devices: list | None = None) -> Mes
   if data < 1 or fsdp < 1 or data * fsdp != count:
     raise UserError(f"config.mesh: data={data} x fsdp={fsdp} is not the {count} devices there are")
   # Auto axes: make_mesh defaults to Explicit, under which linen's modules fail.
-  return jax.make_mesh((data, fsdp), BATCH_AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
+  auto = (AxisType.Auto,) * 2
+  slices = len({getattr(device, "slice_index", 0) or 0 for device in devices if device.platform == "tpu"})
+  if slices <= 1:
+    return jax.make_mesh((data, fsdp), BATCH_AXES, axis_types=auto, devices=devices)
+  if data % slices:
+    raise UserError(f"config.mesh.data={data} does not divide over {slices} slices, and fsdp must stay on one; "
+                    "choose another config.mesh.fsdp")  # fmt: skip
+  grid = mesh_utils.create_hybrid_device_mesh((data // slices, fsdp), (slices, 1), devices)
+  return Mesh(grid, BATCH_AXES, axis_types=auto)
 
 
 def specs(state: Any, rules: Rules) -> Any:
