@@ -48,8 +48,19 @@ def attend(kernel, qkv, bias, segments, drop=Drop()):  # noqa: B008
   return operation(flat, attention.by_group(bias, groups).reshape(-1), segments, H, drop)
 
 
-@pytest.mark.parametrize("kernel, rate", [("pallas", 0.1), ("splash", 0.0)])
-@pytest.mark.parametrize("B, L, H, K", [(2, 128, 4, 64), (3, 256, 2, 128), (2, 128, 8, 80), (1, 384, 2, 32)])
+@pytest.mark.parametrize(
+  "kernel, rate, B, L, H, K",
+  [
+    ("pallas", 0.1, 2, 128, 4, 64),
+    ("pallas", 0.1, 3, 256, 2, 128),
+    ("pallas", 0.1, 2, 128, 8, 80),
+    ("pallas", 0.1, 1, 384, 2, 32),
+    ("splash", 0.0, 2, 128, 4, 64),
+    pytest.param("splash", 0.0, 3, 256, 2, 128, marks=pytest.mark.slow),
+    pytest.param("splash", 0.0, 2, 128, 8, 80, marks=pytest.mark.slow),
+    pytest.param("splash", 0.0, 1, 384, 2, 32, marks=pytest.mark.slow),
+  ],
+)
 def test_attention_equals_the_plain_form(kernel, rate, B, L, H, K):
   """Values, and gradients in the projection and in its bias."""
   qkv, bias, segments, weights = projection(B, L, H, K)

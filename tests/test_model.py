@@ -269,12 +269,10 @@ def plain_pre_norm_logits(params, table, ids, heads):
   return (h @ table.T + params["head_bias"])[..., : reference.VOCABULARY]
 
 
-@pytest.mark.parametrize("changes", [{}, {"remat": "ffn"}, {"unroll_layers": True, "remat": "full"}])
-def test_pre_norm_equals_the_layer_written_out(changes):
-  """Logits at all positions, the masked loss, and the gradient in every parameter."""
-  model, batch = small(pre_norm=True, **changes), reference.make_batch()
-  params = random_params(model, 4)
-  assert "embedding_norm" not in params and "final_norm" in params
+@functools.cache
+def written_out():
+  """(params, loss, logits, gradients) of the pre-LN encoder written out."""
+  params, batch = random_params(small(pre_norm=True), 4), reference.make_batch()
 
   def expected_loss(params):
     logits = plain_pre_norm_logits(params, params["token_embedding"], batch["ids"], reference.HEADS)
@@ -283,6 +281,17 @@ def test_pre_norm_equals_the_layer_written_out(changes):
     return -(picked * batch["weights"]).sum() / batch["weights"].sum(), logits
 
   (loss, logits), gradients = jax.jit(jax.value_and_grad(expected_loss, has_aux=True))(params)
+  return params, loss, logits, gradients
+
+
+@pytest.mark.parametrize(
+  "changes", [{}, pytest.param({"remat": "ffn"}, marks=pytest.mark.slow), {"unroll_layers": True, "remat": "full"}]
+)
+def test_pre_norm_equals_the_layer_written_out(changes):
+  """Logits at all positions, the masked loss, and the gradient in every parameter."""
+  model, batch = small(pre_norm=True, **changes), reference.make_batch()
+  params, loss, logits, gradients = written_out()
+  assert "embedding_norm" not in params and "final_norm" in params
   real = batch["ids"] != 1
   np.testing.assert_allclose(logits_of(model, params, batch["ids"])[real], logits[real], atol=1e-4)
   found, found_gradients = jax.jit(jax.value_and_grad(lambda p: mean_loss(model, p, batch)))(params)

@@ -226,7 +226,9 @@ def test_it_learns_and_logs(tiny_run):
 
 # Calls of Preemption.stop(): one a step and one a held-out batch (one or two an evaluation). 0 is before the first
 # evaluation, 1 within it, 19 and 20 around the last one.
-@pytest.mark.parametrize("stops", [[0, 1], [2, 3], [9], [11, 1], [18], [19], [20]])
+@pytest.mark.parametrize(
+  "stops", [[2, 3], [11, 1], [19], *(pytest.param(x, marks=pytest.mark.slow) for x in ([0, 1], [9], [18], [20]))]
+)
 def test_resume_is_bit_equal(tiny_run, tiny_store, tmp_path, stops):
   """Stopped at steps that fall into logging intervals and evaluations, and taken up again."""
   for stop in stops:
@@ -268,7 +270,9 @@ def test_bad_steps_in_a_row_end_the_run(tiny_store, tmp_path):
   assert tiny.run(tiny.config(train_steps=10), tmp_path, tiny_store) == EXIT_DONE
 
 
-@pytest.mark.parametrize("stop, code", [(12, EXIT_RESTART), (13, EXIT_RESTART), (14, EXIT_DONE)])
+@pytest.mark.parametrize(
+  "stop, code", [pytest.param(12, EXIT_RESTART, marks=pytest.mark.slow), (13, EXIT_RESTART), (14, EXIT_DONE)]
+)
 def test_evaluation_told_to_stop_at_the_end_is_not_done(tiny_store, tmp_path, stop, code):
   """stop() is asked 13 times by steps 0..12 and then by each held-out batch: a run is done only when evaluated."""
   assert tiny.run(tiny.config(held_out__every_steps=0), tmp_path, tiny_store, stop) == code
@@ -361,28 +365,25 @@ def test_dropout_does_not_depend_on_mesh_or_micro_batches():
 # --- a generator's masks, and gradients in bf16 on the network ------------------------------------------------------
 
 
-def two_steps(data, fsdp, **changes):
-  """(losses of two steps on one batch, the state after them)."""
-  made = tiny.program(tiny.config(**changes), data, fsdp)
-  state, batch, losses = tiny.init(made), tiny.batch(np.random.default_rng(1), 16), []
-  for _ in range(2):
-    state, metrics = tiny.step(made, state, batch)
-    losses.append(float(metrics["loss_sum"] / metrics["weight"]))
-  return losses, jax.tree.map(np.asarray, state)
-
-
 def test_masks_of_the_generator():
   """dropout_bits=rbg: the same masks again from the same step, others in the next, and others than the hash's."""
-  rates = dict(model__dropout=0.3, model__attention_dropout=0.0)
-  losses, state = two_steps(2, 1, model__dropout_bits="rbg", **rates)
-  again, same = two_steps(2, 1, model__dropout_bits="rbg", **rates)
+  batch, rates = tiny.batch(np.random.default_rng(1), 16), dict(model__dropout=0.3, model__attention_dropout=0.0)
+
+  def two_steps(made):
+    state, losses = tiny.init(made), []
+    for _ in range(2):
+      state, metrics = tiny.step(made, state, batch)
+      losses.append(float(metrics["loss_sum"] / metrics["weight"]))
+    return losses, jax.tree.leaves(state)
+
+  generator = tiny.program(tiny.config(model__dropout_bits="rbg", **rates), 2)
+  (losses, state), (again, same) = two_steps(generator), two_steps(generator)
   assert losses == again and np.isfinite(losses).all()
-  for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(same)):
+  for a, b in zip(state, same):
     np.testing.assert_array_equal(a, b)
-  assert losses != two_steps(2, 1, **rates)[0]
+  assert losses != two_steps(tiny.program(tiny.config(**rates), 2))[0]
 
 
-@pytest.mark.slow
 def test_the_generator_gives_each_device_and_part_its_own_masks():
   """The same row everywhere: without dropout all languages' losses are equal; each device, and each part, drops others."""
   row = {name: x[:1] for name, x in tiny.batch(np.random.default_rng(1), 1).items()}
@@ -462,7 +463,14 @@ def test_a_stop_waits_for_its_step(tmp_path):
   assert [step for step in range(8) if loop._asked_to_end(Workdir(tmp_path), step)] == [5, 6, 7]
 
 
-@pytest.mark.parametrize("tasks, every, left", [((), 0, [8, 10]), (("t",), 0, [4, 6, 8, 10]), (("t",), 4, [4, 8, 10])])
+@pytest.mark.parametrize(
+  "tasks, every, left",
+  [
+    pytest.param((), 0, [8, 10], marks=pytest.mark.slow),
+    pytest.param(("t",), 0, [4, 6, 8, 10], marks=pytest.mark.slow),
+    (("t",), 4, [4, 8, 10]),
+  ],
+)
 def test_what_the_evaluator_has_to_see_stays(tiny_store, tmp_path, tasks, every, left):
   config = tiny.config(
     train_steps=10,

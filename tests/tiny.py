@@ -150,8 +150,19 @@ def step(program, state, batch):
 
 
 def init(program, seed: int = 0):
-  """The state of a program before step 0."""
+  """A state before step 0 of a program; drawn by NumPy, because compiling JAX's generator takes longer than the step."""
   import jax
 
+  from xlmr_jax.training.sharding import path_of
+
+  rng = np.random.default_rng(seed)
+
+  def draw(path, x):
+    name = path_of(path)
+    drawn = (
+      rng.normal(0.0, 0.02, x.shape) if name.endswith(("kernel", "embedding")) else np.full(x.shape, name.endswith("scale"))
+    )
+    return drawn.astype(np.float32)
+
   with jax.set_mesh(program.mesh):
-    return program.init(jax.random.key(seed))
+    return program.begin_with(jax.tree_util.tree_map_with_path(draw, program.state.params))
