@@ -4,6 +4,8 @@ RUN ?= runs/demo
 BIN = .venv/bin
 # TensorFlow's notices are not the user's.
 QUIET = TF_CPP_MIN_LOG_LEVEL=2 TF_ENABLE_ONEDNN_OPTS=0
+# A process a core; a file's tests share what they compile. More than four would ask a laptop for too much memory.
+PARALLEL = --numprocesses=auto --maxprocesses=4 --dist=loadfile
 .PHONY: demo test test-all lint format clean
 
 .venv/ready: requirements.txt pyproject.toml
@@ -18,11 +20,11 @@ demo: .venv/ready
 	@$(BIN)/python -m xlmr_jax demo --workdir=$(RUN)
 
 test: .venv/ready-dev
-	@$(QUIET) $(BIN)/python -m pytest -m "not slow"
+	@$(QUIET) $(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 # -v: a slow test runs for minutes, and this prints its name when it begins.
 test-all: .venv/ready-dev
-	@$(QUIET) $(BIN)/python -m pytest -v
+	@$(QUIET) $(BIN)/python -m pytest $(PARALLEL) -v
 
 lint: .venv/ready-dev
 	$(BIN)/ruff check .

@@ -55,6 +55,7 @@ def test_step_of_a_config_over_all_devices_without_tensorflow():
   assert "1 x 16" in result.stdout  # the layers and width that were asked for
 
 
+@pytest.mark.slow
 def test_step_takes_the_peers_flags():
   line = last_line(
     command(

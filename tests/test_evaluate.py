@@ -448,6 +448,7 @@ register(Task("pets", SENTENCE, ("cat", "dog"), ("accuracy",), ("en", "th"), rec
 """
 
 
+@pytest.mark.slow
 def test_a_users_own_task(tmp_path):
   """All it is trained on are cats, so that it has all of the cats right and none of the dogs."""
   model = hugging_face.make_folder(tmp_path / "model")

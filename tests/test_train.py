@@ -365,6 +365,7 @@ def test_dropout_does_not_depend_on_mesh_or_micro_batches():
 # --- a generator's masks, and gradients in bf16 on the network ------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_masks_of_the_generator():
   """dropout_bits=rbg: the same masks again from the same step, others in the next, and others than the hash's."""
   batch, rates = tiny.batch(np.random.default_rng(1), 16), dict(model__dropout=0.3, model__attention_dropout=0.0)
@@ -384,6 +385,7 @@ def test_masks_of_the_generator():
   assert losses != two_steps(tiny.program(tiny.config(**rates), 2))[0]
 
 
+@pytest.mark.slow
 def test_the_generator_gives_each_device_and_part_its_own_masks():
   """The same row everywhere: without dropout all languages' losses are equal; each device, and each part, drops others."""
   row = {name: x[:1] for name, x in tiny.batch(np.random.default_rng(1), 1).items()}
