@@ -135,6 +135,21 @@ def test_masks_of_two_keys_are_no_shifts_of_each_other():
   assert len(np.intersect1d(a, b)) < 5  # of 4,096 words out of 2^32
 
 
+@pytest.mark.parametrize("steps", [1, 5, 100])
+def test_rows_whose_hashes_lie_near_each_other_have_masks_of_their_own(steps):
+  """Shifted by that many columns, two masks agree as chance has it, 0.9^2 + 0.1^2; without a key per row, wholly."""
+  first = jnp.arange(512, dtype=jnp.uint32)[:, None] * jnp.uint32(7_654_321)
+  word, columns = jnp.uint32(12345), jnp.arange(384, dtype=jnp.uint32)
+  limit = jnp.uint32(dropout.threshold(0.1))
+  a, b = (
+    np.asarray(dropout.element_bits(h, columns, word) < limit)
+    for h in (first, first + jnp.uint32(steps) * jnp.uint32(dropout.GOLDEN))
+  )
+  assert abs((a[:, steps:] == b[:, :-steps]).mean() - 0.82) < 0.005
+  # Nor do single rows agree more than chance lets a few of them.
+  assert np.abs((a[:, steps:] == b[:, :-steps]).mean(axis=1) - 0.82).max() < 5.5 * np.sqrt(0.82 * 0.18 / (384 - steps))
+
+
 def test_dropout_follows_the_index_not_the_position():
   x = jnp.ones((6, 128))
 

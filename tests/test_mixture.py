@@ -64,6 +64,28 @@ def test_small_worlds_whole(counts):
     assert set(language) == set(range(len(counts)))
 
 
+@pytest.mark.parametrize("counts", [[100, 4000, 90_000], [3, 70, 100_000]])
+def test_an_epoch_shorter_than_a_block_comes_to_its_end_before_the_next_begins(counts):
+  """By arrival, not by number alone: otherwise a row of a small language comes back after a moment."""
+  counts = np.array(counts)
+  mixture = Mixture(counts, 0.3, seed=2)
+  positions = np.arange(6 * mixture.block_rows)
+  language, row, epoch = mixture.locate(positions)
+  assert mixture.quotas[1] > counts[1] / 40
+  for l in (0, 1):
+    rows, epochs = row[language == l], epoch[language == l]
+    assert np.all(np.diff(epochs) >= 0)
+    per_epoch = rows[: len(rows) // counts[l] * counts[l]].reshape(-1, counts[l])
+    assert np.array_equal(np.sort(per_epoch, axis=1), np.tile(np.arange(counts[l]), (len(per_epoch), 1)))
+  if counts[1] == 4000:  # Of two shuffled epochs, 0.5 % of the rows come again within a tenth of one.
+    arrival = np.argsort(per_epoch, axis=1)
+    gaps = (arrival[1:] - arrival[:-1] + counts[1]) / counts[1]
+    assert (gaps < 0.1).mean() < 0.01
+  part = np.random.default_rng(0).permutation(positions)[:1000]
+  for whole, alone in zip((language, row, epoch), mixture.locate(part)):
+    np.testing.assert_array_equal(whole[part], alone)
+
+
 def test_any_position_alone_in_any_order_and_far_away():
   mixture = Mixture(CC100, 0.3, seed=3)
   far = 2**50 // mixture.block_rows * mixture.block_rows

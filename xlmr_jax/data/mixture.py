@@ -5,8 +5,12 @@ exactly `quotas[l]` rows of language l, in an order that is permuted by (seed, b
 an ordinal among that language's rows. A divmod by the language's rows turns the ordinal into (epoch, index), and a
 permutation by (seed, language, epoch) turns the index into a row. Nothing is drawn in sequence, so position 10^9 costs as
 much as position 0.
+
+A language with few rows for its quota is numbered in the order of arrival, for which the order of its whole block is made.
+Otherwise the end of one of its epochs and the begin of the next would be mixed, and a row come back after a moment.
 """
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,6 +21,9 @@ _ROUNDS, _SMALL = 8, 64  # With these, positions and pairs of them are uniform b
 _GOLDEN = 0x9E3779B97F4A7C15
 _ORDER, _ROWS = 1, 2  # The purposes of keys: two permutations must not share a key.
 _MIN_BLOCK, _MIN_QUOTA = 8192, 16
+# Languages whose epoch has fewer quotas than this are numbered in the order of arrival. In a longer epoch the mixing at its
+# ends moves a row by less than a fortieth of it. Larger blocks would take too long, and their rows come back rarely.
+_SHORT_EPOCH, _LARGEST_ORDERED_BLOCK = 40, 2**20
 
 
 def smoothed_shares(counts: np.ndarray, alpha: float, languages: Sequence[str] | None = None) -> np.ndarray:
@@ -69,6 +76,8 @@ class Mixture:
         f"{self.shares.min():.2g}; use at least {int(np.ceil(1 / self.shares.min()))}"
       )
     self._ends = np.cumsum(self.quotas)
+    self._is_short = (self.counts < _SHORT_EPOCH * self.quotas) & (self.block_rows <= _LARGEST_ORDERED_BLOCK)
+    self._ranks = functools.lru_cache(maxsize=4)(self._ranks_of_block)
     self._seed = _mix(np.array([int(seed) & (2**64 - 1)], np.uint64))
 
   def locate(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -91,10 +100,27 @@ class Mixture:
   def _slots(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The (block, language, index among the block's rows of that language) of positions, int64[n] each."""
     block, offset = np.divmod(np.asarray(positions, np.int64), self.block_rows)
-    key = self._key(_ORDER, block, np.zeros_like(block))
-    slot = _permute(offset, np.full_like(offset, self.block_rows), key)
+    slot = self._order(block, offset)
     language = np.searchsorted(self._ends, slot, side="right")
-    return block, language, slot - (self._ends - self.quotas)[language]
+    within = slot - (self._ends - self.quotas)[language]
+    for one in np.unique(block[self._is_short[language]]):
+      ordered = self._is_short[language] & (block == one)
+      within[ordered] = self._ranks(int(one))[offset[ordered]]
+    return block, language, within
+
+  def _order(self, block: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """The slots, int64[n], of offsets in blocks: each language has `quota` slots beside each other."""
+    key = self._key(_ORDER, block, np.zeros_like(block))
+    return _permute(offset, np.full_like(offset, self.block_rows), key)
+
+  def _ranks_of_block(self, block: int) -> np.ndarray:
+    """How many rows of its own language come before each offset of a block, int64[block_rows]."""
+    offset = np.arange(self.block_rows)
+    language = np.searchsorted(self._ends, self._order(np.full_like(offset, block), offset), side="right")
+    by_language = np.argsort(language, kind="stable")  # in the order of arrival within each language
+    ranks = np.empty_like(offset)
+    ranks[by_language] = offset - (self._ends - self.quotas)[language[by_language]]
+    return ranks
 
   def _key(self, purpose: int, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """A key, uint64[n], for each (seed, purpose, a, b); a and b are int64[n]."""

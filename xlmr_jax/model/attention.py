@@ -40,7 +40,7 @@ def probability_bits(seed: Array, head: int | Array, first_query: int | Array, q
   query_Qx1 = jax.lax.broadcasted_iota(jnp.uint32, (queries, 1), 0) + jnp.uint32(first_query)
   key_1xL = jax.lax.broadcasted_iota(jnp.uint32, (1, keys), 1)
   head_seed = dropout.mix(seed + jnp.uint32(head) * jnp.uint32(dropout.GOLDEN))
-  return dropout.mix(dropout.mix(query_Qx1 ^ head_seed) + key_1xL * jnp.uint32(dropout.GOLDEN), seed)
+  return dropout.element_bits(dropout.mix(query_Qx1 ^ head_seed), key_1xL, seed)
 
 
 def attention(qkv_BxLxC: Array, bias_C: Array, segments_BxL: Array, heads: int, drop: Drop) -> Array:

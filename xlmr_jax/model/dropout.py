@@ -46,11 +46,14 @@ def token_index(rows_B: Array, length: int) -> Array:
 
 
 def mix(x: Array, key: Array | int = 0) -> Array:
-  """Bijection of uint32 words in which every input bit moves about half of the output bits; key is added half way."""
+  """Bijection of uint32 words in which every input bit moves about half of the output bits; key comes in half way.
+
+  It comes in by xor: added, two keys would give the same words but for one constant difference.
+  """
   x = x ^ (x >> 16)
   x = x * jnp.uint32(0x7FEB352D)
   x = x ^ (x >> 15)
-  x = (x + key) * jnp.uint32(0x846CA68B)
+  x = (x ^ key) * jnp.uint32(0x846CA68B)
   return x ^ (x >> 16)
 
 
@@ -65,8 +68,12 @@ def row_hashes(key_data_2: Array, index: Array) -> Array:
 
 
 def element_bits(row_hashes: Array, columns: Array, word: Array) -> Array:
-  """uint32 of each element of a row; row_hashes[..., 1] and columns[C] broadcast. Pallas kernels run it too."""
-  return mix(row_hashes + columns * jnp.uint32(GOLDEN), word)
+  """uint32 of each element of a row; row_hashes[..., 1] and columns[C] broadcast. Pallas kernels run it too.
+
+  The hash is a row's key too. In a batch of millions of rows, many hashes lie a few steps of GOLDEN apart, and without a key
+  of its own one row's mask would be the other's, shifted.
+  """
+  return mix(row_hashes + columns * jnp.uint32(GOLDEN), row_hashes ^ word)
 
 
 def hash_bits(key_data_2: Array, index: Array, columns: int) -> Array:
