@@ -91,11 +91,21 @@ def rows_of(rng, length):
   return ids
 
 
-@pytest.mark.parametrize("length, isolated, types", [(24, False, True), (512, False, False), (40, True, False)])
-def test_logits_of_the_exported_folder(tmp_path, length, isolated, types):
-  source = hf.make_folder(tmp_path / "source", hf.tensors(LONG, types=types), LONG)
+@pytest.mark.parametrize(
+  "length, isolated, types, epsilon",
+  [
+    (24, False, True, 1e-5),
+    (512, False, False, 1e-5),
+    (40, True, False, 1e-5),
+    (24, False, False, 1e-12),
+    (24, False, False, 0.1),
+  ],
+)
+def test_logits_of_the_exported_folder(tmp_path, length, isolated, types, epsilon):
+  source = hf.make_folder(tmp_path / "source", hf.tensors(LONG, types=types), LONG, layer_norm_eps=epsilon)
   from_hf(source, Workdir(tmp_path / "run"), isolate_documents=isolated)
   to_hf(Workdir(tmp_path / "run"), "latest", tmp_path / "out")
+  assert json.loads((tmp_path / "out" / "config.json").read_text())["layer_norm_eps"] == epsilon
   ids = rows_of(np.random.default_rng(length), length)
   logits = run_theirs(theirs_of(tmp_path / "out"), ids).logits.numpy()
   model, params = opened(tmp_path / "run")

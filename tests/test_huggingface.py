@@ -202,7 +202,10 @@ def without(name):
     (hf.tensors(), {"model_type": "bert"}, "model_type 'bert'; it must be xlm-roberta or roberta"),
     (hf.tensors(), {"pad_token_id": 0}, "pad_token_id is 0; .* must be 1"),
     (hf.tensors(), {"hidden_act": "gelu_new"}, "hidden_act is 'gelu_new'"),
-    (hf.tensors(), {"layer_norm_eps": 1e-12}, "layer_norm_eps is 1e-12"),
+    *(
+      (hf.tensors(), {"layer_norm_eps": x}, "layer_norm_eps is .*; it must be a number above 0")
+      for x in (None, "1e-5", 0, 2)
+    ),
     (hf.tensors(), {"tie_word_embeddings": False}, "tie_word_embeddings is False"),
   ],
 )

@@ -47,6 +47,7 @@ def default_config() -> ConfigDict:
   c.model.fuse = "auto"  # kernels for norms, dropout and GELU between the products: auto (on TPU) | on | off
   c.model.pre_norm = False  # True: norms before the sub-layers, as XLM-R XL
   c.model.isolate_documents = False  # True: documents in a row do not see each other, positions restart (ours)
+  c.model.layer_norm_epsilon = 1e-5  # of every norm (fairseq); imported models bring their own
   c.model.init_std = 0.02  # of kernels and embeddings (fairseq); narrow models want more, 0.02 x sqrt(768 / hidden)
   c.model.dtype = "bfloat16"  # of activations and matrix products; parameters and sums are fp32
   c.model.remat = "none"  # activations kept for the backward pass: none recomputed | ffn | dots kept | full recompute
@@ -271,6 +272,8 @@ def check_config(config: ConfigDict) -> None:
   for name in ("model.dropout", "model.attention_dropout", "data.mask_share"):
     if not 0.0 <= flat[name] < 1.0:
       raise UserError(f"config.{name}={flat[name]}: must lie in [0, 1)")
+  if not 0.0 < config.model.layer_norm_epsilon < 1.0:
+    raise UserError(f"config.model.layer_norm_epsilon={config.model.layer_norm_epsilon}: must lie in (0, 1)")
   if config.model.hidden % config.model.heads:
     raise UserError(
       f"config.model.hidden={config.model.hidden} does not divide into config.model.heads={config.model.heads}"

@@ -12,7 +12,6 @@ from xlmr_jax.huggingface import names, safetensors_file
 from xlmr_jax.huggingface.folder import OURS, Folder, types_of
 from xlmr_jax.huggingface.safetensors_file import Tensor
 from xlmr_jax.ids import BOS, EOS, PAD
-from xlmr_jax.model.layers import LAYER_NORM_EPSILON
 from xlmr_jax.model.task_head import SPAN
 
 DTYPES = {
@@ -89,7 +88,7 @@ def hf_config(config: ConfigDict, sizes: names.Sizes, dtype: str, model_type: st
     "max_position_embeddings": sizes.positions,
     "type_vocab_size": sizes.token_types,
     "initializer_range": model.init_std,
-    "layer_norm_eps": LAYER_NORM_EPSILON,
+    "layer_norm_eps": model.layer_norm_epsilon,
     "pad_token_id": PAD,
     "bos_token_id": BOS,
     "eos_token_id": EOS,

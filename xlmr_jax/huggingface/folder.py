@@ -19,7 +19,6 @@ from xlmr_jax.huggingface import names, safetensors_file
 from xlmr_jax.huggingface.names import Sizes
 from xlmr_jax.huggingface.tokenizer import read_vocabulary
 from xlmr_jax.ids import BOS, EOS, PAD
-from xlmr_jax.model.layers import LAYER_NORM_EPSILON
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 OURS = "xlmr_jax"  # the key of config.json that holds what transformers has no key for
@@ -132,16 +131,19 @@ def _sizes(path: Path, config: dict) -> Sizes:
   for key, value in fixed.items():
     if config.get(key, value) != value:
       raise UserError(f"{path / 'config.json'}: {key} is {config[key]!r}; as in XLM-R and RoBERTa it must be {value!r}")
-  epsilon = config.get("layer_norm_eps", 1e-12)  # transformers' default
-  if abs(epsilon - LAYER_NORM_EPSILON) > 1e-9:
-    raise UserError(
-      f"{path / 'config.json'}: layer_norm_eps is {epsilon}; XLM-R was trained with {LAYER_NORM_EPSILON}, and so must this"
-    )
+  epsilon = layer_norm_epsilon(config)
+  if not isinstance(epsilon, int | float) or isinstance(epsilon, bool) or not 0 < epsilon < 1:
+    raise UserError(f"{path / 'config.json'}: layer_norm_eps is {epsilon!r}; it must be a number above 0, such as 1e-05")
   if sizes.hidden % sizes.heads:
     raise UserError(
       f"{path / 'config.json'}: hidden_size {sizes.hidden} does not divide into num_attention_heads {sizes.heads}"
     )
   return sizes
+
+
+def layer_norm_epsilon(config: dict) -> float:
+  """The epsilon of a config.json's norms; without a key it is the one of transformers' classes."""
+  return config.get("layer_norm_eps", 1e-12)
 
 
 def _find_tensors(path: Path) -> dict[str, safetensors_file.Tensor]:

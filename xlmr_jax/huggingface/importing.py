@@ -9,7 +9,7 @@ from typing import Any
 from xlmr_jax.config import default_config
 from xlmr_jax.files import whole_folder
 from xlmr_jax.huggingface import names, safetensors_file
-from xlmr_jax.huggingface.folder import WEIGHTS, Folder, open_folder
+from xlmr_jax.huggingface.folder import WEIGHTS, Folder, layer_norm_epsilon, open_folder
 from xlmr_jax.run import hosts
 from xlmr_jax.run.manifest import write_manifest
 from xlmr_jax.run.workdir import RunRecord, Workdir
@@ -23,7 +23,7 @@ def record_of_folder(folder: Folder) -> RunRecord:
     vocabulary_size=sizes.vocabulary, isolate_documents=folder.isolate_documents,
     dropout=float(given.get("hidden_dropout_prob", 0.1)),
     attention_dropout=float(given.get("attention_probs_dropout_prob", 0.1)),
-    init_std=float(given.get("initializer_range", 0.02)),
+    init_std=float(given.get("initializer_range", 0.02)), layer_norm_epsilon=layer_norm_epsilon(given),
   )  # fmt: skip
   return RunRecord(
     config=config.to_dict(), vocabulary_size=sizes.vocabulary, seq_len=sizes.positions - 2,

@@ -34,7 +34,8 @@ def _build_xlmr(model: ConfigDict, vocabulary_size: int, ops: Ops) -> XLMREncode
     vocabulary_size=vocabulary_size, layers=model.layers, hidden=model.hidden, heads=model.heads, ffn=model.ffn,
     max_positions=model.max_positions, dropout=model.dropout, attention_dropout=model.attention_dropout,
     dropout_bits=model.dropout_bits, isolate_documents=model.isolate_documents, pre_norm=model.pre_norm,
-    init_std=model.init_std, dtype=jnp.dtype(model.dtype), remat=model.remat, unroll_layers=model.unroll_layers, ops=ops,
+    init_std=model.init_std, layer_norm_epsilon=model.layer_norm_epsilon, dtype=jnp.dtype(model.dtype),
+    remat=model.remat, unroll_layers=model.unroll_layers, ops=ops,
   )  # fmt: skip
 
 

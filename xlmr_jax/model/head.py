@@ -27,11 +27,12 @@ class MlmHead(nn.Module):
   hidden: int
   table_rows: int
   init_std: float
+  epsilon: float  # of its norm
   dtype: Dtype
 
   def setup(self):
     self.head_dense = Product((self.hidden,), self.init_std, dtype=self.dtype)
-    self.head_norm = LayerNorm()
+    self.head_norm = LayerNorm(self.epsilon)
     self.head_bias = self.param(BIAS, nn.initializers.zeros, (self.table_rows,), jnp.float32)
 
   def transform(self, x: Array) -> Array:
@@ -56,7 +57,7 @@ class MaskedLanguageModel(nn.Module):
     # One scope: the paths of the parameters do not tell which of the two modules owns them.
     nn.share_scope(self, self.encoder)
     encoder = self.encoder
-    self.head = MlmHead(encoder.hidden, encoder.table_rows, encoder.init_std, encoder.dtype)
+    self.head = MlmHead(encoder.hidden, encoder.table_rows, encoder.init_std, encoder.layer_norm_epsilon, encoder.dtype)
     nn.share_scope(self, self.head)
 
   def encode(self, ids_BxL: Array, deterministic: bool = True, tokens_BxLxD=None, rows_B=None) -> Array:

@@ -4,6 +4,7 @@ A product carries no bias. The operation after it takes (y, bias) as ordinary di
 itself, so that a kernel may add it, and sum its gradient, on the way. Letters as in xlmr.py, and: T tokens, C columns.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +18,7 @@ from xlmr_jax.model.dropout import Drop, dropout
 
 Array = jax.Array
 Dtype = Any
-LAYER_NORM_EPSILON = 1e-5  # linen's default is 1e-6, transformers' class default 1e-12; XLM-R was trained with 1e-5
+EPSILON = 1e-5  # XLM-R's, of its norms; linen's default is 1e-6, that of transformers' classes 1e-12
 _SUBLANES = 8  # rows of a tile of a TPU's registers
 
 
@@ -173,12 +174,12 @@ bias_gelu_in_product.defvjp(_bias_gelu_forward, _bias_gelu_backward)
 # --- LayerNorm -----------------------------------------------------------------------------------------------------
 
 
-def normalise(x: Array) -> tuple[Array, Array]:
+def normalise(x: Array, epsilon: float = EPSILON) -> tuple[Array, Array]:
   """x in fp32 with mean 0 and variance 1 over its last axis, and 1 / its deviation; both moments from one reading of x."""
   x = x.astype(jnp.float32)
   mean = x.mean(axis=-1, keepdims=True)
   variance = jnp.maximum(jnp.square(x).mean(axis=-1, keepdims=True) - jnp.square(mean), 0.0)
-  rstd = jax.lax.rsqrt(variance + LAYER_NORM_EPSILON)
+  rstd = jax.lax.rsqrt(variance + epsilon)
   return (x - mean) * rstd, rstd
 
 
@@ -189,28 +190,35 @@ def norm_gradient(normal: Array, rstd: Array, d_out: Array, scale: Array) -> Arr
   return rstd * (d_normal - mean - normal * (d_normal * normal).mean(axis=-1, keepdims=True))
 
 
-@jax.custom_vjp
-def layer_norm(x: Array, scale_C: Array, shift_C: Array) -> Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def layer_norm(x: Array, scale_C: Array, shift_C: Array, epsilon: float = EPSILON) -> Array:
   """LayerNorm of the last axis, computed in fp32 and returned in x's dtype."""
-  return (normalise(x)[0] * scale_C + shift_C).astype(x.dtype)
+  return (normalise(x, epsilon)[0] * scale_C + shift_C).astype(x.dtype)
 
 
-def _layer_norm_backward(saved, d_out: Array):
+def _layer_norm_forward(x: Array, scale_C: Array, shift_C: Array, epsilon: float):
+  return layer_norm(x, scale_C, shift_C, epsilon), (x, scale_C)
+
+
+def _layer_norm_backward(epsilon: float, saved, d_out: Array):
   x, scale_C = saved
-  normal, rstd = normalise(x)
+  normal, rstd = normalise(x, epsilon)
   d_out32 = d_out.astype(jnp.float32)
   d_scale, d_shift = (sum_rows(a.reshape(-1, x.shape[-1])) for a in ((d_out32 * normal).astype(x.dtype), d_out))
   return norm_gradient(normal, rstd, d_out32, scale_C).astype(x.dtype), d_scale, d_shift
 
 
-layer_norm.defvjp(lambda x, scale_C, shift_C: (layer_norm(x, scale_C, shift_C), (x, scale_C)), _layer_norm_backward)
+layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
 
 
-def add_norm(x: Array, y: Array, bias_C: Array, scale_C: Array, shift_C: Array, drop: Drop, keep_sum: bool = False):
+def add_norm(
+  x: Array, y: Array, bias_C: Array, scale_C: Array, shift_C: Array, drop: Drop, keep_sum: bool = False,
+  epsilon: float = EPSILON,
+):  # fmt: skip
   """(x + dropout(y + bias), its LayerNorm), both [B, L, C] and both differentiable."""
   del keep_sum  # XLA sees for itself whether the sum is used.
   total = checkpoint_name(x + dropout(add_bias(y, bias_C), drop), "sum")
-  return total, layer_norm(total, scale_C, shift_C)
+  return total, layer_norm(total, scale_C, shift_C, epsilon)
 
 
 def _scale_and_shift(module: nn.Module, columns: int) -> tuple[Array, Array]:
@@ -221,16 +229,19 @@ def _scale_and_shift(module: nn.Module, columns: int) -> tuple[Array, Array]:
 class LayerNorm(nn.Module):
   """layer_norm with its parameters, "scale" and "bias"."""
 
+  epsilon: float = EPSILON
+
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    return layer_norm(x, *_scale_and_shift(self, x.shape[-1]))
+    return layer_norm(x, *_scale_and_shift(self, x.shape[-1]), self.epsilon)
 
 
 class AddNorm(nn.Module):
   """An operation like add_norm with the norm's parameters, "scale" and "bias"."""
 
   operation: Callable[..., tuple[Array, Array]] = add_norm
+  epsilon: float = EPSILON
 
   @nn.compact
   def __call__(self, x: Array, y: Array, bias_C: Array, drop: Drop, keep_sum: bool = False) -> tuple[Array, Array]:
-    return self.operation(x, y, bias_C, *_scale_and_shift(self, x.shape[-1]), drop, keep_sum)
+    return self.operation(x, y, bias_C, *_scale_and_shift(self, x.shape[-1]), drop, keep_sum, self.epsilon)

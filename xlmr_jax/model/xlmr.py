@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec as P
 
 from xlmr_jax.ids import BOS, PAD
 from xlmr_jax.model.dropout import Drop, dropout, token_index
-from xlmr_jax.model.layers import AddNorm, LayerNorm, Product, add_bias
+from xlmr_jax.model.layers import EPSILON, AddNorm, LayerNorm, Product, add_bias
 from xlmr_jax.model.ops import PLAIN_OPS, Ops
 
 FIRST_POSITION = 2  # fairseq numbers positions from padding index + 1, so a table for 512 tokens has 514 rows
@@ -81,7 +81,7 @@ def segments_and_positions(ids_BxL: Array, isolate_documents: bool) -> tuple[Arr
 
 
 class LayerShape(NamedTuple):
-  """The sizes of a layer and the rates of its dropouts."""
+  """The sizes of a layer, the rates of its dropouts, and what its values begin and are divided with."""
 
   heads: int
   ffn: int
@@ -89,6 +89,7 @@ class LayerShape(NamedTuple):
   attention_dropout: float
   dropout_bits: str
   init_std: float
+  epsilon: float  # of its norms
 
 
 class _Layer(nn.Module):
@@ -130,9 +131,9 @@ class PostNormLayer(_Layer):
   @nn.compact
   def __call__(self, x_BxLxD: Array, segments_BxL: Array, rows_B: Array, deterministic: bool) -> Array:
     in_attention, after_attention, after_ffn = self.drops(rows_B, x_BxLxD.shape[1], deterministic)
-    attention_norm = AddNorm(self.ops.add_norm, name="attention_norm")
+    attention_norm = AddNorm(self.ops.add_norm, self.shape.epsilon, name="attention_norm")
     _, x_BxLxD = attention_norm(x_BxLxD, *self.attend(x_BxLxD, segments_BxL, in_attention), after_attention)
-    ffn_norm = AddNorm(self.ops.add_norm, name="ffn_norm")
+    ffn_norm = AddNorm(self.ops.add_norm, self.shape.epsilon, name="ffn_norm")
     return ffn_norm(x_BxLxD, *self.feed_forward(x_BxLxD), after_ffn)[1]
 
 
@@ -142,9 +143,9 @@ class PreNormLayer(_Layer):
   @nn.compact
   def __call__(self, x_BxLxD: Array, segments_BxL: Array, rows_B: Array, deterministic: bool) -> Array:
     in_attention, after_attention, after_ffn = self.drops(rows_B, x_BxLxD.shape[1], deterministic)
-    normed_BxLxD = LayerNorm(name="attention_norm")(x_BxLxD)
+    normed_BxLxD = LayerNorm(self.shape.epsilon, name="attention_norm")(x_BxLxD)
     y_BxLxD, bias_D = self.attend(normed_BxLxD, segments_BxL, in_attention)
-    ffn_norm = AddNorm(self.ops.add_norm, name="ffn_norm")
+    ffn_norm = AddNorm(self.ops.add_norm, self.shape.epsilon, name="ffn_norm")
     x_BxLxD, normed_BxLxD = ffn_norm(x_BxLxD, y_BxLxD, bias_D, after_attention, keep_sum=True)
     y_BxLxD, bias_D = self.feed_forward(normed_BxLxD)
     return checkpoint_name(x_BxLxD + dropout(add_bias(y_BxLxD, bias_D), after_ffn), "sum")
@@ -168,6 +169,7 @@ class XLMREncoder(nn.Module):
   isolate_documents: bool = False
   pre_norm: bool = False  # True: PreNormLayer, and one norm behind the last layer
   init_std: float = 0.02  # of every kernel and embedding
+  layer_norm_epsilon: float = EPSILON
   dtype: Dtype = jnp.bfloat16
   remat: str = "none"
   unroll_layers: bool = False
@@ -198,7 +200,7 @@ class XLMREncoder(nn.Module):
     self.token_embedding = self.param("token_embedding", init_tokens)
     self.position_embedding = self.param("position_embedding", init_positions)
     if not self.pre_norm:
-      self.embedding_norm = LayerNorm()
+      self.embedding_norm = LayerNorm(self.layer_norm_epsilon)
     layer_class = PreNormLayer if self.pre_norm else PostNormLayer
     if self.remat != "none":
       policy = REMAT_POLICIES[self.remat]
@@ -209,10 +211,12 @@ class XLMREncoder(nn.Module):
       in_axes=(nn.broadcast,) * 3,  # pyright: ignore[reportArgumentType]  Its annotation forgets the tuples that it takes.
       length=self.layers, unroll=self.layers if self.unroll_layers else 1,
     )  # fmt: skip
-    shape = LayerShape(self.heads, self.ffn, self.dropout, self.attention_dropout, self.dropout_bits, self.init_std)
+    shape = LayerShape(
+      self.heads, self.ffn, self.dropout, self.attention_dropout, self.dropout_bits, self.init_std, self.layer_norm_epsilon
+    )
     self.layer = layer_class(shape, self.ops, self.dtype)
     if self.pre_norm:
-      self.final_norm = LayerNorm()
+      self.final_norm = LayerNorm(self.layer_norm_epsilon)
 
   def encode(
     self, ids_BxL: Array, deterministic: bool = True, tokens_BxLxD: Array | None = None, rows_B: Array | None = None

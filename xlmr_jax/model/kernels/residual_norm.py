@@ -17,7 +17,7 @@ from jax.experimental import pallas as pl
 from xlmr_jax.model import dropout
 from xlmr_jax.model.dropout import Drop
 from xlmr_jax.model.kernels.tiles import LANES, SUBLANES, row_to_column
-from xlmr_jax.model.layers import norm_gradient, normalise, plus_bias
+from xlmr_jax.model.layers import EPSILON, norm_gradient, normalise, plus_bias
 
 Array = jax.Array
 BLOCK_BYTES = 2**20  # of one array
@@ -28,6 +28,7 @@ class How(NamedTuple):
 
   rate: float
   keep_sum: bool
+  epsilon: float
   interpret: bool
 
 
@@ -45,6 +46,7 @@ def add_norm(
   shift_C: Array,
   drop: Drop,
   keep_sum: bool = False,
+  epsilon: float = EPSILON,
   *,
   interpret: bool = False,
 ) -> tuple[Array, Array]:
@@ -57,7 +59,7 @@ def add_norm(
     key, index = drop.key_and_index()
     words_2 = dropout.key_data(key)
     index_hashes_T = dropout.row_hashes(words_2, index).reshape(-1)
-  how = How(drop.active_rate, keep_sum, interpret)
+  how = How(drop.active_rate, keep_sum, epsilon, interpret)
   x_TxC, y_TxC = x.reshape(-1, C), y.reshape(-1, C)
   sums: Any = _add_norm(x_TxC, y_TxC, bias_C, scale_C, shift_C, words_2, index_hashes_T, how)
   total, normed = sums
@@ -72,7 +74,7 @@ def _add_norm(x_TxC, y_TxC, bias_C, scale_C, shift_C, words_2, index_hashes_T, h
 def _forward(x_TxC, y_TxC, bias_C, scale_C, shift_C, words_2, index_hashes_T, how: How):
   # The bias is added outside the kernel, where XLA fuses it into the product.
   arrays = [x_TxC, plus_bias(y_TxC, bias_C), scale_C[None], shift_C[None]]
-  kernel = functools.partial(_forward_kernel, rate=how.rate)
+  kernel = functools.partial(_forward_kernel, rate=how.rate, epsilon=how.epsilon)
   total, normed = _call(kernel, "residual_norm", arrays, words_2, index_hashes_T, ("tokens", "tokens"), how.interpret)
   return (total, normed), (checkpoint_name(total, "sum"), scale_C, words_2, index_hashes_T)
 
@@ -81,7 +83,7 @@ def _backward(how: How, saved, cotangents):
   total_TxC, scale_C, words_2, index_hashes_T = saved
   d_total, d_normed = cotangents
   arrays = [total_TxC, d_normed, *([d_total] if how.keep_sum else []), scale_C[None]]
-  kernel = functools.partial(_backward_kernel, rate=how.rate, keep_sum=how.keep_sum)
+  kernel = functools.partial(_backward_kernel, rate=how.rate, keep_sum=how.keep_sum, epsilon=how.epsilon)
   outs = ("tokens", "tokens", "sums")
   d_x, d_y, sums = _call(kernel, "residual_norm_backward", arrays, words_2, index_hashes_T, outs, how.interpret)
   d_scale, d_shift, d_bias = sums.sum(axis=0)[:3]
@@ -137,24 +139,24 @@ def _bits(words_ref, hashes_ref, at, columns: int):
   return dropout.element_bits(hashes_Rx1, jax.lax.broadcasted_iota(jnp.uint32, (1, columns), 1), words_ref[1])
 
 
-def _forward_kernel(words_ref, hashes_ref, x_ref, y_ref, scale_ref, shift_ref, total_ref, normed_ref, *, rate):
+def _forward_kernel(words_ref, hashes_ref, x_ref, y_ref, scale_ref, shift_ref, total_ref, normed_ref, *, rate, epsilon):
   def body(at):
     y_RxC = y_ref[at, :].astype(jnp.float32)
     if rate:
       y_RxC = dropout.drop_by_bits(y_RxC, _bits(words_ref, hashes_ref, at, y_RxC.shape[1]), rate)
     total_RxC = (x_ref[at, :].astype(jnp.float32) + y_RxC).astype(total_ref.dtype)
     total_ref[at, :] = total_RxC
-    normed_ref[at, :] = (normalise(total_RxC)[0] * scale_ref[:] + shift_ref[:]).astype(normed_ref.dtype)
+    normed_ref[at, :] = (normalise(total_RxC, epsilon)[0] * scale_ref[:] + shift_ref[:]).astype(normed_ref.dtype)
 
   _in_chunks(x_ref.shape[0], body)
 
 
-def _backward_kernel(words_ref, hashes_ref, total_ref, d_normed_ref, *refs, rate, keep_sum):
+def _backward_kernel(words_ref, hashes_ref, total_ref, d_normed_ref, *refs, rate, keep_sum, epsilon):
   *d_total_ref, scale_ref, d_x_ref, d_y_ref, sums_ref = refs
   sums_ref[:] = jnp.zeros_like(sums_ref)
 
   def body(at):
-    normal_RxC, rstd_Rx1 = normalise(total_ref[at, :])
+    normal_RxC, rstd_Rx1 = normalise(total_ref[at, :], epsilon)
     d_normed_RxC = d_normed_ref[at, :].astype(jnp.float32)
     d_x_RxC = norm_gradient(normal_RxC, rstd_Rx1, d_normed_RxC, scale_ref[:])
     if keep_sum:
