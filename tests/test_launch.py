@@ -36,6 +36,7 @@ def test_sweep_prints_what_is_left(sweep_config, tmp_path):
     f"--workdir={tmp_path / 'runs'}",
     "--print",
     "--config.train_steps=7",
+    "--config.optimizer.warmup_steps=1",
   )
   assert out.returncode == 0 and "lr_0.1: done" in out.stderr
   (line,) = out.stdout.splitlines()
@@ -47,6 +48,7 @@ def test_sweep_prints_what_is_left(sweep_config, tmp_path):
     f"--workdir={tmp_path}/runs/lr_0.2",
     "--config.optimizer.peak_lr=0.2",
     "--config.train_steps=7",
+    "--config.optimizer.warmup_steps=1",
   ]
 
 
@@ -79,6 +81,7 @@ def test_sweep_runs_and_skips(sweep_config, tiny_rows, tmp_path):
     f"--workdir={tmp_path / 'runs'}",
     f"--config.data.rows={tiny_rows}",
     "--config.train_steps=4",
+    "--config.optimizer.warmup_steps=1",
   ]
   first = shell(*line)
   results = json.loads(first.stdout.splitlines()[-1])

@@ -71,6 +71,14 @@ def test_two_runs_in_one_workdir(tmp_path):
     ({"batch_rows": 0}, "config.batch_rows=0: must be at least 1"),
     ({"model__remat": "some"}, "config.model.remat='some'"),
     ({"model__dtype": "float16"}, "config.model.dtype='float16'"),
+    ({"optimizer__warmup_steps": 12}, r"warmup_steps=12 is not below config.train_steps=12: the learning rate would never"),
+    ({"optimizer__peak_lr": float("nan")}, "config.optimizer.peak_lr=nan: must be a number above 0"),
+    ({"optimizer__clip_norm": float("nan")}, "config.optimizer.clip_norm=nan: must be at least 0"),
+    ({"optimizer__b2": 1.0}, "config.optimizer.b2=1.0"),
+    ({"optimizer__decay_pattern": "(kernel"}, r"decay_pattern='\(kernel': no regular expression"),
+    ({"data__mask_share": 0.0}, "config.data.mask_share=0.0"),
+    ({"checkpoint__keep_every": 10}, r"keep_every=10 is no multiple of config.checkpoint.every_steps=4: .*; use 12"),
+    ({"evaluate__tasks": ("xnli",), "evaluate__every_steps": 6}, r"evaluate.every_steps=6 is no multiple .*; use 8"),
   ],
 )
 def test_values_are_refused_by_name(changes, message):

@@ -101,7 +101,7 @@ except SystemExit as end:
 def test_a_training_host_imports_neither_beam_nor_matplotlib_nor_transformers(tiny_rows, tmp_path):
   run = subprocess.run(
     [sys.executable, "-c", PRETRAIN, f"--config=tests/tiny.py:{tiny_rows}", f"--workdir={tmp_path / 'run'}",
-     "--config.train_steps=2", "--config.log.tensorboard=True"],
+     "--config.train_steps=2", "--config.optimizer.warmup_steps=1", "--config.log.tensorboard=True"],
     cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
   )  # fmt: skip
   assert run.returncode == 0, run.stderr

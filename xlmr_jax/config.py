@@ -5,6 +5,7 @@ The files in configs/ start from default_config() and change what they must; `--
 
 import ast
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -81,7 +82,7 @@ def default_config() -> ConfigDict:
   c.checkpoint = ConfigDict()
   c.checkpoint.every_steps = 3000  # PKB
   c.checkpoint.keep = 3  # newest ones
-  c.checkpoint.keep_every = 50_000  # steps that are a multiple stay for good; 0: none
+  c.checkpoint.keep_every = 60_000  # steps that are a multiple stay for good; 0: none
 
   c.held_out = ConfigDict()
   c.held_out.every_steps = 5000  # held-out loss per language; 0: at the end only
@@ -166,7 +167,7 @@ def set_from_text(c: ConfigDict, key: str, text: str) -> None:
 
 def runlocal(c: ConfigDict) -> ConfigDict:
   """The same path as `c`, under a minute on a laptop: the built-in corpus, a narrow model, 20 steps."""
-  c.model.update(layers=2, hidden=64, heads=2, ffn=128, vocabulary_size=0)
+  c.model.update(layers=2, hidden=64, heads=2, ffn=128, vocabulary_size=0, dtype="float32")  # faster on a CPU
   c.data.update(rows="demo", languages=())
   c.update(train_steps=20, batch_rows=16, micro_batches=min(c.micro_batches, 2), rows_per_device=0)
   c.optimizer.warmup_steps = 5
@@ -248,6 +249,12 @@ def _refuse_unless_one_of(name: str, value: object, values: tuple) -> None:
     raise UserError(f"config.{name}={value!r}: must be one of {', '.join(map(str, values))}")
 
 
+def _refuse_below(flat: dict[str, Any], least: dict[str, float]) -> None:
+  for name, value in least.items():
+    if not flat[name] >= value:  # Of NaN, every comparison is false.
+      raise UserError(f"config.{name}={flat[name]}: must be at least {value}")
+
+
 def check_config(config: ConfigDict) -> None:
   """Refuses by name every value that would fail later. UserError."""
   flat = flatten(config.to_dict())
@@ -262,16 +269,44 @@ def check_config(config: ConfigDict) -> None:
     "model.ffn": 1,
     "log.every_steps": 1,
     "checkpoint.every_steps": 1,
+    "checkpoint.keep_every": 0,
+    "held_out.every_steps": 0,
+    "held_out.max_rows_per_language": 0,
+    "model.vocabulary_size": 0,
+    "optimizer.warmup_steps": 0,
+    "optimizer.end_lr": 0.0,
+    "optimizer.weight_decay": 0.0,
+    "optimizer.clip_norm": 0.0,
     "rows_per_device": 0,
+    "watchdog_s": 0.0,
   }
-  for name, value in least.items():
-    if flat[name] < value:
-      raise UserError(f"config.{name}={flat[name]}: must be at least {value}")
+  _refuse_below(flat, least)
   if not 0.0 <= config.data.alpha <= 1.0:
     raise UserError(f"config.data.alpha={config.data.alpha}: must lie in [0, 1]")
-  for name in ("model.dropout", "model.attention_dropout", "data.mask_share"):
+  for name in ("model.dropout", "model.attention_dropout", "data.mask_share", "optimizer.b1", "optimizer.b2"):
     if not 0.0 <= flat[name] < 1.0:
       raise UserError(f"config.{name}={flat[name]}: must lie in [0, 1)")
+  for name in ("data.mask_share", "model.init_std", "optimizer.peak_lr", "optimizer.eps", "optimizer.power"):
+    if not 0.0 < flat[name] < float("inf"):
+      raise UserError(f"config.{name}={flat[name]}: must be a number above 0")
+  try:
+    re.compile(config.optimizer.decay_pattern)
+  except re.error as error:
+    raise UserError(
+      f"config.optimizer.decay_pattern={config.optimizer.decay_pattern!r}: no regular expression ({error})"
+    ) from None
+  if config.optimizer.warmup_steps >= config.train_steps:
+    raise UserError(
+      f"config.optimizer.warmup_steps={config.optimizer.warmup_steps} is not below config.train_steps="
+      f"{config.train_steps}: the learning rate would never come to its peak; set both"
+    )
+  every = config.checkpoint.every_steps
+  for name in ("checkpoint.keep_every", "evaluate.every_steps" if config.evaluate.tasks else "checkpoint.keep_every"):
+    if flat[name] % every:
+      raise UserError(
+        f"config.{name}={flat[name]} is no multiple of config.checkpoint.every_steps={every}: there would be no "
+        f"checkpoint at most of its steps; use {-(-flat[name] // every) * every}"
+      )
   if not 0.0 < config.model.layer_norm_epsilon < 1.0:
     raise UserError(f"config.model.layer_norm_epsilon={config.model.layer_norm_epsilon}: must lie in (0, 1)")
   if config.model.hidden % config.model.heads:
@@ -316,9 +351,7 @@ def check_evaluation(config: ConfigDict) -> None:
     "stop.min_gain": 0,
     "stop.min_steps": 0,
   }
-  for name, value in least.items():
-    if not flat[name] >= value:
-      raise UserError(f"config.{name}={flat[name]}: must be at least {value}")
+  _refuse_below(flat, least)
   if not config.evaluate.wait_s > 0:
     raise UserError(f"config.evaluate.wait_s={config.evaluate.wait_s}: must be above 0")
   _refuse_unless_one_of("evaluate.setting", config.evaluate.setting, SETTINGS)

@@ -5,6 +5,7 @@ import traceback
 from collections.abc import Callable
 
 EXIT_DONE, EXIT_USER, EXIT_RESTART, EXIT_CRASH = 0, 1, 42, 70
+EXIT_INTERRUPTED = 130  # as a shell reports a program that Ctrl-C ended
 
 
 class UserError(ValueError):
@@ -20,6 +21,9 @@ def run_command(main: Callable[..., int | None]) -> Callable[..., None]:
     except UserError as error:
       print(f"error: {error}", file=sys.stderr, flush=True)
       sys.exit(EXIT_USER)
+    except KeyboardInterrupt:
+      print("interrupted", file=sys.stderr, flush=True)
+      sys.exit(EXIT_INTERRUPTED)
     except Exception:
       traceback.print_exc()
       sys.exit(EXIT_CRASH)

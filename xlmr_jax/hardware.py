@@ -3,7 +3,10 @@
 Figures are of one jax device. A chip is what is rented and named; it is one device except for tpu7x, where it is two.
 """
 
+import os
 from typing import NamedTuple
+
+from xlmr_jax.errors import UserError
 
 CHUNK_MIB = 256  # of fp32 logits alive at a time in the loss, where no chip below says otherwise (ours)
 # What one fused product may take of a TPU's on-chip memory, in KiB; XLA chooses its tiles by it.
@@ -64,6 +67,20 @@ def peak_flops(device_kind: str) -> float | None:
   """Peak bf16 FLOP/s of a device, or None for an unknown kind. The longest matching name counts."""
   names = [name for name in PEAK_FLOPS if device_kind.startswith(name)]
   return PEAK_FLOPS[max(names, key=len)] if names else None
+
+
+def refuse_missing_platform() -> None:
+  """Starts JAX's devices. UserError where those that JAX_PLATFORMS names are not here, or are taken."""
+  import jax
+
+  try:
+    jax.devices()
+  except (RuntimeError, AssertionError) as error:  # The latter, without a word, where cuda is asked for and no GPU is here.
+    asked = os.environ.get("JAX_PLATFORMS", "")
+    why = " ".join(str(error).split()).split(" (set JAX_PLATFORMS")[0] or "there is none here"
+    raise UserError(
+      f"JAX_PLATFORMS={asked}: JAX finds no such device ({why}); unset it to take what is here, or set it to cpu"
+    ) from None
 
 
 def tuning_of(platform: str, device_kind: str) -> Tuning:

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from xlmr_jax.data.tokenizer import Tokenizer, open_tokenizer
 from xlmr_jax.errors import UserError
+from xlmr_jax.hardware import refuse_missing_platform
 from xlmr_jax.huggingface import folder as hf_folder
 from xlmr_jax.huggingface.importing import record_of_folder
 from xlmr_jax.huggingface.tokenizer import read_vocabulary
@@ -84,6 +85,7 @@ def load_params(path: str | Path, record: RunRecord, config: ConfigDict, name: s
   name: a step, "best", "latest", or "initial" for the parameters before step 0. The latest of an imported run without
   checkpoints is step 0, as are the latest and the best of a Hugging Face folder. UserError: there is no such checkpoint.
   """
+  refuse_missing_platform()
   workdir, size = Workdir(path), record.vocabulary_size
   if is_hugging_face(workdir.root):
     if name not in ("best", "latest", "initial", "0"):

@@ -60,6 +60,7 @@ def main(argv: list[str]) -> int:
   check_config(config)
   import jax  # after the cheap checks
 
+  from xlmr_jax.hardware import refuse_missing_platform
   from xlmr_jax.open_model import load_initial
   from xlmr_jax.run import compile_cache, hosts, memory
   from xlmr_jax.run.workdir import RunRecord, Workdir, is_hugging_face, read_record, read_stop, refuse_other_run
@@ -68,6 +69,7 @@ def main(argv: list[str]) -> int:
   workdir = Workdir(Path(FLAGS.workdir).absolute())
   memory.keep_freed_memory()
   hosts.start(FLAGS.hosts, FLAGS.coordinator, FLAGS.processes, FLAGS.process)
+  refuse_missing_platform()
   preemption = hosts.Preemption()
   program.mesh_of(config)  # Refuses a mesh that does not fit before rows are opened or built.
   compile_cache.use(config.compile_cache, workdir.root)

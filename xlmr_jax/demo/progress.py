@@ -51,7 +51,12 @@ class Progress:
     only: a regular expression; lines in which it is not found are left out.
     """
     child = subprocess.Popen(
-      command, stdout=subprocess.PIPE, text=True, errors="replace", env={**os.environ, "PYTHONUNBUFFERED": "1"}
+      command,
+      stdout=subprocess.PIPE,
+      text=True,
+      errors="replace",
+      env={**os.environ, "PYTHONUNBUFFERED": "1"},
+      process_group=0,  # or a terminal's Ctrl-C would reach it twice, as run.children tells
     )
     self._children.append(child)
     self._readers.append(threading.Thread(target=self._show, args=(child, prefix, re.compile(only)), daemon=True))

@@ -10,7 +10,8 @@ def run_child(command: list[str], **options: Any) -> int:
 
   options: of subprocess.Popen. To be called in the main thread, because it sets signal handlers.
   """
-  child = subprocess.Popen(command, **options)
+  # A group of its own: a terminal sends Ctrl-C to all of a group, and the child would take the one passed on for a second.
+  child = subprocess.Popen(command, process_group=0, **options)
   before = {
     number: signal.signal(number, lambda number, _: child.send_signal(number)) for number in (signal.SIGTERM, signal.SIGINT)
   }

@@ -13,6 +13,8 @@ from typing import Any
 
 import jax
 
+from xlmr_jax.hardware import refuse_missing_platform
+
 SMALLEST_S = 0.5  # Programs that compile faster are not worth a file.
 FORGET_S = 90 * 86400.0  # Folders of workdirs that no run has started in for so long are removed.
 _seen = {"compile_s": 0.0, "programs": 0, "from_cache": 0}
@@ -41,8 +43,9 @@ def use(value: str, workdir: Path) -> Path | None:
   """Switches the cache of config.compile_cache on, before the first compilation. Returns its folder, None without one.
 
   value: "" for the default folder, unless JAX_COMPILATION_CACHE_DIR names another; "off"; or a folder. If the folder
-  cannot be written, a warning says so and the run goes on without a cache.
+  cannot be written, a warning says so and the run goes on without a cache. UserError: there is no device to compile for.
   """
+  refuse_missing_platform()
   if value == "off":
     jax.config.update("jax_enable_compilation_cache", False)
     return None

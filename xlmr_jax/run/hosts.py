@@ -150,16 +150,26 @@ def refuse_disagreement(facts: dict[str, object]) -> None:
 
 
 class Preemption:
-  """Learns by SIGTERM that the machine is being taken away, and agrees with the other processes when to stop."""
+  """Learns by SIGTERM or Ctrl-C that the process is to end, and agrees with the other processes when to stop.
+
+  A second Ctrl-C ends the process at once. To be made in the main thread, because it sets signal handlers.
+  """
 
   def __init__(self):
     self._is_preempted = False
     self._calls = 0
-    if jax.process_count() == 1:  # With several processes, JAX's coordination service listens to the signal itself.
+    if jax.process_count() == 1:  # With several processes, JAX's coordination service listens to SIGTERM itself.
       signal.signal(signal.SIGTERM, self._on_signal)
+    signal.signal(signal.SIGINT, self._on_interrupt)
 
   def _on_signal(self, *_: Any) -> None:
     self._is_preempted = True
+
+  def _on_interrupt(self, *_: Any) -> None:
+    # The system's own action for the next one works also where Python's would wait for a long call to return.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    print("interrupted: saving and ending; interrupt again to end at once", file=sys.stderr, flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)  # From here on it is a preemption, on all hosts.
 
   def stop(self) -> bool:
     """Whether to stop now; it turns true at the same call on every process.

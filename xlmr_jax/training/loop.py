@@ -246,11 +246,11 @@ def run(
 
 def _say_why_it_ended(workdir: Workdir, step: int, start: int, *, restored: bool, preempted: bool, train_steps: int) -> None:
   if preempted and step > start:
-    text = f"stopped by SIGTERM: step {step} is saved; the same command goes on from there"
+    text = f"stopped by a signal: step {step} is saved; the same command goes on from there"
   elif preempted and restored:
-    text = f"stopped by SIGTERM at step {step}, which was saved before; the same command goes on from there"
+    text = f"stopped by a signal at step {step}, which was saved before; the same command goes on from there"
   elif preempted:
-    text = "stopped by SIGTERM before the first step; nothing was saved"
+    text = "stopped by a signal before the first step; nothing was saved"
   elif step < train_steps:
     text = (f"done: ended at step {step} because of {workdir.stop}; to go on, remove it and run the same command "
             "(and the evaluator with another rule, e.g. --config.stop.patience=0)")  # fmt: skip

@@ -1,0 +1,96 @@
+"""Ctrl-C, and a platform that is not here: what a user meets at the terminal."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from xlmr_jax.errors import EXIT_RESTART, UserError
+from xlmr_jax.hardware import refuse_missing_platform
+from xlmr_jax.run import hosts
+from xlmr_jax.run.checkpoint import sound_steps
+from xlmr_jax.run.children import run_child
+from xlmr_jax.run.workdir import Workdir
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def handlers():
+  """Puts the handlers of the test's own process back."""
+  before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+  yield
+  for number, handler in before.items():
+    signal.signal(number, handler)
+
+
+def test_the_first_interrupt_is_a_preemption_and_the_second_is_the_systems(handlers, capsys):
+  preemption = hosts.Preemption()
+  assert not preemption.stop()
+  os.kill(os.getpid(), signal.SIGINT)
+  assert preemption.stop()
+  assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+  assert capsys.readouterr().err == "interrupted: saving and ending; interrupt again to end at once\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("interrupts, code", [(1, EXIT_RESTART), (2, -signal.SIGINT)])
+def test_an_interrupted_run_saves_and_an_impatient_user_need_not_wait(tiny_rows, tmp_path, interrupts, code):
+  command = [sys.executable, "-m", "xlmr_jax", "pretrain", f"--config=tests/tiny.py:{tiny_rows}",
+             "--config.train_steps=100000", f"--workdir={tmp_path}", "--config.checkpoint.every_steps=100000"]  # fmt: skip
+  with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    for line in process.stdout:
+      if line.startswith("first step"):
+        break
+    os.kill(process.pid, signal.SIGINT)
+    if interrupts == 2:
+      process.stderr.readline()  # The first one has arrived; two at once would be one for the system.
+      os.kill(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+  assert process.returncode == code
+  if interrupts == 1:
+    assert "is saved; the same command goes on from there" in said
+    assert sound_steps(Workdir(tmp_path).checkpoints)
+
+
+def test_an_interrupt_that_is_passed_on_arrives_once(handlers):
+  """A child in the terminal's group would get Ctrl-C from the terminal and from its parent."""
+  program = (
+    "import os, signal, sys, time\n"
+    "seen = []\n"
+    "signal.signal(signal.SIGINT, lambda *_: seen.append(1))\n"
+    "os.kill(os.getppid(), signal.SIGINT)\n"
+    "time.sleep(0.5)\n"
+    "sys.exit(10 + len(seen) + (os.getpgid(0) != os.getpid()))"
+  )
+  assert run_child([sys.executable, "-c", program]) == 11
+
+
+@pytest.mark.parametrize("platform", ["cuda", "gpu", "foo", "cpu,foo"])
+def test_a_platform_that_is_not_here_is_one_line(platform):
+  program = (
+    "from xlmr_jax.hardware import refuse_missing_platform as f; from xlmr_jax.errors import run_command as r; r(f)()"
+  )
+  result = subprocess.run(
+    [sys.executable, "-c", program], env=os.environ | {"JAX_PLATFORMS": platform}, cwd=ROOT, capture_output=True, text=True
+  )
+  assert result.returncode == 1 and result.stderr.count("\n") == 1, result.stderr
+  assert result.stderr.startswith(f"error: JAX_PLATFORMS={platform}: JAX finds no such device")
+
+
+def test_a_platform_that_is_here_is_taken():
+  refuse_missing_platform()
+
+
+def test_jax_that_fails_is_a_users_error(monkeypatch):
+  import jax
+
+  def fail():
+    raise RuntimeError("Unable to initialize backend 'tpu': ABORTED: The TPU is already in use by process with pid 7.")
+
+  monkeypatch.setattr(jax, "devices", fail)
+  with pytest.raises(UserError, match="already in use by process with pid 7"):
+    refuse_missing_platform()
