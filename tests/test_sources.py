@@ -66,7 +66,11 @@ def test_files_of_every_form_are_found(tmp_path):
     (["en.txt", "en.txt.gz"], "en.txt.gz: en is also in"),
     (["en.txt", "en/a.txt"], "also in"),
     (["en/a.txt", "en/a.txt.xz"], "a is there twice"),
-    (["en/readme.md"], "no .txt"),
+    (["en/readme.md"], "no text in it, whose name would end in .txt, .txt.gz"),
+    (["en.txt/a.txt"], "en.txt: a folder with the name of a file; call it en"),
+    # Sorted by name, another file stands between these two.
+    (["en/a.txt", "en/a.txt-old.txt", "en/a.txt.gz"], "a is there twice, also as a.txt"),
+    (["en.txt", "en.TXT.GZ"], "en is also in"),
   ],
 )
 def test_bad_folders(tmp_path, names, message):
@@ -89,10 +93,8 @@ def test_documents():
   block = "\ufeffa\r\nb\r\n\r\nc\n \t\n\n\n d\ne \n"
   assert split_documents(block) == ["a\nb", "c", "d\ne"]
   assert split_documents("\n \n") == []
-  assert split_documents("a\n\u3000\nb\u2028\n\nc\u00a0") == [
-    "a\n\u3000\nb\u2028",
-    "c\u00a0",
-  ]  # only ASCII blanks make an empty line
+  assert split_documents("a\u00a0\n\u3000\nb\u2028\n\u2007 \u200b\n\u00a0c") == ["a\u00a0", "b\u2028", "\u00a0c"]
+  assert split_documents("\u00a0\n\ufeffa\n\ufeff\n\u2028\n\ufeffb\u200d\n\x85") == ["a", "b\u200d"]  # files joined by cat
 
 
 def test_a_document_names_its_place_and_language(tmp_path):
@@ -151,14 +153,14 @@ def test_shards_are_found_without_reading_the_text(tmp_path, monkeypatch):
       return self.file.read(size)
 
   shards = CC100(tmp_path).shards(300_000)
-  opened = cc100._open
+  opened = cc100.open_text
 
   @contextlib.contextmanager
   def counting(path):
     with opened(path) as file:
       yield Counting(file)
 
-  monkeypatch.setattr(cc100, "_open", counting)
+  monkeypatch.setattr(cc100, "open_text", counting)
   assert CC100(tmp_path).shards(300_000) == shards and len(shards) > 4
   assert sum(read) < 0.1 * path.stat().st_size
 

@@ -8,12 +8,56 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 from xlmr_jax.errors import UserError
+
+
+def local_path(given: str | os.PathLike, flag: str) -> Path:
+  """A path that a user gave, absolute and with ~ expanded. flag: what gave it, e.g. "--out", for messages.
+
+  Raises UserError: it is empty, or it names a bucket or any other store with a scheme.
+  """
+  text = os.fspath(given)
+  if not text:
+    raise UserError(f"{flag}= is empty; name a path")
+  if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):  # A Path of gs://bucket has lost a slash.
+    raise UserError(
+      f"{flag}={text}: must be a path of this machine; buckets are not read or written yet, so copy or mount it"
+    )
+  try:
+    return Path(text).expanduser().absolute()
+  except RuntimeError as error:
+    raise UserError(f"{flag}={text}: {error}") from None
+
+
+def refuse_unwritable(path: Path, flag: str, *, folder: bool) -> Path:
+  """`path`, if a folder or a file can be written there; what is there already is the caller's matter, if it is of that kind.
+
+  A folder's parents may be missing, a file's may not. flag: what gave the path. Raises UserError: what is there is of the
+  other kind, a link to nothing or something else stands in the way, the place cannot be written, or its disk is full.
+  """
+  place = next(place for place in (path, *path.parents) if os.path.lexists(place))
+  if not place.exists():
+    raise UserError(f"{flag}={path}: {place} is a link to nothing; mend or remove it")
+  if place == path and path.is_dir() != folder:
+    raise UserError(f"{flag}={path}: is a {'file' if folder else 'folder'}; name a {'folder' if folder else 'file'}")
+  if place == path and not folder:
+    place = path.parent
+  if not place.is_dir():
+    raise UserError(f"{flag}={path}: {place} is a file, so that nothing can lie below it")
+  if not folder and place != path.parent:
+    raise UserError(f"{flag}={path}: there is no folder {path.parent}; make it")
+  if not os.access(place, os.W_OK | os.X_OK):
+    raise UserError(f"{flag}={path}: {place} cannot be written; choose another place, or change its permissions")
+  disk = shutil.disk_usage(place)
+  if disk.total and not disk.free:
+    raise UserError(f"{flag}={path}: no space left on the disk of {place}")
+  return path
 
 
 def write_json(path: str | os.PathLike, value: object) -> None:

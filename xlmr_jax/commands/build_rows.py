@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int | None:
 
 def run() -> None:
   """Defines the flags and runs the command."""
-  flags.DEFINE_string("text", None, "folder with LANG.txt[.gz|.xz] or LANG/*.txt[.gz|.xz]", required=True)
+  flags.DEFINE_string("text", None, "folder with LANG.txt[.gz|.xz|.bz2|.zst] or LANG/ with several of them", required=True)
   flags.DEFINE_string("source", "cc100", "format of the text")
   flags.DEFINE_string("tokenizer", None, "vocabulary, such as `xlmr train_vocabulary` writes it", required=True)
   flags.DEFINE_string("out", None, "folder to make: the rows, as one TFDS dataset per language", required=True)

@@ -34,7 +34,7 @@ def main(argv: list[str]) -> None:
 
 def run() -> None:
   """Defines the flags and runs the command."""
-  flags.DEFINE_string("text", None, "folder with LANG.txt[.gz|.xz] or LANG/*.txt[.gz|.xz]", required=True)
+  flags.DEFINE_string("text", None, "folder with LANG.txt[.gz|.xz|.bz2|.zst] or LANG/ with several of them", required=True)
   flags.DEFINE_string("source", "cc100", "format of the text")
   flags.DEFINE_string("out", None, "the model file to write", required=True)
   flags.DEFINE_integer("size", None, "ids, the special ones counted; XLM-R has 250002", required=True)

@@ -32,6 +32,8 @@ MOST_SENTENCES = 1_000_000  # by default; SentencePiece takes about 7 GB for a m
 LONGEST_LINE = 1000  # characters; longer ones are cut
 TABLE_LINES = 1000  # lines of each language from which its characters per token are computed
 _SHARD_BYTES = 32 << 20
+# The tab separates the columns of SentencePiece's TSV. It would drop a line with U+2585, its own sign for what is unknown.
+_RESERVED = str.maketrans("\t\u2585", "  ")
 
 
 def train_vocabulary(
@@ -148,7 +150,7 @@ class _Sample:
     """What is drawn of the next paragraphs, as lines of SentencePiece's TSV: the text, and how often it counts."""
     here = slice(*np.searchsorted(self._chosen, [self._passed, self._passed + len(paragraphs)]))
     for index, times in zip(self._chosen[here].tolist(), self._times[here].tolist()):
-      line = paragraphs[index - self._passed].replace("\t", " ")
+      line = paragraphs[index - self._passed].translate(_RESERVED)
       if len(self.first_lines) < TABLE_LINES:
         self.first_lines.append(line)
       yield from (f"{part}\t{times}" for part in cut(line))
@@ -213,5 +215,9 @@ def _train(sample: list[str], size: int, character_coverage: float) -> bytes:
       raise UserError(
         f"--size={size}: too small for the characters of this text; at least {least}, or lower --character_coverage"
       ) from error
-    raise
+    if re.search(r"sentences_\.empty|all_chars_count", str(error)):
+      raise UserError(
+        "this text has no character that a vocabulary could hold, but blanks and control characters"
+      ) from error
+    raise UserError(f"SentencePiece cannot train on this text ({' '.join(str(error).split())})") from error
   return model.getvalue()

@@ -1,30 +1,31 @@
 """A folder of text in CC-100's layout.
 
-The folder holds LANG.txt, LANG.txt.gz or LANG.txt.xz, or a folder LANG/ with several such files. They are UTF-8, with one
-paragraph per line and an empty line between documents.
+The folder holds LANG.txt, plain or compressed (text_file.py has the endings), or a folder LANG/ with several such files.
+They are UTF-8, with one paragraph per line and a blank line between documents.
 """
 
-import contextlib
 import dataclasses
-import gzip
-import lzma
 import os
 import re
-import zlib
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from xlmr_jax.corpus.sources import BLOCK_BYTES, Block, Document, Shard, Source
+from xlmr_jax.corpus.sources.text_file import ENDINGS, ending, open_text
 from xlmr_jax.errors import UserError
+from xlmr_jax.files import local_path
 
-LONGEST_DOCUMENT = 16 << 20  # bytes; a file that lost its empty lines must not fill the memory
-_GLANCE = 64 << 10  # bytes at the end of a block in which shards() looks for an empty line first
-_OPENERS = {".txt": open, ".txt.gz": gzip.open, ".txt.xz": lzma.open}
+LONGEST_DOCUMENT = 16 << 20  # bytes; a file that lost its blank lines must not fill the memory
+LONGEST_LINE = 64 << 20  # bytes; neither must one that has no lines
+_GLANCE = 64 << 10  # bytes at the end of a block in which shards() looks for a blank line first
 _LANGUAGE = re.compile(r"[a-z]{2,3}([_-][A-Za-z0-9]{2,8})*")
-_EMPTY_LINES = re.compile(r"\n[ \t\r\f\v]*\n\s*", re.ASCII)
-_EMPTY_LINES_IN_BYTES = re.compile(_EMPTY_LINES.pattern.encode())
-_BLANKS = " \t\n\r\f\v"
+# A line of these alone is blank. They are the white space of Unicode, but for the line feed, and characters of no width.
+_BLANKS = (
+  "".join(filter(str.isspace, map(chr, range(ord("\n") + 1, 0x3001)))) + "\t \u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
+)
+_BLANK_LINES = re.compile(rf"\n(?:[{_BLANKS}]*\n)+")
+_BLANK_LINE_IN_BYTES = re.compile(b"\n(?:(?:" + b"|".join(blank.encode() for blank in _BLANKS) + b")*\n)+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,9 +42,16 @@ class CC100(Source):
   def __init__(self, folder: str | Path, languages: Iterable[str] | None = None):
     """languages: only these; all by default.
 
+    Names on stderr, once, each file that is left out because it is hidden or no text.
     Raises UserError: there is no such folder, a name is no language code, a text is there twice, or a language is missing.
     """
-    self.files = _find_files(Path(folder), languages)
+    folder = local_path(folder, "--text")
+    try:
+      self.files, left_out = _find_files(folder, languages)
+    except OSError as error:
+      raise UserError(f"{error.filename or folder}: cannot be read ({error.strerror})") from error
+    for why, names in left_out.items():
+      print(f"{folder}: left out, {why}: {', '.join(names)}", file=sys.stderr, flush=True)
 
   def shards(self, shard_bytes: int) -> list[Shard]:
     """Shards of about shard_bytes, each some whole blocks of a plain file. A compressed file is one shard."""
@@ -51,7 +59,7 @@ class CC100(Source):
     for language, paths in self.files.items():
       for path in paths:
         name, size = str(path.absolute()), os.path.getsize(path)
-        if _ending(path) != ".txt":
+        if ending(path.name) != ".txt":
           shards.append(_Range(name, size, language))
           continue
         start = 0
@@ -75,7 +83,10 @@ class CC100(Source):
     assert isinstance(shard, _Range) and shard.language
     position = shard.start
     for block in read_blocks(shard.name, shard.start, shard.length):
-      texts = split_documents(_decode(block, shard.name, position))
+      text = _decode(block, shard.name, position)
+      if not position and "\n" not in text and "\r" in text.strip():
+        raise UserError(f"{shard.name}: its lines end in a carriage return alone; mend them, e.g. with tr '\\r' '\\n'")
+      texts = split_documents(text)
       documents = [
         Document(text, f"{shard.name}:{position}#{number}", "", shard.language) for number, text in enumerate(texts)
       ]
@@ -89,7 +100,7 @@ def read_blocks(path: str | Path, start: int = 0, length: int | None = None) -> 
   If reading begins at the start of any block, the blocks from there on are the same. So a file can be cut into shards
   between blocks.
   """
-  with _open(path) as file:
+  with open_text(path) as file:
     if start:
       file.seek(start)
     unread = float("inf") if length is None else length
@@ -101,7 +112,7 @@ def read_blocks(path: str | Path, start: int = 0, length: int | None = None) -> 
         buffer += data
       if len(buffer) < window:
         break
-      if cut := _last_boundary(buffer[:window]):
+      if cut := _last_boundary(buffer[:window], path):
         yield buffer[:cut]
         buffer, window = buffer[cut:], BLOCK_BYTES
       else:
@@ -111,16 +122,22 @@ def read_blocks(path: str | Path, start: int = 0, length: int | None = None) -> 
 
 
 def split_documents(text: str) -> list[str]:
-  """The documents of a block, without the empty lines around them and with lines that end in a bare newline."""
-  text = text.removeprefix("\ufeff")
+  """The documents of a block, without the blank lines around them and with lines that end in a bare newline.
+
+  A byte order mark at the start of a line was once that of a file, and is left out. A carriage return elsewhere than before
+  a newline stays, as a blank within its line.
+  """
+  text = f"\n\n{text}\n\n"
   if "\r" in text:
     text = text.replace("\r\n", "\n")
-  return [document for part in _EMPTY_LINES.split(text) if (document := part.strip(_BLANKS))]
+  if "\ufeff" in text:
+    text = text.replace("\n\ufeff", "\n")
+  return [document for part in _BLANK_LINES.split(text) if (document := part.strip(" \t\n\r\f\v"))]
 
 
 def _block_ends(path: Path, size: int) -> Iterator[int]:
   """Where read_blocks would end the blocks of a plain file of `size` bytes, from a glance at the end of each block."""
-  with _open(path) as file:
+  with open_text(path) as file:
     start, window = 0, BLOCK_BYTES
     while size - start >= window:
       glance = min(_GLANCE, window)
@@ -130,7 +147,7 @@ def _block_ends(path: Path, size: int) -> Iterator[int]:
         cut = window - glance + last + 2
       else:
         file.seek(start)
-        cut = _last_boundary(file.read(window))
+        cut = _last_boundary(file.read(window), path)
       if cut:
         start, window = start + cut, BLOCK_BYTES
         if start < size:
@@ -140,14 +157,18 @@ def _block_ends(path: Path, size: int) -> Iterator[int]:
   yield size
 
 
-def _last_boundary(window: bytes) -> int:
-  """Where the last document of a window begins, in bytes. 0 means that the window must grow to hold an empty line."""
+def _last_boundary(window: bytes, path: str | Path) -> int:
+  """Where the last document of a window begins, in bytes. 0 means that the window must grow to hold a blank line."""
   if (last := window.rfind(b"\n\n")) >= 0:
     return last + 2
-  for match in _EMPTY_LINES_IN_BYTES.finditer(window):
+  for match in _BLANK_LINE_IN_BYTES.finditer(window):
     last = match.end()
   if last < 0 and len(window) >= LONGEST_DOCUMENT:
     last = window.rfind(b"\n") + 1
+    if not last and len(window) >= LONGEST_LINE:
+      raise UserError(
+        f"{path}: a line of more than {LONGEST_LINE >> 20} MB, from {window[:30]!r} on; break it into paragraphs"
+      )
   return max(last, 0)
 
 
@@ -165,53 +186,71 @@ def _decode(block: bytes, path: str, position: int) -> str:
     raise UserError(f"{path}, line {line}: not UTF-8 (byte 0x{block[error.start]:02x}); mend that line") from error
 
 
-def _find_files(folder: Path, languages: Iterable[str] | None) -> dict[str, list[Path]]:
-  """The text files of each language, in order. Other files are ignored."""
+def _find_files(folder: Path, languages: Iterable[str] | None) -> tuple[dict[str, list[Path]], dict[str, list[str]]]:
+  """The text files of each language, in order; and by reason the names of what is left out."""
   if not folder.is_dir():
     raise UserError(f"{folder}: no such folder; --text wants a folder with LANG.txt files")
+  wanted = None if languages is None else sorted(set(languages))
   found: dict[str, list[Path]] = {}
+  left_out: dict[str, list[str]] = {}
   for path in sorted(folder.iterdir()):
-    if path.name.startswith(".") or not (path.is_dir() or _ending(path)):
-      continue
-    language = path.name.removesuffix(_ending(path)) if path.is_file() else path.name
-    if not _LANGUAGE.fullmatch(language):
-      raise UserError(f"{path}: {language!r} is no language code; name it like en.txt, zh-Hans.txt.xz or en/")
-    if language in found:
+    language = _stem(path)
+    if why := _why_no_text(path, folder=True):
+      left_out.setdefault(why, []).append(path.name)
+    elif wanted is not None and language not in wanted:
+      if not _LANGUAGE.fullmatch(language):
+        left_out.setdefault("no language code", []).append(path.name)
+    elif not _LANGUAGE.fullmatch(language):
+      raise UserError(
+        f"{path}: {language!r} is no language code; name it like en.txt, zh-Hans.txt.xz or en/, or name those that you want "
+        "with --languages"
+      )
+    elif language in found:
       raise UserError(f"{path}: {language} is also in {found[language][0]}; keep one of them")
-    found[language] = [path] if path.is_file() else _files_of_language(path)
-  if not found:
-    raise UserError(f"{folder}: no LANG.txt, LANG.txt.gz, LANG.txt.xz or LANG/ in it")
-  if languages is None:
-    return found
-  wanted = sorted(set(languages))
-  if missing := [language for language in wanted if language not in found]:
-    raise UserError(f"{folder}: no text of {', '.join(missing)}; it has {', '.join(found)}")
-  return {language: found[language] for language in wanted}
+    else:
+      found[language] = [_regular(path)] if ending(path.name) else _files_of_language(path, left_out)
+  if not found and wanted is None:
+    raise UserError(f"{folder}: no LANG.txt, LANG.txt.gz or the like, and no LANG/ in it")
+  if missing := [language for language in wanted or () if language not in found]:
+    raise UserError(f"{folder}: no text of {', '.join(missing)}; it has {', '.join(_languages(folder)) or 'none'}")
+  return found, left_out
 
 
-def _files_of_language(folder: Path) -> list[Path]:
-  files = [path for path in sorted(folder.iterdir()) if path.is_file() and _ending(path)]
+def _languages(folder: Path) -> list[str]:
+  """The languages that a folder seems to have."""
+  stems = {_stem(path) for path in folder.iterdir() if not _why_no_text(path, folder=True)}
+  return sorted(filter(_LANGUAGE.fullmatch, stems))
+
+
+def _files_of_language(folder: Path, left_out: dict[str, list[str]]) -> list[Path]:
+  files: dict[str, Path] = {}
+  for path in sorted(folder.iterdir()):
+    if why := _why_no_text(path):
+      left_out.setdefault(why, []).append(f"{folder.name}/{path.name}")
+    elif (stem := _stem(path)) in files:
+      raise UserError(f"{path}: {stem} is there twice, also as {files[stem].name}; keep one of them")
+    else:
+      files[stem] = _regular(path)
   if not files:
-    raise UserError(f"{folder}: no .txt, .txt.gz or .txt.xz file in it; add text or remove the folder")
-  stems = [path.name.removesuffix(_ending(path)) for path in files]
-  for path, stem, before in zip(files[1:], stems[1:], stems):
-    if stem == before:
-      raise UserError(f"{path}: {stem} is there twice, compressed in different ways; keep one of them")
-  return files
+    raise UserError(f"{folder}: no text in it, whose name would end in {', '.join(ENDINGS)}; add text or remove the folder")
+  return list(files.values())
 
 
-def _ending(path: Path) -> str:
-  """Which of the three endings the name has; "" if none."""
-  return next((ending for ending in _OPENERS if path.name.endswith(ending)), "")
+def _why_no_text(path: Path, folder: bool = False) -> str:
+  """Why a file is left out, by its name; "" if it is not. folder: whether a folder is taken too."""
+  if path.name.startswith("."):
+    return "hidden"
+  return "" if ending(path.name) or (folder and path.is_dir()) else f"none of {', '.join(ENDINGS)}"
 
 
-@contextlib.contextmanager
-def _open(path: str | Path) -> Iterator[BinaryIO]:
-  """The uncompressed file. While it is open, errors of reading become UserErrors."""
-  try:
-    with _OPENERS[_ending(Path(path))](path, "rb") as file:
-      yield file
-  except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
-    raise UserError(f"{path}: damaged ({error}); fetch it again") from error
-  except OSError as error:
-    raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+def _stem(path: Path) -> str:
+  return path.name[: len(path.name) - len(ending(path.name))]
+
+
+def _regular(path: Path) -> Path:
+  """path. UserError: it has the name of a text, but is something else."""
+  if path.is_dir():
+    raise UserError(f"{path}: a folder with the name of a file; call it {_stem(path)}")
+  if not path.is_file():
+    raise UserError(f"{path}: {'a link to nothing' if path.is_symlink() else 'no file to read'}; mend or remove it")
+  return path
