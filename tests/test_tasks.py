@@ -8,7 +8,7 @@ import pytest
 
 from xlmr_jax.data.tokenizer import open_tokenizer
 from xlmr_jax.errors import UserError
-from xlmr_jax.evaluation.tasks import KINDS, registry, sentence, span, tagging
+from xlmr_jax.evaluation.tasks import KINDS, reading, registry, sentence, sentence_files, span, span_files, tagging
 from xlmr_jax.evaluation.tasks.registry import Question, Tagged, Text
 from xlmr_jax.ids import BOS, EOS, PAD, UNK
 
@@ -633,18 +633,20 @@ def test_tfds_examples():
     "hypothesis": {"language": [b"ar", b"de"], "translation": [b"x", "Er läuft.".encode()]},
   }
   classes = ["entailment", "neutral", "contradiction"]
-  assert sentence.parse_tfds(xnli, rows, classes, "de", "here") == Text("Er geht.", "Er läuft.", 2)
-  assert sentence.parse_tfds(xnli, rows, ["neutral", "entailment", "contradiction"], "de", "").label == 2
-  assert sentence.parse_tfds(xnli, {**rows, "label": 0}, ["neutral", "entailment", "contradiction"], "de", "").label == 1
+  assert sentence_files.parse_tfds(xnli, rows, classes, "de", "here") == Text("Er geht.", "Er läuft.", 2)
+  assert sentence_files.parse_tfds(xnli, rows, ["neutral", "entailment", "contradiction"], "de", "").label == 2
+  assert (
+    sentence_files.parse_tfds(xnli, {**rows, "label": 0}, ["neutral", "entailment", "contradiction"], "de", "").label == 1
+  )
   with pytest.raises(UserError, match="here: an empty sentence in ar"):
-    sentence.parse_tfds(xnli, rows, classes, "ar", "here")
+    sentence_files.parse_tfds(xnli, rows, classes, "ar", "here")
   with pytest.raises(UserError, match="here: no label"):
-    sentence.parse_tfds(xnli, {**rows, "label": -1}, classes, "de", "here")
+    sentence_files.parse_tfds(xnli, {**rows, "label": -1}, classes, "de", "here")
   row = {"question": b"who?", "sentence": b"he", "label": 1, "idx": 3}
   qnli = registry.get("qnli")
-  assert sentence.parse_tfds(qnli, row, list(qnli.labels), "en", "") == Text("who?", "he", 1)
+  assert sentence_files.parse_tfds(qnli, row, list(qnli.labels), "en", "") == Text("who?", "he", 1)
   row = {"question1": b"a", "question2": b"b", "label": 1}
-  assert sentence.parse_tfds(registry.get("qqp"), row, ["not_duplicate", "duplicate"], "en", "") == Text("a", "b", 1)
+  assert sentence_files.parse_tfds(registry.get("qqp"), row, ["not_duplicate", "duplicate"], "en", "") == Text("a", "b", 1)
   row = {"tokens": [b"EU", "über".encode()], "ner": [1, 0]}
   assert tagging.parse_tfds(registry.get("conll"), row, "ner", ["O", "I-ORG"], "") == Tagged(("EU", "über"), ("B-ORG", "O"))
   with pytest.raises(UserError, match="here: unknown tag '_'"):
@@ -655,16 +657,16 @@ def test_tfds_examples():
     "context": "In Köln.".encode(),
     "answers": {"text": np.array(["Köln".encode()], object), "answer_start": np.array([3], np.int32)},
   }
-  assert span.question(row, "") == Question("7", "wo?", "In Köln.", (("Köln", 3),))
+  assert span_files.question(row, "") == (Question("7", "wo?", "In Köln.", (("Köln", 3),)), True)
 
 
 def test_tfds_sources_are_there():
   tfds = pytest.importorskip("tensorflow_datasets")
   known = set(tfds.list_builders())
-  sources = [source for table in sentence.TABLES.values() for source in table.tfds.values()]
+  sources = [source for table in sentence_files.TABLES.values() for source in table.tfds.values()]
   for name in ("squad", "mlqa", "xquad", "tydiqa", "tydiqa_xquad"):
     for split in ("train", "dev", "test"):
-      sources += [source for language in ("en", "ar") if (source := span.tfds_source(name, language, split))]
+      sources += [source for language in ("en", "ar") if (source := span_files.tfds_source(name, language, split))]
   for name, _ in sources:
     assert name.split("/")[0] in known
     configs = {config.name for config in tfds.builder_cls(name.split("/")[0]).BUILDER_CONFIGS}
@@ -677,7 +679,7 @@ def test_tfds_sources_are_there():
 def test_a_dataset_that_is_not_to_be_had():
   pytest.importorskip("tensorflow_datasets")
   with pytest.raises(UserError, match=r"^tfds no_such_dataset_xyz, split train: .*; prepare it with `tfds build") as caught:
-    registry.tfds_rows("no_such_dataset_xyz", "train")
+    reading.tfds_rows("no_such_dataset_xyz", "train")
   assert "\n" not in str(caught.value)
 
 
@@ -695,11 +697,11 @@ def test_declarations_fit_the_readers():
   for name in SHIPPED:
     task = registry.get(name)
     assert task.train_language in task.languages and len(set(task.languages)) == len(task.languages), name
-    assert task.reader.__module__ == KINDS[task.head].__name__
+    assert task.reader.__module__ in (KINDS[task.head].__name__, f"{KINDS[task.head].__name__}_files")
     assert set(task.metrics) <= known
     assert 0 <= task.chance <= 0.5 and task.recipe.max_len <= 512
     if task.head == "sentence":
-      assert {"train", task.dev_split} <= set(sentence.TABLES[name].files)
+      assert {"train", task.dev_split} <= set(sentence_files.TABLES[name].files)
   assert registry.get("udpos").labels[0] == "NOUN" and len(registry.get("udpos").labels) == 17
   assert registry.get("panx").labels[0] == "O" and len(registry.get("panx").labels) == 7
   assert len(registry.get("conll").labels) == 9

@@ -8,11 +8,9 @@ import dataclasses
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import NamedTuple
 
 from xlmr_jax.errors import UserError
 from xlmr_jax.model.task_head import SENTENCE, SPAN, WORDS
@@ -109,9 +107,10 @@ def load_modules(names: Sequence[str]) -> None:
   for name in names:
     try:
       importlib.import_module(name)
-    except (ImportError, ValueError, SyntaxError) as error:
-      raise UserError(f"config.evaluate.modules: {name!r} cannot be imported ({error}); run the command where the module "
-                      "is found, or set PYTHONPATH") from None  # fmt: skip
+    except Exception as error:  # A user's module can raise anything.
+      reason = str(error) if isinstance(error, (ImportError, UserError)) else f"{type(error).__name__}: {error}"
+      raise UserError(f"config.evaluate.modules: {name!r} cannot be imported ({' '.join(reason.split())}); run the command "
+                      "where the module is found, or set PYTHONPATH") from None  # fmt: skip
 
 
 def get(name: str) -> Task:
@@ -122,91 +121,6 @@ def get(name: str) -> Task:
   return TASKS[name]
 
 
-# --- what the readers share --------------------------------------------------------------------------------------
-
-
-def find(
-  folder: str | Path, task: Task, language: str, split: str, patterns: Mapping[str, tuple[str, ...]], **names: str
-) -> list[Path]:
-  """The files of a split, sorted: those that match the first of its patterns that any file under `folder` matches.
-
-  patterns: by split, with {language} and the keys of `names`; "en:FILE" is for English alone. For translate-test,
-  `test_translated` reads a test set that was translated into the training language: `sw.test.translated.tsv`, or
-  `sw.translated.tsv`; so do the other splits by their own names. The training language needs no such file.
-  Raises UserError: there is no such split or language, or none of the files.
-  """
-  given = split.removesuffix("_translated")
-  if given not in patterns:
-    raise UserError(f"{task.name} has no split {split!r} with labels; there are {', '.join(patterns)}")
-  if language not in (*task.languages, task.train_language):
-    raise UserError(f"{task.name} has no language {language!r}; there are {', '.join(task.languages)}")
-  wanted = [
-    pattern.removeprefix("en:").format(language=language, **names)
-    for pattern in patterns[given]
-    if language == "en" or not pattern.startswith("en:")
-  ]
-  if split != given and language != task.train_language:
-    stems = [pattern.rpartition(".") for pattern in wanted]
-    short_name = f"{language}.translated.{patterns[given][0].rpartition('.')[2]}"  # It means the test set.
-    wanted = [name for stem, _, suffix in stems if (name := f"{stem}.translated.{suffix}") != short_name]
-    wanted += [short_name] if given == "test" else []
-  if not Path(folder).is_dir():
-    raise UserError(f"{folder}: no such folder; {task.name} looks in it for {', '.join(wanted)}")
-  for pattern in wanted:
-    if paths := sorted(path for path in Path(folder).glob(pattern) if path.is_file()):
-      return paths
-  raise UserError(f"{folder}: no {split} of {task.name} in {language}; looked for {', '.join(wanted) or 'nothing'}")
-
-
-def lines(path: Path) -> Iterator[tuple[int, str]]:
-  """Yields (number from 1, line without its end) of a UTF-8 file. UserError: it is empty, or in another encoding."""
-  number = 0
-  with open(path, "rb") as file:
-    for number, line in enumerate(file, 1):
-      try:
-        text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-      except UnicodeDecodeError as error:
-        raise UserError(f"{path}:{number}: byte {error.start + 1} is not UTF-8; convert the file, e.g. with iconv") from None
-      yield number, text.rstrip("\r\n")
-  if not number:
-    raise UserError(f"{path}: an empty file")
-
-
 def names(text: str) -> tuple[str, ...]:
   """The words of a text, for lists of languages and labels."""
   return tuple(text.split())
-
-
-def pad(rows: list, length: int, fill: int) -> np.ndarray:
-  """int32[n, length] of n rows of at most that length, each filled up with `fill`."""
-  padded = np.full((len(rows), length), fill, np.int32)
-  for line, row in zip(padded, rows):
-    line[: len(row)] = row
-  return padded
-
-
-def read_tfds(
-  task: Task, language: str, split: str, source: tuple[str, str] | None, parse: Callable[[dict, Mapping, str], Any]
-) -> list:
-  """The examples of a split in TensorFlow Datasets.
-
-  source: (dataset, its split), or None where TFDS has none. parse: (row, the dataset's features, where the row is from)
-  -> an example.  Raises UserError: TFDS has no such data, or cannot get them, or parse refuses a row.
-  """
-  if source is None:
-    raise UserError(f"tfds has no {split} of {task.name} in {language}; give a folder of files")
-  rows, features = tfds_rows(*source)
-  return [parse(row, features, f"tfds {source[0]}, {source[1]}, example {i}") for i, row in enumerate(rows)]
-
-
-def tfds_rows(name: str, split: str) -> tuple[list[dict], Mapping]:
-  """(rows as NumPy values, features) of a TFDS dataset, downloaded if need be. UserError: TFDS cannot get it."""
-  import tensorflow_datasets as tfds
-
-  try:
-    builder: Any = tfds.builder(name)
-    builder.download_and_prepare()
-    return list(tfds.as_numpy(builder.as_dataset(split=split))), builder.info.features
-  except Exception as error:  # TFDS passes on what TensorFlow, the network and the file system raise.
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    raise UserError(f"tfds {name}, split {split}: {reason}; prepare it with `tfds build {name}`, or give files") from error

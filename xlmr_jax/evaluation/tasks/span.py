@@ -1,19 +1,16 @@
 """Tasks whose answer is a span of a context: SQuAD 1.1, MLQA, XQuAD, TyDi QA GoldP.
 
-Owns their files and the way from questions to rows and back. Answers are exact characters of the context.
+Owns the way from questions to rows and back, and the declarations. Answers are exact characters of the context.
 """
-
-import json
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from xlmr_jax.data.tokenizer import Tokenizer
 from xlmr_jax.errors import UserError
 from xlmr_jax.evaluation.tasks import metrics
-from xlmr_jax.evaluation.tasks.registry import Question, Recipe, Task, find, names, pad, read_tfds, register
+from xlmr_jax.evaluation.tasks.reading import pad
+from xlmr_jax.evaluation.tasks.registry import Question, Recipe, Task, names, register
+from xlmr_jax.evaluation.tasks.span_files import TYDI_NAMES, read
 from xlmr_jax.ids import BOS, EOS, PAD
 from xlmr_jax.model.task_head import SPAN
 
@@ -23,182 +20,6 @@ from xlmr_jax.model.task_head import SPAN
 RECIPE = Recipe(
   lr=3e-5, batch=32, epochs=3, max_len=384, warmup=0.06, weight_decay=1e-4, doc_stride=128, max_question=64, max_answer=30
 )
-
-SQUAD = "en:train-v1.1.json", "en:squad/train-v1.1.json"
-TYDI_NAMES = {
-  "ar": "arabic",
-  "bn": "bengali",
-  "en": "english",
-  "fi": "finnish",
-  "id": "indonesian",
-  "ko": "korean",
-  "ru": "russian",
-  "sw": "swahili",
-  "te": "telugu",
-}
-TYDI_WHOLE = "tydiqa-goldp-v1.1-"  # begins the names of the files of all languages together
-XQUAD = "xquad.{language}.json", "{language}.json"
-FILES = {
-  "squad": {"train": ("train-v1.1.json",), "dev": ("dev-v1.1.json",)},
-  "mlqa": {
-    "train": (
-      *SQUAD,
-      "{language}.train.json",
-      "{language}_squad-translate-train-train-v1.1.json",
-      "mlqa-translate-train/{language}_squad-translate-train-train-v1.1.json",
-    ),
-    # LANGUAGE.json is taken for the development set only, so that a development set is never tested on by mistake.
-    "dev": (
-      "dev-context-{language}-question-{language}.json",
-      "dev/dev-context-{language}-question-{language}.json",
-      "{language}.dev.json",
-      "{language}.json",
-    ),
-    "test": (
-      "test-context-{language}-question-{language}.json",
-      "test/test-context-{language}-question-{language}.json",
-      "{language}.test.json",
-    ),
-  },
-  # XQuAD has one set, which serves as both.
-  "xquad": {
-    "train": (*SQUAD, "{language}.train.json", "squad.translate.train.en-{language}.json"),
-    "dev": XQUAD,
-    "test": XQUAD,
-  },
-  "tydiqa": {
-    "train": ("{language}.train.json", f"{TYDI_WHOLE}train.json"),
-    "dev": (
-      "{language}.dev.json",
-      "tydiqa-goldp-v1.1-dev/tydiqa-goldp-dev-{name}.json",
-      "tydiqa-goldp-dev-{name}.json",
-      f"{TYDI_WHOLE}dev.json",
-    ),
-  },
-  "tydiqa_xquad": {
-    "train": ("tydiqa_goldp/{language}.train.json", f"tydiqa_goldp/{TYDI_WHOLE}train.json"),
-    "dev": tuple(f"xquad/{name}" for name in XQUAD),
-    "test": tuple(f"xquad/{name}" for name in XQUAD),
-  },
-}
-
-
-# --- files -------------------------------------------------------------------------------------------------------
-
-
-def read(folder: str | Path, task: Task, language: str, split: str) -> list[Question]:
-  """The questions of a split: of SQuAD 1.1's JSON, or of TFDS where `folder` is "tfds". UserError."""
-  if folder == "tfds":
-    return from_tfds(task, language, split)
-  path = find(folder, task, language, split, FILES[task.name], name=TYDI_NAMES.get(language, language))[0]
-  examples = [question(row, f"{path}, question {row['id']!r}") for row in _rows(path)]
-  if path.name.startswith(TYDI_WHOLE):
-    examples = _in_language(examples, language)
-  if not examples:
-    raise UserError(f"{path}: no questions in {language}")
-  return _with_own_ids(examples)
-
-
-def _rows(path: Path) -> list[dict]:
-  """The rows of a file in the form that TFDS gives them: {"id", "question", "context", "answers": {...}}."""
-  content = path.read_bytes()
-  if not content.strip():
-    raise UserError(f"{path}: an empty file")
-  try:
-    whole = json.loads(content.decode("utf-8-sig"))
-  except UnicodeDecodeError as error:
-    line = content[: error.start].count(b"\n") + 1
-    raise UserError(f"{path}:{line}: not UTF-8; convert the file, e.g. with iconv") from None
-  except json.JSONDecodeError as error:
-    raise UserError(f"{path}:{error.lineno}: no JSON ({error.msg}); SQuAD 1.1's layout is wanted") from None
-  try:
-    return [
-      {
-        "id": str(asked["id"]),
-        "question": asked["question"],
-        "context": paragraph["context"],
-        "answers": {key: [answer[key] for answer in asked["answers"]] for key in ("text", "answer_start")},
-      }
-      for article in whole["data"]
-      for paragraph in article["paragraphs"]
-      for asked in paragraph["qas"]
-    ]
-  except (KeyError, TypeError) as error:
-    raise UserError(f"{path}: not SQuAD 1.1's layout, data > paragraphs > qas > answers ({error!r})") from None
-
-
-def question(row: dict, where: str) -> Question:
-  """The Question of a row. An answer that is not at its offset is taken at the nearest offset that has its text.
-
-  Raises UserError: there is no question, no context or no answer, or an answer that the context does not have.
-  """
-  asked, context = _text(row["question"]), _text(row["context"])
-  if not asked.strip() or not context.strip():
-    raise UserError(f"{where}: {'no context' if asked.strip() else 'nothing asked'}; remove it")
-  answers = []
-  for answer, start in zip(row["answers"]["text"], row["answers"]["answer_start"]):
-    answer, start = _text(answer), int(start)
-    if start < 0 or not context.startswith(answer, start):
-      after, before = context.find(answer, max(start, 0)), context.rfind(answer, 0, max(start, 0) + len(answer))
-      offsets = [offset for offset in (after, before) if offset >= 0]
-      if not offsets:
-        raise UserError(f"{where}: the answer {answer!r} is not in its context; mend or remove it")
-      start = min(offsets, key=lambda offset: abs(offset - start))
-    answers.append((answer, start))
-  if not answers or not all(text.strip() for text, _ in answers):
-    raise UserError(f"{where}: no answer; a file without answers, or of questions without one (SQuAD 2.0), cannot be used")
-  return Question(_text(row["id"]), asked, context, tuple(answers))
-
-
-def _text(value: Any) -> str:
-  return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _in_language(examples: list[Question], language: str) -> list[Question]:
-  return [example for example in examples if example.id.startswith(f"{TYDI_NAMES.get(language)}-")]
-
-
-def _with_own_ids(examples: list[Question]) -> list[Question]:
-  """The examples, where an id that occurs again becomes ID#2, ID#3, because predictions are kept by id."""
-  seen: dict[str, int] = {}
-  result = []
-  for example in examples:
-    seen[example.id] = occurrence = seen.get(example.id, 0) + 1
-    result.append(example if occurrence == 1 else example._replace(id=f"{example.id}#{occurrence}"))
-  return result
-
-
-# --- TFDS --------------------------------------------------------------------------------------------------------
-
-
-def tfds_source(task: str, language: str, split: str) -> tuple[str, str] | None:
-  """(dataset, its split) in TensorFlow Datasets, or None where there is none."""
-  if task in ("squad", "mlqa", "xquad") and (language, split) == ("en", "train"):
-    return "squad/v1.1", "train"
-  if task.startswith("tydiqa") and split == "train":
-    return "tydi_qa/goldp", "train"
-  translated = "translate-train" if task == "xquad" else None
-  return {
-    ("squad", "dev"): ("squad/v1.1", "validation"),
-    ("mlqa", "dev"): (f"mlqa/{language}", "validation"),
-    ("mlqa", "test"): (f"mlqa/{language}", "test"),
-    ("xquad", "train"): (f"xquad/{language}", translated),
-    **{(name, kind): (f"xquad/{language}", "test") for name in ("xquad", "tydiqa_xquad") for kind in ("dev", "test")},
-    ("tydiqa", "dev"): ("tydi_qa/goldp", f"validation-{language}"),
-  }.get((task, split))
-
-
-def from_tfds(task: Task, language: str, split: str) -> list[Question]:
-  """The questions of a split in TensorFlow Datasets: squad, mlqa, xquad, tydi_qa."""
-
-  def parse(row: dict, features: Mapping, where: str) -> Question:
-    return question(row, f"{where}, question {_text(row['id'])!r}")
-
-  source = tfds_source(task.name, language, split)
-  examples = read_tfds(task, language, split, source, parse)
-  if source == ("tydi_qa/goldp", "train"):
-    examples = _in_language(examples, language)
-  return _with_own_ids(examples)
 
 
 # --- rows and back -----------------------------------------------------------------------------------------------
@@ -229,6 +50,9 @@ def encode(task: Task, examples: list[Question], tokenizer: Tokenizer) -> dict[s
     room = recipe.max_len - len(before) - 1
     outside = np.full(len(before), -1, np.int32)
     first, last = _tokens_of(example.answers[0], starts, ends) if example.answers else (-1, -1)
+    if example.answers and first < 0:  # Training would take it for a question whose answer is in another piece.
+      raise UserError(f"{task.name}, question {example.id!r}: the answer {example.answers[0][0]!r} is not at offset "
+                      f"{example.answers[0][1]} of its context, or has no token; mend or remove it")  # fmt: skip
     for begin in range(0, max(len(ids) - room, 0) + min(recipe.doc_stride, room), min(recipe.doc_stride, room)):
       piece = slice(begin, begin + room)
       rows.append([*before, *ids[piece].tolist(), EOS])

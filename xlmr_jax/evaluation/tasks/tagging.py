@@ -4,16 +4,17 @@ Owns their files and the way from words to rows and back. A word's label stands 
 """
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from xlmr_jax.data.tokenizer import Tokenizer
 from xlmr_jax.errors import UserError
 from xlmr_jax.evaluation.tasks import metrics
-from xlmr_jax.evaluation.tasks.registry import Recipe, Tagged, Task, find, lines, names, pad, read_tfds, register
+from xlmr_jax.evaluation.tasks.reading import find, lines, pad, read_tfds, say_left_out
+from xlmr_jax.evaluation.tasks.registry import Recipe, Tagged, Task, names, register
 from xlmr_jax.ids import BOS, EOS, PAD, UNK
 from xlmr_jax.model.task_head import WORDS
 
@@ -38,6 +39,10 @@ UD_FILES = {
   for split in ("train", "dev", "test")
 }
 UD_COLUMNS = 10
+UD_WORD, UD_OTHER = re.compile("[0-9]+"), re.compile(r"[0-9]+[-.][0-9]+")  # ids: of a word; of a range, of an empty node
+LANGUAGE_PREFIX = re.compile("[a-z]{2,3}(-[a-z]+)*:")  # of a token in WikiANN, such as de: and zh-yue:
+
+Row = tuple[str, list[str] | None]  # ("file:line", cells), with None for an empty line
 
 
 # --- files -------------------------------------------------------------------------------------------------------
@@ -48,10 +53,26 @@ def panx(folder: str | Path, task: Task, language: str, split: str) -> list[Tagg
   if folder == "tfds":
     return from_tfds(task, language, split)
   path = find(folder, task, language, split, PANX_FILES)[0]
-  rows, mark = list(_cells(path, "\t", 2)), f"{language}:"
-  if all(cells is None or cells[0].startswith(mark) for _, cells in rows):
-    rows = [(where, cells and (cells[0].removeprefix(mark), cells[1])) for where, cells in rows]
-  return _sentences(path, task, rows)
+  rows = list(_cells(path, "\t", 2))
+  return _sentences(path, task, _without_prefix(path, rows, f"{language}:"))
+
+
+def _without_prefix(path: Path, rows: list[Row], prefix: str) -> list[Row]:
+  """WikiANN's rows without the `LANGUAGE:` that all of their tokens have or none has.
+
+  Raises UserError: most tokens have it and some do not, or all tokens have that of another language.
+  """
+  marked = [(where, cells, cells[0].startswith(prefix)) for where, cells in rows if cells]
+  share = sum(has for *_, has in marked) / max(len(marked), 1)
+  if share == 1.0 and marked:
+    return [(where, cells and [cells[0].removeprefix(prefix), cells[1]]) for where, cells in rows]
+  if share > 0.5:  # A word of running text may well begin so, but not most of them.
+    where, cells, _ = next(row for row in marked if not row[2])
+    raise UserError(f"{where}: {cells[0]!r} does not begin with {prefix!r}, as most words of the file do; mend or remove it")
+  others = {found[0] if (found := LANGUAGE_PREFIX.match(cells[0])) else "" for _, cells, _ in marked}
+  if len(others) == 1 and len(marked) > 1 and (other := others.pop()):
+    raise UserError(f"{path}: all words begin with {other!r}, not {prefix!r}; the file is of another language")
+  return rows
 
 
 def conll(folder: str | Path, task: Task, language: str, split: str) -> list[Tagged]:
@@ -59,23 +80,54 @@ def conll(folder: str | Path, task: Task, language: str, split: str) -> list[Tag
   if folder == "tfds":
     return from_tfds(task, language, split)
   path = find(folder, task, language, split, CONLL_FILES, name=CONLL_NAMES.get(language, language))[0]
-  rows = ((where, cells and (cells[0], cells[-1])) for where, cells in _cells(path, " ", None, "-DOCSTART-"))
-  return [example._replace(tags=iob2(example.tags)) for example in _sentences(path, task, rows)]
+  rows = ((where, cells and [cells[0], cells[-1]]) for where, cells in _cells(path, " ", None, "-DOCSTART-"))
+  examples = _sentences(path, task, rows)
+  long = [example for example in examples if len(example.words) > 1]
+  for first in (0, 1):
+    if long and all(example.words == tuple(map(str, range(first, first + len(example.words)))) for example in long):
+      raise UserError(f"{path}: the first column counts the words of each sentence; it must have the words, so remove it")
+  return [example._replace(tags=iob2(example.tags)) for example in examples]
 
 
 def udpos(folder: str | Path, task: Task, language: str, split: str) -> list[Tagged]:
-  """CoNLL-U: the form and UPOS of each word, of all treebanks of the language. No ranges (1-2), no empty nodes (1.1)."""
+  """CoNLL-U: the form and UPOS of each word, of all treebanks of the language. No ranges (1-2), no empty nodes (1.1).
+
+  Sentences whose words are `_`, because a license does not let a treebank have its text, are left out.
+  """
   if folder == "tfds":
     return from_tfds(task, language, split)
+  paths = find(folder, task, language, split, UD_FILES)
   examples = []
-  for path in find(folder, task, language, split, UD_FILES):
-    rows = (
-      (where, cells and (cells[1], cells[3]))
-      for where, cells in _cells(path, "\t", UD_COLUMNS, "#")
-      if not cells or cells[0].isdigit()
-    )
-    examples += _sentences(path, task, rows)
+  for path in paths:
+    sentences = _sentences(path, task, _words_of_treebank(path))
+    known = [example for example in sentences if _has_text(example.words)]
+    say_left_out(path, len(sentences) - len(known), len(sentences), "sentences, whose words are '_', as a license asks for")
+    examples += known
+  if not examples:
+    raise UserError(f"{', '.join(map(str, paths))}: all words are '_', because their license removed the text; add it with "
+                    "the script that comes with the treebank")  # fmt: skip
   return examples
+
+
+def _words_of_treebank(path: Path) -> Iterator[Row]:
+  """Yields ("file:line", [form, UPOS]) of the words of a CoNLL-U file. UserError: they are not numbered 1, 2, 3."""
+  last = 0
+  for where, cells in _cells(path, "\t", UD_COLUMNS, "#"):
+    if cells is None:
+      last = 0
+      yield where, None
+    elif UD_WORD.fullmatch(cells[0]):
+      if int(cells[0]) != last + 1:
+        raise UserError(f"{where}: word {cells[0]} follows word {last}; a line or an empty line is missing, or one too many")
+      last += 1
+      yield where, [cells[1], cells[3]]
+    elif not UD_OTHER.fullmatch(cells[0]):
+      raise UserError(f"{where}: the id {cells[0]!r} is none of 1, 1-2 and 1.1; mend or remove the line")
+
+
+def _has_text(words: Sequence[str]) -> bool:
+  """Whether a sentence of a treebank has its text: fewer than half of its words are `_`, CoNLL-U's "not given"."""
+  return 2 * sum(word == "_" for word in words) < len(words)
 
 
 def iob2(tags: tuple[str, ...]) -> tuple[str, ...]:
@@ -86,7 +138,7 @@ def iob2(tags: tuple[str, ...]) -> tuple[str, ...]:
   )
 
 
-def _cells(path: Path, between: str, columns: int | None, skip: str = "") -> Iterator[tuple[str, list[str] | None]]:
+def _cells(path: Path, between: str, columns: int | None, skip: str = "") -> Iterator[Row]:
   """Yields ("file:line", cells) of each line, with None for an empty line. UserError: a line has other columns.
 
   columns: how many a line has; None: as many as the first line has, at least 2. skip: what a comment begins with.
@@ -104,7 +156,7 @@ def _cells(path: Path, between: str, columns: int | None, skip: str = "") -> Ite
       yield where, cells
 
 
-def _sentences(path: Path, task: Task, rows: Iterable[tuple[str, Any]]) -> list[Tagged]:
+def _sentences(path: Path, task: Task, rows: Iterable[Row]) -> list[Tagged]:
   """The sentences of ("file:line", (word, tag)) rows; ("file:line", None) ends one. UserError: an unknown tag, no word."""
   examples, words, tags = [], [], []
   for where, row in itertools.chain(rows, [("", None)]):
@@ -137,8 +189,9 @@ def from_tfds(task: Task, language: str, split: str) -> list[Tagged]:
     "udpos": (f"xtreme_pos/xtreme_pos_{language}", "upos"),
   }.get(task.name, ("", ""))
 
-  def parse(row: dict, features: Mapping, where: str) -> Tagged:
-    return parse_tfds(task, row, feature, features[feature].feature.names, where)
+  def parse(row: dict, features: Mapping, where: str) -> Tagged | None:
+    example = parse_tfds(task, row, feature, features[feature].feature.names, where)
+    return example if task.name != "udpos" or _has_text(example.words) else None
 
   tfds_split = "validation" if task.name == "panx" and split == "dev" else split
   source = (name, tfds_split) if name and split in ("train", "dev", "test") else None
@@ -166,7 +219,8 @@ def encode(task: Task, examples: list[Tagged], tokenizer: Tokenizer) -> dict[str
 
   Each word is tokenised alone, as XTREME does, so that each begins with a space; in an example that is not spaced only the
   first does. A sentence that is longer than a row continues in the next row, between two words. A word of which
-  normalisation leaves nothing becomes <unk>; a word that is longer than a row is cut.
+  normalisation leaves nothing becomes <unk>; a word that is longer than a row is cut.  UserError: a tag that is none of the
+  task's, as a reader of one's own may give it.
   """
   length = task.recipe.max_len
   vocabulary = list(dict.fromkeys(word for example in examples for word in example.words))
@@ -188,7 +242,10 @@ def encode(task: Task, examples: list[Tagged], tokenizer: Tokenizer) -> dict[str
 
   for i, (words, tags, spaced) in enumerate(examples):
     open_row(i)
-    for j, (word, tag) in enumerate(zip(words, tags, strict=True)):
+    if len(words) != len(tags) or not number.keys() >= set(tags):
+      raise UserError(f"{task.name}, example {i}: {len(words)} words have the tags {', '.join(map(repr, tags))}; each has "
+                      f"one, of {', '.join(task.labels)}")  # fmt: skip
+    for j, (word, tag) in enumerate(zip(words, tags)):
       ids = pieces[word]
       if not spaced and j and len(ids) > 1 and tokenizer.piece(ids[0]) == "\u2581":
         ids = ids[1:]
