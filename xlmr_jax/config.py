@@ -3,7 +3,6 @@
 The files in configs/ start from default_config() and change what they must; `--config.KEY=VALUE` changes one key of a run.
 """
 
-import ast
 import importlib.util
 import re
 from pathlib import Path
@@ -57,6 +56,7 @@ def default_config() -> ConfigDict:
   c.data = ConfigDict()
   c.data.rows = ""  # folder made by `xlmr build_rows`; "demo": the built-in corpus, made in the workdir
   c.data.languages = ()  # names; (): all languages of the rows
+  c.data.verify = "once"  # the rows' files against their manifest: once per machine | always, at each start | off (ours)
   c.data.alpha = 0.3  # exponent of language sampling (paper, section 3.1)
   c.data.mask_share = 0.15  # of a row's non-special tokens (fairseq multilingual_masked_lm)
 
@@ -95,6 +95,8 @@ def default_config() -> ConfigDict:
   c.evaluate.data = ""  # "NAME=PATH,NAME=PATH": where single tasks' data are instead
   c.evaluate.every_steps = 0  # checkpoints at multiples, and the last, are evaluated; 0: every checkpoint
   c.evaluate.seeds = 1  # fine-tunings a task and checkpoint, each with its own seed
+  c.evaluate.seed_list = ()  # the numbers of these seeds, e.g. ("3", "7"); (): 0 to seeds - 1
+  c.evaluate.dtype = ""  # of activations and products in fine-tuning: bfloat16 | float32; "": as config.model.dtype
   c.evaluate.setting = "zero_shot"  # zero_shot | per_language | translate_train | translate_train_all | translate_test
   c.evaluate.languages = ()  # names; (): all languages of each task
   c.evaluate.recipe = ""  # "lr=1e-4,panx.epochs=3": changes to the recipes of all tasks, or of one
@@ -144,17 +146,20 @@ def _split_outside_brackets(text: str) -> list[str]:
 
 
 def parse_value(key: str, text: str, default: Any) -> Any:
-  """A flag's text as the type of the key's default; a tuple is written (a, b) or a,b. ValueError if it is no such value."""
+  """A flag's text as the type of the key's default; split_names reads a tuple. ValueError if it is no such value."""
   if isinstance(default, str):
     return text
   try:
     if isinstance(default, bool):
       return {"true": True, "false": False}[text.lower()]
-    if not isinstance(default, tuple):
-      return type(default)(text)
-    return tuple(ast.literal_eval(text)) if text.startswith("(") else tuple(filter(None, text.split(",")))
-  except (ValueError, SyntaxError, KeyError, TypeError):
+    return split_names(text) if isinstance(default, tuple) else type(default)(text)
+  except (ValueError, KeyError, TypeError):
     raise ValueError(f"config.{key}={text}: not {type(default).__name__}") from None
+
+
+def split_names(text: str) -> tuple[str, ...]:
+  """The names of a list, however it is written: a,b or "a, b" or "a b" or "('a', 'b')" or "[a,b]"."""
+  return tuple(re.findall(r"[^\s,()\[\]'\"]+", text))
 
 
 def set_from_text(c: ConfigDict, key: str, text: str) -> None:
@@ -320,6 +325,7 @@ def check_config(config: ConfigDict) -> None:
     )
   for name, values in {
     "model.family": ("xlmr",),
+    "data.verify": ("once", "always", "off"),
     "model.remat": ("none", "ffn", "dots", "full"),
     "model.dropout_bits": ("hash", "rbg"),
     "model.fuse": ("auto", "on", "off"),
@@ -355,6 +361,10 @@ def check_evaluation(config: ConfigDict) -> None:
   if not config.evaluate.wait_s > 0:
     raise UserError(f"config.evaluate.wait_s={config.evaluate.wait_s}: must be above 0")
   _refuse_unless_one_of("evaluate.setting", config.evaluate.setting, SETTINGS)
+  _refuse_unless_one_of("evaluate.dtype", config.evaluate.dtype, ("", "bfloat16", "float32"))
+  seeds = config.evaluate.seed_list
+  if len(set(seeds)) < len(seeds) or not all(re.fullmatch("[0-9]{1,9}", str(seed)) for seed in seeds):
+    raise UserError(f"config.evaluate.seed_list={seeds}: must be different whole numbers, such as 3,7")
   _refuse_unless_one_of("stop.on_nonfinite", config.stop.on_nonfinite, ("skip", "count", "stop"))
   if len(set(config.evaluate.tasks)) < len(config.evaluate.tasks):
     raise UserError(f"config.evaluate.tasks={config.evaluate.tasks}: names a task twice")
