@@ -9,6 +9,7 @@ Each part is a process of its own; its memory is the most that it ever had resid
 import json
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -18,8 +19,9 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags
 
+from xlmr_jax.data import sentencepiece_file
+from xlmr_jax.data.protobuf import bytes_field
 from xlmr_jax.huggingface import names, safetensors_file
-from xlmr_jax.huggingface import sentencepiece_file as sentencepiece
 
 FLAGS = flags.FLAGS
 SIZES = {"base": names.Sizes(250_002, 514, 12, 768, 12, 3072), "large": names.Sizes(250_002, 514, 24, 1024, 16, 4096)}
@@ -64,11 +66,15 @@ def make_source(path: Path, sizes: names.Sizes, vocabulary: str | None) -> None:
   if vocabulary:
     shutil.copyfile(vocabulary, path / "sentencepiece.bpe.model")
   else:
-    kinds = sentencepiece.UNKNOWN, sentencepiece.CONTROL, sentencepiece.CONTROL
+    kinds = sentencepiece_file.UNKNOWN, sentencepiece_file.CONTROL, sentencepiece_file.CONTROL
     pieces = [(piece, 0.0, kind) for piece, kind in zip(("<unk>", "<s>", "</s>"), kinds)]
-    pieces += [(f"\u2581{i}", -float(i), sentencepiece.NORMAL) for i in range(sizes.vocabulary - 5)]
-    made = sentencepiece.serialize(sentencepiece.Vocabulary(pieces, b""), "identity")
-    (path / "sentencepiece.bpe.model").write_bytes(made)
+    pieces += [(f"\u2581{i}", -float(i), sentencepiece_file.NORMAL) for i in range(sizes.vocabulary - 5)]
+    # A piece is its text, its score as a fixed 32-bit field, and its kind.
+    made = b"".join(
+      bytes_field(1, bytes_field(1, text.encode()) + b"\x15" + struct.pack("<f", score) + bytes([0x18, kind]))
+      for text, score, kind in pieces
+    )
+    (path / "sentencepiece.bpe.model").write_bytes(made + bytes_field(3, bytes_field(1, b"identity")))
 
 
 def child(*command: str) -> tuple[float, float]:

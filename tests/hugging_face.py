@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tests import tiny
+from xlmr_jax.data.tokenizer import open_tokenizer
 from xlmr_jax.huggingface import names, safetensors_file
 from xlmr_jax.huggingface.tokenizer import write_tokenizer
 
@@ -85,7 +86,7 @@ def make_folder(
   path.mkdir(parents=True)
   values = tensors(sizes) if values is None else values
   (path / "config.json").write_text(json.dumps(config_of(sizes, **changes)))
-  write_tokenizer(path, vocabulary(sizes.vocabulary), sizes.positions - 2)
+  write_tokenizer(path, open_tokenizer("vocabulary", vocabulary(sizes.vocabulary)), sizes.positions - 2)
   if shards == 1:
     write_tensors(path / "model.safetensors", values)
     return path

@@ -20,8 +20,7 @@ from xlmr_jax.errors import UserError
 from xlmr_jax.hardware import refuse_missing_platform
 from xlmr_jax.huggingface import folder as hf_folder
 from xlmr_jax.huggingface.importing import record_of_folder
-from xlmr_jax.huggingface.tokenizer import read_vocabulary
-from xlmr_jax.ids import BOS, EOS, FIRST_PIECE, MASK, PAD
+from xlmr_jax.ids import BOS, EOS, MASK, PAD
 from xlmr_jax.model.build import build_model, init_params, params_shapes
 from xlmr_jax.run.checkpoint import restore_params, sound_steps
 from xlmr_jax.run.manifest import DamagedError, verify
@@ -48,7 +47,7 @@ def open_tokenizer_of(path: str | Path, record: RunRecord) -> Tokenizer:
   """The tokenizer of a run or Hugging Face folder. UserError: it is missing, or the run was made with another one."""
   path = Path(path)
   if is_hugging_face(path):
-    return open_tokenizer(path, read_vocabulary(path)[0])
+    return open_tokenizer(path, hf_folder.open_folder(path).vocabulary)
   file = Workdir(path).tokenizer
   if record.rows and not file.exists():
     file = Path(record.rows) / file.name
@@ -125,9 +124,12 @@ class Model:
   Texts of about one length share a compiled program; the first of each length waits for the compiler.
   """
 
-  def __init__(self, record: RunRecord, params: Any, tokenizer: Tokenizer, step: int):
-    """record: of the run; params: as load_params returns them; step: at which they were saved."""
-    self.record, self.params, self.tokenizer, self.step = record, params, tokenizer, step
+  def __init__(self, record: RunRecord, params: Any, tokenizer: Tokenizer, step: int, headless: Path | None = None):
+    """record: of the run; params: as load_params returns them; step: at which they were saved.
+
+    headless: the folder that the parameters are from, if it has no masked-language-model head; `fill` is refused then.
+    """
+    self.record, self.params, self.tokenizer, self.step, self.headless = record, params, tokenizer, step, headless
     config = ConfigDict(record.config)
     config.model.dtype = "float32"
     self.module: Any = build_model(config, record.vocabulary_size)  # the flax module that takes the parameters
@@ -140,10 +142,13 @@ class Model:
 
     A "▁" in front of a piece stands for a space: the piece begins a word. Special tokens are never proposed, although they
     have a share of the probability. No texts give an empty list. Raises UserError, before anything is computed, for a text
-    without a mask or with more tokens than the model takes, because a cut could take the mask away.
+    without a mask or with more tokens than the model takes, because a cut could take the mask away; and for a model whose
+    folder has no masked-language-model head.
     """
-    _refuse_single_text(texts)
-    if not 1 <= top <= self.record.vocabulary_size - FIRST_PIECE - 1:
+    _refuse_no_texts(texts)
+    if self.headless:
+      raise UserError(f"{self.headless} has no masked-language-model head, so it cannot fill a {MASK}; train one first")
+    if not 1 <= top <= len(self.tokenizer.replacements):
       raise UserError(f"top={top}: must be at least 1, and at most the number of pieces")
     masks: list[tuple[np.ndarray, int, int]] = []  # (ids, position of a mask, number of the text)
     for number, text in enumerate(texts):
@@ -174,7 +179,7 @@ class Model:
     float32[0, hidden]. Of a text with more tokens than the model takes, the first ones count, and a warning says how many
     texts were cut.
     """
-    _refuse_single_text(texts)
+    _refuse_no_texts(texts)
     if pooling not in ("mean", "first"):
       raise UserError(f"pooling={pooling!r}: must be mean or first")
     pieces = self.tokenizer.encode_lines(list(texts))
@@ -204,14 +209,14 @@ class Model:
 
   def _make_likeliest(self) -> Callable[..., Any]:
     """(params, ids int32[B, L], positions int32[B], top) -> (probabilities float32[B, top], ids int32[B, top])."""
-    module, mask_id, size = self.module, self.tokenizer.mask_id, self.record.vocabulary_size
+    module, size = self.module, self.record.vocabulary_size
+    is_piece_V = np.zeros(size, bool)  # fairseq would hide <s> and </s> too; no piece fits there.
+    is_piece_V[self.tokenizer.replacements] = True
 
     def likeliest(params: Any, ids_BxL: jax.Array, positions_B: jax.Array, top: int) -> Any:
       with jax.default_matmul_precision("highest"):  # Accelerators would round the factors of fp32 products.
         h_BxD = module.apply({"params": params}, ids_BxL, positions_B[:, None])[:, 0]
         logits_BxV = h_BxD @ params["token_embedding"][:size].T + params["head_bias"][:size]
-      id_V = jnp.arange(size)
-      is_piece_V = (id_V >= FIRST_PIECE) & (id_V != mask_id)  # fairseq would hide <s> and </s> too; no piece fits there.
       return jax.lax.top_k(jnp.where(is_piece_V, jax.nn.softmax(logits_BxV), 0.0), top)
 
     return likeliest
@@ -240,7 +245,8 @@ def open_model(path: str | Path, checkpoint: str = "latest") -> Model:
   record = open_record(path)
   tokenizer = open_tokenizer_of(path, record)
   step, params = load_params(path, record, ConfigDict(record.config), checkpoint)
-  return Model(record, params, tokenizer, step)
+  source = source_of(Workdir(path), record) if step == 0 else None
+  return Model(record, params, tokenizer, step, headless=source.path if source and not source.has_head else None)
 
 
 def row_lengths(longest: int) -> list[int]:
@@ -251,7 +257,10 @@ def row_lengths(longest: int) -> list[int]:
   return lengths
 
 
-def _refuse_single_text(texts: Sequence[str]) -> None:
-  """UserError for a text in the place of a list of texts: its letters would count as texts."""
+def _refuse_no_texts(texts: Sequence[str]) -> None:
+  """UserError for a text in the place of a list of texts, whose letters would count as texts; and for what is no text."""
   if isinstance(texts, str):
     raise UserError(f"texts={texts[:60]!r}: must be a list of texts, not one text")
+  for number, text in enumerate(texts):
+    if any("\ud800" <= character <= "\udfff" for character in text):
+      raise UserError(f"texts[{number}]={text[:60]!r}: it holds half of a surrogate pair, which stands for no character")

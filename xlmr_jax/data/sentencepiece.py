@@ -12,17 +12,19 @@ from typing import Any
 
 import numpy as np
 
+from xlmr_jax.data import masked_text, sentencepiece_file
+from xlmr_jax.data.protobuf import bytes_field
 from xlmr_jax.errors import UserError
-from xlmr_jax.ids import BOS, EOS, MASK, PAD, UNK, mask_id
+from xlmr_jax.ids import BOS, EOS, FIRST_PIECE, MASK, PAD, UNK, mask_id
 
 _SPECIALS = {BOS: "<s>", PAD: "<pad>", EOS: "</s>", UNK: "<unk>"}
 _SENTENCEPIECE_FIRST = ["<unk>", "<s>", "</s>"]
 # The characters that SentencePiece's nmt_nfkc turns into a space or removes. A piece begins with the space before it.
 _BLANK = "".join(c for c in map(chr, range(0x3001)) if c.isspace() or c < " " or "\x7f" <= c < "\xa0")
 _BLANK += "\u200b\u200c\u200d\u200e\u200f\u2581\ufeff\ufffd"
-# Appended to a serialized model, these messages change its normaliser, because protobuf merges them. With the first, no
-# space is put before a text; with the second, blanks at its ends are kept as well.
-_NO_PREFIX, _KEEP_BLANKS = b"\x1a\x02\x18\x00", b"\x1a\x04\x18\x00\x20\x00"
+# The last field of a model whose embedding has more rows than the model has pieces. SentencePiece leaves the numbers from
+# 200 on to its users, and skips them.
+_ROWS = bytes_field(201, b"xlmr_jax rows %010d" % 0)[:-10]
 
 
 class SentencePieceTokenizer:
@@ -42,8 +44,15 @@ class SentencePieceTokenizer:
       )
     self.path, self.model = Path(path), model
     self.sha256 = hashlib.sha256(model).hexdigest()
-    self.size: int = self._processor.GetPieceSize() + 2
-    self.mask_id = mask_id(self.size)
+    self.mask_id = mask_id(self._processor.GetPieceSize() + 2)
+    self.size: int = int(model[-10:]) if model[:-10].endswith(_ROWS) else self.mask_id + 1
+
+  @functools.cached_property
+  def replacements(self) -> np.ndarray:
+    """The ids of the real pieces, int32[n]: control pieces and unused ones are none."""
+    pieces = np.arange(FIRST_PIECE - 1, self._processor.GetPieceSize())
+    real = [not (self._processor.IsControl(int(i)) or self._processor.IsUnused(int(i))) for i in pieces]
+    return (pieces[real] + 1).astype(np.int32)
 
   def encode(self, text: str) -> list[int]:
     """`<s> text </s>` as ids."""
@@ -62,17 +71,17 @@ class SentencePieceTokenizer:
 
   def encode_masked(self, text: str) -> list[int]:
     """`<s> text </s>` as ids, where each "<mask>" in the text becomes mask_id."""
-    first, *others = text.split(MASK)
-    ids = self.encode_lines([first])[0].tolist()
-    for part in others:
-      ids += [self.mask_id, *self._encode_continuation(part)]
-    return [BOS, *ids, EOS]
+    if MASK not in text:
+      return self.encode(text)
+    letters, suffix = self._letters_and_suffix
+    return masked_text.encode_masked(text, self.encode_with_offsets, self.mask_id, letters, _BLANK, suffix)
 
-  def _encode_continuation(self, part: str) -> list[int]:
-    """The ids of a text that follows a mask: it gets a space in front only if it begins with one."""
-    begins_with_space = _processor(self.model + _KEEP_BLANKS).Normalize(part).startswith("▁")
-    processor = self._processor if begins_with_space else _processor(self.model + _NO_PREFIX)
-    return [UNK if id == 0 else id + 1 for id in processor.Encode(part)]
+  @functools.cached_property
+  def _letters_and_suffix(self) -> tuple[list[str], bool]:
+    """(letters that may stand for a mask, whether the space behind a word belongs to its pieces)."""
+    vocabulary = sentencepiece_file.parse(self.model)
+    pieces = sorted((-score, text) for text, score, kind in vocabulary.pieces if kind == sentencepiece_file.NORMAL)
+    return masked_text.letters_of(text for _, text in pieces), vocabulary.treat_whitespace_as_suffix
 
   def encode_with_offsets(self, texts: list[str], threads: int = 1) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """(ids, starts, ends) of each text, int32[n] each: a piece stands for text[start:end]."""
@@ -102,12 +111,22 @@ class SentencePieceTokenizer:
     id = int(id)
     if not 0 <= id < self.size:
       raise IndexError(f"id {id} is outside the vocabulary of {self.size}")
-    if id == self.mask_id:
-      return MASK
+    if id >= self.mask_id:
+      return MASK if id == self.mask_id else ""
     return _SPECIALS.get(id) or self._processor.IdToPiece(id - 1)
 
 
-@functools.lru_cache(3)  # XLM-R's takes half a second to load, and a text with masks needs a vocabulary in three variants.
+def with_rows(model: bytes, rows: int) -> bytes:
+  """The model for an embedding of so many rows, more than its entries; the last ones belong to no piece."""
+  return model + _ROWS + b"%010d" % rows
+
+
+def without_rows(model: bytes) -> bytes:
+  """The model as it was before with_rows."""
+  return model[: -len(_ROWS) - 10] if model[:-10].endswith(_ROWS) else model
+
+
+@functools.lru_cache(1)  # XLM-R's takes half a second to load.
 def _processor(model: bytes) -> Any:
   import sentencepiece
 

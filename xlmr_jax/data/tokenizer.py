@@ -6,19 +6,24 @@ from typing import Protocol
 
 import numpy as np
 
-from xlmr_jax.data.byte_level import ByteLevelTokenizer
 from xlmr_jax.data.sentencepiece import SentencePieceTokenizer
+from xlmr_jax.data.tokenizer_json import JsonTokenizer
 from xlmr_jax.errors import UserError
 
 
 class Tokenizer(Protocol):
-  """Text to ids and back. Real pieces have the ids FIRST_PIECE..mask_id - 1."""
+  """Text to ids and back."""
 
   path: Path
   model: bytes  # the content of the vocabulary's file
   sha256: str  # of that content
-  size: int  # entries, <pad> and <mask> counted
+  size: int  # entries, <pad> and <mask> counted; and the rows of a padded embedding behind them, where there are any
   mask_id: int
+
+  @property
+  def replacements(self) -> np.ndarray:
+    """The ids of the real pieces, int32[n], ascending: those that may stand for a masked token."""
+    ...
 
   def encode(self, text: str) -> list[int]:
     """`<s> text </s>` as ids."""
@@ -31,8 +36,9 @@ class Tokenizer(Protocol):
   def encode_masked(self, text: str) -> list[int]:
     """`<s> text </s>` as ids, where each "<mask>" in the text becomes mask_id.
 
-    A space before a mask belongs to what the mask hides, so it is dropped. After a mask there is a space only where the text
-    has one, because Thai and Chinese have none, and a comma has none either.
+    The pieces beside a mask are those of running text. A space before a mask belongs to what the mask hides, so it is
+    dropped. After a mask there is a space only where the text has one: Thai and Chinese have none, nor has a comma. Where
+    the pieces of a vocabulary end with a space, it is the space after a mask that is dropped.
     """
     ...
 
@@ -55,7 +61,7 @@ class Tokenizer(Protocol):
 
 
 def open_tokenizer(path: str | Path, model: bytes | None = None) -> Tokenizer:
-  """Opens a SentencePiece model, or a tokenizer.json with RoBERTa's byte-level BPE.
+  """Opens a SentencePiece model, or a tokenizer.json of the tokenizers library with a unigram or BPE.
 
   model: the content of the file, for a vocabulary that lies in no file; `path` then only appears in messages.
   Raises UserError: there is no such file, it holds neither kind, or its special pieces have other ids.
@@ -65,5 +71,5 @@ def open_tokenizer(path: str | Path, model: bytes | None = None) -> Tokenizer:
       model = Path(path).read_bytes()
     except OSError as error:
       raise UserError(f"{path}: no vocabulary ({error.strerror}); name a .model file") from error
-  kind = ByteLevelTokenizer if model[:1] == b"{" else SentencePieceTokenizer
+  kind = JsonTokenizer if model[:1] == b"{" else SentencePieceTokenizer
   return kind(path, model)

@@ -5,7 +5,7 @@ Opening reads headers only. Weights are read from safetensors alone, because a p
 
 import json
 import math
-from collections.abc import Mapping
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +37,11 @@ class Folder(NamedTuple):
   vocabulary: bytes  # what data.tokenizer.open_tokenizer takes as `model`; empty if it was not read
 
   @property
+  def has_head(self) -> bool:
+    """Whether the folder has a masked-language-model head; without one, load() draws it."""
+    return names.HEAD_BIAS in self.tensors
+
+  @property
   def isolate_documents(self) -> bool:
     """Whether documents that share a row did not see each other in training; False where config.json does not say."""
     return bool(self.config.get(OURS, {}).get("isolate_documents", False))
@@ -51,7 +56,9 @@ def open_folder(path: Path, tokenizer: bool = True) -> Folder:
   sizes = _sizes(path, config)
   tensors = _find_tensors(path)
   wanted = names.tensor_shapes(sizes)
-  _refuse_encoder_alone(path, tensors)
+  if not any(name.startswith("lm_head.") for name in tensors):  # an AutoModel, or a fine-tuned model
+    tensors = _encoder_alone(tensors)
+    wanted = {name: shape for name, shape in wanted.items() if not name.startswith("lm_head.")}
   for name, shape in wanted.items():
     if name not in tensors:
       raise UserError(f"{path}: tensor {name} {list(shape)} is missing")
@@ -76,7 +83,7 @@ def open_folder(path: Path, tokenizer: bool = True) -> Folder:
     del tensors[name]
   vocabulary = b""
   if tokenizer:
-    vocabulary, size = read_vocabulary(path)
+    vocabulary, size = read_vocabulary(path, sizes.vocabulary)
     if size != sizes.vocabulary:
       raise UserError(
         f"{path}: config.json and the embedding have a vocabulary of {sizes.vocabulary} entries, the "
@@ -194,13 +201,14 @@ def _no_safetensors(path: Path) -> str:
   return f"{path} holds neither {WEIGHTS} nor {INDEX}; fetch the model again"
 
 
-def _refuse_encoder_alone(path: Path, tensors: Mapping) -> None:
-  """UserError if the folder holds an encoder whose masked-language-model head was left out."""
-  if names.HEAD_BIAS not in tensors and any(name.removeprefix("roberta.").startswith("encoder.layer.") for name in tensors):
-    raise UserError(
-      f"{path}: tensor {names.HEAD_BIAS} is missing, so this is an encoder without its masked-language-model "
-      "head (an AutoModel or a fine-tuned model); take the XLMRobertaForMaskedLM that it was made from"
-    )
+def _encoder_alone(tensors: dict[str, safetensors_file.Tensor]) -> dict[str, safetensors_file.Tensor]:
+  """The encoder's tensors under the names that they have beside a head; the head of a fine-tuned model is left out."""
+  parts = ("embeddings.", "encoder.", "pooler.")
+  return {
+    f"roberta.{name}" if name.startswith(parts) else name: tensor
+    for name, tensor in tensors.items()
+    if not name.startswith(names.TASK_HEADS)
+  }
 
 
 # --- loading -----------------------------------------------------------------------------------------------------
@@ -220,13 +228,24 @@ def load(folder: Folder, abstract_params: Any) -> Any:
       raise UserError(
         f"{folder.path}: {path} is {theirs}, this run's config makes it {ours}; use the model sizes of what was imported"
       )
+  if not folder.has_head:
+    print(f"{folder.path} has no masked-language-model head: a new one is drawn", file=sys.stderr, flush=True)
   params = {}
   for path in sorted(wanted, key=lambda path: -np.prod(wanted[path].shape)):
-    value = read_leaf(folder, path, found[path])
+    is_drawn = not folder.has_head and path.startswith("head_")
+    value = _drawn(folder, path, found[path]) if is_drawn else read_leaf(folder, path, found[path])
     params[path] = jax.make_array_from_callback(value.shape, wanted[path].sharding, lambda index, value=value: value[index])
     params[path].block_until_ready()
     del value
   return unflatten_dict({path: params[path] for path in wanted}, sep="/")
+
+
+def _drawn(folder: Folder, path: str, leaf: names.Leaf) -> np.ndarray:
+  """A parameter of a new head, the same at each call: as a new model's, with the deviation that config.json names."""
+  if path.endswith("kernel"):
+    deviation = float(folder.config.get("initializer_range", 0.02))
+    return np.random.default_rng(0).normal(0.0, deviation, leaf.shape).astype(np.float32)
+  return np.full(leaf.shape, path.endswith("scale"), np.float32)
 
 
 def read_leaf(folder: Folder, path: str, leaf: names.Leaf) -> np.ndarray:

@@ -39,6 +39,10 @@ HEADS = {  # kind of a task's head -> ({our product: theirs}, the suffix of the 
 }  # fmt: skip
 
 
+# What the heads of transformers' fine-tuned models are called.
+TASK_HEADS = tuple(f"{theirs.split('.')[0]}." for kind in HEADS.values() for theirs in kind[0].values())
+
+
 class Sizes(NamedTuple):
   """The sizes of a model, from which the shape of every tensor follows."""
 

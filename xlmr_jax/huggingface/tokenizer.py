@@ -1,87 +1,149 @@
-"""Reads and writes the vocabularies of Hugging Face folders: SentencePiece's, or RoBERTa's byte-level BPE.
+"""Reads and writes the vocabularies of Hugging Face folders. sentencepiece_json.py has the steps of a SentencePiece model.
 
-Of a SentencePiece model, a tokenizer.json is written: pieces and scores as they are, the normalisation as its compiled
-table, and a space before a word as "▁". In the tokenizers library it gives SentencePiece's ids with two exceptions:
-
-- tokenizers looks the table up per grapheme, so that vowels and kana in two code points, which SentencePiece joins, stay
-  apart;
-- of two ways to cut a text that have equal scores, tokenizers may choose the other one.
-
-Besides, "<s>", "</s>", "<pad>" and "<mask>" in a text are special tokens there. "<unk>" is text, as it is here.
+A tokenizer.json is kept as it is and run by the tokenizers library, with all its steps, in rows, evaluation and export.
 """
 
-import base64
+import functools
 import json
 from pathlib import Path
 from typing import Any
 
-from xlmr_jax.data.tokenizer import open_tokenizer
+from xlmr_jax.data import sentencepiece_file
+from xlmr_jax.data.sentencepiece import with_rows, without_rows
+from xlmr_jax.data.tokenizer import Tokenizer, open_tokenizer
+from xlmr_jax.data.tokenizer_json import ROWS, SPECIALS, decoder_of
 from xlmr_jax.errors import UserError
 from xlmr_jax.files import write_json
-from xlmr_jax.huggingface import sentencepiece_file as sentencepiece
-from xlmr_jax.ids import BOS, EOS, FIRST_PIECE, MASK, UNK
+from xlmr_jax.huggingface.probe import PROBE
+from xlmr_jax.huggingface.sentencepiece_json import (
+  added_token,
+  fast_tokenizer,
+  first_difference,
+  prove,
+  template,
+  tokenizer_json,
+)  # fmt: skip
+from xlmr_jax.ids import BOS, EOS, MASK
 
 SENTENCEPIECE = "sentencepiece.bpe.model"  # XLM-R's name for the file, although the model is no BPE
-SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")  # in the order of their ids
-_SOURCES = (SENTENCEPIECE, "tokenizer.json", "vocab.json")  # The first of these files that a folder has is read.
-_NEVER = -1e6  # a score so low that the piece is part of no best way to cut a text
+_PADDED = 8, 512  # An embedding is padded to a multiple of the first, by less than the second.
 
 
-def read_vocabulary(folder: Path) -> tuple[bytes, int]:
+# --- reading -------------------------------------------------------------------------------------------------------
+
+
+def read_vocabulary(folder: Path, rows: int = 0) -> tuple[bytes, int]:
   """(the `model` that data.tokenizer.open_tokenizer takes, its number of entries) of a folder's tokenizer.
 
-  Raises UserError if the folder has none, or one of another kind.
+  rows: of the model's embedding, which may be padded; 0 if they are not known. Raises UserError if the folder has no
+  tokenizer, two that differ, or one of another kind.
   """
-  path = next((folder / name for name in _SOURCES if (folder / name).is_file()), None)
-  if path is None:
-    raise UserError(f"{folder}: no tokenizer in it: neither {SENTENCEPIECE} nor tokenizer.json nor vocab.json")
-  if path.name == SENTENCEPIECE:
-    vocabulary = path.read_bytes()
-  elif path.name == "tokenizer.json":
-    vocabulary = _from_json(path)
+  model, whole, merges = (folder / name for name in (SENTENCEPIECE, "tokenizer.json", "vocab.json"))
+  if model.is_file() and whole.is_file():
+    path, vocabulary = _the_same(model, whole)
+  elif whole.is_file():
+    path, vocabulary = whole, _with_prefix_space(whole, whole.read_bytes())
+  elif model.is_file():
+    path, vocabulary = model, model.read_bytes()
+    _refuse_added_tokens(folder, open_tokenizer(model, vocabulary))
+  elif merges.is_file():
+    path, vocabulary = merges, _from_merges(merges)
   else:
-    vocabulary = _from_merges(path)
-  return vocabulary, open_tokenizer(path, vocabulary).size
+    raise UserError(f"{folder}: no tokenizer in it: neither {SENTENCEPIECE} nor tokenizer.json nor vocab.json")
+  size = open_tokenizer(path, vocabulary).size
+  multiple, most = _PADDED
+  if size < rows < size + most and rows % multiple == 0:
+    vocabulary = _with_rows(vocabulary, rows)
+    size = rows
+  return vocabulary, size
 
 
-def _from_json(path: Path) -> bytes:
-  """The file of a byte-level BPE as it is, or a SentencePiece model made from the file of a unigram model."""
+def _is_json(vocabulary: bytes) -> bool:
+  return vocabulary[:1] == b"{"
+
+
+def _with_rows(vocabulary: bytes, rows: int) -> bytes:
+  if not _is_json(vocabulary):
+    return with_rows(vocabulary, rows)
+  return b'{"%s": %d, ' % (ROWS.encode(), rows) + vocabulary[1:]  # The other bytes stay, and are exported as they were.
+
+
+def _the_same(model: Path, whole: Path) -> tuple[Path, bytes]:
+  """The SentencePiece model of a folder that has a tokenizer.json too; or the latter, where it only has more tokens."""
+  ours, theirs = model.read_bytes(), whole.read_bytes()
+  sizes, line = _compare(ours, theirs, whole)
+  if line is not None or sizes[1] < sizes[0]:
+    what = f"cut {line!r} differently" if line is not None else f"have {sizes[0]} and {sizes[1]} entries"
+    raise UserError(f"{model} and {whole.name} {what}; remove the one that the model was not trained with")
+  return (whole, theirs) if sizes[1] > sizes[0] else (model, ours)
+
+
+@functools.lru_cache(2)  # A command opens a folder more than once, and the comparison takes seconds for 250k pieces.
+def _compare(model: bytes, whole: bytes, path: Path) -> tuple[tuple[int, int], str | None]:
+  """((entries of each), the first line of the probe that the two cut differently or None)."""
   try:
-    content = path.read_bytes()
-    whole = json.loads(content)
-    model = whole["model"]
-    if model.get("type", "BPE") == "BPE":
-      return content
-    if model["type"] != "Unigram" or model.get("byte_fallback"):
-      raise UserError(f"{path}: a tokenizer of kind {model['type']}; it must be XLM-R's unigram or RoBERTa's byte-level BPE")
-    pieces = [(str(piece), float(score)) for piece, score in model["vocab"]]
-    normalizer = whole.get("normalizer") or {}
-    normalizers = normalizer.get("normalizers", [normalizer])
-    charsmap = next(
-      (base64.b64decode(entry["precompiled_charsmap"]) for entry in normalizers if entry.get("type") == "Precompiled"), b""
-    )
-    added = {token["content"]: token["id"] for token in whole.get("added_tokens", [])}
-  except (ValueError, KeyError, TypeError, AttributeError) as error:
-    raise UserError(f"{path}: cannot be read ({error!r}); fetch it again") from None
-  if pieces and pieces[-1][0] == MASK:
-    pieces.pop()
-  first = [piece for piece, _ in pieces[:FIRST_PIECE]]
-  if first != list(SPECIALS) or added.get(MASK, len(pieces)) != len(pieces):
+    import tokenizers  # noqa: F401
+  except ImportError:
     raise UserError(
-      f"{path}: the vocabulary begins with {first} and has {MASK} at {added.get(MASK)}; it must begin with "
-      f"{list(SPECIALS)} and have {MASK} last, as XLM-R's"
+      f"{path}: it stands beside a {SENTENCEPIECE}, and whether they agree is seen with `pip install 'xlmr_jax[evaluate]'`; "
+      "or remove one of them"
+    ) from None
+  ours, theirs = open_tokenizer(path.with_name(SENTENCEPIECE), model), open_tokenizer(path, whole)
+  # XLM-R's own tokenizer.json drops spaces at the ends of a text and between words in another way.
+  lines = [line for line in PROBE if line and line == " ".join(line.split())]
+  found = ([tokenizer.encode(line) for line in lines] for tokenizer in (ours, theirs))
+  at = first_difference(*found, sentencepiece_file.parse(model))
+  return (ours.size, theirs.size), None if at is None else lines[at]
+
+
+def _refuse_added_tokens(folder: Path, tokenizer: Tokenizer) -> None:
+  """UserError for tokens that a folder without tokenizer.json adds to its SentencePiece model."""
+  more = [name for name, id in _added_tokens(folder).items() if id >= tokenizer.size]
+  if more:
+    raise UserError(
+      f"{folder}: it adds {', '.join(map(repr, more[:3]))} to {SENTENCEPIECE}; save the tokenizer with transformers 5, "
+      "which makes one tokenizer.json of both"
     )
-  kinds = [("<unk>", 0.0, sentencepiece.UNKNOWN), *((piece, 0.0, sentencepiece.CONTROL) for piece in ("<s>", "</s>"))]
-  return sentencepiece.serialize(
-    sentencepiece.Vocabulary(
-      [*kinds, *((piece, score, sentencepiece.NORMAL) for piece, score in pieces[FIRST_PIECE:])], charsmap
-    ),
-    "nmt_nfkc" if charsmap else "identity",
-  )
+
+
+def _read_json(path: Path) -> dict:
+  """The content of a JSON file with an object; {} if there is no such file."""
+  try:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+      raise ValueError("no object")
+    return content
+  except FileNotFoundError:
+    return {}
+  except (OSError, ValueError) as error:
+    raise UserError(f"{path}: cannot be read ({error}); fetch it again") from None
+
+
+def _added_tokens(folder: Path) -> dict[str, int]:
+  """{name: id} of the tokens that the files beside a vocabulary add to it."""
+  decoder = _read_json(folder / "tokenizer_config.json").get("added_tokens_decoder", {})
+  try:
+    named = {str(token["content"]): int(id) for id, token in decoder.items()}
+    return named | {str(name): int(id) for name, id in _read_json(folder / "added_tokens.json").items()}
+  except (ValueError, KeyError, TypeError, AttributeError) as error:
+    raise UserError(f"{folder}: its added tokens cannot be read ({error!r}); fetch it again") from None
+
+
+def _with_prefix_space(path: Path, content: bytes) -> bytes:
+  """A byte-level tokenizer.json with the prefix space that tokenizer_config.json asks for, as transformers reads it."""
+  config = _read_json(path.with_name("tokenizer_config.json"))
+  wanted = config.get("add_prefix_space")
+  if not str(config.get("tokenizer_class")).startswith("Roberta") or not isinstance(wanted, bool):
+    return content
+  whole = _read_json(path)
+  step = whole.get("pre_tokenizer") or {}
+  if step.get("type") != "ByteLevel" or step.get("add_prefix_space") == wanted:
+    return content
+  return json.dumps(whole | {"pre_tokenizer": step | {"add_prefix_space": wanted}}, ensure_ascii=False).encode()
 
 
 def _from_merges(path: Path) -> bytes:
-  """One tokenizer.json made of RoBERTa's vocab.json and merges.txt."""
+  """One tokenizer.json made of RoBERTa's vocab.json and merges.txt, and of the files that add to them."""
   merges = path.with_name("merges.txt")
   if not merges.is_file():
     raise UserError(f"{merges}: missing; {path.name} is only one half of a byte-level BPE")
@@ -91,39 +153,86 @@ def _from_merges(path: Path) -> bytes:
     pairs = [line.split(" ") for line in lines if line and not line.startswith("#version")]
   except (ValueError, AttributeError, TypeError) as error:
     raise UserError(f"{path}: cannot be read ({error!r}); fetch it again") from None
-  specials = [(id, piece) for piece, id in vocabulary.items() if piece in (*SPECIALS, MASK)]
-  byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+  ours = (*SPECIALS, MASK)
+  added = _added_tokens(path.parent)
+  specials = [(id, piece) for piece, id in (vocabulary | added).items() if piece in ours]
+  prefix = _read_json(path.with_name("tokenizer_config.json")).get("add_prefix_space") is True
+  byte_level = {"type": "ByteLevel", "add_prefix_space": prefix, "trim_offsets": True, "use_regex": True}
   model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": "", "end_of_word_suffix": "",
            "fuse_unk": False, "byte_fallback": False, "vocab": vocabulary, "merges": pairs}  # fmt: skip
-  whole = _tokenizer_json(specials, None, byte_level, model, byte_level | {"add_prefix_space": True})
-  return json.dumps(whole, ensure_ascii=False).encode()
+  whole = tokenizer_json(specials, None, byte_level, model, byte_level | {"add_prefix_space": True})
+  more = [added_token(id, piece) | {"special": False} for piece, id in added.items() if piece not in ours]
+  whole["added_tokens"] = sorted(whole["added_tokens"] + more, key=lambda token: token["id"])
+  content = json.dumps(whole, ensure_ascii=False).encode()
+  if more:
+    tokenizer = open_tokenizer(path, content)
+    if moved := [token["content"] for token in more if tokenizer.piece(token["id"]) != token["content"]]:
+      raise UserError(
+        f"{path.parent}: the added token {moved[0]!r} has id {added[moved[0]]}, which does not follow {path.name}"
+      )
+  return content
 
 
-def write_tokenizer(out: Path, vocabulary: bytes, max_tokens: int) -> None:
-  """Writes the files of a vocabulary into a folder. max_tokens: of a text, with <s> and </s>.
+# --- writing -------------------------------------------------------------------------------------------------------
 
-  Raises UserError for a SentencePiece model that the tokenizers library cannot express.
+
+@functools.lru_cache(1)  # `to_hf` asks before the long part and again when it writes.
+def exported(tokenizer: Tokenizer) -> dict:
+  """The tokenizer.json that gives a tokenizer's ids, proved on a probe of many scripts.
+
+  Raises UserError naming the step, or a text whose ids would be others.
   """
-  byte_level = vocabulary[:1] == b"{"
-  if byte_level:
-    bpe = json.loads(vocabulary)["model"]
-    (out / "tokenizer.json").write_bytes(vocabulary)
-    (out / "vocab.json").write_text(json.dumps(bpe["vocab"], ensure_ascii=False), encoding="utf-8")
-    merges = (merge if isinstance(merge, str) else " ".join(merge) for merge in bpe["merges"])
-    (out / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")
+  if _is_json(tokenizer.model):
+    whole, vocabulary = json.loads(tokenizer.model), None
+    whole.pop(ROWS, None)
+    whole |= {"truncation": None, "padding": None, "decoder": decoder_of(whole)}
+    if not _makes_our_pairs(whole):
+      whole["post_processor"] = template()
   else:
-    text = json.dumps(fast_tokenizer(sentencepiece.parse(vocabulary)), ensure_ascii=False)
-    (out / "tokenizer.json").write_text(text, encoding="utf-8")
-    (out / SENTENCEPIECE).write_bytes(vocabulary)
-  mask = {key: value for key, value in _added_token(0, MASK).items() if key != "id"}
+    vocabulary = sentencepiece_file.parse(without_rows(tokenizer.model))
+    whole = fast_tokenizer(tokenizer.path, vocabulary)
+  prove(whole, tokenizer, vocabulary)
+  return whole
+
+
+def _makes_our_pairs(whole: dict) -> bool:
+  """Whether the post-processor makes `<s> A </s></s> B </s>`, all of token type 0, as fine-tuning does."""
+  import tokenizers
+
+  backend = tokenizers.Tokenizer.from_str(json.dumps(whole, ensure_ascii=False))
+  a, b = (backend.encode(text, add_special_tokens=False).ids for text in "ab")
+  pair = backend.encode("a", "b")
+  return pair.ids == [BOS, *a, EOS, EOS, *b, EOS] and not any(pair.type_ids)
+
+
+def write_tokenizer(out: Path, tokenizer: Tokenizer, max_tokens: int) -> None:
+  """Writes the files of a tokenizer into a folder. max_tokens: of a text, with <s> and </s>.
+
+  Raises UserError for a vocabulary that the tokenizers library cannot express.
+  """
+  whole = exported(tokenizer)
+  if _is_json(tokenizer.model):
+    as_it_was = json.loads(tokenizer.model)
+    rows = as_it_was.pop(ROWS, None)
+    if whole == as_it_was and rows is None:
+      (out / "tokenizer.json").write_bytes(tokenizer.model)
+    else:
+      (out / "tokenizer.json").write_text(json.dumps(whole, ensure_ascii=False), encoding="utf-8")
+    if whole.get("normalizer") is None and (whole.get("pre_tokenizer") or {}).get("type") == "ByteLevel":
+      _write_merges(out, whole["model"])
+  else:
+    (out / "tokenizer.json").write_text(json.dumps(whole, ensure_ascii=False), encoding="utf-8")
+    (out / SENTENCEPIECE).write_bytes(without_rows(tokenizer.model))
+  added = {token["content"]: token for token in whole.get("added_tokens") or ()}
+  mask = {key: value for key, value in added.get(MASK, added_token(0, MASK)).items() if key != "id"}
   specials = {"bos_token": "<s>", "eos_token": "</s>", "cls_token": "<s>", "sep_token": "</s>", "pad_token": "<pad>"}
-  if byte_level:
+  if "<unk>" in added:
     # With SentencePiece <unk> has no name: transformers would cut it out of texts, where fairseq reads "<", "unk", ">".
     specials["unk_token"] = "<unk>"
   config = {
-    # The class is not "XLMRobertaTokenizer", because transformers 5 would build that class's own pipeline around the
-    # pieces, which puts a space behind every <mask>.
-    "tokenizer_class": "RobertaTokenizer" if byte_level else "PreTrainedTokenizerFast",
+    # The class is neither "XLMRobertaTokenizer" nor "RobertaTokenizer", because transformers 5 would build that class's own
+    # steps around the pieces.
+    "tokenizer_class": "PreTrainedTokenizerFast",
     "mask_token": {"__type": "AddedToken", **mask},
     "model_max_length": max_tokens,
     "model_input_names": ["input_ids", "attention_mask"],
@@ -133,75 +242,8 @@ def write_tokenizer(out: Path, vocabulary: bytes, max_tokens: int) -> None:
   write_json(out / "special_tokens_map.json", {**specials, "mask_token": mask})
 
 
-def fast_tokenizer(vocabulary: sentencepiece.Vocabulary) -> dict:
-  """The tokenizer.json of a SentencePiece unigram model. UserError: the model holds what cannot be said in it."""
-  kinds = {kind for _, _, kind in vocabulary.pieces[3:]}
-  if vocabulary.model_type != sentencepiece.UNIGRAM or vocabulary.byte_fallback or kinds - {sentencepiece.NORMAL}:
-    raise UserError(
-      "the run's vocabulary is a SentencePiece model with bytes, user-defined symbols or merges; only plain unigram "
-      "models can be exported"
-    )
-  normalizers = []
-  if vocabulary.charsmap:
-    normalizers.append({"type": "Precompiled", "precompiled_charsmap": base64.b64encode(vocabulary.charsmap).decode()})
-  if vocabulary.remove_extra_whitespaces:
-    # A space at the beginning stays. It becomes the "▁" that would be put there, and behind a <mask> it is a space.
-    normalizers += [
-      {"type": "Replace", "pattern": {"Regex": pattern}, "content": content}
-      for pattern, content in ((" {2,}", " "), (" +$", ""))
-    ]
-  # "first" puts no "▁" behind a <mask>.
-  spaces = {
-    "type": "Metaspace",
-    "replacement": "▁",
-    "split": True,
-    "prepend_scheme": "first" if vocabulary.add_dummy_prefix else "never",
-  }
-  # SentencePiece never cuts a control piece out of a text. Here only the score prevents it.
-  pieces = [
-    *((piece, _NEVER) for piece in SPECIALS),
-    *((text, score) for text, score, _ in vocabulary.pieces[3:]),
-    (MASK, _NEVER),
-  ]
-  return _tokenizer_json(
-    [*((id, piece) for id, piece in enumerate(SPECIALS) if id != UNK), (len(pieces) - 1, MASK)],
-    {"type": "Sequence", "normalizers": normalizers} if normalizers else None,
-    spaces,
-    {"type": "Unigram", "unk_id": UNK, "vocab": pieces, "byte_fallback": False},
-    spaces,
-  )
-
-
-def _tokenizer_json(specials: list[tuple[int, str]], normalizer: Any, pre_tokenizer: Any, model: Any, decoder: Any) -> dict:
-  """A tokenizer.json that makes `<s> A </s>` and `<s> A </s></s> B </s>` of texts A and B, all of token type 0."""
-
-  def special(name: str) -> dict:
-    return {"SpecialToken": {"id": name, "type_id": 0}}
-
-  def text(name: str) -> dict:
-    return {"Sequence": {"id": name, "type_id": 0}}
-
-  single = [special("<s>"), text("A"), special("</s>")]
-  template = {
-    "type": "TemplateProcessing",
-    "single": single,
-    "pair": [*single, special("</s>"), text("B"), special("</s>")],
-    "special_tokens": {name: {"id": name, "ids": [id], "tokens": [name]} for name, id in (("<s>", BOS), ("</s>", EOS))},
-  }
-  return {
-    "version": "1.0",
-    "truncation": None,
-    "padding": None,
-    "added_tokens": [_added_token(id, content) for id, content in sorted(specials)],
-    "normalizer": normalizer,
-    "pre_tokenizer": pre_tokenizer,
-    "post_processor": template,
-    "decoder": decoder,
-    "model": model,
-  }
-
-
-def _added_token(id: int, content: str) -> dict:
-  """A special token. The mask swallows the space before it, because it stands for a piece with its space."""
-  return {"id": id, "content": content, "single_word": False, "lstrip": content == MASK, "rstrip": False,
-          "normalized": False, "special": True}  # fmt: skip
+def _write_merges(out: Path, model: dict[str, Any]) -> None:
+  """The two files that hold RoBERTa's pieces for readers that know no tokenizer.json."""
+  (out / "vocab.json").write_text(json.dumps(model["vocab"], ensure_ascii=False), encoding="utf-8")
+  merges = (merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"])
+  (out / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")

@@ -12,7 +12,7 @@ from xlmr_jax.evaluation.scorer import Scorer, training_plan
 from xlmr_jax.evaluation.tasks import registry
 from xlmr_jax.files import refuse_used_folder, whole_folder, write_json
 from xlmr_jax.huggingface import export
-from xlmr_jax.huggingface.tokenizer import write_tokenizer
+from xlmr_jax.huggingface.tokenizer import exported, write_tokenizer
 from xlmr_jax.open_model import load_params, open_record, open_tokenizer_of, source_of
 from xlmr_jax.report import model_card
 from xlmr_jax.report.model_card import Tuned
@@ -34,8 +34,9 @@ def to_hf(
   config = ConfigDict(record.config) if config is None else config
   if config.model.pre_norm:
     raise UserError(f"{workdir}: config.model.pre_norm=True is the layer of XLM-R XL, which has no export yet")
-  refuse_used_folder(out)  # This is checked before the long part too.
+  refuse_used_folder(out)  # This and the tokenizer are checked before the long part too.
   source, tokenizer = source_of(workdir, record), open_tokenizer_of(workdir.root, record)
+  exported(tokenizer)
   if record.imported and source is None:
     print(
       f"{workdir.initial} was removed: the export has token types of zero, folded into the positions, and no pooler",
@@ -50,7 +51,7 @@ def to_hf(
   sizes = export.sizes_of(config, record.vocabulary_size, source)
   model_type = source.config["model_type"] if source else "xlm-roberta"
   with whole_folder(out) as folder:
-    write_tokenizer(folder, tokenizer.model, sizes.positions - 2)
+    write_tokenizer(folder, tokenizer, sizes.positions - 2)
     written = export.write_weights(folder / "model.safetensors", params, sizes, source, export.DTYPES[dtype], head)
     write_json(folder / "config.json", export.hf_config(config, sizes, dtype, model_type, head))
     model_card.write(folder, workdir, record, config, name, step, tuned)

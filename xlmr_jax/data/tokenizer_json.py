@@ -1,0 +1,189 @@
+"""A tokenizer.json of Hugging Face's tokenizers library, run by that library with every step that it names.
+
+Its special pieces must have XLM-R's ids: <s>, <pad>, </s> and <unk> are 0 to 3. <mask> may be anywhere behind them.
+"""
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xlmr_jax.data import masked_text
+from xlmr_jax.errors import UserError
+from xlmr_jax.ids import BOS, EOS, FIRST_PIECE, MASK, PAD, UNK
+
+SPECIALS = {"<s>": BOS, "<pad>": PAD, "</s>": EOS, "<unk>": UNK}
+# The key of the file that says how many rows the embedding has where they are more than the entries. It is ours:
+# the tokenizers library refuses a file with a key that it does not know.
+ROWS = "xlmr_jax_rows"
+_HIDE = "\ufdd0"  # a code point that Unicode keeps out of texts
+
+
+class JsonTokenizer:
+  """A Tokenizer over a tokenizer.json; data/tokenizer.py describes its methods.
+
+  A piece includes the space before a word, if the file's steps keep spaces at all. Byte-level BPE writes that space as "Ġ";
+  piece() shows it as "▁".
+  """
+
+  def __init__(self, path: str | Path, model: bytes):
+    """Raises UserError naming the step or the piece: the file cannot be read, or it holds what we cannot do as it says."""
+    try:
+      import tokenizers
+    except ImportError:
+      raise UserError(f"{path}: a tokenizer.json needs `pip install 'xlmr_jax[evaluate]'`") from None
+
+    try:
+      whole = json.loads(model)
+      rows = int(whole.pop(ROWS, 0))
+      _refuse_model(path, whole["model"].get("type", "BPE"), whole["model"])  # Older files name no type.
+      whole["decoder"] = decoder_of(whole)
+      self._steps = list(_steps(whole))
+      special = {token["content"] for token in whole.get("added_tokens") or () if token["special"]}
+      self._backend = tokenizers.Tokenizer.from_str(json.dumps(_without_names(whole), ensure_ascii=False))
+    except UserError:
+      raise
+    except Exception as error:  # tokenizers raises plain Exception.
+      raise UserError(f"{path}: no tokenizer.json that can be read ({str(error).splitlines()[0]})") from None
+    self._entries: dict[str, int] = {_named(piece): id for piece, id in self._backend.get_vocab().items()}
+    for piece, id in SPECIALS.items():
+      if (found := self._entries.get(piece)) != id:
+        raise UserError(f"{path}: {piece} has id {found}, not {id} as in RoBERTa and XLM-R")
+    if self._entries.get(MASK, 0) < FIRST_PIECE:
+      raise UserError(f"{path}: {MASK} has id {self._entries.get(MASK)}; it must be an entry of its own behind <unk>")
+    self.path, self.model = Path(path), model
+    self.sha256 = hashlib.sha256(model).hexdigest()
+    self.mask_id: int = self._entries[MASK]
+    self.size: int = max(rows, max(self._entries.values()) + 1)
+    self._special_ids = {self._entries[piece] for piece in special if piece in self._entries}
+    _refuse_post_processor(path, self._backend)
+
+  @functools.cached_property
+  def replacements(self) -> np.ndarray:
+    """The ids of the real pieces, int32[n]: special tokens are none, and neither are rows without an entry."""
+    ids = {id for id in self._entries.values() if id >= FIRST_PIECE} - self._special_ids - {self.mask_id}
+    return np.array(sorted(ids), np.int32)
+
+  def encode(self, text: str) -> list[int]:
+    """`<s> text </s>` as ids."""
+    return [BOS, *self.encode_lines([text])[0].tolist(), EOS]
+
+  def encode_lines(self, lines: list[str], threads: int = 1) -> list[np.ndarray]:
+    """The ids of each line, int32[n], without <s> and </s>. `threads` is ignored: the backend uses all cores."""
+    return [np.array(encoded.ids, np.int32) for encoded in self._backend.encode_batch(lines, add_special_tokens=False)]
+
+  def encode_masked(self, text: str) -> list[int]:
+    """`<s> text </s>` as ids, where each "<mask>" in the text becomes mask_id."""
+    return masked_text.encode_masked(text, self.encode_with_offsets, self.mask_id, self._letters)
+
+  @functools.cached_property
+  def _letters(self) -> list[str]:
+    # The pieces of byte-level BPE are bytes under other names, of which only those of ASCII are what they look like.
+    pieces = (piece.replace(self._space, "▁") for piece, _ in sorted(self._entries.items(), key=lambda entry: entry[1]))
+    return masked_text.letters_of(piece for piece in pieces if self._space != "Ġ" or piece.strip("▁").isascii())
+
+  @functools.cached_property
+  def _space(self) -> str:
+    """What stands for a space in a piece."""
+    if any(step["type"] == "ByteLevel" for step in self._steps):
+      return "Ġ"
+    return next((step["replacement"] for step in self._steps if step["type"] == "Metaspace"), "▁")
+
+  def encode_with_offsets(self, texts: list[str], threads: int = 1) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """(ids, starts, ends) of each text, int32[n] each: a piece stands for text[start:end]."""
+    result = []
+    for text, encoded in zip(texts, self._backend.encode_batch(texts, add_special_tokens=False)):
+      spans = []
+      for piece, (start, end) in zip(encoded.tokens, encoded.offsets):
+        first = end - len(text[start:end].lstrip())
+        last = first + len(text[first:end].rstrip())
+        # A space that a step puts before a word has the place of the word's first letter.
+        is_prefix = first < last and not piece.strip(self._space)
+        spans.append((first, first if is_prefix else last))
+      starts, ends = np.array(spans, np.int32).reshape(-1, 2).T
+      result.append((np.array(encoded.ids, np.int32), starts, ends))
+    return result
+
+  def decode(self, ids: Iterable[int]) -> str:
+    """The text of the ids, without <s>, <pad> and </s>; mask_id becomes "<mask>"."""
+    runs: list[list[int]] = [[]]  # A character may need several pieces, so the ids between two masks are decoded at once.
+    for id in map(int, ids):
+      if id == self.mask_id:
+        runs.append([])
+      elif id not in (BOS, PAD, EOS):
+        runs[-1].append(id)
+    # Decoders drop the space before the first word. Behind a mask it belongs to the text, so a letter goes in front.
+    letter = next((letter for letter in self._letters if letter in self._entries), "")
+    front = [self._entries[letter]] if letter else []
+    texts = [self._backend.decode([*front, *run], skip_special_tokens=False).removeprefix(letter) for run in runs[1:]]
+    return _named(MASK.join([self._backend.decode(runs[0], skip_special_tokens=False), *texts]))
+
+  def piece(self, id: int) -> str:
+    """The piece that has this id, with "▁" for a space. Raises IndexError outside [0, size)."""
+    if not 0 <= int(id) < self.size:
+      raise IndexError(f"id {id} is outside the vocabulary of {self.size}")
+    return _named(self._backend.id_to_token(int(id)) or "").replace(self._space, "▁")
+
+
+def decoder_of(whole: dict) -> dict | None:
+  """The file's decoder; where it has none, the one that undoes what its steps do to spaces."""
+  steps = {step["type"]: step for step in _steps(whole)}
+  return whole.get("decoder") or steps.get("Metaspace") or steps.get("ByteLevel")
+
+
+def _steps(whole: dict) -> Iterable[dict]:
+  """The steps of a file, those inside a Sequence too."""
+  waiting = [whole.get("normalizer"), whole.get("pre_tokenizer")]
+  while waiting:
+    step = waiting.pop(0)
+    if step:
+      yield step
+      waiting += step.get("normalizers", []) + step.get("pretokenizers", [])
+
+
+def _without_names(whole: dict) -> dict:
+  """The file as we run it: XLM-R's own special pieces have names that no text holds, so that "<s>" in a text is plain text.
+
+  Otherwise the library finds them, as special tokens or as pieces of a unigram. It does find the tokens that a user added.
+  """
+
+  def renamed(piece: Any) -> Any:
+    return _HIDE + piece if piece in (*SPECIALS, MASK) else piece
+
+  model, tokens = whole["model"], whole.get("added_tokens") or []
+  vocabulary = model["vocab"]
+  changes = {"vocab": {renamed(piece): id for piece, id in vocabulary.items()} if isinstance(vocabulary, dict) else
+             [[renamed(piece), score] for piece, score in vocabulary]}  # fmt: skip
+  if model.get("unk_token"):
+    changes["unk_token"] = renamed(model["unk_token"])
+  tokens = [token | {"content": renamed(token["content"])} for token in tokens]
+  return whole | {"model": model | changes, "added_tokens": tokens, "truncation": None, "padding": None}
+
+
+def _named(text: str) -> str:
+  """A text of the library with the special pieces under their own names."""
+  return text.replace(_HIDE, "")
+
+
+def _refuse_model(path: str | Path, kind: str, model: dict) -> None:
+  """UserError for a model whose ids would be others each time, or whose unknown pieces are not <unk>."""
+  if kind not in ("Unigram", "BPE"):
+    raise UserError(f"{path}: a tokenizer of kind {kind}; it must be a unigram such as XLM-R's, or a BPE such as RoBERTa's")
+  if model.get("dropout"):
+    raise UserError(f"{path}: model.dropout={model['dropout']} cuts a text otherwise each time; set it to null")
+  unknown = model.get("unk_id") if kind == "Unigram" else SPECIALS.get(model.get("unk_token") or "<unk>")
+  if unknown != UNK:
+    named = f"unk_id={unknown}" if kind == "Unigram" else f"unk_token={model.get('unk_token')!r}"
+    raise UserError(f"{path}: model.{named}; it must be <unk>, which has id {UNK}")
+
+
+def _refuse_post_processor(path: str | Path, backend: Any) -> None:
+  """UserError for a post-processor that makes something else than `<s> text </s>`. Without one, we add <s> and </s>."""
+  plain, whole = (backend.encode("a", add_special_tokens=add).ids for add in (False, True))
+  if whole not in (plain, [BOS, *plain, EOS]):
+    tokens = " ".join(backend.encode("a").tokens)
+    raise UserError(f"{path}: the post_processor makes {tokens!r} of the text 'a'; it must make '<s> ... </s>'")
