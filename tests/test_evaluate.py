@@ -258,12 +258,12 @@ def test_the_final_table_keeps_what_was_scored_before_of_the_same_checkpoint(tmp
       return {task: {"lr": 1e-5} for task in self.tasks}
 
   monkeypatch.setattr(final_scores, "Scorer", Scorer)
-  workdir = Workdir(tmp_path)
+  out = Workdir(tmp_path).final_scores / "best.json"
 
-  def final(*tasks, step=8):
+  def final(*tasks, step=8, model=""):
     config = config_of(evaluate__tasks=tasks, evaluate__seeds=2)
-    result = score_final(workdir, config, 90, None, lambda: (step, {}), "best", ["zero_shot"], "test")
-    return result, read(workdir.final_scores / "best.json")
+    result = score_final(out, config, 90, None, lambda: (step, {}), "best", ["zero_shot"], "test", model)
+    return result, read(out)
 
   final("xnli", "panx")
   result, written = final("mnli")
@@ -272,6 +272,11 @@ def test_the_final_table_keeps_what_was_scored_before_of_the_same_checkpoint(tmp
   assert set(written["scores"]) == {"xnli", "mnli"} and set(written["recipe"]) == {"xnli", "panx", "mnli"}
   assert written["errors"] == {"panx": {"zero_shot": "no file"}}
   assert set(final("sst2", step=12)[1]["scores"]) == {"sst2"}
+  assert set(final("xnli", step=12, model="/other")[1]["scores"]) == {"xnli"}  # another folder, whose step is the same
+  for damage in ("", "[]", '{"scores": 3}', '{"scores": {}}'):
+    out.write_text(damage)
+    with pytest.raises(UserError, match=r"best\.json cannot be read \(.*\); remove it, or name another file with --out"):
+      final("sst2")
 
 
 def test_only_one_evaluator(tmp_path):

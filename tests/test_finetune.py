@@ -281,6 +281,33 @@ def test_recipes_can_be_changed():
     scorer.with_recipe(registry.get("xnli"), "nothing.lr=1")
 
 
+def lengths_of(lengths, longest=128):
+  """ids int32[n, longest] of rows with so many tokens."""
+  ids = np.full((len(lengths), longest), 1, np.int32)
+  ids[np.arange(longest) < np.asarray(lengths)[:, None]] = 5
+  return ids
+
+
 def test_lengths():
-  assert finetune.row_lengths(64) == [64] and finetune.row_lengths(128) == [64, 128]
-  assert finetune.row_lengths(384) == [96, 192, 384] and finetune.row_lengths(20) == [20]
+  assert finetune.row_lengths(64) == [32, 64] and finetune.row_lengths(128) == [32, 64, 128]
+  assert finetune.row_lengths(384) == [32, 64, 128, 256, 384] and finetune.row_lengths(20) == [20]
+
+
+def test_lengths_of_training_follow_the_data():
+  short = np.minimum(np.random.default_rng(0).geometric(1 / 14, 4000) + 2, 60)
+  assert finetune.training_lengths(lengths_of(short % 30 + 2), 32) == [32]
+  assert finetune.training_lengths(lengths_of([*short[:500] % 30 + 2, 128]), 8) == [32, 128]
+  assert finetune.training_lengths(lengths_of([384] * 9, 384), 32) == [384]
+  assert finetune.training_lengths(lengths_of([7] * 9, 20), 4) == [20]
+  assert finetune.training_lengths(lengths_of([70] * 9), 4) == [96]
+  ids = lengths_of(short)
+  chosen = finetune.training_lengths(ids, 8)
+  assert len(chosen) <= finetune.MOST_WIDTHS and chosen[-1] >= short.max()
+
+  def tokens(lengths):
+    batches = [finetune.take({"ids": ids}, rows, 8, lengths)["ids"] for rows in finetune.training_rows(4000, 8, 300, 0)]
+    return sum(batch.size for batch in batches)
+
+  assert tokens(chosen) < 0.85 * tokens([64]) and tokens(chosen) <= tokens([32, 128])
+  with_all = finetune.take({"ids": ids}, np.arange(5), 8, chosen)
+  assert (with_all["ids"] != 1).sum() >= short[:5].sum()  # Nothing is cut off.

@@ -6,6 +6,7 @@ where it was, because evaluations/STEP.json, written last, says that a step is d
 
 import contextlib
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
@@ -77,12 +78,14 @@ def load(workdir: Workdir, step: int, abstract_params: Any) -> tuple[Any, str]:
 def score_checkpoint(config: ConfigDict, step: int, params: Any, scorer: Scores, after_seed: Callable[[], None]) -> Entry:
   """The entry of one checkpoint with its scores over all seeds. after_seed: called after each of them."""
   entry = Entry(step)
-  for seed in range(config.evaluate.seeds):
+  for seed in seeds_of(config):
     try:
       found, failed = scorer(params, step, seed)
     except UserError as error:
       found, failed = {}, {task: str(error) for task in config.evaluate.tasks}
     entry.errors |= failed
+    for task, loss in getattr(scorer, "losses", {}).items():
+      entry.losses.setdefault(task, []).append(float(loss) if stopping.is_finite(loss) else None)
     for task, languages in found.items():
       for language, values in languages.items():
         known = TASKS.get(task)
@@ -94,8 +97,29 @@ def score_checkpoint(config: ConfigDict, step: int, params: Any, scorer: Scores,
   for task in config.evaluate.tasks:
     if task not in entry.scores and task not in entry.errors:
       entry.errors[task] = "no score"
-  entry.score = entry.score_of(config.stop.score)
+  entry.missing = {task: list(languages) for task, languages in getattr(scorer, "missing", {}).items() if languages}
   return entry
+
+
+def seeds_of(config: ConfigDict) -> tuple[int, ...]:
+  """The numbers of the fine-tunings of a task: config.evaluate.seed_list, else 0 to config.evaluate.seeds - 1."""
+  return tuple(map(int, config.evaluate.seed_list)) or tuple(range(config.evaluate.seeds))
+
+
+def compare_languages(entry: Entry, ledger: list[Entry]) -> None:
+  """A task of which languages were scored before and have no files now fails, because its means would not compare.
+
+  Says it where languages have come.
+  """
+  for task, languages in entry.scores.items():
+    before = next((old.scores[task] for old in reversed(ledger) if task in old.scores and task not in old.errors), languages)
+    lost = [language for language in before if language in entry.missing.get(task, ())]
+    come = sorted(set(languages) - set(before))
+    if lost:
+      entry.errors[task] = f"{', '.join(lost)} had files at earlier steps and have none now; restore them"
+    elif come:
+      print(f"{task}: {', '.join(come)} was not scored at earlier steps, so that the mean does not compare with theirs",
+            file=sys.stderr, flush=True)  # fmt: skip
 
 
 def evaluate_step(config: ConfigDict, workdir: Workdir, step: int, abstract_params: Any, scorer: Scores) -> Entry | None:
@@ -113,6 +137,8 @@ def evaluate_step(config: ConfigDict, workdir: Workdir, step: int, abstract_para
       print(f"step {step}: not evaluated: {entry.error}", flush=True)
       return entry
     entry = score_checkpoint(config, step, params, scorer, lambda: renew_pin(workdir, step))
+    compare_languages(entry, read_ledger(workdir))
+    entry.score = entry.score_of(config.stop.score)
     del params
     recipe = getattr(scorer, "recipe", dict)
     entry.digest, entry.versions, entry.seconds = digest, versions(), round(time.monotonic() - began, 3)
@@ -185,13 +211,13 @@ def follow(config: ConfigDict, workdir: Workdir, scorer: Scores, abstract_params
   """Evaluates every eligible checkpoint of a run, in order, until STOP.json or its last one; returns the exit code.
 
   abstract_params: as in checkpoint.restore_params. once: ends when nothing waits; it goes on past a STOP.json, which is
-  how what a stopped run still saved gets its scores.
+  how what a stopped run still saved gets its scores. It raises UserError if a task failed.
   """
   with _only_evaluator(workdir):
     conclude(config, workdir)  # A killed evaluator may have had this still to do; its pin holds until then.
     clear_pins(workdir)
     board = Board(workdir) if config.log.tensorboard else None
-    announced_waiting = False
+    announced_waiting, failed = False, set()
     try:
       while once or not workdir.stop.exists():
         # Whether the last step is there is asked before the others are looked for, so that none is missed.
@@ -201,10 +227,14 @@ def follow(config: ConfigDict, workdir: Workdir, scorer: Scores, abstract_params
         if waiting:
           announced_waiting = False
           entry = evaluate_step(config, workdir, waiting[0], abstract_params, scorer)
+          failed |= set(entry.errors) if entry else set()
           if entry and board:
             board.add(entry)
         elif once or trained:
           print("nothing is left to evaluate", flush=True)
+          if once and failed:
+            raise UserError(f"{', '.join(sorted(failed))} could not be scored; {workdir.evaluations} has the reasons; mend "
+                            "the data, remove those steps' files there, and evaluate again")  # fmt: skip
           return EXIT_DONE
         else:
           if not announced_waiting:

@@ -32,6 +32,8 @@ class Entry:
   scores: Scores = dataclasses.field(default_factory=dict)
   metrics: dict[str, str] = dataclasses.field(default_factory=dict)  # {task: the metric that counts}
   errors: dict[str, str] = dataclasses.field(default_factory=dict)  # {task: what went wrong}
+  missing: dict[str, list[str]] = dataclasses.field(default_factory=dict)  # {task: languages that have no files}
+  losses: dict[str, list[float | None]] = dataclasses.field(default_factory=dict)  # {task: at the end of training, per seed}
   error: str | None = None  # the checkpoint could not be loaded: it says nothing about the model
   digest: str = ""  # of the checkpoint's manifest
   recipe: dict[str, Any] = dataclasses.field(default_factory=dict)  # what the scores depend on beside the checkpoint

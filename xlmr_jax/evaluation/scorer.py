@@ -1,76 +1,51 @@
 """Scores a checkpoint on the tasks of config.evaluate: which languages train and are scored, what is read, all seeds."""
 
+import contextlib
 import dataclasses
 import functools
+import sys
+import traceback
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from xlmr_jax.config import SETTINGS
 from xlmr_jax.data.tokenizer import Tokenizer
 from xlmr_jax.errors import UserError
+from xlmr_jax.evaluation.choices import check_choices, languages_of, task_folders, training_plan, with_recipe
 from xlmr_jax.evaluation.finetune import Announcer, Arrays, Finetuner
 from xlmr_jax.evaluation.tasks import registry
-from xlmr_jax.evaluation.tasks.registry import Task
+from xlmr_jax.evaluation.tasks.reading import MissingError
 from xlmr_jax.training import sharding
 
 LanguageScores = dict[str, dict[str, float]]  # {language: {metric: value}}
 
 
-def training_plan(task: Task, setting: str, languages: tuple[str, ...]) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
-  """(training languages, evaluation languages) of each fine-tuning that a setting needs.
+@contextlib.contextmanager
+def _as_user_errors(what: str) -> Iterator[None]:
+  """What a reader raises as a UserError, so that the data of one task never end the evaluation of the others.
 
-  Of a task with translations the training file of a language is the translated one, so per_language and
-  translate_train train alike and differ in the files that the user gives; translate_test differs in the split.
+  what: which data were read. A file that a reader of the user's own does not find becomes a MissingError.
   """
-  if setting in ("zero_shot", "translate_test"):
-    return [((task.train_language,), languages)]
-  if setting in ("per_language", "translate_train"):
-    return [((language,), (language,)) for language in languages]
-  if setting == "translate_train_all":
-    return [(languages, languages)]
-  raise UserError(f"config.evaluate.setting={setting!r}: must be one of {', '.join(SETTINGS)}")
+  try:
+    yield
+  except (UserError, jax.errors.JaxRuntimeError):  # What a device cannot do is no fault of the data.
+    raise
+  except Exception as error:
+    reason = " ".join(f"{type(error).__name__}: {error}".split()).encode(errors="backslashreplace").decode()
+    if isinstance(error, FileNotFoundError):
+      raise MissingError(f"{what}: {reason}") from error
+    traceback.print_exc()  # It says which line of the reader could not go on.
+    raise UserError(f"{what}: {reason}") from error
 
 
 def finetuning_seed(step: int, task: str, seed: int) -> int:
   """The seed of a fine-tuning: from (step, task) and which of several it is."""
   return zlib.crc32(f"{step} {task} {seed}".encode())
-
-
-def task_folders(folder: str, data: str) -> dict[str, str]:
-  """{"": the folder that holds a folder per task, name: a task's own} of config.evaluate.folder and .data."""
-  folders = {"": folder}
-  for entry in filter(None, data.split(",")):
-    name, equals, path = entry.partition("=")
-    if not equals:
-      raise UserError(f"config.evaluate.data={data!r}: {entry!r} is not NAME=FOLDER")
-    folders[name.strip()] = path.strip()
-  return folders
-
-
-def with_recipe(task: Task, changes: str) -> Task:
-  """The task with the changes that config.evaluate.recipe makes, "FIELD=VALUE,TASK.FIELD=VALUE"; TASK's own come last."""
-  fields = {field.name: type(getattr(task.recipe, field.name)) for field in dataclasses.fields(task.recipe)}
-  new: dict[str, Any] = {}
-  entries = filter(None, map(str.strip, changes.split(",")))
-  for entry in sorted(entries, key=lambda entry: "." in entry.partition("=")[0]):
-    name, _, value = entry.partition("=")
-    owner, _, field = name.strip().rpartition(".")
-    try:
-      typed = fields[field](float(value) if fields[field] is int else value)
-    except (KeyError, ValueError):
-      raise UserError(
-        f"config.evaluate.recipe={changes!r}: {entry!r} is not FIELD=VALUE or TASK.FIELD=VALUE; fields are "
-        f"{', '.join(fields)}"
-      ) from None
-    if owner in ("", task.name):
-      new[field] = typed
-    elif owner not in registry.TASKS:
-      registry.get(owner)
-  return dataclasses.replace(task, recipe=dataclasses.replace(task.recipe, **new))
 
 
 class Scorer:
@@ -81,16 +56,19 @@ class Scorer:
 
   def __init__(self, config: ConfigDict, vocabulary_size: int, tokenizer: Tokenizer, split: str = "dev"):
     """config: of the run, with the evaluator's values below `evaluate`. split: "dev" or "test"."""
+    check_choices(config)
     self.config, self.split, self.tokenizer = config.evaluate, split, tokenizer
     self.mesh = sharding.make_mesh()
-    tasks = {name: registry.get(name) for name in self.config.tasks}
-    for task in tasks.values():
-      training_plan(task, self.config.setting, ())
+    config = config.copy_and_resolve_references()
+    config.model.dtype = self.config.dtype or config.model.dtype
+    self.dtype = config.model.dtype
     self.finetuners = {
-      name: Finetuner(config, vocabulary_size, with_recipe(task, self.config.recipe), self.mesh)
-      for name, task in tasks.items()
+      name: Finetuner(config, vocabulary_size, with_recipe(registry.get(name), self.config.recipe), self.mesh)
+      for name in self.config.tasks
     }
     self.folders = task_folders(self.config.folder, self.config.data)
+    self.missing: dict[str, dict[str, str]] = {}  # {task: {language: why it is not scored}}, known after the first call
+    self.losses: dict[str, float] = {}  # {task: mean loss at the end of its fine-tunings}, of the last call
     self._read = functools.cache(self._read_once)
 
   def recipe(self) -> dict[str, Any]:
@@ -99,6 +77,7 @@ class Scorer:
       name: {
         **dataclasses.asdict(finetuner.task.recipe),
         "setting": self.config.setting,
+        "dtype": self.dtype,
         "split": self.split,
         "max_examples": self.config.max_examples,
         "max_train_examples": self.config.max_train_examples,
@@ -111,30 +90,58 @@ class Scorer:
     finetuner = self.finetuners[name]
     root = self.folders[""]
     folder = self.folders.get(name) or (root if root == "tfds" else str(Path(root) / name))
-    with Announcer(f"{name}: reading {split} of {language}"):
+    what = f"{name}, {split} in {language} ({folder})"
+    with Announcer(f"{name}: reading {split} of {language}"), _as_user_errors(what):
       examples = finetuner.task.load(folder, language, split)
     limit = self.config.max_train_examples if split == "train" else self.config.max_examples
     if limit and len(examples) > limit:  # The same ones at every checkpoint, from all over the file.
       chosen = np.random.default_rng(0).permutation(len(examples))[:limit]
       examples = [examples[i] for i in np.sort(chosen)]
     if not examples:
-      raise UserError(f"{name}: no examples in {split} of {language} ({folder})")
-    with Announcer(f"{name}: tokenising {split} of {language}"):
+      raise UserError(f"{what}: no examples")
+    with Announcer(f"{name}: tokenising {split} of {language}"), _as_user_errors(what):
       return examples, finetuner.encode(examples, self.tokenizer)
 
-  def languages_of(self, task: Task) -> tuple[str, ...]:
-    """The evaluation languages of a task that config.evaluate.languages leaves."""
-    wanted = tuple(self.config.languages)
-    return tuple(language for language in task.languages if not wanted or language in wanted)
+  def plan(self, name: str) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """training_plan of a task, of the languages that have all their files; says once which have not.
+
+    All files to score on are read, because missing or damaged data are to be found before the long part. Raises UserError:
+    no language is left, or a file is damaged.
+    """
+    task, setting = self.finetuners[name].task, self.config.setting
+    languages = languages_of(task, tuple(self.config.languages))
+    if name not in self.missing:
+      missing: dict[str, str] = {}
+      for language in languages:
+        try:
+          self.targets(name, (language,))
+          if setting not in ("zero_shot", "translate_test"):  # where every language is trained on
+            self._read(name, language, "train")
+        except MissingError as error:
+          missing[language] = str(error)
+      left = [language for language in languages if language not in missing]
+      if not left:
+        raise MissingError(missing[languages[0]])
+      if missing:
+        print(f"{name}: {len(missing)} of {len(languages)} languages are not scored, because they have no files: "
+              f"{', '.join(missing)} (the first: {next(iter(missing.values()))}); name those to score with "
+              f"--config.evaluate.languages={','.join(left)}", file=sys.stderr, flush=True)  # fmt: skip
+      self.missing[name] = missing
+    return training_plan(task, setting, tuple(x for x in languages if x not in self.missing[name]))
 
   def __call__(self, params: Any, step: int, seed: int = 0) -> tuple[dict[str, LanguageScores], dict[str, str]]:
     """({task: {language: {metric: value}}}, {task: what went wrong}) of a checkpoint's parameters."""
     scores, errors = {}, {}
+    self.losses = {}
     for name in self.finetuners:
       try:
         scores[name] = self.score_task(name, params, step, seed)
       except UserError as error:
         errors[name] = str(error)
+      except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+          raise
+        errors[name] = "out of memory; lower recipe.batch with --config.evaluate.recipe, or use more devices"
     return scores, errors
 
   def fit(self, name: str, params: Any, step: int, seed: int, sources: tuple[str, ...]) -> dict[str, Any]:
@@ -142,14 +149,17 @@ class Scorer:
     arrays = [self._read(name, language, "train")[1] for language in sources]
     joined = {key: np.concatenate([part[key] for part in arrays]) for key in arrays[0]}
     what = f"{name} in {', '.join(sources) if len(sources) < 4 else f'{len(sources)} languages'}, seed {seed}"
-    return self.finetuners[name].train(params, joined, finetuning_seed(step, name, seed), what)[0]
+    trained, loss = self.finetuners[name].train(params, joined, finetuning_seed(step, name, seed), what)
+    steps = self.finetuners[name].steps(len(joined["ids"]))
+    print(f"{what}: trained {steps} steps on {len(joined['ids'])} rows, loss {loss:.4f} at the end",
+          file=sys.stderr, flush=True)  # fmt: skip
+    self.losses[name] = loss
+    return trained
 
   def score_task(self, name: str, params: Any, step: int, seed: int) -> LanguageScores:
     """{language: {metric: value}} of one task."""
-    task = self.finetuners[name].task
     result: LanguageScores = {}
-    for sources, targets in training_plan(task, self.config.setting, self.languages_of(task)):
-      self.targets(name, targets)  # Data that are missing are found before the long part.
+    for sources, targets in self.plan(name):
       result |= self.score_all(name, self.fit(name, params, step, seed, sources), targets)
     return result
 
@@ -158,7 +168,8 @@ class Scorer:
     scores = {}
     with Announcer(f"{name}: scored language", len(targets)) as announcer:
       for language, (examples, arrays) in self.targets(name, targets).items():
-        scores[language] = self.finetuners[name].score(trained, examples, arrays, language)
+        with _as_user_errors(f"{name}, scoring {language}"):
+          scores[language] = self.finetuners[name].score(trained, examples, arrays, language)
         announcer.advance()
     return scores
 
