@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from xlmr_jax.config import check_evaluation
 from xlmr_jax.errors import UserError
-from xlmr_jax.evaluation.scorer import Scorer, training_plan
+from xlmr_jax.evaluation.scorer import Scorer
 from xlmr_jax.evaluation.tasks import registry
 from xlmr_jax.files import refuse_used_folder, whole_folder, write_json
 from xlmr_jax.huggingface import export
@@ -70,13 +70,12 @@ def fine_tune(
   check_evaluation(config)
   scorer = Scorer(config, record.vocabulary_size, open_tokenizer_of(workdir.root, record))
   tuned = scorer.finetuners[task].task
-  plan = training_plan(tuned, config.evaluate.setting, scorer.languages_of(tuned))
+  plan = scorer.plan(task)  # It finds missing data before the long part.
   if len(plan) != 1:
     raise UserError(
       f"config.evaluate.setting={config.evaluate.setting} trains one model per language; name one language with "
       "--config.evaluate.languages"
     )
   sources, targets = plan[0]
-  scorer.targets(task, targets)  # Missing data are found before the long part.
   trained = scorer.fit(task, params, step, seed, sources)
   return Tuned(tuned, trained, sources, scorer.score_all(task, trained, targets), seed)
