@@ -120,17 +120,26 @@ def test_eighty_ten_ten(many):
   assert within((~masked & ~kept).sum(), len(at), 0.1)
 
 
-def test_replacements_are_real_pieces_all_as_likely():
+@pytest.mark.parametrize("mask_id, no_pieces", [(None, ()), (4, (5, 38, 39))])
+def test_replacements_are_real_pieces_all_as_likely(mask_id, no_pieces):
   vocabulary = 40
   ids = make_rows(2000, 128, vocabulary=vocabulary)
-  out = mask(ids, vocabulary=vocabulary, replace_share=0.0, random_share=1.0)
+  out = mask(ids, vocabulary=vocabulary, replace_share=0.0, random_share=1.0, mask=mask_id, no_pieces=no_pieces)
   row, slot = np.nonzero(out["weights"])
   new = out["ids"][row, out["positions"][row, slot]]
+  never = [*range(FIRST_PIECE), 39 if mask_id is None else mask_id, *no_pieces]
   seen = np.bincount(new, minlength=vocabulary)
-  assert seen[:FIRST_PIECE].sum() == 0 and seen[vocabulary - 1] == 0
-  seen = seen[FIRST_PIECE : vocabulary - 1]
+  assert seen[never].sum() == 0 and len(seen) == vocabulary
+  seen = np.delete(seen, never)
   chi2 = ((seen - seen.mean()) ** 2 / seen.mean()).sum()
   assert chi2 < len(seen) - 1 + 5 * np.sqrt(2 * len(seen))
+
+
+def test_a_mask_that_is_not_the_last_entry():
+  ids = make_rows(50, 64, vocabulary=40)
+  out = mask(ids, vocabulary=40, replace_share=1.0, random_share=0.0, mask=4)
+  row, slot = np.nonzero(out["weights"])
+  assert len(row) and set(out["ids"][row, out["positions"][row, slot]]) == {4}
 
 
 def test_every_position_and_pair_is_as_likely():

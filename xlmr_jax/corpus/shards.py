@@ -13,7 +13,7 @@ from xlmr_jax.data import rows as row_files
 from xlmr_jax.data.tokenizer import Tokenizer, open_tokenizer
 from xlmr_jax.errors import UserError
 from xlmr_jax.files import sha256_of
-from xlmr_jax.ids import EOS, PAD
+from xlmr_jax.ids import EOS, FIRST_PIECE, PAD
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,5 +190,7 @@ def finish_store(job: Job, written: list[Written]) -> dict[str, dict[str, dict[s
     held_out_share=job.held_out,
     languages=counts,
     files=digests,
+    mask=vocabulary.mask_id,
+    no_pieces=set(range(FIRST_PIECE, vocabulary.size)) - {vocabulary.mask_id, *vocabulary.replacements.tolist()},
   )
   return counts

@@ -1,6 +1,7 @@
 """BERT's masking of whole batches in stateless TensorFlow operations: a row's mask follows from (seed, global position)."""
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,8 @@ def mask_rows(
   replace_share: float = 0.8,
   random_share: float = 0.1,
   offsets: np.ndarray | None = None,
+  mask: int | None = None,
+  no_pieces: Collection[int] = (),
 ) -> dict[str, Any]:
   """Masks rows. Row i has the global position first_position + offsets[i]; offsets, int64[n], are 0, 1, ... by default.
 
@@ -43,6 +46,9 @@ def mask_rows(
   that its mean is exact (fairseq: data/mask_tokens_dataset.py). replace_share of them become <mask>, random_share become a
   uniform draw from the real pieces, and the others stay. fairseq may also mask <s> and </s>; we do not, because they hold
   no text.
+
+  mask: the id of <mask>, by default the last. no_pieces: the other ids from FIRST_PIECE on that are never drawn, such as
+  control pieces and the rows of a padded embedding.
 
   The counter of the random generator is a row's position, so a row gets the same bits in every batch. Each run of
   consecutive offsets costs one call of the generator.
@@ -93,8 +99,9 @@ def mask_rows(
   labels = tf.gather(ids, positions, batch_dims=1)
 
   # What is written there.
-  mask = mask_id(vocabulary_size)
-  pieces = FIRST_PIECE + tf.cast(_uniform(piece_bits) * (mask - FIRST_PIECE), tf.int32)
+  mask = mask_id(vocabulary_size) if mask is None else mask
+  real = np.setdiff1d(np.arange(FIRST_PIECE, vocabulary_size, dtype=np.int32), [mask, *no_pieces])
+  pieces = tf.gather(tf.constant(real, tf.int32), tf.cast(_uniform(piece_bits) * len(real), tf.int32))
   kind = _uniform(kind_bits)
   kept_or_random = tf.where(kind < replace_share + random_share, pieces, labels)
   written = tf.where(kind < replace_share, mask, kept_or_random)

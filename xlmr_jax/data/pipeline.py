@@ -138,6 +138,8 @@ def _batches(
       step * spec.batch_rows,
       seed=spec.seed,
       vocabulary_size=store.vocabulary_size,
+      mask=store.mask_id,
+      no_pieces=store.no_pieces,
       slots=spec.slots,
       mask_share=spec.mask_share,
       offsets=host_rows,

@@ -20,6 +20,7 @@ import numpy as np
 from xlmr_jax.data.protobuf import bytes_field
 from xlmr_jax.errors import UserError
 from xlmr_jax.files import sha256_of, write_json
+from xlmr_jax.ids import mask_id
 
 FORMAT = 1
 SPLITS = ("train", "held_out")
@@ -101,12 +102,15 @@ def write_manifest(
   held_out_share: float,
   languages: Mapping[str, Mapping[str, Mapping[str, int]]],
   files: Mapping[str, str] | None = None,
+  mask: int | None = None,
+  no_pieces: Iterable[int] = (),
 ) -> dict:
   """Finishes a store: writes manifest.json, whole or not at all, and returns its content.
 
   languages: {language: {split: {"rows", "tokens" (all but <pad>), "pieces" (all but <pad>, <s> and </s>), "bytes" (UTF-8 of
   the text), "documents"}}}.
   files: the sha256 of every shard by its path under root; by default they are computed here.
+  mask: the id of <mask>; by default the last. no_pieces: the other ids, behind <unk>, that stand for no piece of a text.
   """
   root = Path(root)
   if files is None:
@@ -124,6 +128,11 @@ def write_manifest(
     },
     "files": dict(sorted(files.items())),
   }
+  # Most vocabularies need neither key, and the fingerprints of their rows are those of rows that were built before them.
+  if mask is not None and mask != mask_id(vocabulary_size):
+    manifest["mask_id"] = int(mask)
+  if no_pieces := sorted(map(int, no_pieces)):
+    manifest["no_pieces"] = no_pieces
   manifest["fingerprint"] = fingerprint(manifest)
   write_json(root / "manifest.json", manifest)
   return manifest
@@ -150,6 +159,8 @@ class RowStore:
     self.manifest = self._load_manifest()
     self.seq_len: int = self.manifest["seq_len"]
     self.vocabulary_size: int = self.manifest["vocabulary_size"]
+    self.mask_id: int = self.manifest.get("mask_id", mask_id(self.vocabulary_size))
+    self.no_pieces: tuple[int, ...] = tuple(self.manifest.get("no_pieces", ()))  # from <unk> on, <mask> apart
     self.fingerprint: str = self.manifest["fingerprint"]
     self.tokenizer_path = self.root / "tokenizer.model"
     self._check_tokenizer(tokenizer_sha256)
