@@ -10,6 +10,7 @@ Batch, steps and learning rate are ours, for text of a few gigabytes on one mach
 from ml_collections import ConfigDict
 
 from xlmr_jax.config import default_config, variant
+from xlmr_jax.files import local_path
 from xlmr_jax.open_model import open_record
 from xlmr_jax.run.workdir import MODEL_SIZES
 
@@ -19,7 +20,7 @@ def get_config(arg: str = "") -> ConfigDict:
   run, _, changes = arg.partition(",")
   if not run:
     raise ValueError("the config takes the folder of an imported run: --config=imported:RUN")
-  record = open_record(run)
+  record = open_record(local_path(run, "--config=imported:"))
   if not record.imported:
     raise ValueError(f"{run} was not imported; make it with `xlmr convert from-hf`")
   c = default_config()

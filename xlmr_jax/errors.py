@@ -1,5 +1,7 @@
 """How commands end: one clear line and exit 1 for what the user must mend, a traceback and exit 70 for a crash."""
 
+import errno
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -12,20 +14,48 @@ class UserError(ValueError):
   """Something only the user can mend. The message names the file, line or value, and what to do; one line."""
 
 
+# What a full or failing disk says to a write. Such an error seldom names its file.
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE)
+
+
+def told(error: Exception) -> str:
+  """The line that an error ends a command with, which names the file of a file system's error; "" for any other crash."""
+  if isinstance(error, UserError):
+    return " ".join(str(error).splitlines())
+  if not isinstance(error, OSError) or (error.filename is None and error.errno not in _DISK):
+    return ""
+  files = [os.fsdecode(name) for name in (error.filename, error.filename2) if name is not None]  # two of a copy
+  where = " -> ".join(files) or "a file cannot be written"
+  return f"{where}: {error.strerror or error}"
+
+
 def run_command(main: Callable[..., int | None]) -> Callable[..., None]:
-  """Wraps a command's main: a UserError becomes one line on stderr and exit 1, anything else a traceback and exit 70."""
+  """Wraps a command's main: what the user must mend becomes one line on stderr and exit 1, all else a traceback and exit 70.
+
+  The user must mend a UserError, and what a file system refuses: a full disk, a file that cannot be read.
+  """
 
   def wrapped(*args):
     try:
-      sys.exit(main(*args) or EXIT_DONE)
-    except UserError as error:
-      print(f"error: {error}", file=sys.stderr, flush=True)
-      sys.exit(EXIT_USER)
-    except KeyboardInterrupt:
-      print("interrupted", file=sys.stderr, flush=True)
-      sys.exit(EXIT_INTERRUPTED)
-    except Exception:
-      traceback.print_exc()
-      sys.exit(EXIT_CRASH)
+      code = main(*args) or EXIT_DONE
+      sys.stdout.flush()  # What is printed may go to a full disk too.
+    except Exception as error:
+      line = told(error)
+      code = EXIT_USER if line else EXIT_CRASH
+      if line:
+        print(f"error: {line}", file=sys.stderr, flush=True)
+      else:
+        traceback.print_exc()
+      _discard_what_cannot_be_printed()
+    sys.exit(code)
 
   return wrapped
+
+
+def _discard_what_cannot_be_printed() -> None:
+  """Empties stdout. Python would otherwise try once more at its end, complain and exit with a code of its own."""
+  try:
+    sys.stdout.flush()
+  except OSError:
+    with open(os.devnull, "w") as nowhere:
+      os.dup2(nowhere.fileno(), sys.stdout.fileno())

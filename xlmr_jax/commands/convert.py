@@ -31,13 +31,14 @@ def main(argv: list[str]) -> None:
 
   from xlmr_jax.run.workdir import Workdir
 
-  workdir = Workdir(flags.absolute(flags.FLAGS.workdir))
+  workdir = Workdir(flags.path_of("workdir", makes="folder" if action == "from-hf" else ""))
   if action == "from-hf":
     from xlmr_jax.huggingface.importing import from_hf
 
-    print(json.dumps(from_hf(flags.absolute(flags.FLAGS.source), workdir, flags.FLAGS.isolate_documents)))
+    print(json.dumps(from_hf(flags.path_of("source"), workdir, flags.FLAGS.isolate_documents)))
     return
 
+  out = flags.path_of("out", makes="folder")
   from xlmr_jax.open_model import open_record
   from xlmr_jax.report.export import to_hf
   from xlmr_jax.run import compile_cache, memory
@@ -49,7 +50,7 @@ def main(argv: list[str]) -> None:
     memory.keep_freed_memory()
     compile_cache.use(config.compile_cache, workdir.root)
   result = to_hf(
-    workdir, flags.FLAGS.checkpoint, flags.absolute(flags.FLAGS.out), dtype=flags.FLAGS.dtype, task=flags.FLAGS.task,
+    workdir, flags.FLAGS.checkpoint, out, dtype=flags.FLAGS.dtype, task=flags.FLAGS.task,
     seed=flags.FLAGS.seed, config=config,
   )  # fmt: skip
   print(json.dumps(result))

@@ -7,11 +7,10 @@ The same command goes on where the demo was stopped.
 """
 
 import json
-from pathlib import Path
 
 from absl import flags
 
-from xlmr_jax.commands.flags import FLAGS, absolute, refuse_arguments, start
+from xlmr_jax.commands.flags import FLAGS, path_of, refuse_arguments, start
 from xlmr_jax.errors import UserError
 
 
@@ -21,11 +20,11 @@ def main(argv: list[str]) -> int | None:
   if FLAGS.text:
     from xlmr_jax.demo.text import write_text
 
-    print(json.dumps(write_text(Path(FLAGS.text), scale=FLAGS.scale, seed=FLAGS.seed)))
+    print(json.dumps(write_text(path_of("text", makes="folder"), scale=FLAGS.scale, seed=FLAGS.seed)))
     return None
   from xlmr_jax.demo.run import run_demo
 
-  code, summary = run_demo(absolute(FLAGS.workdir), FLAGS.pass_on)
+  code, summary = run_demo(path_of("workdir", makes="folder"), FLAGS.pass_on)
   if code:
     return code
   print(json.dumps(summary))

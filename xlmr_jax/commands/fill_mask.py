@@ -26,7 +26,7 @@ def main(argv: list[str]) -> None:
 
   from xlmr_jax.open_model import open_model
 
-  model = open_model(flags.absolute(flags.FLAGS.workdir), flags.FLAGS.checkpoint)
+  model = open_model(flags.path_of("workdir"), flags.FLAGS.checkpoint)
   for text in argv[1:] or filter(None, (line.rstrip("\n") for line in sys.stdin)):
     for pieces in model.fill([text], flags.FLAGS.top)[0]:
       found = [{"piece": piece, "probability": round(probability, 6)} for piece, probability in pieces]

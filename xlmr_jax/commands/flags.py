@@ -8,10 +8,12 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from xlmr_jax.config import config_path, default_config, flatten, is_below, parse_value
+from xlmr_jax.config import config_path, default_config, flatten, is_below, parse_value, split_names
 from xlmr_jax.errors import UserError, run_command
+from xlmr_jax.files import local_path, refuse_unwritable
 
 FLAGS = flags.FLAGS
+_DEFAULTS = flatten(default_config().to_dict())
 
 
 def define_config(help_text: str = "Config that ships, such as base, or a file; :ARG takes runlocal and KEY=VALUE") -> None:
@@ -25,7 +27,7 @@ def read_config() -> ConfigDict:
     FLAGS.config.lock()
   except OSError as error:
     raise UserError(" ".join(str(error).split())) from None
-  return FLAGS.config
+  return _check_paths(FLAGS.config)
 
 
 def _with_config_file(argument: str) -> str:
@@ -34,7 +36,17 @@ def _with_config_file(argument: str) -> str:
     return argument
   flag, _, value = argument.partition("=")
   name, colon, arg = value.partition(":")
+  if name.endswith(".py") or arg.startswith("//"):
+    return f"{flag}={local_path(value if arg.startswith('//') else name, '--config=')}{colon}{arg}"
   return f"{flag}={config_path(name)}{colon}{arg}"
+
+
+def _with_list(argument: str) -> str:
+  """--config.KEY=VALUE of a list of names as ml_collections reads one: it takes a,b for one name, which has a comma."""
+  name, equals, text = argument.partition("=")
+  key = name.lstrip("-").removeprefix("config.")
+  is_list = equals and name.startswith(("--config.", "-config.")) and isinstance(_DEFAULTS.get(key), tuple)
+  return f"{name}={split_names(text)!r}" if is_list else argument
 
 
 def parse_flags(argv: Sequence[str], *, known_only: bool = False) -> list[str]:
@@ -43,7 +55,7 @@ def parse_flags(argv: Sequence[str], *, known_only: bool = False) -> list[str]:
   known_only: leaves unknown flags to the caller, in what is returned.
   """
   try:
-    return FLAGS([_with_config_file(argument) for argument in argv], known_only=known_only)
+    return FLAGS([_with_list(_with_config_file(argument)) for argument in argv], known_only=known_only)
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, ImportError, SyntaxError) as error:
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     sys.exit(1)
@@ -83,12 +95,34 @@ def override_config(stored: dict, overrides: Sequence[str], sections: tuple[str,
     except ValueError as error:
       raise UserError(f"--{error}") from None
   config.update_from_flattened_dict(given)
+  return _check_paths(config)
+
+
+def path_of(name: str, *, makes: str = "") -> Path:
+  """The path that --name gives, absolute and with ~ expanded.
+
+  makes: "file" or "folder" for what the command will write there. Raises UserError: it is empty or names a bucket, or what
+  the command makes cannot be written there.
+  """
+  found = local_path(FLAGS[name].value, f"--{name}=")
+  return refuse_unwritable(found, folder=makes == "folder") if makes else found
+
+
+def _check_paths(config: ConfigDict) -> ConfigDict:
+  """The config with ~ expanded in each key that is a path. Raises UserError: one of them names a bucket."""
+
+  def check(key: str, value: str, words: tuple[str, ...]) -> str:
+    if value in ("", *words):
+      return value
+    found = str(local_path(value, f"--config.{key}="))
+    return found if value.startswith("~") else value
+
+  config.compile_cache = check("compile_cache", config.compile_cache, ("off",))
+  config.data.rows = check("data.rows", config.data.rows, ("demo",))
+  config.evaluate.folder = check("evaluate.folder", config.evaluate.folder, ("tfds",))
+  parts = [part.partition("=") for part in config.evaluate.data.split(",")]
+  config.evaluate.data = ",".join(f"{task}{equals}{check('evaluate.data', path, ('tfds',))}" for task, equals, path in parts)
   return config
-
-
-def absolute(path: str) -> Path:
-  """A flag's path, absolute."""
-  return Path(path).absolute()
 
 
 def _help(module_name: str) -> str:
@@ -111,9 +145,14 @@ def start(main: Callable[[list[str]], int | None], parser: Callable[[list[str]],
 
 
 def load_tasks(config: ConfigDict) -> None:
-  """Registers the tasks of config.evaluate.modules, and the demo's where one of them is named. UserError."""
+  """Registers the tasks of config.evaluate.modules, and the demo's where one of them is named.
+
+  Raises UserError: a module cannot be imported, or config.evaluate names a task, a language or a recipe that there is not.
+  """
+  from xlmr_jax.evaluation.choices import check_choices
   from xlmr_jax.evaluation.tasks import registry
 
   registry.load_modules(config.evaluate.modules)
   if any(name.startswith("demo_") for name in config.evaluate.tasks):
     import xlmr_jax.demo.tasks  # noqa: F401  It registers them.
+  check_choices(config)

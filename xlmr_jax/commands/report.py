@@ -20,10 +20,11 @@ def main(argv: list[str]) -> None:
   from xlmr_jax.report import pictures
   from xlmr_jax.run.workdir import Workdir
 
-  workdir = Workdir(flags.FLAGS.workdir)
+  workdir = Workdir(flags.path_of("workdir", makes="folder"))
+  rows = flags.path_of("rows") if flags.FLAGS.rows is not None else None
   lines = pictures.read_held_out(workdir)
   before, after = pictures.losses_of(lines[0]), pictures.losses_of(lines[-1])
-  bound = pictures.unigram_entropy(RowStore(flags.FLAGS.rows, tuple(after))) if flags.FLAGS.rows else None
+  bound = pictures.unigram_entropy(RowStore(rows, tuple(after))) if rows else None
   drawn = [workdir.root / "held_out.png", workdir.root / "languages.png"]
   pictures.held_out_picture(workdir, drawn[0])
   title = f"Before training and after {lines[-1]['step']} updates"

@@ -21,6 +21,7 @@ from xlmr_jax.corpus.shards import Job, Written, finish_store, open_once, plan, 
 from xlmr_jax.corpus.sources import Shard, Source
 from xlmr_jax.corpus.workers import cores, run_stage
 from xlmr_jax.errors import UserError
+from xlmr_jax.files import local_path, naming, refuse_unwritable
 
 # From so much text per worker on, processes are worth the second that each takes to start. Below it, threads are as fast,
 # because SentencePiece runs without Python's lock.
@@ -45,7 +46,7 @@ def build_rows(
   The rows depend on the text, the vocabulary, seq_len, held_out and shard_mb alone, not on workers or runner.
   Raises UserError for whatever the user must mend; then nothing is left at `out` or beside it.
   """
-  out, tokenizer = Path(out).absolute(), Path(tokenizer).absolute()
+  out, tokenizer = local_path(out, "--out="), local_path(tokenizer, "--tokenizer=")
   workers = cores() if workers is None else workers
   check_seq_len(seq_len)
   if not 0 <= held_out < 1:
@@ -54,6 +55,7 @@ def build_rows(
     raise UserError(f"--workers={workers} --shard_mb={shard_mb}: both must be above 0")
   if out.exists():
     raise UserError(f"{out}: exists; remove it or choose another --out")
+  refuse_unwritable(out, folder=True)
   open_once(str(tokenizer))
   run_by_beam = beam.open_runner(list(beam_flags)) if beam_flags else None
   import tensorflow_datasets  # noqa: F401  Its import takes seconds, which are not the build's.
@@ -61,7 +63,7 @@ def build_rows(
   began = time.perf_counter()
   shard_bytes = max(1, int(shard_mb * 1e6))
   shards = source.shards(shard_bytes)
-  with _unfinished(out) as folder:
+  with _unfinished(out) as folder, naming(out):
     shutil.copyfile(tokenizer, folder / "tokenizer.model")
     job = Job(source, str(folder), str(tokenizer), seq_len, held_out, shard_bytes)
     written = run_by_beam(shards, job) if run_by_beam else _run_here(shards, job, workers)

@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import hashlib
 import io
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from xlmr_jax.corpus.workers import cores, run_stage
 from xlmr_jax.data.mixture import smoothed_shares
 from xlmr_jax.data.tokenizer import open_tokenizer
 from xlmr_jax.errors import UserError
+from xlmr_jax.files import local_path, refuse_unwritable, whole_file
 
 # The number of threads is part of the result, because sums over threads are rounded in their order. So it does not follow
 # the number of cores.
@@ -55,11 +55,10 @@ def train_vocabulary(
   Raises UserError for whatever the user must mend. `out` is written whole or not at all.
   """
   began = time.perf_counter()
-  out = Path(out)
+  out = local_path(out, "--out=")
   if out.exists():
     raise UserError(f"{out}: exists; remove it or choose another --out")
-  if not out.absolute().parent.is_dir():
-    raise UserError(f"{out.absolute().parent}: no such folder; make it or choose another --out")
+  refuse_unwritable(out, folder=False)
   if not 0.98 <= character_coverage <= 1:
     raise UserError(f"--character_coverage={character_coverage}: a share between 0.98 and 1")
   if not 0 <= alpha <= 1:
@@ -78,13 +77,9 @@ def train_vocabulary(
     language: _Sample(language, int(count), int(quota), seed) for (language, count), quota in zip(counted.items(), quotas)
   }
   model = _train(list(draw(source, shards, samples)), size, character_coverage)
-  unfinished = out.with_name(f".{out.name}.unfinished-{os.getpid()}")
-  try:
+  with whole_file(out) as unfinished:
     unfinished.write_bytes(model)
     tokenizer = open_tokenizer(unfinished)  # This checks the layout that we promise.
-    unfinished.rename(out)
-  finally:
-    unfinished.unlink(missing_ok=True)
   table = []
   for language, sample in samples.items():
     characters = sum(map(len, sample.first_lines))

@@ -3,7 +3,6 @@
 The same seed and scale give the same bytes. Languages are drawn independently, so that no document translates another.
 """
 
-import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from xlmr_jax.demo import grammar, world
 from xlmr_jax.demo.lexicon import LANGUAGES, load
 from xlmr_jax.errors import UserError
+from xlmr_jax.files import local_path, refuse_unwritable, whole_file
 
 # kB at scale 1.0, 3.4 MB in all. The order is CC-100's (Conneau et al. 2020, appendix A), the range is 20:1.
 SIZES = {
@@ -35,25 +35,17 @@ def write_text(out_dir: str | Path, scale: float = 1.0, seed: int = 0) -> dict:
   """Writes out_dir/LANG.txt for every language; a file has that name only once it is whole. Returns what the command prints.
 
   scale: of SIZES; a file ends with the document that reaches its size. seed: another one gives another text.
-  Raises UserError: a scale of 0 or less, a folder that cannot be written.
+  Raises UserError: a scale of 0 or less, a folder that cannot be written. Raises OSError: a disk is full.
   """
   if not scale > 0:
     raise UserError(f"--scale={scale}: must be above 0")
-  out_dir, total, count = Path(out_dir), 0, 0
-  try:
-    out_dir.mkdir(parents=True, exist_ok=True)
-    for language in LANGUAGES:
-      path, unfinished = out_dir / f"{language}.txt", out_dir / f".{language}.txt.{os.getpid()}"
-      try:
-        with unfinished.open("wb") as file:
-          for document in documents(language, size=max(1, round(1000 * SIZES[language] * scale)), seed=seed):
-            total += file.write(_layout(document))
-            count += 1
-        unfinished.replace(path)
-      finally:
-        unfinished.unlink(missing_ok=True)
-  except OSError as error:
-    raise UserError(f"--text={out_dir}: cannot be written ({error.strerror})") from error
+  out_dir, total, count = refuse_unwritable(local_path(out_dir, "--text="), folder=True), 0, 0
+  out_dir.mkdir(parents=True, exist_ok=True)
+  for language in LANGUAGES:
+    with whole_file(out_dir / f"{language}.txt") as unfinished, unfinished.open("wb") as file:
+      for document in documents(language, size=max(1, round(1000 * SIZES[language] * scale)), seed=seed):
+        total += file.write(_layout(document))
+        count += 1
   return {"languages": len(LANGUAGES), "bytes": total, "documents": count}
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from xlmr_jax.corpus.sources import BLOCK_BYTES, Block, Document, Shard, Source
 from xlmr_jax.corpus.sources.text_file import ENDINGS, ending, open_text
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import local_path
 
 LONGEST_DOCUMENT = 16 << 20  # bytes; a file that lost its blank lines must not fill the memory
 LONGEST_LINE = 64 << 20  # bytes; neither must one that has no lines
@@ -45,7 +44,7 @@ class CC100(Source):
     Names on stderr, once, each file that is left out because it is hidden or no text.
     Raises UserError: there is no such folder, a name is no language code, a text is there twice, or a language is missing.
     """
-    folder = local_path(folder, "--text")
+    folder = Path(folder)
     try:
       self.files, left_out = _find_files(folder, languages)
     except OSError as error:

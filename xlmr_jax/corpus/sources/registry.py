@@ -6,6 +6,7 @@ from pathlib import Path
 from xlmr_jax.corpus.sources import Source
 from xlmr_jax.corpus.sources.cc100 import CC100
 from xlmr_jax.errors import UserError
+from xlmr_jax.files import local_path
 
 SOURCES: dict[str, Callable[[Path, Iterable[str] | None], Source]] = {"cc100": CC100}
 
@@ -17,4 +18,4 @@ def open_source(name: str, path: str | Path, languages: Iterable[str] | None = N
   """
   if name not in SOURCES:
     raise UserError(f"--source={name}: no such format of text; there are {', '.join(SOURCES)}")
-  return SOURCES[name](Path(path), languages)
+  return SOURCES[name](local_path(path, "--text="), languages)
