@@ -20,6 +20,9 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
+# What the library keeps per user stays out of the user's own folder.
+os.environ["XDG_CACHE_HOME"] = f"{_COMPILED.name}/home"
+
 import pytest
 
 SHARED = Path(__file__).parents[2] / "shared"

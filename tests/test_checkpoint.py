@@ -294,3 +294,23 @@ def test_killed_while_it_removed_one(folder):
   (folder / "deleting-2" / MANIFEST).unlink()
   assert_is(restore(folder), 9)
   assert left(folder) == [3, 6, 9]
+
+
+def test_a_save_that_fails_in_the_background_is_one_line_and_leaves_nothing(folder, monkeypatch):
+  """TensorStore's words on a full disk. The checkpoints before it stay, and the one that failed is not sealed."""
+  checkpoints = Checkpoints(Workdir(folder.parent))
+  checkpoints.save(12, state_of(12), {"rows_seen": [12]})
+  checkpoints._manager.wait_until_finished()
+  shutil.rmtree(folder / "12")
+  (folder / "12.orbax-checkpoint-tmp").mkdir()
+
+  def fail():
+    raise ValueError('RESOURCE_EXHAUSTED: Error writing "w/0.0": Failed to write 934220 bytes: No space left on device')
+
+  with monkeypatch.context() as patched, pytest.raises(UserError) as error:
+    patched.setattr(checkpoints._manager, "wait_until_finished", fail)
+    checkpoints.wait()
+  assert "could not be saved in" in str(error.value) and "no space left on the disk" in str(error.value)
+  checkpoints.close()
+  assert sorted(path.name for path in folder.iterdir()) == ["6", "9"]
+  assert_is(restore(folder), 9)

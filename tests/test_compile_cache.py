@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import time
-import zlib
 from pathlib import Path
 
 import jax
@@ -104,16 +103,20 @@ def test_which_folder(options, tmp_path, monkeypatch):
 def test_what_a_killed_process_left_goes_and_so_do_folders_long_unused(options, tmp_path, monkeypatch):
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
   folder = compile_cache.default_folder(tmp_path / "run")
-  program, old = zlib.compress(os.urandom(5000)), folder.parent / "old-machine"
+  program, old = os.urandom(5000), folder.parent / "old-machine"
   folder.mkdir(parents=True)
-  for name, data in {"whole": program, "half": program[:3000], "empty": b"", "being_written": program[:10]}.items():
-    (folder / f"{name}-cache").write_bytes(data)
-    if name != "being_written":
-      os.utime(folder / f"{name}-cache", (time.time() - 120,) * 2)
+  for name in ("whole", "flipped", "half", "being_written"):
+    path = folder / f"{name}-cache"
+    path.write_bytes(program)
+    os.utime(path, (time.time() - 120,) * 2)
+    if name in ("whole", "flipped"):
+      compile_cache.seal(folder)
+  (folder / "flipped-cache").write_bytes(program[:-1] + bytes([program[-1] ^ 1]))
+  os.utime(folder / "being_written-cache")
   (old / "x").mkdir(parents=True)
   os.utime(old, (time.time() - compile_cache.FORGET_S - 60,) * 2)
   compile_cache.use("", tmp_path / "run")
-  assert sorted(path.name for path in folder.iterdir()) == ["being_written-cache", "whole-cache"]
+  assert sorted(path.name for path in folder.iterdir()) == ["being_written-cache", "whole-cache", "whole-cache.sha256"]
   assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 

@@ -24,7 +24,7 @@ from xlmr_jax.errors import UserError
 from xlmr_jax.evaluation.finetune_step import task_head
 from xlmr_jax.evaluation.ledger import keep_best
 from xlmr_jax.evaluation.tasks import registry
-from xlmr_jax.files import read_json_lines, write_json
+from xlmr_jax.files import write_json
 from xlmr_jax.huggingface import names
 from xlmr_jax.huggingface.importing import from_hf
 from xlmr_jax.model.build import build_model
@@ -33,6 +33,7 @@ from xlmr_jax.open_model import load_initial, load_params, open_model, open_reco
 from xlmr_jax.report import export
 from xlmr_jax.report.export import to_hf
 from xlmr_jax.run.manifest import read_manifest
+from xlmr_jax.run.logs import read_held_out
 from xlmr_jax.run.workdir import RunRecord, Workdir, read_record, refuse_other_run
 from xlmr_jax.training import loop, losses, sharding
 
@@ -188,7 +189,7 @@ def our_loss(model, params, batch):
 
 @pytest.mark.slow
 def test_training_begins_with_the_imported_weights_and_lowers_the_loss(continued):
-  lines = read_json_lines(Workdir(continued / "run").held_out_log)
+  lines = read_held_out(Workdir(continued / "run"))
   assert [line["step"] for line in lines] == [0, 25, 50]
   assert lines[-1]["mean_loss"] < lines[0]["mean_loss"] - 0.3
   scored = score(continued / "run", continued / "rows", "initial", passes=1, split="held_out")["languages"]
@@ -394,7 +395,8 @@ def test_a_fine_tuned_head_in_transformers(task, labelled, tmp_path, monkeypatch
 @pytest.mark.slow
 def test_evaluate_takes_a_hugging_face_folder(labelled, tmp_path):
   source = hf.make_folder(tmp_path / "source")
-  result = command("evaluate", f"--workdir={source}", "--tasks=sst2", f"--config.evaluate.folder={labelled}", "--split=dev")
+  result = command("evaluate", f"--workdir={source}", "--tasks=sst2", f"--config.evaluate.folder={labelled}", "--split=dev",
+                   f"--out={tmp_path / 'scores.json'}")  # fmt: skip
   assert result.returncode == 0, result.stderr
   last = json.loads(result.stdout.splitlines()[-1])
   assert last["step"] == 0 and 0 <= last["means"]["sst2"]["zero_shot"] <= 1

@@ -9,7 +9,7 @@ import pytest
 from tests import tiny
 from xlmr_jax.commands.score import score
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import read_json_lines
+from xlmr_jax.run.logs import read_held_out
 from xlmr_jax.run.workdir import Workdir
 
 
@@ -28,7 +28,7 @@ def test_training_lowers_the_loss_of_its_rows(tiny_run, tiny_rows, monkeypatch):
 @pytest.mark.parametrize("checkpoint", ["8", "12"])
 def test_it_is_the_run_s_own_held_out_pass(tiny_run, tiny_rows, checkpoint):
   """The run made it on 8 devices, here one device makes it: the same rows, masks and losses."""
-  line = next(line for line in read_json_lines(Workdir(tiny_run).held_out_log) if line["step"] == int(checkpoint))
+  line = next(line for line in read_held_out(Workdir(tiny_run)) if line["step"] == int(checkpoint))
   scored = score(tiny_run, tiny_rows, checkpoint, passes=1, batch_rows=5, split="held_out")["languages"]
   assert set(scored) == set(line["languages"])
   for name, values in line["languages"].items():

@@ -185,16 +185,25 @@ def runlocal(c: ConfigDict) -> ConfigDict:
   return c
 
 
-def with_defaults(config: dict, defaults: dict | None = None) -> dict:
-  """A stored config with today's default for each key that did not exist when its run began."""
+def with_defaults(config: Any, defaults: dict | None = None, name: str = "config") -> dict:
+  """A stored config with today's default for each key that did not exist when its run began.
+
+  Raises ValueError naming a value of another type than its default's.
+  """
   defaults = default_config().to_dict() if defaults is None else defaults
-  return {
-    **config,
-    **{
-      key: with_defaults(config.get(key, {}), value) if isinstance(value, dict) else config.get(key, value)
-      for key, value in defaults.items()
-    },
-  }
+  if not isinstance(config, dict):
+    raise ValueError(f"{name}={str(config)[:40]!r}: not a section with keys")
+  full = dict(config)
+  for key, default in defaults.items():
+    value = config.get(key, default)
+    if isinstance(default, dict):
+      full[key] = with_defaults(config.get(key, {}), default, f"{name}.{key}")
+      continue
+    types = (list, tuple) if isinstance(default, tuple) else (int, float) if isinstance(default, float) else type(default)
+    if not isinstance(value, types) or (isinstance(value, bool) and not isinstance(default, bool)):
+      raise ValueError(f"{name}.{key}={str(value)[:40]!r}: not {type(default).__name__}")
+    full[key] = value
+  return full
 
 
 # --- the config files that ship ----------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ def score(
   from xlmr_jax.data.masking import slots_per_row
   from xlmr_jax.data.pipeline import BatchSpec, held_out_batches
   from xlmr_jax.data.rows import RowStore
+  from xlmr_jax.data.verification import Verification
   from xlmr_jax.errors import UserError
   from xlmr_jax.model.build import family_of
   from xlmr_jax.open_model import load_params, open_record
@@ -49,6 +50,7 @@ def score(
     raise UserError(f"{rows} has rows of {store.seq_len} tokens, but the run's model takes {longest}; build shorter rows")
   if passes < 1:
     raise UserError(f"--passes={passes}: must be at least 1")
+  verification = Verification(store)
   step, params = load_params(path, record, config, checkpoint)
   mesh, languages = sharding.make_mesh(1, 1, jax.devices()[:1]), len(store.languages)
   total = np.zeros((2, languages))
@@ -60,6 +62,7 @@ def score(
       with held_out_batches(store, spec, split=split) as batches:
         found = held_out_losses(program.held_out_step, params, batches, mesh, batch_rows, languages)
       total = total + np.asarray(found)
+  verification.finish()
   sums, weights = total
   if not weights.all():
     raise UserError(f"{rows}: nothing to score in {', '.join(np.array(store.languages)[weights == 0])}")
@@ -77,18 +80,20 @@ def score(
 def main(argv: list[str]) -> None:
   """Scores, prints a table on stderr, and the means over languages as the last line."""
   flags.refuse_arguments(argv)
+  workdir, rows = flags.path_of("workdir"), flags.path_of("rows")
+  out = flags.path_of("out", makes="file") if flags.FLAGS.out is not None else None
 
   from xlmr_jax.files import write_json
   from xlmr_jax.run import memory
 
   memory.keep_freed_memory()
-  result = score(flags.FLAGS.workdir, flags.FLAGS.rows, flags.FLAGS.checkpoint, flags.FLAGS.passes)
+  result = score(workdir, rows, flags.FLAGS.checkpoint, flags.FLAGS.passes)
   languages = result["languages"]
   print(f"{'language':12s} {'nats per token':>15s} {'bits per byte':>15s}", file=sys.stderr)
   for name, values in languages.items():
     print(f"{name:12s} {values['loss']:15.3f} {values['bits_per_byte']:15.3f}", file=sys.stderr)
-  if flags.FLAGS.out:
-    write_json(flags.FLAGS.out, result)
+  if out:
+    write_json(out, result)
   means = {key: sum(values[key] for values in languages.values()) / len(languages) for key in ("loss", "bits_per_byte")}
   print(json.dumps({"step": result["step"], "languages": len(languages)} | means))
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from xlmr_jax.data.protobuf import bytes_field
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import sha256_of, write_json
+from xlmr_jax.files import read_json, sha256_of, write_json
 from xlmr_jax.ids import mask_id
 
 FORMAT = 1
@@ -46,7 +46,7 @@ def language_folder(rows_dir: str | Path, language: str) -> Path:
 def write_shard(path: str | Path, rows: np.ndarray) -> None:
   """Writes rows, int32[n, L], as one ArrayRecord file of the tf.train.Examples that TFDS would write.
 
-  Raises ValueError: `rows` has another type or shape.
+  Raises ValueError: `rows` has another type or shape. Raises UserError: the disk is full, or fails.
   """
   from array_record.python.array_record_module import ArrayRecordWriter
 
@@ -54,10 +54,13 @@ def write_shard(path: str | Path, rows: np.ndarray) -> None:
     raise ValueError(f"rows must be int32[n, L], not {rows.dtype}{list(rows.shape)}")
   Path(path).parent.mkdir(parents=True, exist_ok=True)
   prefix = _example_prefix(rows.shape[1])
-  writer = ArrayRecordWriter(str(path), _WRITER_OPTIONS)
-  for row in rows.astype("<i4"):
-    writer.write(prefix + row.tobytes())
-  writer.close()
+  try:
+    writer = ArrayRecordWriter(str(path), _WRITER_OPTIONS)
+    for row in rows.astype("<i4"):
+      writer.write(prefix + row.tobytes())
+    writer.close()
+  except RuntimeError as error:  # It says what the system said, and after a semicolon where in its code.
+    raise UserError(f"{path}: cannot be written ({str(error).partition(';')[0]})") from error
 
 
 def write_dataset_info(rows_dir: str | Path, language: str, seq_len: int, shard_lengths: Mapping[str, list[int]]) -> None:
@@ -187,12 +190,14 @@ class RowStore:
   def _load_manifest(self) -> dict:
     path = self.root / "manifest.json"
     try:
-      manifest = json.loads(path.read_text(encoding="utf-8"))
+      manifest = read_json(path)
     except FileNotFoundError as error:
       why = "an unfinished build; run `xlmr build_rows` again" if self.root.is_dir() else "no such folder"
       raise UserError(f"{path}: no manifest: {why}") from error
     except ValueError as error:
       raise UserError(f"{path}: not JSON ({error}); build the rows again") from error
+    if not isinstance(manifest, dict):
+      raise UserError(f"{path}: not the manifest of rows; build the rows again")
     if manifest.get("format") != FORMAT:
       raise UserError(f"{path}: format {manifest.get('format')}, not {FORMAT}; build the rows again")
     if manifest.get("fingerprint") != fingerprint(manifest):

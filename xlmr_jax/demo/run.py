@@ -24,11 +24,11 @@ from xlmr_jax.demo.corpus import build_demo_rows, demo_rows
 from xlmr_jax.demo.progress import Progress
 from xlmr_jax.demo.text import documents
 from xlmr_jax.evaluation.tasks import registry
-from xlmr_jax.files import read_json_lines
 from xlmr_jax.ids import PAD
 from xlmr_jax.model.build import build_model
 from xlmr_jax.open_model import load_params
 from xlmr_jax.report import pictures
+from xlmr_jax.run.logs import read_train
 from xlmr_jax.run.workdir import Workdir, read_record
 
 TASKS = ("demo_entities", "demo_entailment", "demo_questions")
@@ -115,7 +115,7 @@ def pretrain(workdir: Workdir, pass_on: list[str]) -> int:
       return "training is done, and its last checkpoint is being scored"
     if not workdir.held_out_log.exists() or not workdir.held_out_log.stat().st_size:
       return "two programs start, and the training step is compiled"
-    lines = read_json_lines(workdir.train_log)
+    lines = read_train(workdir)
     return f"training, {lines[-1]['step'] if lines else 0} steps are done; a line comes every 100 steps"
 
   xlmr = [sys.executable, "-m", "xlmr_jax"]

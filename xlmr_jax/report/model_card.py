@@ -14,10 +14,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from xlmr_jax.evaluation.tasks.registry import Task
-from xlmr_jax.files import read_json_lines
 from xlmr_jax.huggingface import names
 from xlmr_jax.model.task_head import SENTENCE, SPAN, WORDS
 from xlmr_jax.report.pictures import held_out_picture
+from xlmr_jax.run import logs
 from xlmr_jax.run.workdir import RunRecord, Workdir
 
 _PIPELINE = {SENTENCE: "text-classification", WORDS: "token-classification", SPAN: "question-answering"}
@@ -41,8 +41,8 @@ def write(
 
   name, step: of the exported checkpoint, e.g. "best" and 12000. tuned: what it was fine-tuned to, if it was.
   """
-  lines = _lines_until(workdir.held_out_log, step)
-  consumed = _lines_until(workdir.train_log, step)
+  lines = [line for line in logs.read_held_out(workdir) if line["step"] <= step]
+  consumed = [line for line in logs.read_train(workdir) if line["step"] <= step]
   languages = tuple(consumed[-1]["languages"] if consumed else record.languages) or (tuned.sources if tuned else ())
   parts = [
     _front_matter(languages, tuned),
@@ -67,11 +67,6 @@ def write(
   settings = json.dumps(_without_paths(record.config), indent=1, sort_keys=True, default=list)
   parts.append(f"## Config\n\n<details><summary>every key of the run</summary>\n\n```json\n{settings}\n```\n</details>\n")
   (folder / "README.md").write_text("\n".join(part for part in parts if part), encoding="utf-8")
-
-
-def _lines_until(path: Path, step: int) -> list[dict]:
-  """The lines of a log up to a step; none where there is no log."""
-  return [line for line in read_json_lines(path) if line["step"] <= step] if path.exists() else []
 
 
 def _without_paths(config: dict[str, Any]) -> dict[str, Any]:

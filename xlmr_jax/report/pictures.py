@@ -11,8 +11,9 @@ import numpy as np
 from xlmr_jax.data.rows import RowStore
 from xlmr_jax.errors import UserError
 from xlmr_jax.evaluation.ledger import read_ledger
-from xlmr_jax.files import read_json_lines
+from xlmr_jax.files import whole_file
 from xlmr_jax.ids import FIRST_PIECE
+from xlmr_jax.run import logs
 from xlmr_jax.run.workdir import Workdir, read_stop
 
 ENTROPY_ROWS = 20_000  # At most so many rows of a language, evenly spread, are counted.
@@ -31,14 +32,15 @@ def _figure(out: Path, width: float, height: float) -> Iterator[Any]:
   with matplotlib.rc_context(STYLE):
     figure = Figure(figsize=(width, height), layout="constrained")
     yield figure
-    figure.savefig(out, dpi=130)
+    with whole_file(out) as unfinished:
+      figure.savefig(unfinished, dpi=130, format="png")
 
 
 def read_held_out(workdir: Workdir, until: float = math.inf) -> list[dict]:
   """The lines of a run's held-out log up to a step. UserError: there is no log, or nothing in it."""
   if not workdir.held_out_log.exists():
     raise UserError(f"{workdir.held_out_log} is missing; is {workdir} the workdir of a run?")
-  lines = [line for line in read_json_lines(workdir.held_out_log) if line["step"] <= until]
+  lines = [line for line in logs.read_held_out(workdir) if line["step"] <= until]
   if not lines:
     raise UserError(f"{workdir.held_out_log} has no line up to step {until:g}; wait for the run's first held-out pass")
   return lines

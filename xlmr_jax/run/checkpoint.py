@@ -4,16 +4,19 @@ What makes a checkpoint sound is manifest.py's; which ones stay is decided by th
 """
 
 import concurrent.futures
+import contextlib
 import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from absl import logging
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
@@ -29,7 +32,7 @@ from xlmr_jax.run.manifest import (
   write_manifest,
 )
 from xlmr_jax.run.retention import Retention
-from xlmr_jax.run.workdir import Workdir
+from xlmr_jax.run.workdir import Workdir, step_of
 
 _DELETING = "deleting-"  # The folder of a step that is being removed has this before its name.
 # Several files and chunks, so that threads share the writing, reading and hashing of a large table.
@@ -38,11 +41,23 @@ _FILE_BYTES, _CHUNK_BYTES = 256 * 2**20, 64 * 2**20
 
 def _finished_steps(directory: Path) -> list[int]:
   """The steps with a finished Orbax directory, newest first."""
-  return sorted((int(path.name) for path in directory.iterdir() if path.name.isdigit()), reverse=True)
+  steps = [step_of(path.name) for path in directory.iterdir() if path.is_dir()]
+  return sorted((step for step in steps if step is not None), reverse=True)
 
 
 def _warn(text: str) -> None:
   print(text, file=sys.stderr, flush=True)
+
+
+def _hush_tensorstore(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+  """sys.excepthook without what TensorStore says about each array of a save that failed: the failure itself is raised."""
+  if str(error) != "Event loop is closed":
+    sys.__excepthook__(kind, error, trace)
+
+
+def _is_no_echo(record: Any) -> bool:
+  """A filter of absl's log: leaves out Orbax's reports, with a traceback of 100 lines each, of what it raises as well."""
+  return not (record.exc_info and "orbax" in record.pathname)
 
 
 class _Manager(ocp.CheckpointManager):
@@ -82,6 +97,8 @@ class Checkpoints:
         save_root_metadata=False,
       ),
     )
+    self._excepthook, sys.excepthook = sys.excepthook, _hush_tensorstore
+    logging.get_absl_logger().addFilter(_is_no_echo)
     self._sealer = concurrent.futures.ThreadPoolExecutor(1, "seal")
     self._unsealed: tuple[int, dict[str, list]] | None = None
     self._sealing: concurrent.futures.Future | None = None
@@ -161,6 +178,11 @@ class Checkpoints:
   def save(self, step: int, state: Any, notes: dict) -> None:
     """Starts an asynchronous save, and first waits for one that is still under way. notes: small JSON kept with it."""
     self.wait()
+    with self._refusing_failures():
+      self._start_save(step, state, notes)
+    self._unsealed = (step, describe_leaves(state))
+
+  def _start_save(self, step: int, state: Any, notes: dict) -> None:
     chunks = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES), state)
     saved = self._manager.save(
       step,
@@ -171,8 +193,23 @@ class Checkpoints:
       force=True,
     )
     if not saved:
-      raise RuntimeError(f"Orbax refused to save step {step} in {self.directory}")
-    self._unsealed = (step, describe_leaves(state))
+      raise RuntimeError(f"Orbax refused to save step {step}")
+
+  @contextlib.contextmanager
+  def _refusing_failures(self) -> Iterator[None]:
+    """Turns what Orbax raises into one line, and removes what the failed save wrote, which may have filled the disk."""
+    try:
+      yield
+    except Exception as error:
+      self._unsealed = None
+      for unfinished in self.directory.glob("*.orbax-checkpoint-tmp"):
+        shutil.rmtree(unfinished, ignore_errors=True)
+      text = " ".join(str(error).split())
+      why = "no space left on the disk" if "No space left" in text or "quota exceeded" in text else text[:300]
+      raise UserError(
+        f"a checkpoint could not be saved in {self.directory}: {why}; those before it are whole: mend that, and the same "
+        "command goes on from them"
+      ) from error
 
   def _to_write(self, state: Any) -> Any:
     """What Orbax may read while the loop goes on and donates `state` to the next step.
@@ -189,7 +226,8 @@ class Checkpoints:
   def poll(self) -> None:
     """Seals a save that has finished in the background. It is cheap: call it every step."""
     if self._unsealed and not self._manager.is_saving_in_progress():
-      self._manager.wait_until_finished()  # Raises what went wrong in the background, such as a full disk.
+      with self._refusing_failures():
+        self._manager.wait_until_finished()  # Raises what went wrong in the background, such as a full disk.
       step, leaves = self._unsealed
       self._unsealed = None
       if self._is_first:
@@ -218,7 +256,8 @@ class Checkpoints:
 
   def wait(self) -> None:
     """Waits until everything saved so far is on disk and sealed. Raises what went wrong."""
-    self._manager.wait_until_finished()
+    with self._refusing_failures():
+      self._manager.wait_until_finished()
     self.poll()
     sealing, self._sealing = self._sealing, None
     if sealing:
@@ -231,6 +270,7 @@ class Checkpoints:
     finally:
       self._manager.close()
       self._sealer.shutdown()
+      sys.excepthook = self._excepthook
 
 
 def _restore(path: Path, abstract: Any, *, partial: bool = False) -> Any:

@@ -1,20 +1,23 @@
 """XLA's compilation cache: where it lies, and how long a start took. Deleting it is safe; a broken one never stops a run."""
 
+import atexit
 import contextlib
 import hashlib
 import os
 import platform
 import shutil
 import sys
+import threading
 import time
-import zlib
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from xlmr_jax.files import sha256_of
 from xlmr_jax.hardware import refuse_missing_platform
 
+WRITTEN_S = 5.0  # JAX has written a program whose file has not changed for so long.
 SMALLEST_S = 0.5  # Programs that compile faster are not worth a file.
 FORGET_S = 90 * 86400.0  # Folders of workdirs that no run has started in for so long are removed.
 _seen = {"compile_s": 0.0, "programs": 0, "from_cache": 0}
@@ -63,6 +66,9 @@ def use(value: str, workdir: Path) -> Path | None:
     jax.config.update("jax_enable_compilation_cache", False)
     return None
   _remove_broken(folder)
+  if jax.process_index() == 0:  # JAX has it write for all.
+    threading.Thread(target=_seal_again_and_again, args=(folder,), daemon=True, name="seal programs").start()
+    atexit.register(seal, folder, 0.0)
   if not value and jax.process_count() == 1:
     _remove_forgotten(folder.parent)
   jax.config.update("jax_enable_compilation_cache", True)
@@ -73,23 +79,39 @@ def use(value: str, workdir: Path) -> Path | None:
   return folder
 
 
-def _is_whole(path: Path) -> bool:
-  """Whether a program's file can be read to its end: JAX writes in place, and never again once the file exists."""
-  data = path.read_bytes()
-  if data[:1] != b"\x78":  # It is not zlib's: a Python with zstandard wrote it.
-    return bool(data)
-  try:
-    return len(zlib.decompress(data)) > 0
-  except zlib.error:
-    return False
+def _seal_of(path: Path) -> Path:
+  return path.with_name(f"{path.name}.sha256")
+
+
+def seal(folder: Path, untouched_s: float = WRITTEN_S) -> None:
+  """Writes the sha256 of each program beside it, once nobody has written to it for some seconds."""
+  for path in folder.glob("*-cache"):  # JAX's name for a program's file
+    with contextlib.suppress(OSError):
+      if not _seal_of(path).exists() and time.time() - path.stat().st_mtime > untouched_s:
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_text(sha256_of(path))
+        temporary.replace(_seal_of(path))
+
+
+def _seal_again_and_again(folder: Path) -> None:
+  """Runs beside the process that compiles, until it ends."""
+  while True:
+    time.sleep(WRITTEN_S)
+    seal(folder)
 
 
 def _remove_broken(folder: Path) -> None:
-  """Removes what a killed process left half written, but not what another process may be writing at this moment."""
-  for path in folder.glob("*-cache"):  # JAX's name for a program's file
+  """Removes the programs that are not as they were sealed, and those that a killed process left without a seal.
+
+  JAX reads what lies there as it is, and a program with a flipped bit ends the process with a signal. What another process
+  may be writing at this moment stays.
+  """
+  for path in folder.glob("*-cache"):
     with contextlib.suppress(OSError):
-      if time.time() - path.stat().st_mtime > 60 and not _is_whole(path):
+      sealed = _seal_of(path)
+      if sealed.read_text() != sha256_of(path) if sealed.exists() else time.time() - path.stat().st_mtime > 60:
         path.unlink()
+        sealed.unlink(missing_ok=True)
 
 
 def _remove_forgotten(root: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import jax
 
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import sha256_of
+from xlmr_jax.files import read_json, sha256_of
 
 MANIFEST = "MANIFEST.json"
 _HASHING_THREADS = 16  # hashlib releases the GIL.
@@ -69,7 +69,7 @@ def read_manifest(directory: str | os.PathLike) -> dict[str, Any]:
   """The manifest of a checkpoint: {"step", "files", "leaves", "digest"}. Raises DamagedError if it is missing or altered."""
   directory = Path(directory)
   try:
-    manifest = json.loads((directory / MANIFEST).read_bytes())
+    manifest = read_json(directory / MANIFEST)
     sound = manifest["digest"] == _digest(manifest) and manifest["step"] == int(directory.name)
   except FileNotFoundError:
     raise DamagedError(f"{directory / MANIFEST} is missing: the save was not finished") from None

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from xlmr_jax.files import JsonLines
 from xlmr_jax.hardware import peak_flops
+from xlmr_jax.run import logs
+from xlmr_jax.run.logs import JsonLines
 from xlmr_jax.run.workdir import Workdir
 
 _SUMMED = ("loss_sum", "weight", "grad_norm", "language_loss", "language_weight")
@@ -72,9 +73,10 @@ class RunLog:
     self._board: Any = None
     self._train: JsonLines | None = None
     if jax.process_index() == 0:
-      self._train = JsonLines(workdir.train_log, start)
-      self._held_out = JsonLines(workdir.held_out_log, held_out_at)
-      self._timing = JsonLines(workdir.timing_log, start)
+      noted = (notes or {}).get("logs") or {}  # Older checkpoints have none.
+      self._train = JsonLines(workdir.train_log, start, logs.TRAIN, noted.get("train"))
+      self._held_out = JsonLines(workdir.held_out_log, held_out_at, logs.HELD_OUT, noted.get("held_out"))
+      self._timing = JsonLines(workdir.timing_log, start, logs.TIMING)
       if tensorboard:
         from tensorboardX import SummaryWriter  # It takes a second to import; processes that write nothing skip it.
 
@@ -95,6 +97,7 @@ class RunLog:
       "sums": {name: np.asarray(value).tolist() for name, value in self._sums.items()},
       "steps": self._steps,
       "rows_seen": self._rows_seen.tolist(),
+      "logs": {"train": self._train.note(), "held_out": self._held_out.note()} if self._train else {},
     }
 
   def later(self, step: int, metrics: dict) -> list[bool]:

@@ -5,20 +5,19 @@ The trainer writes into the evaluator's folder only here: an entry for a checkpo
 """
 
 import contextlib
-import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 
-from xlmr_jax.files import write_json
-from xlmr_jax.run.workdir import Workdir, best_step
+from xlmr_jax.files import read_json, write_json
+from xlmr_jax.run.workdir import Workdir, best_step, step_of
 
 STALE_PIN_S = 12 * 3600.0  # The evaluator of an older pin is gone: a live one renews its pin.
 
 
 def _numbers(names: Iterable[str]) -> set[int]:
-  return {int(name) for name in names if name.isdigit()}
+  return {step for name in names if (step := step_of(name)) is not None}
 
 
 def evaluated_steps(workdir: Workdir) -> set[int]:
@@ -56,7 +55,7 @@ def pinned_steps(workdir: Workdir) -> set[int]:
   found = set()
   for step in _numbers(path.name for path in workdir.pins.glob("*")):
     try:
-      age = time.time() - json.loads((workdir.pins / str(step)).read_text())["time"]
+      age = time.time() - read_json(workdir.pins / str(step))["time"]
     except FileNotFoundError:
       continue
     except (OSError, ValueError, KeyError, TypeError):

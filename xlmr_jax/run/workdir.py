@@ -5,18 +5,19 @@ No other module spells a name that lies in a workdir.
 
 import dataclasses
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from xlmr_jax.config import is_below, with_defaults
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import flatten, lock, write_json
+from xlmr_jax.files import flatten, lock, read_json, write_json
 
 # The keys in which a continued run may differ from what it was: they change rounding at most, or nothing that it computes.
 MAY_CHANGE = ("compile_cache", "compiler_options", "mesh", "micro_batches", "rows_per_device", "log", "checkpoint",
-              "watchdog_s", "data.rows", "held_out", "evaluate", "stop", "model.remat", "model.ops", "model.attention",
-              "model.fuse", "model.unroll_layers")  # fmt: skip
+              "watchdog_s", "data.rows", "data.verify", "held_out", "evaluate", "stop", "model.remat", "model.ops",
+              "model.attention", "model.fuse", "model.unroll_layers")  # fmt: skip
 # What of a config the shapes of a model's parameters depend on.
 MODEL_SIZES = ("layers", "hidden", "heads", "ffn", "max_positions")
 
@@ -63,10 +64,15 @@ class Workdir:
                 f"{self.root} is being evaluated by another process; wait for it or end it")  # fmt: skip
 
 
+def step_of(name: str) -> int | None:
+  """The step that a file or folder is named by; None for 0070, ² and all that no run writes."""
+  return int(name) if re.fullmatch("0|[1-9][0-9]*", name) else None
+
+
 def is_hugging_face(path: Path) -> bool:
   """Whether a folder has the config.json of a Hugging Face model; a run's is another one."""
   try:
-    return "model_type" in json.loads((path / "config.json").read_text(encoding="utf-8"))
+    return "model_type" in read_json(path / "config.json")
   except (OSError, ValueError, TypeError):
     return False
 
@@ -103,30 +109,51 @@ class RunRecord:
     write_json(workdir.record, self.to_json())
 
 
+# The types of the values in config.json. bool is an int in Python, but no number of anything here.
+_TYPES = {
+  "config": (dict,), "vocabulary_size": (int,), "tokenizer_sha256": (str,), "seq_len": (int,),
+  "rows_fingerprint": (str, type(None)), "languages": (list,), "rows": (str, type(None)), "versions": (dict,),
+  "imported": (str, type(None)),
+}  # fmt: skip
+_OPTIONAL = ("languages", "rows", "versions", "imported")
+
+
 def parse_record(path: Path, value: Any) -> RunRecord:
   """The RunRecord of parsed JSON. UserError naming the file and the key that is missing or of another type."""
+
+  def refuse(what: str) -> UserError:
+    return UserError(f"{path} is not the config.json of a run: {what}; restore it")
+
+  if not isinstance(value, dict):
+    raise refuse(f"it holds no object but {str(value)[:40]}")
+  for key, types in _TYPES.items():
+    if key not in value and key not in _OPTIONAL:
+      raise refuse(f"there is no {key}")
+    found = value.get(key)
+    if key in value and (not isinstance(found, types) or isinstance(found, bool) or (types == (int,) and found < 1)):
+      raise refuse(f"{key}={str(found)[:40]!r}")
+  if not all(isinstance(name, str) for name in value.get("languages", ())):
+    raise refuse(f"languages={str(value['languages'])[:40]}")
+  if "model" not in value["config"]:
+    raise refuse("its config has no model")
   try:
-    record = RunRecord(
-      config=with_defaults(value["config"]), vocabulary_size=int(value["vocabulary_size"]),
-      tokenizer_sha256=str(value["tokenizer_sha256"]), seq_len=int(value["seq_len"]),
-      rows_fingerprint=value["rows_fingerprint"], languages=tuple(value.get("languages", ())), rows=value.get("rows"),
-      versions=dict(value.get("versions", {})), imported=value.get("imported"))  # fmt: skip
-    flatten(record.config)
-  except (KeyError, TypeError, ValueError, AttributeError) as error:
-    raise UserError(f"{path} cannot be read ({type(error).__name__}: {error}); restore it") from None
-  return record
+    config = with_defaults(value["config"])
+  except ValueError as error:
+    raise refuse(str(error)) from None
+  given = {key: value[key] for key in _TYPES if key in value}
+  return RunRecord(**given | {"config": config, "languages": tuple(value.get("languages", ()))})
 
 
 def read_record(workdir: Workdir) -> RunRecord:
   """The record of a run. UserError: there is none, or it is damaged."""
   try:
-    return parse_record(workdir.record, json.loads(workdir.record.read_text(encoding="utf-8")))
+    value = read_json(workdir.record)
   except FileNotFoundError:
     raise UserError(f"{workdir.record} is missing: {workdir} is neither the workdir of a run nor a Hugging Face "
                     "folder") from None  # fmt: skip
-  except ValueError as error:
-    raise error if isinstance(error, UserError) else UserError(
-      f"{workdir.record} cannot be read ({error}); restore it") from None  # fmt: skip
+  except (OSError, ValueError) as error:
+    raise UserError(f"{workdir.record} cannot be read ({error}); restore it") from None
+  return parse_record(workdir.record, value)
 
 
 def refuse_other_run(workdir: Workdir, record: RunRecord, allowed: tuple[str, ...] = ()) -> None:
@@ -135,6 +162,14 @@ def refuse_other_run(workdir: Workdir, record: RunRecord, allowed: tuple[str, ..
   allowed: further keys that may change, such as a learning rate after a divergence.
   """
   if not workdir.record.exists():
+    steps = [path.name for path in workdir.checkpoints.glob("*") if step_of(path.name) is not None]
+    if steps:
+      raise UserError(
+        f"{workdir.record} is missing, but {workdir.checkpoints} has {len(steps)} checkpoints of what was trained here; "
+        "restore the file, or use a new workdir"
+      )
+    if (workdir.root / "manifest.json").exists():
+      raise UserError(f"{workdir} is a folder of rows, with a manifest.json; use another workdir")
     return
   before = read_record(workdir)
   if before.is_untrained_import:
@@ -189,7 +224,7 @@ class Stop(NamedTuple):
 def read_stop(workdir: Workdir) -> Stop | None:
   """STOP.json, or None. A user may write one too; one that cannot be read is reported and not obeyed."""
   try:
-    stop = json.loads(workdir.stop.read_text(encoding="utf-8"))
+    stop = read_json(workdir.stop)
     return Stop(int(stop["step"]), str(stop["reason"]))
   except FileNotFoundError:
     return None
@@ -201,6 +236,6 @@ def read_stop(workdir: Workdir) -> Stop | None:
 def best_step(workdir: Workdir) -> int | None:
   """The step of best.json, if there is one."""
   try:
-    return int(json.loads(workdir.best_note.read_text(encoding="utf-8"))["step"])
+    return int(read_json(workdir.best_note)["step"])
   except (OSError, ValueError, KeyError, TypeError):
     return None

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from xlmr_jax.data import masking, mixture, pipeline
 from xlmr_jax.data.pipeline import BatchSpec
 from xlmr_jax.data.rows import RowStore
+from xlmr_jax.data.verification import Verification
 from xlmr_jax.errors import UserError
 from xlmr_jax.model.build import family_of
 from xlmr_jax.run import compile_cache, hosts, stopping
@@ -170,6 +171,7 @@ def run(
   progress = Progress(notes["bad_in_a_row"], notes["held_out_at"]) if notes else Progress()
   log = _open_log(prepared, workdir, start, progress.held_out_at, notes)
   watchdog = hosts.Watchdog(config.watchdog_s)
+  verification = Verification(store, config.data.verify, (jax.process_index(), jax.process_count()))
 
   def go_on() -> bool:
     watchdog.alive()
@@ -233,6 +235,7 @@ def run(
             log.first_step(step, compile_cache.seconds_since_start(), compile_cache.so_far())
             log.restart_clock()
           checkpoints.poll()
+          verification.poll()
           watchdog.alive()
   finally:
     try:
@@ -240,6 +243,8 @@ def run(
     finally:
       log.close()
       watchdog.close()
+      verification.close()
+  verification.poll()
   _say_why_it_ended(workdir, step, start, restored=notes is not None, preempted=preempted, train_steps=config.train_steps)
   return Result(step, preempted, log.last_held_out)
 

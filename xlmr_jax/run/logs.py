@@ -1,0 +1,98 @@
+"""The logs of a run, files of one JSON object per line: how they are written, read, and repaired from what is sound.
+
+A log is never a reason not to resume. A line that is damaged is left out and said, and what a killed process left half
+written is cut off; but a checkpoint knows what its logs were, and a run that continues without some of it says so.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from xlmr_jax.files import parse_json
+from xlmr_jax.run.workdir import Workdir
+
+# What a line must have to be of use, beside its "step".
+TRAIN = {"loss": (int, float, type(None)), "lr": (int, float), "languages": dict}
+HELD_OUT = {"mean_loss": (int, float), "languages": dict}
+TIMING: dict[str, Any] = {}
+
+
+def _parse(raw: bytes, types: dict[str, Any]) -> dict | None:
+  """A line's object, or None if it is not one with a whole "step" of 0 or more and values of `types`."""
+  try:
+    line = parse_json(raw)
+  except ValueError:
+    return None
+  if not isinstance(line, dict) or type(line.get("step")) is not int or line["step"] < 0:
+    return None
+  if not all(name in line and isinstance(line[name], kind) for name, kind in types.items()):
+    return None
+  losses = line["languages"].values() if "languages" in types else ()
+  return line if all(isinstance(x, dict) and "loss" in x for x in losses) else None
+
+
+def _sound_lines(path: Path, types: dict[str, Any]) -> list[tuple[bytes, dict]]:
+  """The sound lines of a log with what they say. The numbers of the others are told on stderr.
+
+  A last line without its end is left out silently: its writer was killed, or is at work.
+  """
+  lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+  if lines and not lines[-1].endswith(b"\n"):
+    lines.pop()
+  parsed = [(raw, _parse(raw, types)) for raw in lines]
+  if damaged := [str(number) for number, (_, line) in enumerate(parsed, 1) if line is None]:
+    numbers = ", ".join(damaged[:10]) + (f" and {len(damaged) - 10} more" if len(damaged) > 10 else "")
+    print(f"{path}: left out, because damaged: line {numbers} of {len(parsed)}", file=sys.stderr, flush=True)
+  return [(raw, line) for raw, line in parsed if line is not None]
+
+
+def read_train(workdir: Workdir) -> list[dict]:
+  """The sound lines of train.jsonl; none where there is no such file."""
+  return [line for _, line in _sound_lines(workdir.train_log, TRAIN)]
+
+
+def read_held_out(workdir: Workdir) -> list[dict]:
+  """The sound lines of held_out.jsonl; none where there is no such file."""
+  return [line for _, line in _sound_lines(workdir.held_out_log, HELD_OUT)]
+
+
+class JsonLines:
+  """An append-only log. Opening it at a step cuts off all later lines and those that are damaged."""
+
+  def __init__(self, path: Path, start: int, types: dict[str, Any], noted: dict | None = None):
+    """types: what a line must have. noted: what note() said when the checkpoint of `start` was saved, if it did."""
+    sound = [(raw, line) for raw, line in _sound_lines(path, types) if line["step"] <= start]
+    self.last: dict | None = sound[-1][1] if sound else None  # the newest line
+    self._count, self._digest = len(sound), hashlib.sha256(b"".join(raw for raw, _ in sound))
+    if noted and noted != self.note():
+      what = f"not as it was when checkpoint {start} was saved ({noted['lines']} lines then, {self._count} sound ones now)"
+      print(f"{path}: {what}; the run goes on, with a gap in its curve", file=sys.stderr, flush=True)
+    if path.exists():
+      temporary = path.with_name(path.name + ".tmp")
+      temporary.write_bytes(b"".join(raw for raw, _ in sound))
+      temporary.replace(path)
+    self._file = path.open("ab")
+
+  def note(self) -> dict[str, Any]:
+    """What the log is by now: {"lines", "sha256"}. Kept with a checkpoint."""
+    return {"lines": self._count, "sha256": self._digest.hexdigest()}
+
+  def write(self, line: dict) -> None:
+    """Appends one line and hands it to the operating system."""
+    self.last = line
+    raw = json.dumps(line).encode() + b"\n"
+    self._count += 1
+    self._digest.update(raw)
+    self._file.write(raw)
+    self._file.flush()
+
+  def sync(self) -> None:
+    """Waits until the lines are on the disk: no checkpoint may outlive the lines before it."""
+    os.fsync(self._file.fileno())
+
+  def close(self) -> None:
+    """Closes the file."""
+    self._file.close()
