@@ -14,12 +14,15 @@ import sys
 from absl import flags
 
 from xlmr_jax.commands.flags import FLAGS, parse_flags, start
+from xlmr_jax.errors import UserError
 
 
 def main(argv: list[str]) -> int | None:
   """Builds the rows and prints one line of JSON. argv: the command's name, and the flags that are left for Beam."""
   from xlmr_jax.corpus.build import build_rows
   from xlmr_jax.corpus.sources.registry import open_source
+  from xlmr_jax.data.tokenizer import open_tokenizer
+  from xlmr_jax.huggingface.tokenizer import why_no_export
 
   logging.disable(logging.WARNING)  # Beam's notices; ours do not go through logging.
   stopped = []
@@ -31,6 +34,8 @@ def main(argv: list[str]) -> int | None:
 
   signal.signal(signal.SIGTERM, stop)
   signal.signal(signal.SIGINT, stop)
+  if FLAGS.export and (why := why_no_export(open_tokenizer(FLAGS.tokenizer))):
+    raise UserError(f"{why}; --noexport builds the rows all the same, for a model that stays here")
   try:
     summary = build_rows(
       open_source(FLAGS.source, FLAGS.text, FLAGS.languages),
@@ -57,6 +62,7 @@ def run() -> None:
   flags.DEFINE_string("source", "cc100", "format of the text")
   flags.DEFINE_string("tokenizer", None, "vocabulary, such as `xlmr train_vocabulary` writes it", required=True)
   flags.DEFINE_string("out", None, "folder to make: the rows, as one TFDS dataset per language", required=True)
+  flags.DEFINE_bool("export", True, "refuse a vocabulary with which no model can be exported to Hugging Face")
   flags.DEFINE_integer("seq_len", 512, "tokens per row")
   flags.DEFINE_float("held_out", 0.01, "share of the documents that are held out")
   flags.DEFINE_list("languages", None, "only these, by comma; all by default")

@@ -4,6 +4,7 @@ A tokenizer.json is kept as it is and run by the tokenizers library, with all it
 """
 
 import functools
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -193,6 +194,18 @@ def exported(tokenizer: Tokenizer) -> dict:
     whole = fast_tokenizer(tokenizer.path, vocabulary)
   prove(whole, tokenizer, vocabulary)
   return whole
+
+
+def why_no_export(tokenizer: Tokenizer) -> str:
+  """Why the model of a run with this vocabulary can never be exported; "" if it can. To be asked before the training."""
+  try:
+    if _is_json(tokenizer.model) or importlib.util.find_spec("tokenizers"):
+      exported(tokenizer)
+    else:  # Where only rows are built, the library for the proof may be missing.
+      fast_tokenizer(tokenizer.path, sentencepiece_file.parse(tokenizer.model))
+  except UserError as error:
+    return str(error)
+  return ""
 
 
 def _makes_our_pairs(whole: dict) -> bool:
