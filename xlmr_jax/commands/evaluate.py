@@ -4,61 +4,92 @@
   xlmr evaluate --workdir=DIR --once      # scores what is there, and ends
   xlmr evaluate --workdir=DIR --replay [--config.stop.patience=3]      # where a rule would have stopped
   xlmr evaluate --workdir=DIR --checkpoint=best --tasks=xnli,mlqa --seeds=5 [--settings=zero_shot,...]
-  xlmr evaluate --workdir=HUGGING_FACE_FOLDER --tasks=xnli      # the same table for any XLM-R or RoBERTa
+  xlmr evaluate --workdir=HUGGING_FACE_FOLDER --tasks=xnli [--out=FILE]      # the same table for any XLM-R or RoBERTa
 
 The config is the run's own (config.json), of which evaluate.* and stop.* can be given anew. Every eligible checkpoint
-is taken once and in order. Exit codes: 0 the run is over, 1 the user must act, 42 start me again (SIGTERM), 70 a crash.
+is taken once and in order. Exit codes: 0 the run is over, 1 the user must act (a task could not be scored, for example),
+42 start me again (SIGTERM), 70 a crash.
 """
 
 import json
 import signal
 import sys
 import time
+from pathlib import Path
 
 from absl import flags
 
 from xlmr_jax.commands.flags import (
   FLAGS,
-  absolute,
   load_tasks,
   override_config,
   parse_flags_leaving_config,
+  path_of,
   refuse_arguments,
   start,
 )
 from xlmr_jax.config import check_evaluation
 from xlmr_jax.errors import EXIT_DONE, EXIT_RESTART, UserError
+from xlmr_jax.files import refuse_blocked, refuse_unwritable
 from xlmr_jax.run.workdir import RunRecord, Workdir, is_hugging_face, read_record
+
+UNTRAINED = ", which holds an imported model as yet; --checkpoint=initial scores that one"
 
 
 def wait_for_record(workdir: Workdir) -> RunRecord:
   """The run's record, once training has begun: the evaluator may start before the run."""
-  announced = False
+  announced = None
   while not workdir.record.exists() or read_record(workdir).is_untrained_import:
-    if not announced:
-      print(f"waiting for training to begin in {workdir}", flush=True)
-    announced = True
+    is_import = workdir.record.exists()
+    if announced is not is_import:
+      print(f"waiting for training to begin in {workdir}{UNTRAINED if is_import else ''}", flush=True)
+    announced = is_import
     time.sleep(1.0)
   return read_record(workdir)
 
 
+def default_out(workdir: Workdir, checkpoint: str) -> Path:
+  """The file of a table's scores: in the run, or in the current folder where the model is no run of ours. UserError."""
+  if is_hugging_face(workdir.root):
+    return refuse_unwritable(Path(f"{workdir.root.resolve().name}.scores.json").absolute(), folder=False)
+  refuse_unwritable(workdir.final_scores, folder=True)
+  return workdir.final_scores / f"{checkpoint}.json"
+
+
+def imported_dtype(workdir: Workdir, record: RunRecord) -> str:
+  """The precision in which an imported model is fine-tuned: float32 if it was stored in it, else bfloat16."""
+  from xlmr_jax.open_model import source_of
+
+  source = source_of(workdir, record)
+  return "float32" if source and all(tensor.dtype == "float32" for tensor in source.tensors.values()) else "bfloat16"
+
+
 def main(argv: list[str]) -> int:
   overrides = refuse_arguments(argv, allowed_prefix="--config.")
-  given = {"tasks": FLAGS.tasks, "seeds": FLAGS.seeds}
+  given = {"tasks": FLAGS.tasks, "dtype": FLAGS.precision}
+  if FLAGS.seeds is not None:  # Each of the two keys undoes the other, which the run may have.
+    given |= {"seed_list": FLAGS.seeds} if "," in FLAGS.seeds else {"seeds": FLAGS.seeds, "seed_list": ""}
   overrides += [f"--config.evaluate.{name}={value}" for name, value in given.items() if value is not None]
   if FLAGS.once + FLAGS.replay + bool(FLAGS.checkpoint) > 1:
     raise UserError("--once, --replay and --checkpoint: give one of them")
-  workdir = Workdir(absolute(FLAGS.workdir))
+  workdir = Workdir(path_of("workdir"))
+  refuse_blocked(workdir.root, folder=True)  # The run may come later, but not where a file lies.
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_RESTART))  # Anywhere, because it is as safe as kill -9.
   if is_hugging_face(workdir.root):
     if FLAGS.once or FLAGS.replay:
       raise UserError(f"--once, --replay: {workdir} is a Hugging Face folder, one model; give --tasks, and a table comes")
     FLAGS.checkpoint = FLAGS.checkpoint or "latest"
+  if FLAGS.out and not FLAGS.checkpoint:
+    raise UserError("--out: names the file of a table, which --checkpoint asks for")
+  if FLAGS.checkpoint:  # Before the work, because afterwards it would be lost.
+    out = path_of("out", makes="file") if FLAGS.out else default_out(workdir, FLAGS.checkpoint)
   from xlmr_jax.open_model import load_params, open_record, open_tokenizer_of
 
   at_once = FLAGS.once or FLAGS.replay or FLAGS.checkpoint
   record = open_record(workdir.root) if at_once else wait_for_record(workdir)
   config = override_config(record.config, overrides)
+  if not config.evaluate.dtype and record.is_untrained_import:
+    config.evaluate.dtype = imported_dtype(workdir, record)
   check_evaluation(config)
   if FLAGS.replay:
     from xlmr_jax.evaluation import ledger
@@ -68,6 +99,8 @@ def main(argv: list[str]) -> int:
   if not config.evaluate.tasks:
     raise UserError("config.evaluate.tasks is empty; name tasks, e.g. --config.evaluate.tasks=xnli,panx")
   load_tasks(config)
+  if FLAGS.once and record.is_untrained_import:
+    raise UserError(f"{workdir} has no checkpoint{UNTRAINED}")
   from xlmr_jax.evaluation.final_scores import score_final
   from xlmr_jax.evaluation.follower import follow
   from xlmr_jax.evaluation.scorer import Scorer
@@ -79,11 +112,13 @@ def main(argv: list[str]) -> int:
   tokenizer = open_tokenizer_of(workdir.root, record)
   if FLAGS.checkpoint:
     result = score_final(
-      workdir, config, record.vocabulary_size, tokenizer,
-      lambda: load_params(workdir.root, record, config, FLAGS.checkpoint), FLAGS.checkpoint,
-      FLAGS.settings or [config.evaluate.setting], FLAGS.split,
+      out, config, record.vocabulary_size, tokenizer, lambda: load_params(workdir.root, record, config, FLAGS.checkpoint),
+      FLAGS.checkpoint, FLAGS.settings or [config.evaluate.setting], FLAGS.split,
+      "" if out.is_relative_to(workdir.root) else str(workdir),
     )  # fmt: skip
-    print(json.dumps(result))
+    print(json.dumps(result), flush=True)
+    if result["failed"]:
+      raise UserError(f"{', '.join(result['failed'])} could not be scored; the reasons are above, and in {out}")
     return EXIT_DONE
   if not record.config["evaluate"]["tasks"]:
     print("the run was started without config.evaluate.tasks: it may remove checkpoints before they are evaluated",
@@ -99,7 +134,16 @@ def run() -> None:
   flags.DEFINE_bool("replay", False, "Only say where config.stop would have ended the run")
   flags.DEFINE_string("checkpoint", None, "Score this one only: best, latest, initial or a step; prints the paper's table")
   flags.DEFINE_string("tasks", None, "Short for --config.evaluate.tasks")
-  flags.DEFINE_integer("seeds", None, "Short for --config.evaluate.seeds")
+  flags.DEFINE_string("seeds", None, "How many fine-tunings a task has (--config.evaluate.seeds), or their seeds, e.g. 3,7")
+  flags.DEFINE_enum(
+    "precision", None, ["bfloat16", "float32"],
+    "Of fine-tuning, short for --config.evaluate.dtype (default: what the model was trained in)",
+  )  # fmt: skip
+  flags.DEFINE_string(
+    "out", None,
+    "With --checkpoint: file of the scores (default: evaluations/final of the run; of a Hugging Face folder "
+    "NAME.scores.json in the current folder)",
+  )  # fmt: skip
   flags.DEFINE_list("settings", [], "With --checkpoint: several of config.evaluate.setting, one table each")
   flags.DEFINE_enum("split", "test", ["dev", "test"], "With --checkpoint: what to score on; following uses dev")
   start(main, parse_flags_leaving_config)

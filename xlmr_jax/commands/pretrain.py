@@ -14,9 +14,10 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict
 
-from xlmr_jax.commands.flags import FLAGS, define_config, read_config, refuse_arguments, start
+from xlmr_jax.commands.flags import FLAGS, define_config, load_tasks, path_of, read_config, refuse_arguments, start
 from xlmr_jax.config import check_config
 from xlmr_jax.errors import EXIT_DONE, EXIT_RESTART, UserError
+from xlmr_jax.files import whole_file
 
 
 def open_rows(config: ConfigDict, workdir: Path):
@@ -55,8 +56,7 @@ def open_rows(config: ConfigDict, workdir: Path):
 
 def main(argv: list[str]) -> int:
   refuse_arguments(argv)
-  if "://" in FLAGS.workdir:
-    raise UserError(f"--workdir={FLAGS.workdir}: must be a folder; mount the store (see docs/pods.md)")
+  root = path_of("workdir", makes="folder")
   config = read_config()
   check_config(config)
   import jax  # after the cheap checks
@@ -67,11 +67,13 @@ def main(argv: list[str]) -> int:
   from xlmr_jax.run.workdir import RunRecord, Workdir, is_hugging_face, read_record, read_stop, refuse_other_run
   from xlmr_jax.training import loop, program
 
-  workdir = Workdir(Path(FLAGS.workdir).absolute())
+  workdir = Workdir(root)
   memory.keep_freed_memory()
   hosts.start(FLAGS.hosts, FLAGS.coordinator, FLAGS.processes, FLAGS.process)
   refuse_missing_platform()
   preemption = hosts.Preemption()
+  if config.evaluate.tasks:
+    load_tasks(config)  # A misspelt name is refused here and not by the evaluator, when the run has trained for days.
   program.mesh_of(config)  # Refuses a mesh that does not fit before rows are opened or built.
   compile_cache.use(config.compile_cache, workdir.root)
   versions = hosts.versions()
@@ -98,7 +100,8 @@ def main(argv: list[str]) -> int:
     if jax.process_index() == 0:
       workdir.root.mkdir(parents=True, exist_ok=True)
       _LOCKS.append(workdir.lock_training())
-      shutil.copyfile(store.tokenizer_path, workdir.tokenizer)
+      with whole_file(workdir.tokenizer) as unfinished:  # Written in place, a link there would lose its target's content.
+        shutil.copyfile(store.tokenizer_path, unfinished)
       record.write(workdir)
       workdir.result.unlink(missing_ok=True)  # A stopped run may go on.
       say_if_not_exportable(store.tokenizer_path)

@@ -12,6 +12,7 @@ from xlmr_jax.config import check_evaluation
 from xlmr_jax.data.tokenizer import Tokenizer
 from xlmr_jax.errors import UserError
 from xlmr_jax.evaluation import paper_table
+from xlmr_jax.evaluation.finetune import Announcer
 from xlmr_jax.evaluation.follower import score_checkpoint
 from xlmr_jax.evaluation.scorer import Scorer
 from xlmr_jax.files import write_json
@@ -35,7 +36,8 @@ def score_final(
     choice.evaluate.setting = setting
     check_evaluation(choice)
     scorers[setting] = Scorer(choice, vocabulary_size, tokenizer, split)
-  step, params = load()
+  with Announcer(f"loading {name}"):
+    step, params = load()
   scores: dict[str, dict] = {}
   errors: dict[str, dict] = {}
   missing: dict[str, list[str]] = {}
