@@ -167,7 +167,8 @@ def _from_merges(path: Path) -> bytes:
   content = json.dumps(whole, ensure_ascii=False).encode()
   if more:
     tokenizer = open_tokenizer(path, content)
-    if moved := [token["content"] for token in more if tokenizer.piece(token["id"]) != token["content"]]:
+    moved = [t["content"] for t in more if t["id"] >= tokenizer.size or tokenizer.piece(t["id"]) != t["content"]]
+    if moved:
       raise UserError(
         f"{path.parent}: the added token {moved[0]!r} has id {added[moved[0]]}, which does not follow {path.name}"
       )
