@@ -224,6 +224,9 @@ def test_a_failing_task_leaves_the_others(workdir):
     lambda text: json.dumps({**json.loads(text), "scores": []}),
     lambda text: json.dumps({**json.loads(text), "scores": {"t": {"xx": {"acc": ["high"]}}}}),
     lambda text: json.dumps({**json.loads(text), "metrics": {}}),
+    lambda text: json.dumps({**json.loads(text), "errors": 3}),
+    lambda text: json.dumps({**json.loads(text), "missing": None}),
+    lambda text: "[" * 100_000,
   ],
 )
 def test_a_damaged_entry_is_refused_by_name(workdir, damage):

@@ -147,6 +147,13 @@ def test_prefixes_of_wikiann_are_of_all_words_or_of_none(tmp_path):
   assert load(tmp_path, "panx", "de", "train", **{"de.train": "a\tO\nb\tO\nde:c\tO\n"})[0].words == ("a", "b", "de:c")
 
 
+def test_sentences_without_empty_lines_between_them_are_refused(tmp_path):
+  content = "a\tO\n" * tagging.MOST_WORDS
+  assert len(load(tmp_path, "panx", "en", "dev", **{"en.dev": content})[0].words) == tagging.MOST_WORDS
+  with pytest.raises(UserError, match=r"en\.train:5001: a sentence of more than 5000 words; an empty line must stand"):
+    load(tmp_path, "panx", "en", "train", **{"en.train": content + "b\tO\n"})
+
+
 # --- questions -----------------------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ from xlmr_jax.errors import UserError
 from xlmr_jax.files import write_json
 from xlmr_jax.run import stopping
 from xlmr_jax.run.manifest import DamagedError, verify
-from xlmr_jax.run.workdir import Workdir
+from xlmr_jax.run.workdir import Workdir, step_of
 
 # {task: {language: {metric: [one per seed]}}}; None for a score that was not finite.
 Scores = dict[str, dict[str, dict[str, list[float | None]]]]
@@ -59,17 +59,18 @@ def read_entry(path: Path) -> Entry:
     entry = Entry(**{key: x for key, x in value.items() if key in known})
     if entry.step != int(path.stem):
       raise ValueError(f"it is about step {entry.step}")
-    if not isinstance(entry.scores, dict):
-      raise ValueError("its scores are no object")
+    for name in ("scores", "metrics", "errors", "missing", "losses"):
+      if not isinstance(getattr(entry, name), dict):
+        raise ValueError(f"its {name} are no object")
     entry.score_of()  # Raises where a score is no number, or where a task's metric is missing.
     return entry
-  except (ValueError, TypeError, AttributeError, KeyError) as error:
+  except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
     raise UserError(f"{path} cannot be read ({error}); remove it and the step is evaluated again") from None
 
 
 def read_ledger(workdir: Workdir) -> list[Entry]:
   """The entries of all steps that were evaluated or could not be, by step. UserError: one is damaged."""
-  paths = (path for path in workdir.evaluations.glob("*.json") if path.stem.isdigit())
+  paths = (path for path in workdir.evaluations.glob("*.json") if step_of(path.stem) is not None)
   return sorted(map(read_entry, paths), key=lambda entry: entry.step)
 
 

@@ -39,6 +39,7 @@ UD_FILES = {
   for split in ("train", "dev", "test")
 }
 UD_COLUMNS = 10
+MOST_WORDS = 5000  # of a sentence; longer ones are several, whose empty lines were lost (ours: WikiANN's longest has 732)
 UD_WORD, UD_OTHER = re.compile("[0-9]+"), re.compile(r"[0-9]+[-.][0-9]+")  # ids: of a word; of a range, of an empty node
 LANGUAGE_PREFIX = re.compile("[a-z]{2,3}(-[a-z]+)*:")  # of a token in WikiANN, such as de: and zh-yue:
 
@@ -172,6 +173,8 @@ def _sentences(path: Path, task: Task, rows: Iterable[Row]) -> list[Tagged]:
       raise UserError(f"{where}: unknown tag {tag!r}; {task.name} has {', '.join(task.labels)}")
     words.append(word)
     tags.append(tag)
+    if len(words) > MOST_WORDS:
+      raise UserError(f"{where}: a sentence of more than {MOST_WORDS} words; an empty line must stand between two sentences")
   if not examples:
     raise UserError(f"{path}: no sentences in it")
   return examples
