@@ -7,6 +7,7 @@ import io
 import json
 import random
 import unicodedata
+from typing import Any
 
 import pytest
 
@@ -53,13 +54,14 @@ def byte_level(lines, normalizer=None, pre_tokenizer=None):
   return made.to_str().encode()
 
 
-def sentencepiece(lines, **options):
+def sentencepiece(lines, **options: Any):
   import sentencepiece
 
   model = io.BytesIO()
+  options = {"vocab_size": max(700, 3 * len(lines)), **options}
   sentencepiece.SentencePieceTrainer.Train(
     sentence_iterator=iter(line for line in lines if line.strip()), model_writer=model, minloglevel=2,
-    hard_vocab_limit=False, character_coverage=0.9999, **{"vocab_size": max(700, 3 * len(lines))} | options,
+    hard_vocab_limit=False, character_coverage=0.9999, **options,
   )  # fmt: skip
   return model.getvalue()
 

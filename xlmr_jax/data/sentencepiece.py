@@ -47,9 +47,13 @@ class SentencePieceTokenizer:
     self.mask_id = mask_id(self._processor.GetPieceSize() + 2)
     self.size: int = int(model[-10:]) if model[:-10].endswith(_ROWS) else self.mask_id + 1
 
-  @functools.cached_property
+  @property
   def replacements(self) -> np.ndarray:
     """The ids of the real pieces, int32[n]: control pieces and unused ones are none."""
+    return self._replacements
+
+  @functools.cached_property
+  def _replacements(self) -> np.ndarray:
     pieces = np.arange(FIRST_PIECE - 1, self._processor.GetPieceSize())
     real = [not (self._processor.IsControl(int(i)) or self._processor.IsUnused(int(i))) for i in pieces]
     return (pieces[real] + 1).astype(np.int32)

@@ -59,14 +59,15 @@ class JsonTokenizer:
     self.sha256 = hashlib.sha256(model).hexdigest()
     self.mask_id: int = self._entries[MASK]
     self.size: int = max(rows, max(self._entries.values()) + 1)
-    self._special_ids = {self._entries[piece] for piece in special if piece in self._entries}
+    special_ids = {self._entries[piece] for piece in special if piece in self._entries}
+    ids = {id for id in self._entries.values() if id >= FIRST_PIECE} - special_ids - {self.mask_id}
+    self._replacements = np.array(sorted(ids), np.int32)
     _refuse_post_processor(path, self._backend)
 
-  @functools.cached_property
+  @property
   def replacements(self) -> np.ndarray:
     """The ids of the real pieces, int32[n]: special tokens are none, and neither are rows without an entry."""
-    ids = {id for id in self._entries.values() if id >= FIRST_PIECE} - self._special_ids - {self.mask_id}
-    return np.array(sorted(ids), np.int32)
+    return self._replacements
 
   def encode(self, text: str) -> list[int]:
     """`<s> text </s>` as ids."""

@@ -92,8 +92,8 @@ def _compare(model: bytes, whole: bytes, path: Path) -> tuple[tuple[int, int], s
   ours, theirs = open_tokenizer(path.with_name(SENTENCEPIECE), model), open_tokenizer(path, whole)
   # XLM-R's own tokenizer.json drops spaces at the ends of a text and between words in another way.
   lines = [line for line in PROBE if line and line == " ".join(line.split())]
-  found = ([tokenizer.encode(line) for line in lines] for tokenizer in (ours, theirs))
-  at = first_difference(*found, sentencepiece_file.parse(model))
+  found = [[tokenizer.encode(line) for line in lines] for tokenizer in (ours, theirs)]
+  at = first_difference(found[0], found[1], sentencepiece_file.parse(model))
   return (ours.size, theirs.size), None if at is None else lines[at]
 
 
@@ -167,11 +167,9 @@ def _from_merges(path: Path) -> bytes:
   content = json.dumps(whole, ensure_ascii=False).encode()
   if more:
     tokenizer = open_tokenizer(path, content)
-    moved = [t["content"] for t in more if t["id"] >= tokenizer.size or tokenizer.piece(t["id"]) != t["content"]]
-    if moved:
-      raise UserError(
-        f"{path.parent}: the added token {moved[0]!r} has id {added[moved[0]]}, which does not follow {path.name}"
-      )
+    for name, id in added.items():
+      if name not in ours and (id >= tokenizer.size or tokenizer.piece(id) != name):
+        raise UserError(f"{path.parent}: the added token {name!r} has id {id}, which does not follow {path.name}")
   return content
 
 

@@ -218,7 +218,8 @@ def add_norm(
   """(x + dropout(y + bias), its LayerNorm), both [B, L, C] and both differentiable."""
   del keep_sum  # XLA sees for itself whether the sum is used.
   total = checkpoint_name(x + dropout(add_bias(y, bias_C), drop), "sum")
-  return total, layer_norm(total, scale_C, shift_C, epsilon)
+  normed: Any = layer_norm(total, scale_C, shift_C, epsilon)
+  return total, normed
 
 
 def _scale_and_shift(module: nn.Module, columns: int) -> tuple[Array, Array]:
