@@ -29,18 +29,19 @@ from xlmr_jax.model.task_head import SENTENCE, SPAN
 from xlmr_jax.training import sharding
 from xlmr_jax.training.optimizer import adamw_without_rate, polynomial_schedule
 
-WIDTH = 32  # tokens: rows are cut to multiples of it, or to the longest row that a task allows
-MOST_WIDTHS = 3  # programs that fine-tuning is compiled for
-LEAST_GAIN = 0.03  # share of the tokens that a further program must save (ours)
+SHORTEST = 32  # tokens of the shortest rows that prediction is compiled for
+WIDTH = 16  # tokens: rows of fine-tuning are cut to multiples of it, or to the longest row that a task allows
+MOST_WIDTHS = 4  # programs that fine-tuning is compiled for
+LEAST_GAIN = 0.05  # share of the tokens that a further program must save (ours)
 SILENCE_S = 8.0  # seconds between two lines about long work, below the ten after which silence counts as a fault
 
 Arrays = dict[str, np.ndarray]
 
 
 def row_lengths(max_len: int) -> list[int]:
-  """Lengths of rows that prediction is compiled for: WIDTH and its doubles below max_len, and max_len; shortest first."""
+  """Lengths of rows that prediction is compiled for: SHORTEST and its doubles below max_len, and max_len; shortest first."""
   lengths = [max_len]
-  while (double := WIDTH << (len(lengths) - 1)) < max_len:
+  while (double := SHORTEST << (len(lengths) - 1)) < max_len:
     lengths.insert(-1, double)
   return lengths
 
