@@ -22,7 +22,8 @@ from absl import app, flags
 from xlmr_jax.data.masking import mask_rows, slots_per_row
 from xlmr_jax.data.mixture import Mixture
 from xlmr_jax.data.pipeline import BatchSpec, train_batches
-from xlmr_jax.data.rows import RowStore, language_folder, shard_name, write_manifest, write_shard
+from xlmr_jax.data.row_manifest import write_manifest
+from xlmr_jax.data.rows import RowStore, language_folder, shard_name, write_shard
 from xlmr_jax.errors import UserError, run_command
 from xlmr_jax.files import sha256_of
 from xlmr_jax.ids import BOS, EOS, FIRST_PIECE

@@ -8,15 +8,8 @@ import numpy as np
 import pytest
 
 from xlmr_jax.data import rows as rows_module
-from xlmr_jax.data.rows import (
-  RowStore,
-  fingerprint,
-  language_folder,
-  shard_name,
-  write_dataset_info,
-  write_manifest,
-  write_shard,
-)
+from xlmr_jax.data.row_manifest import fingerprint, write_manifest
+from xlmr_jax.data.rows import RowStore, language_folder, shard_name, write_dataset_info, write_shard
 from xlmr_jax.errors import UserError
 
 VOCABULARY = 1000

@@ -15,6 +15,7 @@ ROWS = {"aa": (40, 4), "bb": (17, 3), "cc": (7, 2)}  # train, held-out
 def make_store(root: Path, tokenizer: bytes = b"no model: tests read ids only") -> Path:
   """Rows whose pieces follow from the one before, so that there is something to learn."""
   from xlmr_jax.data import rows as store
+  from xlmr_jax.data.row_manifest import write_manifest
 
   root.mkdir(parents=True)
   (root / "tokenizer.model").write_bytes(tokenizer)
@@ -41,7 +42,7 @@ def make_store(root: Path, tokenizer: bytes = b"no model: tests read ids only") 
       }
     store.write_dataset_info(root, name, SEQ_LEN, {split: [n] for split, n in zip(counts, sizes)})
     languages[name] = counts
-  store.write_manifest(
+  write_manifest(
     root,
     seq_len=SEQ_LEN,
     vocabulary_size=VOCABULARY,

@@ -10,6 +10,7 @@ from xlmr_jax.corpus.held_out import Report, Rule, choose_rules
 from xlmr_jax.corpus.packing import pack
 from xlmr_jax.corpus.sources import Document, Shard, Source
 from xlmr_jax.data import rows as row_files
+from xlmr_jax.data.row_manifest import COUNTS, SPLITS, write_manifest
 from xlmr_jax.data.tokenizer import Tokenizer, open_tokenizer
 from xlmr_jax.errors import UserError
 from xlmr_jax.files import sha256_of
@@ -104,9 +105,9 @@ class _Tokens:
   """The tokens of one language's documents, by split, until they are packed."""
 
   def __init__(self) -> None:
-    self._tokens: dict[str, list[np.ndarray]] = {split: [] for split in row_files.SPLITS}
-    self._lengths: dict[str, list[np.ndarray]] = {split: [] for split in row_files.SPLITS}
-    self._bytes = dict.fromkeys(row_files.SPLITS, 0)
+    self._tokens: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
+    self._lengths: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
+    self._bytes = dict.fromkeys(SPLITS, 0)
 
   def add(self, documents: list[Document], rule: Rule, tokenizer: Tokenizer, threads: int) -> None:
     """Tokenises documents line by line; one call of the tokenizer takes all lines of a split."""
@@ -125,7 +126,7 @@ class _Tokens:
   def write(self, job: Job, language: str, name: str) -> list[RowFile]:
     """Packs the tokens and writes one file per split that has any."""
     files = []
-    for split in row_files.SPLITS:
+    for split in SPLITS:
       tokens = np.concatenate(self._tokens[split]) if self._tokens[split] else np.empty(0, np.int32)
       if not tokens.size:
         continue
@@ -169,7 +170,7 @@ def finish_store(job: Job, written: list[Written]) -> dict[str, dict[str, dict[s
   for language in sorted({language for shard in written for language in shard.languages}):
     lengths: dict[str, list[int]] = {}
     counts[language] = {}
-    for split in row_files.SPLITS:
+    for split in SPLITS:
       parts = sorted(by_split.get((language, split), []), key=lambda file: file.name)
       if not parts and (split == "train" or job.held_out):
         raise UserError(f"{language}: no tokens in its {split} documents; add text or leave {language} out")
@@ -179,10 +180,10 @@ def finish_store(job: Job, written: list[Written]) -> dict[str, dict[str, dict[s
         (where / part.name).rename(path)
         digests[str(path.relative_to(folder))] = part.sha256
       lengths[split] = [part.rows for part in parts]
-      counts[language][split] = {key: sum(getattr(part, key) for part in parts) for key in row_files.COUNTS}
+      counts[language][split] = {key: sum(getattr(part, key) for part in parts) for key in COUNTS}
     row_files.write_dataset_info(folder, language, job.seq_len, lengths)
   vocabulary = open_once(job.tokenizer)
-  row_files.write_manifest(
+  write_manifest(
     folder,
     seq_len=job.seq_len,
     vocabulary_size=vocabulary.size,

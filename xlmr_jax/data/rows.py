@@ -8,8 +8,6 @@ comes when.
     ROWS/rows/LANG/1.0.0/       tfds.builder_from_directory opens it; splits "train" and "held_out"
 """
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,17 +16,15 @@ from typing import Any
 import numpy as np
 
 from xlmr_jax.data.protobuf import bytes_field
+from xlmr_jax.data.row_manifest import SPLITS, read_manifest
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import read_json, sha256_of, write_json
+from xlmr_jax.files import sha256_of
 from xlmr_jax.ids import mask_id
 
-FORMAT = 1
-SPLITS = ("train", "held_out")
 _VERSION = "1.0.0"
 # A reader waits for the disk, or for the network behind it, without Python's lock. So many threads read at once, as long as
 # each has enough to do.
 _THREADS, _ROWS_PER_THREAD = 16, 32
-COUNTS = ("rows", "tokens", "pieces", "bytes", "documents")
 # A group larger than one row would be decompressed whole for each row. zstd:1 halves the files and reads as fast.
 _WRITER_OPTIONS = "group_size:1,zstd:1"
 
@@ -96,58 +92,6 @@ def row_features(seq_len: int) -> Any:
   return tfds.features.FeaturesDict({"tokens": tfds.features.Tensor(shape=(seq_len,), dtype=np.int32, encoding=raw)})
 
 
-def write_manifest(
-  root: str | Path,
-  *,
-  seq_len: int,
-  vocabulary_size: int,
-  tokenizer_sha256: str,
-  held_out_share: float,
-  languages: Mapping[str, Mapping[str, Mapping[str, int]]],
-  files: Mapping[str, str] | None = None,
-  mask: int | None = None,
-  no_pieces: Iterable[int] = (),
-) -> dict:
-  """Finishes a store: writes manifest.json, whole or not at all, and returns its content.
-
-  languages: {language: {split: {"rows", "tokens" (all but <pad>), "pieces" (all but <pad>, <s> and </s>), "bytes" (UTF-8 of
-  the text), "documents"}}}.
-  files: the sha256 of every shard by its path under root; by default they are computed here.
-  mask: the id of <mask>; by default the last. no_pieces: the other ids, behind <unk>, that stand for no piece of a text.
-  """
-  root = Path(root)
-  if files is None:
-    paths = [str(p.relative_to(root)) for p in root.glob(f"rows/*/{_VERSION}/*.array_record-*")]
-    files = {path: sha256_of(root / path) for path in paths}
-  manifest = {
-    "format": FORMAT,
-    "seq_len": seq_len,
-    "vocabulary_size": vocabulary_size,
-    "tokenizer_sha256": tokenizer_sha256,
-    "held_out_share": held_out_share,
-    "languages": {
-      language: {split: {key: int(languages[language][split][key]) for key in COUNTS} for split in SPLITS}
-      for language in sorted(languages)
-    },
-    "files": dict(sorted(files.items())),
-  }
-  # Most vocabularies need neither key, and the fingerprints of their rows are those of rows that were built before them.
-  if mask is not None and mask != mask_id(vocabulary_size):
-    manifest["mask_id"] = int(mask)
-  if no_pieces := sorted(map(int, no_pieces)):
-    manifest["no_pieces"] = no_pieces
-  manifest["fingerprint"] = fingerprint(manifest)
-  write_json(root / "manifest.json", manifest)
-  return manifest
-
-
-def fingerprint(manifest: Mapping) -> str:
-  """The sha256 of a manifest's canonical JSON, without the entry "fingerprint" itself."""
-  bare = {key: value for key, value in manifest.items() if key != "fingerprint"}
-  canonical = json.dumps(bare, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-  return hashlib.sha256(canonical.encode()).hexdigest()
-
-
 class RowStore:
   """An opened folder of rows: counts, and random access to many rows at once. Threads may share it."""
 
@@ -159,7 +103,7 @@ class RowStore:
     another one; a language or a file is missing; a file does not hold the rows that the manifest says.
     """
     self.root = Path(root)
-    self.manifest = self._load_manifest()
+    self.manifest = read_manifest(self.root)
     self.seq_len: int = self.manifest["seq_len"]
     self.vocabulary_size: int = self.manifest["vocabulary_size"]
     self.mask_id: int = self.manifest.get("mask_id", mask_id(self.vocabulary_size))
@@ -186,23 +130,6 @@ class RowStore:
     Raises IndexError: there is no such row. Raises UserError: a row is damaged, or holds an id outside the vocabulary.
     """
     return self._splits[split].read(np.asarray(language), np.asarray(row))
-
-  def _load_manifest(self) -> dict:
-    path = self.root / "manifest.json"
-    try:
-      manifest = read_json(path)
-    except FileNotFoundError as error:
-      why = "an unfinished build; run `xlmr build_rows` again" if self.root.is_dir() else "no such folder"
-      raise UserError(f"{path}: no manifest: {why}") from error
-    except ValueError as error:
-      raise UserError(f"{path}: not JSON ({error}); build the rows again") from error
-    if not isinstance(manifest, dict):
-      raise UserError(f"{path}: not the manifest of rows; build the rows again")
-    if manifest.get("format") != FORMAT:
-      raise UserError(f"{path}: format {manifest.get('format')}, not {FORMAT}; build the rows again")
-    if manifest.get("fingerprint") != fingerprint(manifest):
-      raise UserError(f"{path}: does not match its own fingerprint: it was edited; build the rows again")
-    return manifest
 
   def _check_tokenizer(self, expected: str | None) -> None:
     made_with = self.manifest["tokenizer_sha256"]

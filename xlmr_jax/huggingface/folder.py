@@ -3,7 +3,6 @@
 Opening reads headers only. Weights are read from safetensors alone, because a pickle can run code.
 """
 
-import json
 import math
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import flatten
+from xlmr_jax.files import flatten, read_json
 from xlmr_jax.huggingface import names, safetensors_file
 from xlmr_jax.huggingface.names import Sizes
 from xlmr_jax.huggingface.tokenizer import read_vocabulary
@@ -96,7 +95,7 @@ def _read_config(path: Path) -> dict:
   if not path.is_dir():
     raise UserError(f"{path}: no such folder")
   try:
-    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    config = read_json(path / "config.json")
   except OSError as error:
     raise UserError(f"{path / 'config.json'}: {error.strerror}; a Hugging Face folder has one") from None
   except ValueError as error:
@@ -160,14 +159,14 @@ def _find_tensors(path: Path) -> dict[str, safetensors_file.Tensor]:
   if not (path / INDEX).is_file():
     raise UserError(_no_safetensors(path))
   try:
-    weight_map = json.loads((path / INDEX).read_text(encoding="utf-8"))["weight_map"]
+    weight_map = read_json(path / INDEX)["weight_map"]
     shards = sorted(set(weight_map.values()))
-  except (ValueError, KeyError, TypeError, AttributeError) as error:
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
     raise UserError(f"{path / INDEX}: cannot be read ({error!r}); fetch it again") from None
   tensors: dict[str, safetensors_file.Tensor] = {}
   for shard in shards:
-    if Path(shard).name != shard:
-      raise UserError(f"{path / INDEX}: names {shard!r}, which is not a file beside it")
+    if not isinstance(shard, str) or Path(shard).name != shard or len(shard) > 255 or "\0" in shard:
+      raise UserError(f"{path / INDEX}: names {str(shard)[:80]!r}, which is not a file beside it")
     if not (path / shard).is_file():
       raise UserError(f"{path / shard}: missing; {INDEX} names it")
     for name, tensor in safetensors_file.read_header(path / shard).items():
