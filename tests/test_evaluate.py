@@ -382,6 +382,7 @@ def test_overrides_and_old_runs():
     ({"evaluate__keep_unevaluated": 0}, "config.evaluate.keep_unevaluated=0"),
     ({"evaluate__every_steps": -1}, "config.evaluate.every_steps=-1"),
     ({"evaluate__wait_s": 0.0}, "config.evaluate.wait_s=0.0"),
+    ({"evaluate__wait_s": float("inf")}, "config.evaluate.wait_s=inf"),
     ({"evaluate__setting": "mixed"}, "config.evaluate.setting='mixed': must be one of zero_shot"),
     ({"evaluate__tasks": ("t", "t")}, "names a task twice"),
     ({"evaluate__data": "t=/a,u"}, "'u' is not NAME=PATH"),

@@ -367,8 +367,8 @@ def check_evaluation(config: ConfigDict) -> None:
     "stop.min_steps": 0,
   }
   _refuse_below(flat, least)
-  if not config.evaluate.wait_s > 0:
-    raise UserError(f"config.evaluate.wait_s={config.evaluate.wait_s}: must be above 0")
+  if not 0 < config.evaluate.wait_s <= 86_400:
+    raise UserError(f"config.evaluate.wait_s={config.evaluate.wait_s}: must be above 0 and at most a day, 86400")
   _refuse_unless_one_of("evaluate.setting", config.evaluate.setting, SETTINGS)
   _refuse_unless_one_of("evaluate.dtype", config.evaluate.dtype, ("", "bfloat16", "float32"))
   seeds = config.evaluate.seed_list

@@ -109,7 +109,7 @@ def _read_task(name: str, language: str, split: str, file: str) -> Callable[[byt
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     for example in task.load(folder, language, split):
-      repr(example).encode()
+      json.dumps(example, ensure_ascii=False).encode()  # Half of a surrogate pair would end a tokenizer.
 
   return run
 

@@ -28,7 +28,7 @@ from xlmr_jax.commands.flags import (
   refuse_arguments,
   start,
 )
-from xlmr_jax.config import check_evaluation
+from xlmr_jax.config import check_evaluation, split_names
 from xlmr_jax.errors import EXIT_DONE, EXIT_RESTART, UserError
 from xlmr_jax.files import refuse_blocked, refuse_unwritable
 from xlmr_jax.run.workdir import RunRecord, Workdir, is_hugging_face, read_record
@@ -68,7 +68,8 @@ def main(argv: list[str]) -> int:
   overrides = refuse_arguments(argv, allowed_prefix="--config.")
   given = {"tasks": FLAGS.tasks, "dtype": FLAGS.precision}
   if FLAGS.seeds is not None:  # Each of the two keys undoes the other, which the run may have.
-    given |= {"seed_list": FLAGS.seeds} if "," in FLAGS.seeds else {"seeds": FLAGS.seeds, "seed_list": ""}
+    is_list = "," in FLAGS.seeds and split_names(FLAGS.seeds)
+    given |= {"seed_list": FLAGS.seeds} if is_list else {"seeds": FLAGS.seeds, "seed_list": ""}
   overrides += [f"--config.evaluate.{name}={value}" for name, value in given.items() if value is not None]
   if FLAGS.once + FLAGS.replay + bool(FLAGS.checkpoint) > 1:
     raise UserError("--once, --replay and --checkpoint: give one of them")
