@@ -56,9 +56,21 @@ def parse_flags(argv: Sequence[str], *, known_only: bool = False) -> list[str]:
   """
   try:
     return FLAGS([_with_list(_with_config_file(argument)) for argument in argv], known_only=known_only)
-  except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, ImportError, SyntaxError) as error:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+  except Exception as error:  # A config file is a program of the user's, which may raise anything.
+    print(f"error: {_one_line(str(error) or type(error).__name__)}", file=sys.stderr)
     sys.exit(1)
+
+
+def _one_line(text: str) -> str:
+  """An error's text without the traceback that ml_collections puts into it: its last place outside this package stays."""
+  head, traceback, rest = text.partition(": Error whilst parsing config file:")
+  lines = [" ".join(line.split()) for line in rest.splitlines() if line.strip()]
+  if not traceback or not lines:
+    return " ".join(text.split())
+  own = str(Path(__file__).parents[1])
+  places = [line for line in lines if line.startswith('File "') and "ml_collections" not in line and own not in line]
+  place = f" ({places[-1].partition(', in ')[0]})" if places else ""
+  return f"{head}: {lines[-1]}{place}"
 
 
 def parse_flags_leaving_config(argv: Sequence[str]) -> list[str]:
