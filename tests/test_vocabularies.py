@@ -12,14 +12,15 @@ import pytest
 
 from tests import hugging_face as hf
 from tests.test_convert import LONG, opened, rows_of, run_theirs, theirs_of
-from tests.test_pipelines import sentencepiece, unigram
+from tests.test_hf_tokenizer import byte_level as merges_of
+from tests.test_pipelines import byte_level, sentencepiece, unigram
 from xlmr_jax.commands.pretrain import say_if_not_exportable
 from xlmr_jax.corpus.build import build_rows
 from xlmr_jax.corpus.sources.cc100 import CC100
 from xlmr_jax.data.mixture import Mixture
 from xlmr_jax.data.pipeline import BatchSpec, train_batches
 from xlmr_jax.data.rows import RowStore
-from xlmr_jax.data.tokenizer import open_tokenizer
+from xlmr_jax.data.tokenizer import encode_words, open_tokenizer
 from xlmr_jax.errors import UserError
 from xlmr_jax.huggingface import tokenizer
 from xlmr_jax.huggingface.importing import from_hf
@@ -158,12 +159,27 @@ def test_a_step_that_we_cannot_do_is_named(tmp_path, change, message):
   assert str(tmp_path / "tokenizer.json") in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("kind", ["never", "byte-level", "no dummy prefix", "as trained here"])
+def test_a_word_alone_has_the_pieces_of_running_text(tmp_path, kind):
+  """Tagging encodes words one by one; where the vocabulary puts no space before a text, the word still has its own."""
+  if kind == "never":
+    vocabulary = uncased().to_str().encode()
+  elif kind == "byte-level":
+    vocabulary = byte_level([*PROBE])
+  else:
+    vocabulary = sentencepiece([*PROBE], **({"add_dummy_prefix": False} if "no" in kind else {}))
+  ours = open_tokenizer("words", vocabulary)
+  words = ["river", "河很宽", "nobody,", "½", "Wide"]
+  for word, ids in zip(words, encode_words(ours, words), strict=True):
+    running = ours.encode(f"crossed {word}")[1:-1]
+    assert running[len(running) - len(ids) :] == ids.tolist() and ours.piece(ids[0]).startswith("▁"), word
+  assert [ids.tolist() for ids in encode_words(ours, [""])] == [ours.encode("")[1:-1]] and encode_words(ours, []) == []
+
+
 def test_files_that_add_to_a_vocabulary(tmp_path):
   """added_tokens.json and tokenizer_config.json of slow tokenizers are read, or refused by their names."""
   transformers = pytest.importorskip("transformers")
-  from tests.test_hf_tokenizer import byte_level
-
-  size = byte_level(tmp_path / "bpe")
+  size = merges_of(tmp_path / "bpe")
   (tmp_path / "bpe" / "added_tokens.json").write_text(json.dumps({"[A]": size, "[B]": size + 1}))
   (tmp_path / "bpe" / "tokenizer_config.json").write_text(json.dumps({"add_prefix_space": True}))
   vocabulary, entries = tokenizer.read_vocabulary(tmp_path / "bpe")

@@ -73,3 +73,15 @@ def open_tokenizer(path: str | Path, model: bytes | None = None) -> Tokenizer:
       raise UserError(f"{path}: no vocabulary ({error.strerror}); name a .model file") from error
   kind = JsonTokenizer if model[:1] == b"{" else SentencePieceTokenizer
   return kind(path, model)
+
+
+def encode_words(tokenizer: Tokenizer, words: list[str]) -> list[np.ndarray]:
+  """The ids of each word as it stands behind a space, int32[n]. Many vocabularies put that space before any text."""
+  alone = tokenizer.encode_lines(words)
+  if not words or any("▁" in tokenizer.piece(id) for id in tokenizer.encode_lines(["a"])[0]):
+    return alone
+  found = []
+  for own, (ids, starts, ends) in zip(alone, tokenizer.encode_with_offsets([f"a {word}" for word in words])):
+    # A vocabulary whose pieces reach over spaces may join the two words, and of a word nothing may be left but the space.
+    found.append(own if not len(own) or np.any((starts < 2) & (ends > 1)) else ids[starts >= 2])
+  return found

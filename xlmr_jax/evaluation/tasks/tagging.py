@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from xlmr_jax.data.tokenizer import Tokenizer
+from xlmr_jax.data.tokenizer import Tokenizer, encode_words
 from xlmr_jax.errors import UserError
 from xlmr_jax.evaluation.tasks import metrics
 from xlmr_jax.evaluation.tasks.reading import find, lines, pad, read_tfds, say_left_out
@@ -229,7 +229,7 @@ def encode(task: Task, examples: list[Tagged], tokenizer: Tokenizer) -> dict[str
   vocabulary = list(dict.fromkeys(word for example in examples for word in example.words))
   room = length - 2
   pieces = {
-    word: ids[:room].tolist() or [UNK] for word, ids in zip(vocabulary, tokenizer.encode_lines(vocabulary), strict=True)
+    word: ids[:room].tolist() or [UNK] for word, ids in zip(vocabulary, encode_words(tokenizer, vocabulary), strict=True)
   }
   number = {tag: i for i, tag in enumerate(task.labels)}
   rows: list[list[int]] = []
