@@ -70,7 +70,7 @@ def held_out_picture(workdir: Workdir, out: Path, until: float = math.inf) -> An
   with _figure(out, 7, 4.2) as figure:
     axes = figure.subplots()
     for language in lines[-1]["languages"]:
-      losses = [losses_of(line)[language] for line in lines]
+      losses = [losses_of(line).get(language, math.nan) for line in lines]
       axes.plot(steps, losses, color=AFTER, alpha=0.35, linewidth=1, label=language)
     axes.plot(steps, [line["mean_loss"] for line in lines], color=INK, linewidth=2.2, label="mean")
     axes.set(xlabel="updates", ylabel=LOSS, ylim=(0, None), xlim=(0, max(steps[-1], 1)))
@@ -126,7 +126,8 @@ def transfer_picture(workdir: Workdir, out: Path) -> Any:
     scores.set(ylim=(0, 100))
     scores.set_ylabel("downstream score, % (blue)", color=AFTER)
     text = f"best: {best[1]:.1f} at {best[0]}"
-    scores.annotate(text, best, (0, 8), textcoords="offset points", ha="center", color=AFTER)
+    side = "right" if best[0] > 0.8 * lines[-1]["step"] else "left" if best[0] < 0.2 * lines[-1]["step"] else "center"
+    scores.annotate(text, best, (0, 8), textcoords="offset points", ha=side, color=AFTER)
     if stop:
       axes.axvline(stop.step, color=BOUND, linewidth=1.5, linestyle="--")
       axes.annotate(f"the rule, at {stop.step}", (stop.step, 1), (-4, -4), xycoords=("data", "axes fraction"),
