@@ -28,7 +28,7 @@ def command(monkeypatch, capsys):
   """Runs a command in this process: (exit code, stdout, stderr)."""
 
   def run(name, *arguments):
-    before, is_gnu = set(FLAGS), FLAGS.is_gnu_getopt()
+    before, is_gnu, stderr = set(FLAGS), FLAGS.is_gnu_getopt(), sys.stderr
     monkeypatch.setattr(sys, "argv", [f"xlmr {name}", *map(str, arguments)])
     capsys.readouterr()
     try:
@@ -37,6 +37,7 @@ def command(monkeypatch, capsys):
     except SystemExit as end:
       code = end.code
     finally:
+      sys.stderr = stderr
       for flag in set(FLAGS) - before:
         delattr(FLAGS, flag)
       FLAGS.unparse_flags()
@@ -286,3 +287,22 @@ def test_a_result_that_cannot_be_printed_is_no_success(tmp_path):
     done = subprocess.run([sys.executable, "-c", run], stdout=full, stderr=subprocess.PIPE, text=True)
   assert done.returncode == 1 and done.stderr == "error: a file cannot be written: No space left on device\n"
   assert json.loads(subprocess.run([sys.executable, "-c", run], capture_output=True).stdout) == {"a": 1}
+
+
+def test_a_line_is_the_last_that_is_said():
+  """What libraries say at their ends, about files that cannot be closed for example, follows from what was told."""
+  import subprocess
+
+  run = (
+    "import atexit, threading, time\n"
+    "from xlmr_jax.errors import UserError, run_command\n"
+    "def fail():\n"
+    "  raise OSError(28, 'No space left on device')\n"
+    "def main():\n"
+    "  atexit.register(fail)\n"
+    "  threading.Thread(target=lambda: (time.sleep(0.2), fail())).start()\n"
+    "  fail()\n"
+    "run_command(main)()"
+  )
+  done = subprocess.run([sys.executable, "-c", run], capture_output=True, text=True)
+  assert (done.returncode, done.stderr) == (1, "error: a file cannot be written: No space left on device\n")

@@ -46,16 +46,21 @@ def run_command(main: Callable[..., int | None]) -> Callable[..., None]:
         print(f"error: {line}", file=sys.stderr, flush=True)
       else:
         traceback.print_exc()
-      _discard_what_cannot_be_printed()
+      _discard_the_rest(stderr_too=bool(line))
     sys.exit(code)
 
   return wrapped
 
 
-def _discard_what_cannot_be_printed() -> None:
-  """Empties stdout. Python would otherwise try once more at its end, complain and exit with a code of its own."""
+def _discard_the_rest(stderr_too: bool) -> None:
+  """Throws away what cannot be printed, which Python would try once more at its end, and exit with a code of its own.
+
+  stderr_too: also what background threads and the ends of libraries still say about an error that was told in one line.
+  """
+  nowhere = open(os.devnull, "w")  # noqa: SIM115  It stays open to the end of the process.
   try:
     sys.stdout.flush()
   except OSError:
-    with open(os.devnull, "w") as nowhere:
-      os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    os.dup2(nowhere.fileno(), sys.stdout.fileno())
+  if stderr_too:
+    sys.stderr = nowhere

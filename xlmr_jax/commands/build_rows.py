@@ -13,7 +13,7 @@ import sys
 
 from absl import flags
 
-from xlmr_jax.commands.flags import FLAGS, parse_flags, start
+from xlmr_jax.commands.flags import FLAGS, parse_flags, path_of, start
 from xlmr_jax.errors import UserError
 
 
@@ -24,6 +24,7 @@ def main(argv: list[str]) -> int | None:
   from xlmr_jax.data.tokenizer import open_tokenizer
   from xlmr_jax.huggingface.tokenizer import why_no_export
 
+  tokenizer, out = path_of("tokenizer"), path_of("out", makes="folder")
   logging.disable(logging.WARNING)  # Beam's notices; ours do not go through logging.
   stopped = []
 
@@ -34,13 +35,13 @@ def main(argv: list[str]) -> int | None:
 
   signal.signal(signal.SIGTERM, stop)
   signal.signal(signal.SIGINT, stop)
-  if FLAGS.export and (why := why_no_export(open_tokenizer(FLAGS.tokenizer))):
+  if FLAGS.export and (why := why_no_export(open_tokenizer(tokenizer))):
     raise UserError(f"{why}; --noexport builds the rows all the same, for a model that stays here")
   try:
     summary = build_rows(
       open_source(FLAGS.source, FLAGS.text, FLAGS.languages),
-      FLAGS.tokenizer,
-      FLAGS.out,
+      tokenizer,
+      out,
       seq_len=FLAGS.seq_len,
       held_out=FLAGS.held_out,
       workers=FLAGS.workers,
