@@ -295,13 +295,14 @@ def test_lengths():
 
 def test_lengths_of_training_follow_the_data():
   short = np.minimum(np.random.default_rng(0).geometric(1 / 14, 4000) + 2, 60)
-  assert finetune.training_lengths(lengths_of([25, 28, 30, 31, 32]), 32) == [32]
-  assert finetune.training_lengths(lengths_of([*[30] * 500, 128]), 8) == [32, 128]
-  assert finetune.training_lengths(lengths_of([384] * 9, 384), 32) == [384]
-  assert finetune.training_lengths(lengths_of([17] * 9, 20), 4) == [20]
-  assert finetune.training_lengths(lengths_of([70] * 9), 4) == [80]
+  assert finetune.training_lengths(lengths_of([25, 28, 30, 31, 32]), 32, 1000) == [32]
+  assert finetune.training_lengths(lengths_of([*[30] * 500, 128]), 8, 1000) == [32, 128]
+  assert finetune.training_lengths(lengths_of([384] * 9, 384), 32, 1000) == [384]
+  assert finetune.training_lengths(lengths_of([17] * 9, 20), 4, 1000) == [20]
+  assert finetune.training_lengths(lengths_of([70] * 9), 4, 1000) == [80]
+  assert finetune.training_lengths(lengths_of([*[30] * 500, 128]), 8, 125) == [128]  # A few steps do not pay for two.
   ids = lengths_of(short)
-  chosen = finetune.training_lengths(ids, 8)
+  chosen = finetune.training_lengths(ids, 8, 1000)
   assert len(chosen) <= finetune.MOST_WIDTHS and chosen[-1] >= short.max()
 
   def tokens(lengths):

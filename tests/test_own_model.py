@@ -22,6 +22,7 @@ from xlmr_jax.evaluation.follower import seeds_of
 from xlmr_jax.evaluation.scorer import Scorer
 from xlmr_jax.evaluation.tasks import registry
 from xlmr_jax.evaluation.tasks.registry import Recipe, Task, Text
+from xlmr_jax.huggingface.importing import from_hf
 from xlmr_jax.run.workdir import RunRecord, Workdir
 
 ROOT = Path(__file__).parents[1]
@@ -243,8 +244,8 @@ def test_a_model_of_ones_own(tmp_path):
       (data / task / f"{name}.tsv").parent.mkdir(exist_ok=True)
       (data / task / f"{name}.tsv").write_text("".join(tsv.format(i, i) for i in range(24)))
 
-  def run(*flags):
-    command = [sys.executable, "-m", "xlmr_jax", "evaluate", f"--workdir={model}", f"--config.evaluate.folder={data}",
+  def run(*flags, folder=model):
+    command = [sys.executable, "-m", "xlmr_jax", "evaluate", f"--workdir={folder}", f"--config.evaluate.folder={data}",
                "--split=dev", "--config.evaluate.recipe=max_steps=2", *flags]  # fmt: skip
     env = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
     return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=env)
@@ -273,3 +274,12 @@ def test_a_model_of_ones_own(tmp_path):
     result = run(*flags)
     assert result.returncode == 1 and message in result.stderr and result.stderr.count("\n") == 1, result.stderr
   assert sorted(model.iterdir()) == files  # It is not ours to write in.
+  imported = tmp_path / "imported"
+  from_hf(model, Workdir(imported))
+  result = run("--tasks=xnli", "--once", folder=imported)
+  assert result.returncode == 1 and "--checkpoint=initial scores that one" in result.stderr, result.stderr
+  result = run("--tasks=xnli", "--checkpoint=initial", "--seeds=3,7", folder=imported)
+  assert result.returncode == 0, result.stderr
+  again = json.loads((imported / "evaluations" / "final" / "initial.json").read_text())
+  first = json.loads((tmp_path / "scores.json").read_text())
+  assert all(again[key] == first[key] for key in ("scores", "losses", "recipe", "missing"))  # in fp32, as the folder

@@ -32,6 +32,7 @@ from xlmr_jax.training.optimizer import adamw_without_rate, polynomial_schedule
 SHORTEST = 32  # tokens of the shortest rows that prediction is compiled for
 WIDTH = 16  # tokens: rows of fine-tuning are cut to multiples of it, or to the longest row that a task allows
 MOST_WIDTHS = 4  # programs that fine-tuning is compiled for
+STEPS_PER_WIDTH = 200  # steps that pay for a further program: compiling one takes as long as tens of them (ours)
 LEAST_GAIN = 0.05  # share of the tokens that a further program must save (ours)
 SILENCE_S = 8.0  # seconds between two lines about long work, below the ten after which silence counts as a fault
 
@@ -46,11 +47,11 @@ def row_lengths(max_len: int) -> list[int]:
   return lengths
 
 
-def training_lengths(ids: np.ndarray, batch: int) -> list[int]:
+def training_lengths(ids: np.ndarray, batch: int, steps: int) -> list[int]:
   """The lengths of rows that fine-tuning is compiled for, at most MOST_WIDTHS, the longest last; chosen from the data.
 
-  ids: int32[n, L] of all rows that are trained on. batch: rows of a step, whose longest decides the length that all have. Of
-  the multiples of WIDTH those are chosen with which the expected number of tokens of a step is least.
+  ids: int32[n, L] of all rows that are trained on. batch: rows of a step, whose longest decides the length that all have.
+  steps: that are made, because a few do not pay for several programs. Of the multiples of WIDTH those are chosen with which the expected number of tokens of a step is least.
   """
   max_len = ids.shape[1]
   longest = np.sort((ids != PAD).sum(axis=1))
@@ -64,7 +65,7 @@ def training_lengths(ids: np.ndarray, batch: int) -> list[int]:
     return float(shares @ np.array(widths))
 
   best: tuple[int, ...] = (last,)
-  for count in range(1, MOST_WIDTHS):
+  for count in range(1, min(MOST_WIDTHS, 1 + steps // STEPS_PER_WIDTH)):
     shorter = (width for width in candidates if width < last)
     chosen = min(((*few, last) for few in itertools.combinations(shorter, count)), key=tokens, default=best)
     if tokens(chosen) > (1 - LEAST_GAIN) * tokens(best):
@@ -201,7 +202,7 @@ class Finetuner:
     """
     count, recipe = len(arrays["ids"]), self.task.recipe
     steps = self.steps(count)
-    lengths = training_lengths(arrays["ids"], recipe.batch)
+    lengths = training_lengths(arrays["ids"], recipe.batch, steps)
     init, step = self.program(steps)
     key = jax.random.key(seed)
     shapes = sharding.state_shardings(self.mesh, jax.eval_shape(init, params, key), self._rules)
