@@ -51,7 +51,8 @@ def training_lengths(ids: np.ndarray, batch: int, steps: int) -> list[int]:
   """The lengths of rows that fine-tuning is compiled for, at most MOST_WIDTHS, the longest last; chosen from the data.
 
   ids: int32[n, L] of all rows that are trained on. batch: rows of a step, whose longest decides the length that all have.
-  steps: that are made, because a few do not pay for several programs. Of the multiples of WIDTH those are chosen with which the expected number of tokens of a step is least.
+  steps: that are made, because a few do not pay for several programs. Of the multiples of WIDTH those are chosen with which
+  the expected number of tokens of a step is least.
   """
   max_len = ids.shape[1]
   longest = np.sort((ids != PAD).sum(axis=1))
