@@ -116,7 +116,7 @@ def path_of(name: str, *, makes: str = "") -> Path:
   makes: "file" or "folder" for what the command will write there. Raises UserError: it is empty or names a bucket, or what
   the command makes cannot be written there.
   """
-  found = local_path(FLAGS[name].value, f"--{name}=")
+  found = local_path(FLAGS[name].value or "", f"--{name}=")
   return refuse_unwritable(found, folder=makes == "folder") if makes else found
 
 
