@@ -180,3 +180,46 @@ def test_a_text_of_blanks_alone_is_no_text(tmp_path):
   (tmp_path / "en.txt").write_text("\u200b\n\u00a0\n\n\u200b\u200b", encoding="utf-8")
   with pytest.raises(UserError, match="en"):
     train_vocabulary(CC100(tmp_path), tmp_path / "v.model", size=600)
+
+
+def _documents(text):
+  """The documents of a text by the rule that the docs give, line by line."""
+  documents = [[]]
+  for line in text.replace("\r\n", "\n").split("\n"):
+    line = line.removeprefix("\ufeff")
+    if all(character.isspace() or character in "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff" for character in line):
+      documents.append([])
+    else:
+      documents[-1].append(line)
+  return [text for document in documents if (text := "\n".join(document).strip(" \t\n\r\f\v"))]
+
+
+def test_documents_are_those_of_the_rule_however_a_file_is_cut(tmp_path, monkeypatch):
+  draw = random.Random(0)
+  characters = [
+    "a",
+    "b",
+    "\n",
+    "\n",
+    "\n",
+    "\r\n",
+    "\r",
+    "\u00a0",
+    "\u200b",
+    "\ufeff",
+    "\u2028",
+    "\u3000",
+    " ",
+    "é",
+    "\x1c",
+    "\x85",
+  ]
+  for _ in range(150):
+    text = "x\n" + "".join(draw.choices(characters, k=draw.choice([5, 60, 600])))
+    (tmp_path / "en.txt").write_bytes(text.encode())
+    for size in (4 << 20, 37, 8):
+      monkeypatch.setattr(cc100, "BLOCK_BYTES", size)
+      monkeypatch.setattr(cc100, "_GLANCE", min(size, draw.choice([3, 20, 200])))
+      source = CC100(tmp_path)
+      shards = source.shards(draw.choice([1, 100, 10**9]))
+      assert [document.text for shard in shards for document in source.documents(shard)] == _documents(text), text
