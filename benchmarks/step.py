@@ -24,7 +24,8 @@ from ml_collections import ConfigDict
 
 from xlmr_jax import ids
 from xlmr_jax.commands.flags import FLAGS, define_config, read_config, refuse_arguments, start
-from xlmr_jax.config import check_config, default_config
+from xlmr_jax.config import default_config
+from xlmr_jax.config_checks import check_config
 from xlmr_jax.data.masking import slots_per_row
 from xlmr_jax.errors import UserError
 from xlmr_jax.hardware import peak_flops

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from xlmr_jax.config import check_config
+from xlmr_jax.config_checks import check_config
 from xlmr_jax.errors import UserError
 from xlmr_jax.files import write_json
 from xlmr_jax.run import checkpoint, manifest, retention

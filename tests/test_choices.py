@@ -11,7 +11,8 @@ from ml_collections import config_flags
 
 from tests import tiny
 from xlmr_jax.commands import flags
-from xlmr_jax.config import check_evaluation, default_config, set_from_text
+from xlmr_jax.config import default_config, set_from_text
+from xlmr_jax.config_checks import check_evaluation
 from xlmr_jax.errors import UserError
 from xlmr_jax.evaluation.choices import check_choices, task_folders, with_recipe
 from xlmr_jax.evaluation.tasks import registry

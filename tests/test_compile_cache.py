@@ -12,7 +12,7 @@ import pytest
 
 from tests import tiny
 from tests.test_train import assert_same_run
-from xlmr_jax.config import check_config
+from xlmr_jax.config_checks import check_config
 from xlmr_jax.errors import UserError
 from xlmr_jax.run import compile_cache
 from xlmr_jax.run.workdir import MAY_CHANGE

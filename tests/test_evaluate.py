@@ -17,7 +17,7 @@ import pytest
 from tests import hugging_face, tiny
 from tests.test_checkpoint import abstract, flip, state_of
 from xlmr_jax.commands.flags import override_config
-from xlmr_jax.config import check_config
+from xlmr_jax.config_checks import check_config
 from xlmr_jax.errors import UserError
 from xlmr_jax.evaluation import final_scores, follower
 from xlmr_jax.evaluation import ledger as ledgers

@@ -16,7 +16,7 @@ import zstandard
 from ml_collections import ConfigDict
 
 from tests import hugging_face, tiny
-from xlmr_jax.config import check_config, check_evaluation
+from xlmr_jax.config_checks import check_config, check_evaluation
 from xlmr_jax.corpus.sources.registry import open_source
 from xlmr_jax.data.row_manifest import fingerprint
 from xlmr_jax.data.rows import RowStore

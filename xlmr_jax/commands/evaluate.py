@@ -28,7 +28,8 @@ from xlmr_jax.commands.flags import (
   refuse_arguments,
   start,
 )
-from xlmr_jax.config import check_evaluation, split_names
+from xlmr_jax.config import split_names
+from xlmr_jax.config_checks import check_evaluation
 from xlmr_jax.errors import EXIT_DONE, EXIT_RESTART, UserError
 from xlmr_jax.files import refuse_blocked, refuse_unwritable
 from xlmr_jax.run.workdir import RunRecord, Workdir, is_hugging_face, read_record

@@ -15,7 +15,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from xlmr_jax.commands.flags import FLAGS, define_config, load_tasks, path_of, read_config, refuse_arguments, start
-from xlmr_jax.config import check_config
+from xlmr_jax.config_checks import check_config
 from xlmr_jax.errors import EXIT_DONE, EXIT_RESTART, UserError
 from xlmr_jax.files import whole_file
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from xlmr_jax.config import check_evaluation
+from xlmr_jax.config_checks import check_evaluation
 from xlmr_jax.data.tokenizer import Tokenizer
 from xlmr_jax.errors import UserError
 from xlmr_jax.evaluation import paper_table

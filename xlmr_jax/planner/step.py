@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from xlmr_jax.config import check_config
+from xlmr_jax.config_checks import check_config
 from xlmr_jax.data import masking
 from xlmr_jax.errors import UserError
 from xlmr_jax.model.build import family_of

@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from xlmr_jax.config import check_evaluation
+from xlmr_jax.config_checks import check_evaluation
 from xlmr_jax.errors import UserError
 from xlmr_jax.evaluation.scorer import Scorer
 from xlmr_jax.evaluation.tasks import registry

@@ -88,7 +88,7 @@ def decide(
 def prepare(config: ConfigDict, store: RowStore) -> Prepared:
   """Builds a run's program and data order. Raises UserError for whatever does not fit; writes nothing.
 
-  config: checked by config.check_config; store: checked against it by the command.
+  config: checked by check_config; store: checked against it by the command.
   """
   mesh = programs.mesh_of(config)
   slots = masking.slots_per_row(store.seq_len, config.data.mask_share)

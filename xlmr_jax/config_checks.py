@@ -1,0 +1,144 @@
+"""Refuses by name what a config must not say, before anything is opened, compiled or written."""
+
+import re
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from xlmr_jax.config import SETTINGS
+from xlmr_jax.errors import UserError
+from xlmr_jax.files import flatten
+
+
+def _refuse_unless_one_of(name: str, value: object, values: tuple) -> None:
+  if value not in values:
+    raise UserError(f"config.{name}={value!r}: must be one of {', '.join(map(str, values))}")
+
+
+def _refuse_below(flat: dict[str, Any], least: dict[str, float]) -> None:
+  for name, value in least.items():
+    if not flat[name] >= value:  # Of NaN, every comparison is false.
+      raise UserError(f"config.{name}={flat[name]}: must be at least {value}")
+
+
+def check_config(config: ConfigDict) -> None:
+  """Refuses by name every value that would fail later. UserError."""
+  flat = flatten(config.to_dict())
+  least = {
+    "train_steps": 1,
+    "batch_rows": 1,
+    "micro_batches": 1,
+    "max_bad_steps": 1,
+    "model.layers": 1,
+    "model.hidden": 1,
+    "model.heads": 1,
+    "model.ffn": 1,
+    "log.every_steps": 1,
+    "checkpoint.every_steps": 1,
+    "checkpoint.keep_every": 0,
+    "held_out.every_steps": 0,
+    "held_out.max_rows_per_language": 0,
+    "model.vocabulary_size": 0,
+    "optimizer.warmup_steps": 0,
+    "optimizer.end_lr": 0.0,
+    "optimizer.weight_decay": 0.0,
+    "optimizer.clip_norm": 0.0,
+    "rows_per_device": 0,
+    "watchdog_s": 0.0,
+  }
+  _refuse_below(flat, least)
+  if not 0.0 <= config.data.alpha <= 1.0:
+    raise UserError(f"config.data.alpha={config.data.alpha}: must lie in [0, 1]")
+  for name in ("model.dropout", "model.attention_dropout", "data.mask_share", "optimizer.b1", "optimizer.b2"):
+    if not 0.0 <= flat[name] < 1.0:
+      raise UserError(f"config.{name}={flat[name]}: must lie in [0, 1)")
+  for name in ("data.mask_share", "model.init_std", "optimizer.peak_lr", "optimizer.eps", "optimizer.power"):
+    if not 0.0 < flat[name] < float("inf"):
+      raise UserError(f"config.{name}={flat[name]}: must be a number above 0")
+  try:
+    re.compile(config.optimizer.decay_pattern)
+  except re.error as error:
+    raise UserError(
+      f"config.optimizer.decay_pattern={config.optimizer.decay_pattern!r}: no regular expression ({error})"
+    ) from None
+  if config.optimizer.warmup_steps >= config.train_steps:
+    raise UserError(
+      f"config.optimizer.warmup_steps={config.optimizer.warmup_steps} is not below config.train_steps="
+      f"{config.train_steps}: the learning rate would never come to its peak; set both"
+    )
+  every = config.checkpoint.every_steps
+  for name in ("checkpoint.keep_every", "evaluate.every_steps" if config.evaluate.tasks else "checkpoint.keep_every"):
+    if flat[name] % every:
+      raise UserError(
+        f"config.{name}={flat[name]} is no multiple of config.checkpoint.every_steps={every}: there would be no "
+        f"checkpoint at most of its steps; use {-(-flat[name] // every) * every}"
+      )
+  if not 0.0 < config.model.layer_norm_epsilon < 1.0:
+    raise UserError(f"config.model.layer_norm_epsilon={config.model.layer_norm_epsilon}: must lie in (0, 1)")
+  if config.model.hidden % config.model.heads:
+    raise UserError(
+      f"config.model.hidden={config.model.hidden} does not divide into config.model.heads={config.model.heads}"
+    )
+  if config.checkpoint.keep < 2:
+    raise UserError(
+      f"config.checkpoint.keep={config.checkpoint.keep}: must be at least 2, because a damaged newest "
+      "checkpoint would otherwise leave nothing"
+    )
+  for name, values in {
+    "model.family": ("xlmr",),
+    "data.verify": ("once", "always", "off"),
+    "model.remat": ("none", "ffn", "dots", "full"),
+    "model.dropout_bits": ("hash", "rbg"),
+    "model.fuse": ("auto", "on", "off"),
+    "model.ops": ("auto", "plain"),
+    "model.dtype": ("bfloat16", "float32"),
+    "mesh.reduce_dtype": ("bfloat16", "float32"),
+  }.items():
+    _refuse_unless_one_of(name, flat[name], values)
+  if "://" in config.compile_cache:
+    raise UserError(f"config.compile_cache={config.compile_cache!r}: must be a folder, off, or empty for the default one")
+  check_evaluation(config)
+  if not config.data.rows:
+    raise UserError(
+      "config.data.rows is not set; make rows with `xlmr build_rows` and pass "
+      "--config.data.rows=ROWS, or =demo for the built-in corpus"
+    )
+
+
+def check_evaluation(config: ConfigDict) -> None:
+  """Refuses by name every wrong value of config.evaluate and config.stop. UserError."""
+  flat = flatten(config.to_dict())
+  least = {
+    "evaluate.seeds": 1,
+    "evaluate.keep_unevaluated": 1,
+    "evaluate.every_steps": 0,
+    "evaluate.max_examples": 0,
+    "evaluate.max_train_examples": 0,
+    "stop.patience": 0,
+    "stop.min_gain": 0,
+    "stop.min_steps": 0,
+  }
+  _refuse_below(flat, least)
+  if not 0 < config.evaluate.wait_s <= 86_400:
+    raise UserError(f"config.evaluate.wait_s={config.evaluate.wait_s}: must be above 0 and at most a day, 86400")
+  _refuse_unless_one_of("evaluate.setting", config.evaluate.setting, SETTINGS)
+  _refuse_unless_one_of("evaluate.dtype", config.evaluate.dtype, ("", "bfloat16", "float32"))
+  seeds = config.evaluate.seed_list
+  if len(set(seeds)) < len(seeds) or not all(re.fullmatch("[0-9]{1,9}", str(seed)) for seed in seeds):
+    raise UserError(f"config.evaluate.seed_list={seeds}: must be different whole numbers, such as 3,7")
+  _refuse_unless_one_of("stop.on_nonfinite", config.stop.on_nonfinite, ("skip", "count", "stop"))
+  if len(set(config.evaluate.tasks)) < len(config.evaluate.tasks):
+    raise UserError(f"config.evaluate.tasks={config.evaluate.tasks}: names a task twice")
+  for part in filter(None, config.evaluate.data.split(",")):
+    if not all(part.partition("=")):
+      raise UserError(f"config.evaluate.data={config.evaluate.data!r}: {part!r} is not NAME=PATH")
+  task, _, language = config.stop.score.partition("/")
+  if task and task not in config.evaluate.tasks:
+    raise UserError(
+      f"config.stop.score={config.stop.score!r}: {task!r} is not in config.evaluate.tasks={tuple(config.evaluate.tasks)}"
+    )
+  if language and config.evaluate.languages and language not in config.evaluate.languages:
+    raise UserError(
+      f"config.stop.score={config.stop.score!r}: {language!r} is not in config.evaluate.languages="
+      f"{tuple(config.evaluate.languages)}"
+    )
