@@ -148,6 +148,13 @@ def test_rows_of_such_vocabularies_never_draw_what_is_no_piece(tmp_path):
     (lambda w: w.update(normalizer={"type": "Backwards"}), "no tokenizer.json that can be read"),
     (lambda w: w["model"]["vocab"].insert(0, ["[PAD]", 0.0]), "<s> has id 1, not 0 as in RoBERTa"),
     (lambda w: w["model"].pop("vocab"), "no tokenizer.json that can be read"),
+    # Here the library panics, which is no Exception.
+    (
+      lambda w: w.update(normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"}),
+      "no tokenizer.json that can be",
+    ),
+    (lambda w: w["post_processor"].update(special_tokens={}), "no tokenizer.json that can be read"),
+    (lambda w: w.update(post_processor=[1]), "no tokenizer.json that can be read"),
   ],
 )
 def test_a_step_that_we_cannot_do_is_named(tmp_path, change, message):
@@ -174,6 +181,15 @@ def test_a_word_alone_has_the_pieces_of_running_text(tmp_path, kind):
     running = ours.encode(f"crossed {word}")[1:-1]
     assert running[len(running) - len(ids) :] == ids.tolist() and ours.piece(ids[0]).startswith("▁"), word
   assert [ids.tolist() for ids in encode_words(ours, [""])] == [ours.encode("")[1:-1]] and encode_words(ours, []) == []
+
+
+def test_a_damaged_sentencepiece_model_is_named(tmp_path):
+  damaged = hf.vocabulary().replace("巴黎".encode(), b"\xe5\xe5\xe5\xe5\xe5\xe5")
+  with pytest.raises(UserError, match="no SentencePiece model"):
+    open_tokenizer(tmp_path / "damaged.model", damaged)
+  switched = hf.vocabulary() + b"\x1a\x04\x12\x02ab"  # another charsmap, which SentencePiece or the library must refuse
+  with pytest.raises(UserError):
+    tokenizer.exported(open_tokenizer(tmp_path / "switched.model", switched))
 
 
 def test_files_that_add_to_a_vocabulary(tmp_path):

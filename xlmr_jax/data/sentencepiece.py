@@ -34,7 +34,8 @@ class SentencePieceTokenizer:
     """Raises UserError: `model` is no SentencePiece model, or its first three pieces are in another order."""
     try:
       self._processor = _processor(model)
-      first = [self._processor.IdToPiece(i) for i in range(min(3, self._processor.GetPieceSize()))]
+      # All pieces are looked at, because each must be UTF-8.
+      first = self._processor.IdToPiece(list(range(self._processor.GetPieceSize())))[:3]
     except (RuntimeError, ValueError, IndexError) as error:
       raise UserError(f"{path}: no SentencePiece model; `xlmr train_vocabulary` makes one") from error
     if first != _SENTENCEPIECE_FIRST:
@@ -54,9 +55,9 @@ class SentencePieceTokenizer:
 
   @functools.cached_property
   def _replacements(self) -> np.ndarray:
-    pieces = np.arange(FIRST_PIECE - 1, self._processor.GetPieceSize())
-    real = [not (self._processor.IsControl(int(i)) or self._processor.IsUnused(int(i))) for i in pieces]
-    return (pieces[real] + 1).astype(np.int32)
+    pieces = list(range(FIRST_PIECE - 1, self._processor.GetPieceSize()))
+    unreal = np.array(self._processor.IsControl(pieces)) | np.array(self._processor.IsUnused(pieces))
+    return (np.array(pieces)[~unreal.astype(bool)] + 1).astype(np.int32)
 
   def encode(self, text: str) -> list[int]:
     """`<s> text </s>` as ids."""

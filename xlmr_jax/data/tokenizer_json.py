@@ -33,22 +33,16 @@ class JsonTokenizer:
   def __init__(self, path: str | Path, model: bytes):
     """Raises UserError naming the step or the piece: the file cannot be read, or it holds what we cannot do as it says."""
     try:
-      import tokenizers
-    except ImportError:
-      raise UserError(f"{path}: a tokenizer.json needs `pip install 'xlmr_jax[evaluate]'`") from None
-
-    try:
       whole = json.loads(model)
       rows = int(whole.pop(ROWS, 0))
       _refuse_model(path, whole["model"].get("type", "BPE"), whole["model"])  # Older files name no type.
       whole["decoder"] = decoder_of(whole)
       self._steps = list(_steps(whole))
       special = {token["content"] for token in whole.get("added_tokens") or () if token["special"]}
-      self._backend = tokenizers.Tokenizer.from_str(json.dumps(_without_names(whole), ensure_ascii=False))
-    except UserError:
-      raise
-    except Exception as error:  # tokenizers raises plain Exception.
-      raise UserError(f"{path}: no tokenizer.json that can be read ({str(error).splitlines()[0]})") from None
+      as_we_run_it = _without_names(whole)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+      raise UserError(f"{path}: no tokenizer.json that can be read ({error!r})") from None
+    self._backend = library_tokenizer(path, as_we_run_it)
     self._entries: dict[str, int] = {_named(piece): id for piece, id in self._backend.get_vocab().items()}
     for piece, id in SPECIALS.items():
       if (found := self._entries.get(piece)) != id:
@@ -128,6 +122,24 @@ class JsonTokenizer:
     if not 0 <= int(id) < self.size:
       raise IndexError(f"id {id} is outside the vocabulary of {self.size}")
     return _named(self._backend.id_to_token(int(id)) or "").replace(self._space, "▁")
+
+
+def library_tokenizer(path: str | Path, whole: dict) -> Any:
+  """The tokenizers.Tokenizer of a tokenizer.json. UserError: the library is missing, or cannot read or run the file."""
+  try:
+    import tokenizers
+  except ImportError:
+    raise UserError(f"{path}: Hugging Face's tokenizers are needed; pip install 'xlmr_jax[evaluate]'") from None
+
+  try:
+    backend = tokenizers.Tokenizer.from_str(json.dumps(whole, ensure_ascii=False))
+    for texts in ("a", ("a", "b")):  # Some faults show only here.
+      backend.encode_batch([texts])
+    return backend
+  except (KeyboardInterrupt, SystemExit):
+    raise
+  except BaseException as error:  # The library raises plain Exception and, where its own code fails, what is none.
+    raise UserError(f"{path}: no tokenizer.json that can be read ({(str(error).splitlines() or ['?'])[0]})") from None
 
 
 def decoder_of(whole: dict) -> dict | None:

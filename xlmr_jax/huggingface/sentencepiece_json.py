@@ -11,13 +11,12 @@ Besides, "<s>", "</s>", "<pad>" and "<mask>" in a text are special tokens there.
 """
 
 import base64
-import json
 from pathlib import Path
 from typing import Any
 
 from xlmr_jax.data import sentencepiece_file as sentencepiece
 from xlmr_jax.data.tokenizer import Tokenizer
-from xlmr_jax.data.tokenizer_json import SPECIALS
+from xlmr_jax.data.tokenizer_json import SPECIALS, library_tokenizer
 from xlmr_jax.errors import UserError
 from xlmr_jax.huggingface.probe import PROBE
 from xlmr_jax.ids import BOS, EOS, MASK, UNK
@@ -134,18 +133,11 @@ def prove(whole: dict, ours: Tokenizer, vocabulary: sentencepiece.Vocabulary | N
 
   whole: a tokenizer.json. vocabulary: a SentencePiece model, whose equally good cuts count as equal; None for another kind.
   """
-  try:
-    import tokenizers
-  except ImportError:
-    raise UserError(
-      f"{ours.path}: its export is proved with Hugging Face's library; pip install 'xlmr_jax[evaluate]'"
-    ) from None
-
   lines = [*PROBE]
   if vocabulary:
     symbols = [text for text, _, kind in vocabulary.pieces if kind == sentencepiece.USER_DEFINED]
     lines += [form.format(symbol) for symbol in symbols for form in ("{}", "a {} b", "a{}b")]
-  theirs = tokenizers.Tokenizer.from_str(json.dumps(whole, ensure_ascii=False))
+  theirs = library_tokenizer(ours.path, whole)
   theirs.no_truncation()
   theirs.no_padding()
   encoded = theirs.encode_batch(lines)

@@ -12,7 +12,7 @@ from typing import Any
 from xlmr_jax.data import sentencepiece_file
 from xlmr_jax.data.sentencepiece import with_rows, without_rows
 from xlmr_jax.data.tokenizer import Tokenizer, open_tokenizer
-from xlmr_jax.data.tokenizer_json import ROWS, SPECIALS, decoder_of
+from xlmr_jax.data.tokenizer_json import ROWS, SPECIALS, decoder_of, library_tokenizer
 from xlmr_jax.errors import UserError
 from xlmr_jax.files import write_json
 from xlmr_jax.huggingface.probe import PROBE
@@ -186,7 +186,7 @@ def exported(tokenizer: Tokenizer) -> dict:
     whole, vocabulary = json.loads(tokenizer.model), None
     whole.pop(ROWS, None)
     whole |= {"truncation": None, "padding": None, "decoder": decoder_of(whole)}
-    if not _makes_our_pairs(whole):
+    if not _makes_our_pairs(tokenizer.path, whole):
       whole["post_processor"] = template()
   else:
     vocabulary = sentencepiece_file.parse(without_rows(tokenizer.model))
@@ -207,11 +207,9 @@ def why_no_export(tokenizer: Tokenizer) -> str:
   return ""
 
 
-def _makes_our_pairs(whole: dict) -> bool:
+def _makes_our_pairs(path: Path, whole: dict) -> bool:
   """Whether the post-processor makes `<s> A </s></s> B </s>`, all of token type 0, as fine-tuning does."""
-  import tokenizers
-
-  backend = tokenizers.Tokenizer.from_str(json.dumps(whole, ensure_ascii=False))
+  backend = library_tokenizer(path, whole)
   a, b = (backend.encode(text, add_special_tokens=False).ids for text in "ab")
   pair = backend.encode("a", "b")
   return pair.ids == [BOS, *a, EOS, EOS, *b, EOS] and not any(pair.type_ids)
