@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from xlmr_jax.errors import EXIT_RESTART, UserError
+from xlmr_jax.errors import EXIT_RESTART, UserError, run_command
 from xlmr_jax.hardware import refuse_missing_platform
 from xlmr_jax.run import hosts
 from xlmr_jax.run.checkpoint import sound_steps
@@ -79,6 +79,15 @@ def test_a_platform_that_is_not_here_is_one_line(platform):
   )
   assert result.returncode == 1 and result.stderr.count("\n") == 1, result.stderr
   assert result.stderr.startswith(f"error: JAX_PLATFORMS={platform}: JAX finds no such device")
+
+
+def test_a_command_that_is_interrupted_says_no_more_than_that(capsys):
+  def main():
+    raise KeyboardInterrupt
+
+  with pytest.raises(SystemExit) as ended:
+    run_command(main)()
+  assert ended.value.code == 130 and capsys.readouterr().err == "interrupted\n"
 
 
 def test_a_platform_that_is_here_is_taken():

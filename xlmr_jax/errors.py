@@ -39,6 +39,9 @@ def run_command(main: Callable[..., int | None]) -> Callable[..., None]:
     try:
       code = main(*args) or EXIT_DONE
       sys.stdout.flush()  # What is printed may go to a full disk too.
+    except KeyboardInterrupt:
+      print("interrupted", file=sys.stderr, flush=True)
+      code = EXIT_INTERRUPTED
     except Exception as error:
       line = told(error)
       code = EXIT_USER if line else EXIT_CRASH
