@@ -32,8 +32,8 @@ from xlmr_jax.model.task_head import SENTENCE, SPAN
 from xlmr_jax.open_model import load_initial, load_params, open_model, open_record
 from xlmr_jax.report import export
 from xlmr_jax.report.export import to_hf
-from xlmr_jax.run.manifest import read_manifest
 from xlmr_jax.run.logs import read_held_out
+from xlmr_jax.run.manifest import read_manifest
 from xlmr_jax.run.workdir import RunRecord, Workdir, read_record, refuse_other_run
 from xlmr_jax.training import loop, losses, sharding
 

@@ -7,9 +7,9 @@ import unicodedata
 import pytest
 
 from tests import hugging_face as hf
+from xlmr_jax.data import sentencepiece_file
 from xlmr_jax.data.tokenizer import open_tokenizer
 from xlmr_jax.errors import UserError
-from xlmr_jax.data import sentencepiece_file
 from xlmr_jax.huggingface import tokenizer
 
 LINES = 10_000
