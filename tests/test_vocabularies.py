@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests import hugging_face as hf
-from tests.test_convert import LONG, opened, rows_of, run_theirs, theirs_of
+from tests.test_convert import LONG, command, opened, rows_of, run_theirs, theirs_of
 from tests.test_hf_tokenizer import byte_level as merges_of
 from tests.test_pipelines import byte_level, sentencepiece, unigram
 from xlmr_jax.commands.pretrain import say_if_not_exportable
@@ -254,21 +254,27 @@ def test_an_encoder_without_its_head(tmp_path, kind, capsys):
 # --- before the training ----------------------------------------------------------------------------------------------
 
 
-def test_what_cannot_be_exported_is_refused_before_rows_are_built(tmp_path, monkeypatch, capsys):
+def test_what_cannot_be_exported_is_refused_before_rows_are_built(tmp_path, capsys):
   (tmp_path / "text").mkdir()
   (tmp_path / "text" / "en.txt").write_text("\n\n".join(PROBE * 2), encoding="utf-8")
   (tmp_path / "v.model").write_bytes(sentencepiece([*PROBE], treat_whitespace_as_suffix=True))
-  arguments = ["--text", tmp_path / "text", "--tokenizer", tmp_path / "v.model", "--out", tmp_path / "rows",
-               "--seq_len=64", "--held_out=0.1", "--workers=1"]  # fmt: skip
-  from tests.test_convert import command as xlmr
-
-  refused = xlmr("build_rows", *arguments)
+  arguments = ["--text", tmp_path / "text", "--tokenizer", tmp_path / "v.model", "--out", tmp_path / "rows", "--workers=1"]
+  refused = command("build_rows", *arguments)
   assert refused.returncode == 1 and refused.stderr.count("\n") == 1 and not (tmp_path / "rows").exists()
   assert "treat_whitespace_as_suffix=true" in refused.stderr and "--noexport builds the rows" in refused.stderr
-  built = xlmr("build_rows", *arguments, "--noexport")
-  assert built.returncode == 0, built.stderr
-  say_if_not_exportable(tmp_path / "rows" / "tokenizer.model")
+  say_if_not_exportable(tmp_path / "v.model")  # as a training on such rows does
   assert "this model will not be exported to Hugging Face: " in (said := capsys.readouterr().err) and said.count("\n") == 1
   (tmp_path / "v.model").write_bytes(sentencepiece([*PROBE]))
   say_if_not_exportable(tmp_path / "v.model")
   assert capsys.readouterr().err == ""
+
+
+@pytest.mark.slow
+def test_rows_that_will_not_be_exported(tmp_path):
+  (tmp_path / "text").mkdir()
+  (tmp_path / "text" / "en.txt").write_text("\n\n".join(PROBE * 2), encoding="utf-8")
+  (tmp_path / "v.model").write_bytes(sentencepiece([*PROBE], model_type="bpe"))
+  arguments = ["--text", tmp_path / "text", "--tokenizer", tmp_path / "v.model", "--out", tmp_path / "rows", "--workers=1"]
+  built = command("build_rows", *arguments, "--noexport", "--held_out=0.1")
+  assert built.returncode == 0, built.stderr
+  assert RowStore(tmp_path / "rows").vocabulary_size == open_tokenizer(tmp_path / "v.model").size
