@@ -166,7 +166,7 @@ def test_a_damaged_one_is_recorded_and_not_loaded(workdir, name, monkeypatch):
   follow(workdir, config_of(stop__patience=1, stop__on_nonfinite="stop"), scorer)
   assert scorer.steps == [4, 12, 16, 20]  # and it is no evaluation: the rule does not hear of it
   entry = ledger(workdir)[1]
-  assert set(entry) == {"step", "error"} and entry["step"] == 8 and Path(name).name in entry["error"]
+  assert set(entry) == {"step", "error", "sha256"} and entry["step"] == 8 and Path(name).name in entry["error"]
 
 
 def test_one_removed_before_it_is_pinned_is_recorded(workdir, monkeypatch):

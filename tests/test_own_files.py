@@ -13,6 +13,7 @@ from xlmr_jax.data import verification
 from xlmr_jax.data.rows import RowStore, write_shard
 from xlmr_jax.data.verification import Verification
 from xlmr_jax.errors import EXIT_DONE, EXIT_RESTART, UserError
+from xlmr_jax.evaluation import ledger
 from xlmr_jax.run import logs
 from xlmr_jax.run.checkpoint import Checkpoints, sound_steps
 from xlmr_jax.run.retention import evaluated_steps, pinned_steps
@@ -243,3 +244,21 @@ def test_a_link_where_the_run_writes_keeps_its_target(tiny_rows, tmp_path):
     unfinished.write_text("new")
   assert target.read_text() == "mine" and link.read_text() == "new"
   assert open_rows(tiny.config(tiny_rows), tmp_path).languages
+
+
+# --- the ledger ------------------------------------------------------------------------------------------------------
+
+
+def test_a_flipped_digit_of_a_score_is_seen(tmp_path):
+  workdir = Workdir(tmp_path)
+  ledger.Entry(4, 0.5, {"xnli": {"en": {"accuracy": [0.5]}}}, {"xnli": "accuracy"}).write(workdir)
+  path = workdir.evaluation(4)
+  assert ledger.read_entry(path).score == 0.5
+  text = path.read_text()
+  path.write_text(text.replace("0.5", "0.9", 1))
+  with pytest.raises(
+    UserError, match=r"4\.json cannot be read \(it is not as it was written: .*remove it"
+  ):
+    ledger.read_ledger(workdir)
+  path.write_text(json.dumps({key: x for key, x in json.loads(text).items() if key != "sha256"}))  # of an older version
+  assert ledger.read_entry(path).score == 0.5

@@ -108,6 +108,29 @@ def read_json(path: str | os.PathLike) -> Any:
   return parse_json(Path(path).read_text(encoding="utf-8"))
 
 
+def _seal(value: dict[str, Any]) -> str:
+  body = {key: x for key, x in value.items() if key != "sha256"}
+  return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def write_sealed_json(path: str | os.PathLike, value: dict[str, Any]) -> None:
+  """write_json of an object with its own "sha256", so that read_sealed_json notices a digit that has changed."""
+  write_json(path, value | {"sha256": _seal(value)})
+
+
+def read_sealed_json(path: str | os.PathLike) -> dict[str, Any]:
+  """The object of write_sealed_json; one without "sha256", of an older version, is taken as it is.
+
+  Raises OSError: the file cannot be read; ValueError: it is no JSON object, or not as it was written.
+  """
+  value = read_json(path)
+  if not isinstance(value, dict):
+    raise ValueError("it holds no object")
+  if value.get("sha256", seal := _seal(value)) != seal:
+    raise ValueError("it is not as it was written: its sha256 differs")
+  return value
+
+
 def sha256_of(path: str | os.PathLike) -> str:
   """The sha256 of a file, in hexadecimal."""
   with open(path, "rb") as file:

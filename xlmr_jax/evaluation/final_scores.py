@@ -1,6 +1,5 @@
 """The final scores of one checkpoint: several tasks, settings and seeds, printed beside the paper's and kept in a file."""
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,7 @@ from xlmr_jax.evaluation import paper_table
 from xlmr_jax.evaluation.finetune import Announcer
 from xlmr_jax.evaluation.follower import score_checkpoint
 from xlmr_jax.evaluation.scorer import Scorer
-from xlmr_jax.files import write_json
+from xlmr_jax.files import read_sealed_json, write_sealed_json
 from xlmr_jax.run import stopping
 
 
@@ -61,7 +60,7 @@ def score_final(
             "errors": errors, "missing": missing, "losses": losses, "recipe": scorers[settings[-1]].recipe()}  # fmt: skip
   _keep_other_tasks(before, result, tuple(config.evaluate.tasks))
   out.parent.mkdir(parents=True, exist_ok=True)
-  write_json(out, result)
+  write_sealed_json(out, result)
   means = {
     task: {
       setting: stopping.score_of({"scores": {task: languages}, "metrics": metrics, "errors": {}}, task)
@@ -75,7 +74,7 @@ def score_final(
 def _read_before(path: Path) -> dict[str, Any]:
   """What was scored before and is in a file of scores, {} where there is none. UserError: the file is damaged."""
   try:
-    before = json.loads(path.read_text(encoding="utf-8"))
+    before = read_sealed_json(path)
     if not all(isinstance(before[key], dict) for key in ("scores", "errors", "recipe")):
       raise ValueError("it has no scores")
     return {"model": "", **before}

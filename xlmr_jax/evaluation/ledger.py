@@ -5,7 +5,6 @@ ledger and config.stop alone.
 """
 
 import dataclasses
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import write_json
+from xlmr_jax.files import read_sealed_json, write_json, write_sealed_json
 from xlmr_jax.run import stopping
 from xlmr_jax.run.manifest import DamagedError, verify
 from xlmr_jax.run.workdir import Workdir, step_of
@@ -48,13 +47,13 @@ class Entry:
     """Puts the entry into the ledger."""
     value = {"step": self.step, "error": self.error} if self.error is not None else dataclasses.asdict(self)
     workdir.evaluation(self.step).parent.mkdir(parents=True, exist_ok=True)
-    write_json(workdir.evaluation(self.step), {key: x for key, x in value.items() if key != "error" or x is not None})
+    write_sealed_json(workdir.evaluation(self.step), {key: x for key, x in value.items() if key != "error" or x is not None})
 
 
 def read_entry(path: Path) -> Entry:
   """One entry. UserError: it is damaged."""
   try:
-    value = json.loads(path.read_text(encoding="utf-8"))
+    value = read_sealed_json(path)
     known = {field.name for field in dataclasses.fields(Entry)}
     entry = Entry(**{key: x for key, x in value.items() if key in known})
     if entry.step != int(path.stem):
@@ -64,7 +63,7 @@ def read_entry(path: Path) -> Entry:
         raise ValueError(f"its {name} are no object")
     entry.score_of()  # Raises where a score is no number, or where a task's metric is missing.
     return entry
-  except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+  except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
     raise UserError(f"{path} cannot be read ({error}); remove it and the step is evaluated again") from None
 
 

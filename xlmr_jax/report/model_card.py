@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
+from xlmr_jax.errors import UserError
 from xlmr_jax.evaluation.tasks.registry import Task
+from xlmr_jax.files import read_sealed_json
 from xlmr_jax.huggingface import names
 from xlmr_jax.model.task_head import SENTENCE, SPAN, WORDS
 from xlmr_jax.report.pictures import held_out_picture
@@ -178,9 +180,11 @@ def _evaluations(workdir: Workdir, step: int) -> list[str]:
   tables = []
   for path in [workdir.evaluation(step), *sorted(workdir.final_scores.glob("*.json"))]:
     try:
-      entry = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+      entry = read_sealed_json(path)
+    except FileNotFoundError:
       continue
+    except (OSError, ValueError) as error:
+      raise UserError(f"{path} cannot be read ({error}); remove it, and the card goes without it") from None
     if entry.get("step") != step or "scores" not in entry:
       continue
     if path.parent == workdir.final_scores:

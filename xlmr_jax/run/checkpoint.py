@@ -97,7 +97,7 @@ class Checkpoints:
         save_root_metadata=False,
       ),
     )
-    self._excepthook, sys.excepthook = sys.excepthook, _hush_tensorstore
+    sys.excepthook = _hush_tensorstore  # for good: TensorStore's threads may speak after close()
     logging.get_absl_logger().addFilter(_is_no_echo)
     self._sealer = concurrent.futures.ThreadPoolExecutor(1, "seal")
     self._unsealed: tuple[int, dict[str, list]] | None = None
@@ -270,7 +270,6 @@ class Checkpoints:
     finally:
       self._manager.close()
       self._sealer.shutdown()
-      sys.excepthook = self._excepthook
 
 
 def _restore(path: Path, abstract: Any, *, partial: bool = False) -> Any:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from xlmr_jax.files import parse_json
+from xlmr_jax.files import naming, parse_json
 from xlmr_jax.run.workdir import Workdir
 
 # What a line must have to be of use, beside its "step".
@@ -86,12 +86,14 @@ class JsonLines:
     raw = json.dumps(line).encode() + b"\n"
     self._count += 1
     self._digest.update(raw)
-    self._file.write(raw)
-    self._file.flush()
+    with naming(self._file.name):
+      self._file.write(raw)
+      self._file.flush()
 
   def sync(self) -> None:
     """Waits until the lines are on the disk: no checkpoint may outlive the lines before it."""
-    os.fsync(self._file.fileno())
+    with naming(self._file.name):
+      os.fsync(self._file.fileno())
 
   def close(self) -> None:
     """Closes the file."""
