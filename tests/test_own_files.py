@@ -256,9 +256,7 @@ def test_a_flipped_digit_of_a_score_is_seen(tmp_path):
   assert ledger.read_entry(path).score == 0.5
   text = path.read_text()
   path.write_text(text.replace("0.5", "0.9", 1))
-  with pytest.raises(
-    UserError, match=r"4\.json cannot be read \(it is not as it was written: .*remove it"
-  ):
+  with pytest.raises(UserError, match=r"4\.json cannot be read \(it is not as it was written: .*remove it"):
     ledger.read_ledger(workdir)
   path.write_text(json.dumps({key: x for key, x in json.loads(text).items() if key != "sha256"}))  # of an older version
   assert ledger.read_entry(path).score == 0.5

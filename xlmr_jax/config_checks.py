@@ -1,6 +1,7 @@
 """Refuses by name what a config must not say, before anything is opened, compiled or written."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -15,7 +16,7 @@ def _refuse_unless_one_of(name: str, value: object, values: tuple) -> None:
     raise UserError(f"config.{name}={value!r}: must be one of {', '.join(map(str, values))}")
 
 
-def _refuse_below(flat: dict[str, Any], least: dict[str, float]) -> None:
+def _refuse_below(flat: dict[str, Any], least: Mapping[str, float]) -> None:
   for name, value in least.items():
     if not flat[name] >= value:  # Of NaN, every comparison is false.
       raise UserError(f"config.{name}={flat[name]}: must be at least {value}")

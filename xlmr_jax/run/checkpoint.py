@@ -5,6 +5,7 @@ What makes a checkpoint sound is manifest.py's; which ones stay is decided by th
 
 import concurrent.futures
 import contextlib
+import logging
 import os
 import shutil
 import sys
@@ -13,10 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import absl.logging
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
-from absl import logging
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
@@ -49,15 +50,15 @@ def _warn(text: str) -> None:
   print(text, file=sys.stderr, flush=True)
 
 
-def _hush_tensorstore(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-  """sys.excepthook without what TensorStore says about each array of a save that failed: the failure itself is raised."""
-  if str(error) != "Event loop is closed":
-    sys.__excepthook__(kind, error, trace)
+def _hush_tensorstore(unraisable: Any) -> None:
+  """sys.unraisablehook without what TensorStore says of each array of a save that failed: the failure itself is raised."""
+  if str(unraisable.exc_value) != "Event loop is closed":
+    sys.__unraisablehook__(unraisable)
 
 
-def _is_no_echo(record: Any) -> bool:
-  """A filter of absl's log: leaves out Orbax's reports, with a traceback of 100 lines each, of what it raises as well."""
-  return not (record.exc_info and "orbax" in record.pathname)
+def _is_no_echo(record: logging.LogRecord) -> bool:
+  """A filter of logs: leaves out the reports, with tracebacks of 100 lines, of what Orbax raises as well."""
+  return not (record.exc_info and (record.name == "asyncio" or "orbax" in record.pathname))
 
 
 class _Manager(ocp.CheckpointManager):
@@ -97,8 +98,9 @@ class Checkpoints:
         save_root_metadata=False,
       ),
     )
-    sys.excepthook = _hush_tensorstore  # for good: TensorStore's threads may speak after close()
-    logging.get_absl_logger().addFilter(_is_no_echo)
+    sys.unraisablehook = _hush_tensorstore  # for good: TensorStore's threads may speak after close()
+    for logger in (absl.logging.get_absl_logger(), logging.getLogger("asyncio")):
+      logger.addFilter(_is_no_echo)
     self._sealer = concurrent.futures.ThreadPoolExecutor(1, "seal")
     self._unsealed: tuple[int, dict[str, list]] | None = None
     self._sealing: concurrent.futures.Future | None = None

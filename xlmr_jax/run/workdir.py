@@ -130,7 +130,7 @@ def parse_record(path: Path, value: Any) -> RunRecord:
     if key not in value and key not in _OPTIONAL:
       raise refuse(f"there is no {key}")
     found = value.get(key)
-    if key in value and (not isinstance(found, types) or isinstance(found, bool) or (types == (int,) and found < 1)):
+    if key in value and (not isinstance(found, types) or isinstance(found, bool) or (isinstance(found, int) and found < 1)):
       raise refuse(f"{key}={str(found)[:40]!r}")
   if not all(isinstance(name, str) for name in value.get("languages", ())):
     raise refuse(f"languages={str(value['languages'])[:40]}")
