@@ -75,8 +75,8 @@ def read_manifest(root: Path) -> dict[str, Any]:
   except FileNotFoundError:
     why = "an unfinished build; run `xlmr build_rows` again" if root.is_dir() else "no such folder"
     raise UserError(f"{path}: no manifest: {why}") from None
-  except (OSError, ValueError) as error:
-    raise UserError(f"{path}: cannot be read ({error}); build the rows again") from None
+  except ValueError as error:
+    raise UserError(f"{path}: not JSON ({error}); build the rows again") from None
   if not isinstance(manifest, dict):
     raise UserError(f"{path}: not the manifest of rows; build the rows again")
   if manifest.get("format") != FORMAT:
