@@ -243,6 +243,7 @@ def test_a_finished_run_is_left_as_it_is(tiny_run, tiny_store):
   assert before == ((tiny_run / "held_out.jsonl").read_text(), (tiny_run / "train.jsonl").read_text())
 
 
+@pytest.mark.slow
 def test_a_run_continues_on_another_mesh(tiny_run, tiny_store, tmp_path):
   assert tiny.run(tiny.config(mesh__fsdp=8), tmp_path, tiny_store, 8) == EXIT_RESTART
   assert tiny.run(tiny.config(mesh__fsdp=1), tmp_path, tiny_store) == EXIT_DONE
