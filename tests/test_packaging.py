@@ -109,4 +109,4 @@ def test_a_training_host_imports_neither_beam_nor_matplotlib_nor_transformers(ti
   assert result["step"] == 2 and seen["code"] == 0
   modules = set(seen["modules"])
   assert {"jax", "tensorflow", "orbax", "tensorboardX"} <= modules
-  assert not modules & {"apache_beam", "matplotlib", "transformers", "tokenizers", "sentencepiece", "keras"}
+  assert not modules & {"apache_beam", "matplotlib", "transformers", "keras"}
