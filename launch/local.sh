@@ -13,7 +13,7 @@ port=${PORT:-$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.
 pids=()
 forward() { for pid in "${pids[@]}"; do kill -"$1" "$pid" 2>/dev/null; done; }
 trap 'forward TERM' TERM
-trap 'forward INT' INT
+trap 'forward TERM' INT  # The terminal has sent them INT already, and a second one would end them at once.
 for ((i = 0; i < count; i++)); do
   "$python" -u -m xlmr_jax pretrain --hosts=explicit --coordinator="127.0.0.1:$port" --processes="$count" --process="$i" "$@" \
     > >(sed -u "s/^/[$i] /") 2> >(sed -u "s/^/[$i] /" >&2) &

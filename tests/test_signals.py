@@ -99,8 +99,14 @@ def test_a_command_that_is_interrupted_says_no_more_than_that(capsys):
   assert ended.value.code == 130 and capsys.readouterr().err == "interrupted\n"
 
 
-def test_a_platform_that_is_here_is_taken():
+def test_a_platform_that_is_here_is_taken(monkeypatch):
+  import jax
+
+  asked = []
+  devices = jax.devices
+  monkeypatch.setattr(jax, "devices", lambda: asked.append(devices()))
   refuse_missing_platform()
+  assert [device.platform for device in asked[0]] == ["cpu"] * 8
 
 
 def test_jax_that_fails_is_a_users_error(monkeypatch):

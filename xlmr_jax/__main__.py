@@ -32,7 +32,8 @@ def usage() -> str:
   width = max(map(len, COMMANDS))
   lines = [f"  {command:<{width}}  {summary(command)}" for command in COMMANDS]
   return "\n".join(["usage: xlmr COMMAND [--flag=value ...]", "", *lines, "", "xlmr COMMAND --help tells its flags.",
-                    "Exit codes: 0 done, 1 you must act (one line says how), 42 start me again, 70 a crash."])  # fmt: skip
+                    "Exit codes: 0 done, 1 you must act (one line says how), 42 start me again, 70 a crash,",
+                    "130 interrupted (Ctrl-C)."])  # fmt: skip
 
 
 def main() -> None:

@@ -50,10 +50,12 @@ def check_config(config: ConfigDict) -> None:
   _refuse_below(flat, least)
   if not 0.0 <= config.data.alpha <= 1.0:
     raise UserError(f"config.data.alpha={config.data.alpha}: must lie in [0, 1]")
-  for name in ("model.dropout", "model.attention_dropout", "data.mask_share", "optimizer.b1", "optimizer.b2"):
+  for name in ("model.dropout", "model.attention_dropout", "optimizer.b1", "optimizer.b2"):
     if not 0.0 <= flat[name] < 1.0:
       raise UserError(f"config.{name}={flat[name]}: must lie in [0, 1)")
-  for name in ("data.mask_share", "model.init_std", "optimizer.peak_lr", "optimizer.eps", "optimizer.power"):
+  if not 0.0 < config.data.mask_share < 1.0:
+    raise UserError(f"config.data.mask_share={config.data.mask_share}: must lie in (0, 1)")
+  for name in ("model.init_std", "optimizer.peak_lr", "optimizer.eps", "optimizer.power"):
     if not 0.0 < flat[name] < float("inf"):
       raise UserError(f"config.{name}={flat[name]}: must be a number above 0")
   try:
@@ -68,7 +70,7 @@ def check_config(config: ConfigDict) -> None:
       f"{config.train_steps}: the learning rate would never come to its peak; set both"
     )
   every = config.checkpoint.every_steps
-  for name in ("checkpoint.keep_every", "evaluate.every_steps" if config.evaluate.tasks else "checkpoint.keep_every"):
+  for name in ("checkpoint.keep_every", *(["evaluate.every_steps"] if config.evaluate.tasks else [])):
     if flat[name] % every:
       raise UserError(
         f"config.{name}={flat[name]} is no multiple of config.checkpoint.every_steps={every}: there would be no "

@@ -95,6 +95,11 @@ def write_json(path: str | os.PathLike, value: object) -> None:
     unfinished.write_text(text, encoding="utf-8")
 
 
+def user_cache() -> Path:
+  """The folder for what may be deleted at any time, of this user on this machine. RuntimeError: there is no home folder."""
+  return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xlmr_jax"
+
+
 def parse_json(text: str | bytes) -> Any:
   """The value of a JSON text. Raises ValueError whatever is wrong with it, also if it is nested too deeply for Python."""
   try:

@@ -207,7 +207,8 @@ def _safetensors() -> list[bytes]:
   with tempfile.TemporaryDirectory() as folder:
     path = Path(folder) / "x.safetensors"
     hugging_face.write_tensors(path, {name: x for name, x in list(hugging_face.tensors().items())[:3]})
-    return [path.read_bytes()]
+    deep = b'{"a":' + b"[" * 5000
+    return [path.read_bytes(), len(deep).to_bytes(8, "little") + deep]
 
 
 @target(_safetensors)
@@ -322,7 +323,10 @@ def checkpoint_manifest(data: bytes, folder: Path) -> None:
 
 
 def all_seeds(name: str) -> Iterator[bytes]:
-  """The seeds of a target, and what was once a fault."""
-  yield from TARGETS[name].seeds()
+  """The seeds of a target, each of JSON once more with a value nested too deeply, and what was once a fault."""
+  for seed in TARGETS[name].seeds():
+    yield seed
+    if seed[:1] == b"{":
+      yield seed.replace(b":", b":" + b"[" * 5000, 1)
   for path in sorted((Path(__file__).parent / "seeds" / name).glob("*")):
     yield path.read_bytes()

@@ -14,6 +14,7 @@ import numpy as np
 
 from xlmr_jax.data import masked_text
 from xlmr_jax.errors import UserError
+from xlmr_jax.files import parse_json
 from xlmr_jax.ids import BOS, EOS, FIRST_PIECE, MASK, PAD, UNK
 
 SPECIALS = {"<s>": BOS, "<pad>": PAD, "</s>": EOS, "<unk>": UNK}
@@ -33,7 +34,7 @@ class JsonTokenizer:
   def __init__(self, path: str | Path, model: bytes):
     """Raises UserError naming the step or the piece: the file cannot be read, or it holds what we cannot do as it says."""
     try:
-      whole = json.loads(model)
+      whole = parse_json(model)
       rows = int(whole.pop(ROWS, 0))
       _refuse_model(path, whole["model"].get("type", "BPE"), whole["model"])  # Older files name no type.
       whole["decoder"] = decoder_of(whole)

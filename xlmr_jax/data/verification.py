@@ -5,7 +5,6 @@ in another order, would be read without a word. Reading terabytes before the fir
 """
 
 import hashlib
-import os
 import sys
 import threading
 import time
@@ -13,15 +12,15 @@ from pathlib import Path
 
 from xlmr_jax.data.rows import RowStore
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import read_json, sha256_of, write_json
+from xlmr_jax.files import read_json, sha256_of, user_cache, write_json
 
 MODES = ("once", "always", "off")
 
 
 def record_path(store: RowStore) -> Path:
   """Where this machine keeps which files of a store it has found sound. RuntimeError: there is no home folder."""
-  root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xlmr_jax" / "verified"
-  return root / f"{hashlib.sha256(f'{store.root.absolute()} {store.fingerprint}'.encode()).hexdigest()[:16]}.json"
+  key = hashlib.sha256(f"{store.root.absolute()} {store.fingerprint}".encode()).hexdigest()[:16]
+  return user_cache() / "verified" / f"{key}.json"
 
 
 def _state_of(path: Path) -> list[int]:

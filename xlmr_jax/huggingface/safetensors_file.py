@@ -16,6 +16,7 @@ import ml_dtypes
 import numpy as np
 
 from xlmr_jax.errors import UserError
+from xlmr_jax.files import parse_json
 
 DTYPES = {
   "F64": np.dtype("<f8"),
@@ -56,7 +57,7 @@ def read_header(path: Path) -> dict[str, Tensor]:
     if total < 8 or not 2 <= length <= min(total - 8, _LONGEST_HEADER):
       raise UserError(f"{path}: not a safetensors file, or cut off ({total} bytes); fetch it again")
     try:
-      header = json.loads(file.read(length))
+      header = parse_json(file.read(length))
       tensors = {name: _tensor(path, 8 + length, entry) for name, entry in header.items() if name != "__metadata__"}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
       raise UserError(

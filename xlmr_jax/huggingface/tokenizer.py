@@ -14,7 +14,7 @@ from xlmr_jax.data.sentencepiece import with_rows, without_rows
 from xlmr_jax.data.tokenizer import Tokenizer, open_tokenizer
 from xlmr_jax.data.tokenizer_json import ROWS, SPECIALS, decoder_of, library_tokenizer
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import write_json
+from xlmr_jax.files import read_json, write_json
 from xlmr_jax.huggingface.probe import PROBE
 from xlmr_jax.huggingface.sentencepiece_json import (
   added_token,
@@ -110,7 +110,7 @@ def _refuse_added_tokens(folder: Path, tokenizer: Tokenizer) -> None:
 def _read_json(path: Path) -> dict:
   """The content of a JSON file with an object; {} if there is no such file."""
   try:
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json(path)
     if not isinstance(content, dict):
       raise ValueError("no object")
     return content
@@ -149,7 +149,7 @@ def _from_merges(path: Path) -> bytes:
   if not merges.is_file():
     raise UserError(f"{merges}: missing; {path.name} is only one half of a byte-level BPE")
   try:
-    vocabulary = {str(piece): int(id) for piece, id in json.loads(path.read_text(encoding="utf-8")).items()}
+    vocabulary = {str(piece): int(id) for piece, id in read_json(path).items()}
     lines = merges.read_text(encoding="utf-8").split("\n")
     pairs = [line.split(" ") for line in lines if line and not line.startswith("#version")]
   except (ValueError, AttributeError, TypeError) as error:

@@ -202,7 +202,7 @@ class Checkpoints:
     """Turns what Orbax raises into one line, and removes what the failed save wrote, which may have filled the disk."""
     try:
       yield
-    except Exception as error:
+    except (OSError, RuntimeError, ValueError) as error:  # a disk's, JAX's and TensorStore's; other errors are our own
       self._unsealed = None
       for unfinished in self.directory.glob("*.orbax-checkpoint-tmp"):
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from xlmr_jax.files import sha256_of
+from xlmr_jax.files import sha256_of, user_cache
 from xlmr_jax.hardware import refuse_missing_platform
 
 WRITTEN_S = 5.0  # JAX has written a program whose file has not changed for so long.
@@ -38,8 +38,7 @@ def default_folder(workdir: Path) -> Path:
   """For one process, a folder on this machine per workdir. For several, one in the workdir: process 0 writes for all."""
   if jax.process_count() > 1:
     return workdir / "compiled" / machine()
-  root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xlmr_jax" / "compiled"
-  return root / f"{hashlib.sha256(str(workdir.absolute()).encode()).hexdigest()[:16]}-{machine()}"
+  return user_cache() / "compiled" / f"{hashlib.sha256(str(workdir.absolute()).encode()).hexdigest()[:16]}-{machine()}"
 
 
 def use(value: str, workdir: Path) -> Path | None:
@@ -109,7 +108,11 @@ def _remove_broken(folder: Path) -> None:
   for path in folder.glob("*-cache"):
     with contextlib.suppress(OSError):
       sealed = _seal_of(path)
-      if sealed.read_text() != sha256_of(path) if sealed.exists() else time.time() - path.stat().st_mtime > 60:
+      if sealed.exists():
+        is_sound = sealed.read_text() == sha256_of(path)
+      else:
+        is_sound = time.time() - path.stat().st_mtime <= 60
+      if not is_sound:
         path.unlink()
         sealed.unlink(missing_ok=True)
 

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from xlmr_jax.files import naming, parse_json
+from xlmr_jax.files import naming, parse_json, whole_file
 from xlmr_jax.run.workdir import Workdir
 
 # What a line must have to be of use, beside its "step".
@@ -71,9 +71,8 @@ class JsonLines:
       what = f"not as it was when checkpoint {start} was saved ({noted['lines']} lines then, {self._count} sound ones now)"
       print(f"{path}: {what}; the run goes on, with a gap in its curve", file=sys.stderr, flush=True)
     if path.exists():
-      temporary = path.with_name(path.name + ".tmp")
-      temporary.write_bytes(b"".join(raw for raw, _ in sound))
-      temporary.replace(path)
+      with whole_file(path) as unfinished:
+        unfinished.write_bytes(b"".join(raw for raw, _ in sound))
     self._file = path.open("ab")
 
   def note(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import jax
 
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import read_json, sha256_of
+from xlmr_jax.files import read_json, sha256_of, whole_file
 
 MANIFEST = "MANIFEST.json"
 _HASHING_THREADS = 16  # hashlib releases the GIL.
@@ -60,9 +60,8 @@ def write_manifest(directory: str | os.PathLike, leaves: dict[str, list]) -> Non
   }
   manifest = {"step": int(directory.name), "files": files, "leaves": leaves}
   # No newline at the end: every byte of the file counts, so that a file that was cut short is no valid JSON.
-  temporary = directory / f"{MANIFEST}.tmp"
-  temporary.write_text(json.dumps(manifest | {"digest": _digest(manifest)}, indent=1, sort_keys=True))
-  temporary.rename(directory / MANIFEST)
+  with whole_file(directory / MANIFEST) as unfinished:
+    unfinished.write_text(json.dumps(manifest | {"digest": _digest(manifest)}, indent=1, sort_keys=True))
 
 
 def read_manifest(directory: str | os.PathLike) -> dict[str, Any]:
