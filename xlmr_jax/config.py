@@ -194,6 +194,11 @@ def with_defaults(config: Any, defaults: dict | None = None, name: str = "config
   if not isinstance(config, dict):
     raise ValueError(f"{name}={str(config)[:40]!r}: not a section with keys")
   full = dict(config)
+  for key, value in config.items():  # Keys of another version stay, but each must be a name.
+    if not key.isidentifier():
+      raise ValueError(f"{name} has a key {key[:40]!r}, which is no name")
+    if isinstance(value, dict) and key not in defaults:
+      with_defaults(value, {}, f"{name}.{key}")
   for key, default in defaults.items():
     value = config.get(key, default)
     if isinstance(default, dict):

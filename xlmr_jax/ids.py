@@ -4,6 +4,7 @@
 """
 
 BOS, PAD, EOS, UNK, FIRST_PIECE = 0, 1, 2, 3, 4
+MOST_ENTRIES = 2**24  # of a vocabulary: a file that tells of more is damaged, and would ask for all memory
 MASK = "<mask>"  # as it is written in a text
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from xlmr_jax.ids import mask_id
 
 FORMAT = 1
 SPLITS = ("train", "held_out")
+_SHARD = re.compile(r"rows/[^/\0]{1,100}/[^/\0]{1,100}/rows-[a-z_]{1,100}\.array_record-\d{5,20}-of-\d{5,20}")
 COUNTS = ("rows", "tokens", "pieces", "bytes", "documents")
 
 
@@ -100,7 +102,7 @@ def _of_another_shape(manifest: dict[str, Any]) -> str:
   if not isinstance(manifest.get("tokenizer_sha256"), str):
     return "tokenizer_sha256"
   files, languages = manifest.get("files"), manifest.get("languages")
-  if not isinstance(files, dict) or not all(isinstance(x, str) and name.count("/") == 3 for name, x in files.items()):
+  if not isinstance(files, dict) or not all(isinstance(x, str) and _SHARD.fullmatch(name) for name, x in files.items()):
     return "files"
   if not isinstance(languages, dict):
     return "languages"

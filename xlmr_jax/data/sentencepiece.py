@@ -15,7 +15,7 @@ import numpy as np
 from xlmr_jax.data import masked_text, sentencepiece_file
 from xlmr_jax.data.protobuf import bytes_field
 from xlmr_jax.errors import UserError
-from xlmr_jax.ids import BOS, EOS, FIRST_PIECE, MASK, PAD, UNK, mask_id
+from xlmr_jax.ids import BOS, EOS, FIRST_PIECE, MASK, MOST_ENTRIES, PAD, UNK, mask_id
 
 _SPECIALS = {BOS: "<s>", PAD: "<pad>", EOS: "</s>", UNK: "<unk>"}
 _SENTENCEPIECE_FIRST = ["<unk>", "<s>", "</s>"]
@@ -47,6 +47,8 @@ class SentencePieceTokenizer:
     self.sha256 = hashlib.sha256(model).hexdigest()
     self.mask_id = mask_id(self._processor.GetPieceSize() + 2)
     self.size: int = int(model[-10:]) if model[:-10].endswith(_ROWS) else self.mask_id + 1
+    if self.size > MOST_ENTRIES:
+      raise UserError(f"{path}: {self.size} rows of a padded embedding; there are at most {MOST_ENTRIES}")
 
   @property
   def replacements(self) -> np.ndarray:

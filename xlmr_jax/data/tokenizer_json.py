@@ -15,7 +15,7 @@ import numpy as np
 from xlmr_jax.data import masked_text
 from xlmr_jax.errors import UserError
 from xlmr_jax.files import parse_json
-from xlmr_jax.ids import BOS, EOS, FIRST_PIECE, MASK, PAD, UNK
+from xlmr_jax.ids import BOS, EOS, FIRST_PIECE, MASK, MOST_ENTRIES, PAD, UNK
 
 SPECIALS = {"<s>": BOS, "<pad>": PAD, "</s>": EOS, "<unk>": UNK}
 # The key of the file that says how many rows the embedding has where they are more than the entries. It is ours:
@@ -54,6 +54,8 @@ class JsonTokenizer:
     self.sha256 = hashlib.sha256(model).hexdigest()
     self.mask_id: int = self._entries[MASK]
     self.size: int = max(rows, max(self._entries.values()) + 1)
+    if self.size > MOST_ENTRIES:
+      raise UserError(f"{path}: an id or a number of rows of {self.size}; ids lie below {MOST_ENTRIES}")
     special_ids = {self._entries[piece] for piece in special if piece in self._entries}
     ids = {id for id in self._entries.values() if id >= FIRST_PIECE} - special_ids - {self.mask_id}
     self._replacements = np.array(sorted(ids), np.int32)

@@ -17,10 +17,11 @@ from xlmr_jax.files import flatten, read_json
 from xlmr_jax.huggingface import names, safetensors_file
 from xlmr_jax.huggingface.names import Sizes
 from xlmr_jax.huggingface.tokenizer import read_vocabulary
-from xlmr_jax.ids import BOS, EOS, PAD
+from xlmr_jax.ids import BOS, EOS, MOST_ENTRIES, PAD
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 OURS = "xlmr_jax"  # the key of config.json that holds what transformers has no key for
+MOST_LAYERS = 1000  # more are no model but a damaged file, whose tensors would be listed for ever
 _UNSAFE = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth")
 _OTHER = {"flax_model.msgpack": "from_flax", "tf_model.h5": "from_tf"}
 _FLOATS = tuple(safetensors_file.DTYPES[name] for name in ("F32", "F16", "BF16"))
@@ -119,9 +120,11 @@ def _sizes(path: Path, config: dict) -> Sizes:
   found: dict[str, Any] = {name: config.get(key) for name, key in keys.items()}
   found["token_types"] = config.get("type_vocab_size", 1)
   for name, value in found.items():
-    if type(value) is not int or value < 1:
+    most = MOST_LAYERS if name == "layers" else MOST_ENTRIES
+    if type(value) is not int or not 1 <= value <= most:
       raise UserError(
-        f"{path / 'config.json'}: {keys.get(name, 'type_vocab_size')} is {value!r}; it must be a whole number above 0"
+        f"{path / 'config.json'}: {keys.get(name, 'type_vocab_size')} is {str(value)[:40]}; it must be a whole number above "
+        f"0 and at most {most}"
       )
   sizes = Sizes(**found)
   fixed = {
