@@ -111,6 +111,9 @@ def check_config(config: ConfigDict) -> None:
 def check_evaluation(config: ConfigDict) -> None:
   """Refuses by name every wrong value of config.evaluate and config.stop. UserError."""
   flat = flatten(config.to_dict())
+  for name, value in flat.items():
+    if isinstance(value, list | tuple) and not all(isinstance(part, str | int) for part in value):
+      raise UserError(f"config.{name}={str(value)[:40]!r}: must be a list of names or whole numbers")
   least = {
     "evaluate.seeds": 1,
     "evaluate.keep_unevaluated": 1,
