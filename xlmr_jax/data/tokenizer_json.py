@@ -36,7 +36,10 @@ class JsonTokenizer:
     try:
       whole = parse_json(model)
       rows = int(whole.pop(ROWS, 0))
-      _refuse_model(path, whole["model"].get("type", "BPE"), whole["model"])  # Older files name no type.
+      model_part = whole["model"]
+      # Older files name no type, and the library would try one after the other. A unigram's vocabulary is a list.
+      model_part.setdefault("type", "Unigram" if isinstance(model_part.get("vocab"), list) else "BPE")
+      _refuse_model(path, model_part["type"], model_part)
       whole["decoder"] = decoder_of(whole)
       self._steps = list(_steps(whole))
       special = {token["content"] for token in whole.get("added_tokens") or () if token["special"]}
