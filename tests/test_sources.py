@@ -8,9 +8,9 @@ import random
 import pytest
 
 from xlmr_jax.corpus.held_out import document_hash, scan
-from xlmr_jax.corpus.sources import Block, Document, Shard, Source, cc100
+from xlmr_jax.corpus.sources import Block, Document, Shard, Source, cc100, refuse
 from xlmr_jax.corpus.sources.cc100 import CC100, read_blocks, split_documents
-from xlmr_jax.corpus.sources.registry import open_source
+from xlmr_jax.corpus.sources.registry import open_source, text_source
 from xlmr_jax.errors import UserError
 
 
@@ -241,7 +241,7 @@ class Numbers(Source):
   def shards(self, shard_bytes):
     return [Shard(f"numbers {i}", 10) for i in range(2)]
 
-  def documents(self, shard):
+  def documents(self, shard, on_damage=refuse):
     return (Document(str(i), f"{shard.name}/{i}", "", "en") for i in range(1000))
 
 
@@ -256,6 +256,75 @@ def test_a_source_that_gives_documents_gets_its_blocks(monkeypatch):
 
 def test_sources_are_chosen_by_name(tmp_path):
   (tmp_path / "en.txt").write_text("x")
-  assert isinstance(open_source("cc100", tmp_path), CC100)
-  with pytest.raises(UserError, match="--source=cc200: no such format of text; there are cc100"):
-    open_source("cc200", tmp_path)
+  assert isinstance(open_source(f"cc100:{tmp_path}"), CC100)
+  assert list(open_source(f"cc100:{tmp_path}", languages=["en"]).files) == ["en"]
+  with pytest.raises(UserError, match="--source=cc200:/x: no such format of text; there are wet, warc, cc100"):
+    open_source("cc200:/x")
+  for spec, wanted in (("cc100", "cc100:DIR"), ("wet:", "wet:FILES"), ("tfds", "tfds:NAME")):
+    with pytest.raises(UserError, match=f"--source={spec}: says not which text; write --source={wanted}"):
+      open_source(spec)
+
+
+def test_text_or_source(tmp_path):
+  (tmp_path / "en.txt").write_text("x")
+  assert text_source(str(tmp_path), None).files == text_source(None, f"cc100:{tmp_path}").files
+  with pytest.raises(UserError, match="--text=a and --source=b: give one of them"):
+    text_source("a", "b")
+  with pytest.raises(UserError, match="no text: give --text=DIR"):
+    text_source(None, None)
+
+
+def test_a_document_without_a_language_is_refused(tmp_path):
+  (tmp_path / "a.jsonl").write_text('{"text": "one"}\n')
+  source = open_source(f"jsonl:{tmp_path / 'a.jsonl'}")
+  with pytest.raises(UserError, match=r"a\.jsonl:0: this document has no language; `xlmr build_corpus` finds it"):
+    scan(source.shards(1 << 20)[0], source)
+
+
+def _tolerant(folder):
+  source, found = CC100(folder), []
+  return [
+    (document.language, document.text) for shard in source.shards(1000) for document in source.documents(shard, found.append)
+  ], found
+
+
+def test_a_tolerant_reader_keeps_bad_bytes_and_what_is_before_damage(tmp_path, small_blocks):
+  text = _text(5)
+  (tmp_path / "en.txt").write_bytes(b"caf\xe9\n\ntwo")
+  blocks = [len(block) for block in read_blocks(_write(tmp_path / "de.txt", text))]
+  packed = gzip.compress(text, 0)  # stored blocks, so that most of the text can be read before the cut
+  (tmp_path / "fr.txt.gz").write_bytes(packed[: len(packed) * 3 // 4])
+  found, damages = _tolerant(tmp_path)
+  assert ("en", "caf\udce9") in found and ("en", "two") in found
+  assert [text for language, text in found if language == "de"] == split_documents(text.decode())
+  french = [text for language, text in found if language == "fr"]
+  assert french and french == split_documents(text.decode())[: len(french)]
+  read = sum(block.size for block in _blocks_until_damage(tmp_path, "fr"))
+  assert read in [sum(blocks[:n]) for n in range(1, len(blocks))]
+  assert len(damages) == 1 and damages[0].where == str(tmp_path / "fr.txt.gz")
+  assert f"{read:,} bytes of its text were read" in damages[0].reason
+
+
+def _write(path, data):
+  path.write_bytes(data)
+  return path
+
+
+def _blocks_until_damage(folder, language):
+  source = CC100(folder, [language])
+  return [block for shard in source.shards(1000) for block in source.blocks(shard, lambda damage: None)]
+
+
+def test_a_folder_that_build_corpus_made(tmp_path, capsys):
+  for name in ("en", "removed/filter", "clusters", ".work"):
+    (tmp_path / name).mkdir(parents=True)
+  (tmp_path / "en" / "0.txt").write_text("x")
+  (tmp_path / "removed" / "filter" / "en.txt").write_text("spam")
+  with pytest.raises(UserError, match="`xlmr build_corpus` has not finished here; run it again with the same flags"):
+    CC100(tmp_path)
+  (tmp_path / "manifest.json").write_text("{}")
+  (tmp_path / "corpus_report.html").write_text("x")
+  assert list(CC100(tmp_path).files) == ["en"]
+  assert capsys.readouterr().err == ""
+  with pytest.raises(UserError, match="no text of fr; it has en$"):
+    CC100(tmp_path, ["fr"])

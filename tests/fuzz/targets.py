@@ -80,7 +80,7 @@ _PACKED = {
 def _read_text(suffix: str) -> Callable[[bytes, Path], None]:
   def run(data: bytes, folder: Path) -> None:
     (folder / f"de{suffix}").write_bytes(data)
-    source = open_source("cc100", folder)
+    source = open_source(f"cc100:{folder}")
     for shard in source.shards(64):
       for document in source.documents(shard):
         document.text.encode()

@@ -2,6 +2,8 @@
 
   xlmr build_rows --text=DIR --tokenizer=FILE.model --out=ROWS [--seq_len=512] [--held_out=0.01] [--workers=N]
 
+With --add, ROWS may be a finished store, to which the languages of the text are added; those it has are built anew.
+
 It runs on this machine. With Beam's own flags, such as --runner=DataflowRunner, Apache Beam runs it; its workers must see
 all three paths.
 """
@@ -20,7 +22,7 @@ from xlmr_jax.errors import UserError
 def main(argv: list[str]) -> int | None:
   """Builds the rows and prints one line of JSON. argv: the command's name, and the flags that are left for Beam."""
   from xlmr_jax.corpus.build import build_rows
-  from xlmr_jax.corpus.sources.registry import open_source
+  from xlmr_jax.corpus.sources.registry import text_source
   from xlmr_jax.data.tokenizer import open_tokenizer
   from xlmr_jax.huggingface.tokenizer import why_no_export
 
@@ -39,7 +41,7 @@ def main(argv: list[str]) -> int | None:
     raise UserError(f"{why}; --noexport builds the rows all the same, for a model that stays here")
   try:
     summary = build_rows(
-      open_source(FLAGS.source, FLAGS.text, FLAGS.languages),
+      text_source(FLAGS.text, FLAGS.source, FLAGS.languages),
       tokenizer,
       out,
       seq_len=FLAGS.seq_len,
@@ -47,6 +49,7 @@ def main(argv: list[str]) -> int | None:
       workers=FLAGS.workers,
       shard_mb=FLAGS.shard_mb,
       beam_flags=argv[1:],
+      add=FLAGS.add,
     )
   except BaseException:
     if not stopped:
@@ -59,10 +62,13 @@ def main(argv: list[str]) -> int | None:
 
 def run() -> None:
   """Defines the flags and runs the command."""
-  flags.DEFINE_string("text", None, "folder with LANG.txt[.gz|.xz|.bz2|.zst] or LANG/ with several of them", required=True)
-  flags.DEFINE_string("source", "cc100", "format of the text")
+  flags.DEFINE_string("text", None, "folder with LANG.txt[.gz|.xz|.bz2|.zst] or LANG/ with several of them")
+  flags.DEFINE_string(
+    "source", None, "instead of --text, labelled text as cc100:DIR, jsonl:FILES, parquet:FILES or tfds:NAME"
+  )
   flags.DEFINE_string("tokenizer", None, "vocabulary, such as `xlmr train_vocabulary` writes it", required=True)
   flags.DEFINE_string("out", None, "folder to make: the rows, as one TFDS dataset per language", required=True)
+  flags.DEFINE_bool("add", False, "put the languages into the rows at --out, in the place of those of the same name")
   flags.DEFINE_bool("export", True, "refuse a vocabulary with which no model can be exported to Hugging Face")
   flags.DEFINE_integer("seq_len", 512, "tokens per row")
   flags.DEFINE_float("held_out", 0.01, "share of the documents that are held out")

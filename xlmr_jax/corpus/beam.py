@@ -7,14 +7,17 @@ of them must see both under the same path.
 import dataclasses
 import functools
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from xlmr_jax.corpus.held_out import Report, scan
+from xlmr_jax.corpus.pieces import unshared
 from xlmr_jax.corpus.progress import Progress
 from xlmr_jax.corpus.shards import Job, RowFile, WorkItem, Written, plan, write_rows
 from xlmr_jax.corpus.sources import Shard
+from xlmr_jax.corpus.stages import Item, Stage, finish, unfinished
 from xlmr_jax.corpus.workers import Failure, attempt, results_of
 from xlmr_jax.errors import UserError
 
@@ -22,11 +25,24 @@ _LOCAL_RUNNERS = (None, "DirectRunner", "FnApiRunner")
 
 
 def open_runner(arguments: list[str]) -> Callable[[list[Shard], Job], list[Written]]:
-  """A function that runs a build as Beam's own flags say, and returns what became of each shard.
+  """A function that builds rows as Beam's own flags say, and returns what became of each shard.
+
+  Raises UserError as open_stages does.
+  """
+  return functools.partial(_run, *_open(arguments))
+
+
+def open_stages(arguments: list[str]) -> Callable[[Sequence[Stage]], None]:
+  """A function that runs stages as Beam's own flags say.
 
   Raises UserError: Beam is not installed, a flag is not Beam's, or the runner is not to be had. So does the function it
   returns, for what a work item finds wrong.
   """
+  return functools.partial(_run_stages, *_open(arguments))
+
+
+def _open(arguments: list[str]) -> tuple[Any, Any]:
+  """(the runner, its options)."""
   for before, argument in zip(["", *arguments], arguments):
     if not argument.startswith("-") and (not before.startswith("--") or "=" in before):
       raise UserError(f"{argument}: not understood; flags are written --name=value")
@@ -48,7 +64,60 @@ def open_runner(arguments: list[str]) -> Callable[[list[Shard], Job], list[Writt
     runner = FnApiRunner() if name in _LOCAL_RUNNERS else create_runner(name)
   except (ValueError, ImportError, AttributeError) as error:
     raise UserError(f"--runner={name}: {error}") from error
-  return functools.partial(_run, runner, options)
+  return runner, options
+
+
+def _run_stages(runner: Any, options: Any, stages: Sequence[Stage]) -> None:
+  """All stages in one graph with one leaf, because some runners compute no more than one.
+
+  The elements are items. Each stage asks for its own items in a worker, when the stage before it is finished.
+  """
+  import apache_beam as beam
+  from apache_beam.pvalue import AsIter
+
+  try:
+    pipeline = beam.Pipeline(runner=runner, options=options)
+  except ValueError as error:  # The runner cannot do without some flag.
+    raise UserError(f"--runner: {'; '.join(str(error).splitlines())}") from error
+  for stage in stages:
+    shutil.rmtree(_failures(stage), ignore_errors=True)
+
+  def finished() -> int:
+    return sum(1 for stage in stages if stage.folder.exists() for path in stage.folder.iterdir() if path.suffix == ".json")
+
+  with Progress("Beam builds the corpus", 0, "items", finished), pipeline:
+    done = None
+    for stage in stages:
+      begin = pipeline | f"{stage.name} begins" >> beam.Create([0])
+      items = begin | f"{stage.name} items" >> (
+        beam.FlatMap(_items, stage) if done is None else beam.FlatMap(_items_after, stage, AsIter(done))
+      )
+      done = items | f"{stage.name} spread" >> beam.Reshuffle() | f"{stage.name} work" >> beam.Map(_finish, stage)
+  failures = [_read_outcome(path) for stage in stages for path in sorted(_failures(stage).glob("*.json"))]
+  results_of(failures)
+
+
+def _failures(stage: Stage) -> Path:
+  return stage.folder.with_name(f"{stage.name}.failures")
+
+
+# Beam reads these annotations and cannot check a Protocol, so a stage is Any.
+def _items(_: int, stage: Any) -> list[Item]:
+  return unfinished(stage, stage.items())
+
+
+def _items_after(_: int, stage: Any, done: Iterable[bool]) -> list[Item]:
+  """The items of a stage, once all items of the stage before it are done; none if one of them failed."""
+  return _items(0, stage) if all(done) else []
+
+
+def _finish(item: Item, stage: Any) -> bool:
+  """Whether an item could be done. Why not is written to a file, which the process that directs the build reads."""
+  outcome = attempt(functools.partial(finish, stage), item)
+  if isinstance(outcome, Failure):
+    with unshared(_failures(stage) / f"{item.number}.json") as path:
+      path.write_text(json.dumps(dataclasses.asdict(outcome)), encoding="utf-8")
+  return not isinstance(outcome, Failure)
 
 
 def _run(runner: Any, options: Any, shards: list[Shard], job: Job) -> list[Written]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from xlmr_jax.corpus import beam
 from xlmr_jax.corpus.held_out import scan
+from xlmr_jax.corpus.merge import exchange, one_at_a_time, read_store
 from xlmr_jax.corpus.packing import check_seq_len
 from xlmr_jax.corpus.shards import Job, Written, finish_store, open_once, plan, write_rows
 from xlmr_jax.corpus.sources import Shard, Source
@@ -38,11 +39,14 @@ def build_rows(
   workers: int | None = None,
   shard_mb: float = 32,
   beam_flags: Sequence[str] = (),
+  add: bool = False,
 ) -> dict[str, Any]:
   """Builds the rows of a source in the new folder `out` (data/rows.py has its layout); returns the command's summary.
 
   held_out: the share of the documents that are held out; workers: all cores by default; shard_mb: 10^6 bytes of text per
   file of rows; beam_flags: if there are any, Beam runs the build as they say, and `workers` is not used.
+  add: puts the source's languages into the store that there is at `out`, in the place of those of the same name. The store
+  is then byte for byte the one that is built of all languages at once, and until it is complete the old one stays as it is.
   The rows depend on the text, the vocabulary, seq_len, held_out and shard_mb alone, not on workers or runner.
   Raises UserError for whatever the user must mend; then nothing is left at `out` or beside it.
   """
@@ -53,23 +57,29 @@ def build_rows(
     raise UserError(f"--held_out={held_out}: a share of the documents, at least 0 and below 1")
   if workers < 1 or shard_mb <= 0:
     raise UserError(f"--workers={workers} --shard_mb={shard_mb}: both must be above 0")
-  if out.exists():
-    raise UserError(f"{out}: exists; remove it or choose another --out")
+  if out.exists() and not add:
+    raise UserError(f"{out}: exists; remove it, choose another --out, or pass --add to put these languages into it")
   refuse_unwritable(out, folder=True)
-  open_once(str(tokenizer))
+  shard_bytes = max(1, int(shard_mb * 1e6))
+  sha256 = open_once(str(tokenizer)).sha256
+  alike = {"tokenizer_sha256": sha256, "seq_len": seq_len, "held_out_share": held_out, "shard_bytes": shard_bytes}
+  if add:
+    with one_at_a_time(out):
+      read_store(out, **alike)  # so that what cannot be added is refused before anything expensive
   run_by_beam = beam.open_runner(list(beam_flags)) if beam_flags else None
   import tensorflow_datasets  # noqa: F401  Its import takes seconds, which are not the build's.
 
   began = time.perf_counter()
-  shard_bytes = max(1, int(shard_mb * 1e6))
   shards = source.shards(shard_bytes)
   with _unfinished(out) as folder, naming(out):
     shutil.copyfile(tokenizer, folder / "tokenizer.model")
     job = Job(source, str(folder), str(tokenizer), seq_len, held_out, shard_bytes)
     written = run_by_beam(shards, job) if run_by_beam else _run_here(shards, job, workers)
     shutil.rmtree(folder / "outcomes", ignore_errors=True)
-    counts = finish_store(job, written)
-    folder.rename(out)
+    with one_at_a_time(out) if add else contextlib.nullcontext():
+      store = read_store(out, **alike) if add else None  # Another build may have added a language in the meantime.
+      counts = finish_store(job, written, out, store)
+      exchange(folder, out) if store else folder.rename(out)
   total = {
     key: sum(split[key] for language in counts.values() for split in language.values())
     for key in ("rows", "tokens", "bytes")

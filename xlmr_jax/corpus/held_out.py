@@ -56,6 +56,8 @@ def scan(shard: Shard, source: Source) -> Report:
   for block in source.blocks(shard):
     size += block.size
     for document in block.documents:
+      if not document.language:
+        raise UserError(f"{document.id}: this document has no language; `xlmr build_corpus` finds it")
       census = languages.setdefault(document.language, Census())
       census.documents += 1
       census.paragraphs += document.text.count("\n") + 1

@@ -13,13 +13,13 @@ EVERY_S = 8.0
 class Progress:
   """While it is open, prints a line every EVERY_S seconds. A stage that is over sooner prints nothing."""
 
-  def __init__(self, what: str, total: float = 0, unit: str = "", done: Callable[[], float] | None = None):
+  def __init__(self, what: str, total: float = 0, unit: str = "", done: Callable[[], float] | None = None, begun: float = 0):
     """what: the stage. total: how much there is to do, in `unit`; 0 if nobody knows.
 
-    done: tells how much is done; by default that is the sum of what add() was given.
+    done: tells how much is done; by default that is the sum of what add() was given. begun: how much was done before.
     """
-    self._what, self._total, self._unit = what, total, unit
-    self._added = 0.0
+    self._what, self._total, self._unit, self._begun = what, total, unit, begun
+    self._added = begun
     self._done = done or (lambda: self._added)
     self._closed = threading.Event()
     self._clock = threading.Thread(target=self._watch, daemon=True)
@@ -44,8 +44,11 @@ class Progress:
     if self._total:
       text += f"{done:,.0f} of {self._total:,.0f} {self._unit} in "
     text += f"{duration(seconds)}"
-    if 0 < done < self._total:
-      text += f", about {duration(seconds * (self._total - done) / done)} still"
+    new = done - self._begun
+    if new > 0 and seconds > 0:
+      text += f", {new / seconds:,.1f} {self._unit}/s"
+      if done < self._total:
+        text += f", about {duration(seconds * (self._total - done) / new)} still"
     return text
 
   def _watch(self) -> None:

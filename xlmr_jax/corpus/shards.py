@@ -2,11 +2,14 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from xlmr_jax.corpus.held_out import Report, Rule, choose_rules
+from xlmr_jax.corpus.merge import keep_languages
 from xlmr_jax.corpus.packing import pack
 from xlmr_jax.corpus.sources import Document, Shard, Source
 from xlmr_jax.data import rows as row_files
@@ -156,10 +159,13 @@ def open_once(path: str) -> Tokenizer:
   return open_tokenizer(path)
 
 
-def finish_store(job: Job, written: list[Written]) -> dict[str, dict[str, dict[str, int]]]:
-  """Gives the files TFDS's names and writes its metadata and the manifest. Returns the manifest's counts by language.
+def finish_store(
+  job: Job, written: list[Written], out: Path, kept: Mapping[str, Any] | None = None
+) -> dict[str, dict[str, dict[str, int]]]:
+  """Gives the files TFDS's names and writes its metadata and the manifest. Returns the counts of the languages built.
 
-  Raises UserError: a split of a language has no tokens although it should.
+  kept: the manifest of the store at `out`, whose other languages the new store holds too.
+  Raises UserError: a split of a language has no tokens although it should, or a file of another language is missing.
   """
   folder = Path(job.folder)
   by_split: dict[tuple[str, str], list[RowFile]] = {}
@@ -182,6 +188,11 @@ def finish_store(job: Job, written: list[Written]) -> dict[str, dict[str, dict[s
       lengths[split] = [part.rows for part in parts]
       counts[language][split] = {key: sum(getattr(part, key) for part in parts) for key in COUNTS}
     row_files.write_dataset_info(folder, language, job.seq_len, lengths)
+  kept_counts = {}
+  if kept:
+    keep_languages(out, kept, folder, set(counts))
+    kept_counts = {language: kept["languages"][language] for language in kept["languages"] if language not in counts}
+    digests |= {name: sha256 for name, sha256 in kept["files"].items() if name.split("/")[1] in kept_counts}
   vocabulary = open_once(job.tokenizer)
   write_manifest(
     folder,
@@ -189,9 +200,10 @@ def finish_store(job: Job, written: list[Written]) -> dict[str, dict[str, dict[s
     vocabulary_size=vocabulary.size,
     tokenizer_sha256=vocabulary.sha256,
     held_out_share=job.held_out,
-    languages=counts,
+    languages=kept_counts | counts,
     files=digests,
     mask=vocabulary.mask_id,
     no_pieces=set(range(FIRST_PIECE, vocabulary.size)) - {vocabulary.mask_id, *vocabulary.replacements.tolist()},
+    shard_bytes=job.shard_bytes,
   )
   return counts

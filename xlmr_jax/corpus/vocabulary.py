@@ -8,6 +8,7 @@ import functools
 import hashlib
 import io
 import re
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,22 +16,24 @@ from typing import Any
 
 import numpy as np
 
+from xlmr_jax.corpus import memory
 from xlmr_jax.corpus.held_out import scan
 from xlmr_jax.corpus.progress import Progress
 from xlmr_jax.corpus.sources import Shard, Source
 from xlmr_jax.corpus.workers import cores, run_stage
 from xlmr_jax.data.mixture import smoothed_shares
-from xlmr_jax.data.tokenizer import open_tokenizer
+from xlmr_jax.data.tokenizer import Tokenizer, open_tokenizer
 from xlmr_jax.errors import UserError
 from xlmr_jax.files import local_path, refuse_unwritable, whole_file
+from xlmr_jax.ids import UNK
 
 # The number of threads is part of the result, because sums over threads are rounded in their order. So it does not follow
 # the number of cores.
 TRAINER_THREADS = 16
-MOST_SENTENCES = 1_000_000  # by default; SentencePiece takes about 7 GB for a million different ones
+MOST_SENTENCES = 1_000_000  # by default; memory_needed() tells what SentencePiece takes for them
 # SentencePiece silently drops lines of more than 4192 bytes. If it is told to keep them, one long run of "=" costs minutes.
 LONGEST_LINE = 1000  # characters; longer ones are cut
-TABLE_LINES = 1000  # lines of each language from which its characters per token are computed
+TABLE_LINES = 1000  # lines of each language by which the vocabulary is measured
 _SHARD_BYTES = 32 << 20
 # The tab separates the columns of SentencePiece's TSV. It would drop a line with U+2585, its own sign for what is unknown.
 _RESERVED = str.maketrans("\t\u2585", "  ")
@@ -45,13 +48,19 @@ def train_vocabulary(
   sentences: int | None = None,
   seed: int = 0,
   character_coverage: float = 0.9995,
+  memory_gb: float | None = None,
+  compare: str | Path | None = None,
 ) -> dict[str, Any]:
   """Trains and writes a vocabulary of `size` ids; returns the command's summary, and under "table" one row per language.
 
   `sentences` paragraphs are drawn; by default as many as there are, but at most MOST_SENTENCES. The share of language l is
   proportional to n_l^alpha, where n_l counts its paragraphs (Conneau et al. 2020, sections 3 and 5.1, count sentences). A
   language with fewer paragraphs than its quota is repeated, as pretraining will repeat it, so that the shares are exact. One
-  with more gives one paragraph out of each of quota equal stretches, so that the sample spans its whole corpus.
+  with more gives one paragraph out of each of quota equal stretches: like a reservoir's, each paragraph is as likely as any
+  other, but the sample always spans the whole corpus, has exactly its quota, and needs no memory but for what is drawn.
+
+  memory_gb: what the training may take, 10^9 bytes; by default what the machine and the container have free.
+  compare: another vocabulary, by which each row of the table is measured too, under "compared".
   Raises UserError for whatever the user must mend. `out` is written whole or not at all.
   """
   began = time.perf_counter()
@@ -65,6 +74,7 @@ def train_vocabulary(
     raise UserError(f"--alpha={alpha}: must lie in [0, 1]")
   if size < 16:
     raise UserError(f"--size={size}: too small for a vocabulary")
+  other = None if compare is None else open_tokenizer(local_path(compare, "--compare="))
   shards = source.shards(_SHARD_BYTES)
   counted = count_paragraphs(source, shards)
   counts = np.array(list(counted.values()))
@@ -76,28 +86,28 @@ def train_vocabulary(
   samples = {
     language: _Sample(language, int(count), int(quota), seed) for (language, count), quota in zip(counted.items(), quotas)
   }
-  model = _train(list(draw(source, shards, samples)), size, character_coverage)
+  lines = list(draw(source, shards, samples))
+  needed = announce_memory(lines, size, sentences, memory_gb)
+  memory.forget_peak()
+  before = memory.resident()
+  model = _train(lines, size, character_coverage)
+  peak = memory.peak()
+  del lines
   with whole_file(out) as unfinished:
     unfinished.write_bytes(model)
     tokenizer = open_tokenizer(unfinished)  # This checks the layout that we promise.
   table = []
   for language, sample in samples.items():
-    characters = sum(map(len, sample.first_lines))
-    tokens = sum(map(len, tokenizer.encode_lines(sample.first_lines)))
-    table.append(
-      {
-        "language": language,
-        "paragraphs": sample.count,
-        "sampled": sample.quota,
-        "characters_per_token": round(characters / max(1, tokens), 2),
-      }
-    )
+    row = {"language": language, "paragraphs": sample.count, "sampled": sample.quota, **measure(tokenizer, sample.kept)}
+    table.append(row if other is None else row | {"compared": measure(other, sample.kept)})
   return {
     "size": tokenizer.size,
     "languages": len(samples),
     "sentences": int(quotas.sum()),
     "sha256": hashlib.sha256(model).hexdigest(),
     "seconds": round(time.perf_counter() - began, 1),
+    "announced_gb": round(needed / 1e9, 3),
+    "peak_gb": None if before is None or peak is None else round(max(0, peak - before) / 1e9, 3),
     "table": table,
   }
 
@@ -139,17 +149,76 @@ class _Sample:
     rng = np.random.default_rng([self.seed, *self.language.encode()])
     self._chosen, self._times = choose(self.count, self.quota, rng)
     self._passed = 0  # paragraphs
-    self.first_lines: list[str] = []
+    self._stride = -(-len(self._chosen) // TABLE_LINES)
+    self._drawn = 0
+    self.kept: list[str] = []  # at most TABLE_LINES, evenly spread
 
   def draw(self, paragraphs: list[str]) -> Iterator[str]:
     """What is drawn of the next paragraphs, as lines of SentencePiece's TSV: the text, and how often it counts."""
     here = slice(*np.searchsorted(self._chosen, [self._passed, self._passed + len(paragraphs)]))
     for index, times in zip(self._chosen[here].tolist(), self._times[here].tolist()):
       line = paragraphs[index - self._passed].translate(_RESERVED)
-      if len(self.first_lines) < TABLE_LINES:
-        self.first_lines.append(line)
+      if not self._drawn % self._stride:
+        self.kept.append(line)
+      self._drawn += 1
       yield from (f"{part}\t{times}" for part in cut(line))
     self._passed += len(paragraphs)
+
+
+def measure(tokenizer: Tokenizer, lines: list[str]) -> dict[str, float]:
+  """How a vocabulary fits some text: characters per piece, pieces per word, the share of <unk>, that of covered characters.
+
+  A word is what stands between blanks, so pieces per word says nothing of languages that write none.
+  """
+  encoded = tokenizer.encode_lines(lines)
+  characters, pieces = sum(map(len, lines)), sum(map(len, encoded))
+  with_unknown = [line for line, ids in zip(lines, encoded) if np.any(ids == UNK)]
+  uncovered = sum(
+    int((ends - starts)[ids == UNK].sum()) for ids, starts, ends in tokenizer.encode_with_offsets(with_unknown)
+  )
+  return {
+    "characters_per_piece": round(characters / max(1, pieces), 3),
+    "pieces_per_word": round(pieces / max(1, sum(len(line.split()) for line in lines)), 3),
+    "unknown_rate": round(sum(int(np.count_nonzero(ids == UNK)) for ids in encoded) / max(1, pieces), 6),
+    "character_coverage": round(1 - uncovered / max(1, characters), 6),
+  }
+
+
+def memory_needed(lines: list[str]) -> int:
+  """Bytes that SentencePiece takes at most to train on lines of its TSV, beyond what this process has already.
+
+  Measured with SentencePiece 0.2.3, ours (benchmarks/vocabulary.py): it sorts all suffixes of the sample, in which a paragraph
+  that counts often stands as often. So many bytes per character go to that, and nearly twice as many where positions need 64
+  bits. Besides, it holds the different paragraphs, and up to a million candidates for pieces.
+  """
+  characters = texts = 0
+  for line in lines:
+    text, _, times = line.rpartition("\t")
+    characters += (len(text) + 1) * int(times)
+    texts += len(text.encode()) + 100
+  per_character = 24 if characters < 2**31 else 42
+  return per_character * characters + 2 * texts + 160 * min(1_000_000, characters // 5) + (16 << 20)
+
+
+def announce_memory(lines: list[str], size: int, sentences: int, memory_gb: float | None) -> int:
+  """Says in a line how much memory the training will take; returns it in bytes. Raises UserError: there is less."""
+  needed = memory_needed(lines)
+  free = memory.available() if memory_gb is None else int(memory_gb * 1e9)
+  known = "" if free is None else f"; {free / 1e9:.1f} GB are free"
+  print(
+    f"training {size:,} pieces on {sentences:,} paragraphs takes at most {needed / 1e9:.2f} GB of memory{known}",
+    file=sys.stderr,
+    flush=True,
+  )
+  if free is not None and needed > free:
+    least = memory_needed([])
+    fit = max(0, int(0.95 * sentences * (free - least) / (needed - least)))
+    fit -= fit % 10 ** max(0, len(str(fit)) - 2)
+    raise UserError(
+      f"--sentences={sentences}: training takes up to {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free; "
+      f"--sentences={fit} fits, and --memory_gb names another limit"
+    )
+  return needed
 
 
 def draw(source: Source, shards: list[Shard], samples: dict[str, _Sample]) -> Iterator[str]:
@@ -188,7 +257,7 @@ def _train(sample: list[str], size: int, character_coverage: float) -> bytes:
     ):
       sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(sample),
-        input_format="tsv",  # A repeated paragraph costs nothing.
+        input_format="tsv",  # A repeated paragraph is read once and counted often.
         model_writer=model,
         model_type="unigram",
         vocab_size=size - 2,  # <pad> and <mask> are ours.
@@ -199,7 +268,7 @@ def _train(sample: list[str], size: int, character_coverage: float) -> bytes:
         eos_id=2,
         pad_id=-1,
         num_threads=TRAINER_THREADS,
-        train_extremely_large_corpus=True,  # Above 2^31 characters the suffix array needs 64 bits.
+        train_extremely_large_corpus=True,  # Without it, 2^31 characters are too many; below, it costs nothing.
         minloglevel=2,
       )
   except RuntimeError as error:

@@ -28,6 +28,7 @@ def write_manifest(
   files: Mapping[str, str] | None = None,
   mask: int | None = None,
   no_pieces: Iterable[int] = (),
+  shard_bytes: int | None = None,
 ) -> dict:
   """Finishes a store: writes manifest.json, whole or not at all, and returns its content.
 
@@ -35,6 +36,7 @@ def write_manifest(
   the text), "documents"}}}.
   files: the sha256 of every shard by its path under root; by default they are computed here.
   mask: the id of <mask>; by default the last. no_pieces: the other ids, behind <unk>, that stand for no piece of a text.
+  shard_bytes: after so many bytes of text the rows went to another file; a language that is added must do the same.
   """
   root = Path(root)
   if files is None:
@@ -52,11 +54,13 @@ def write_manifest(
     },
     "files": dict(sorted(files.items())),
   }
-  # Most vocabularies need neither key, and the fingerprints of their rows are those of rows that were built before them.
+  # Most vocabularies need neither of these keys.
   if mask is not None and mask != mask_id(vocabulary_size):
     manifest["mask_id"] = int(mask)
   if no_pieces := sorted(map(int, no_pieces)):
     manifest["no_pieces"] = no_pieces
+  if shard_bytes is not None:
+    manifest["shard_bytes"] = int(shard_bytes)
   manifest["fingerprint"] = fingerprint(manifest)
   write_json(root / "manifest.json", manifest)
   return manifest
@@ -114,5 +118,7 @@ def _of_another_shape(manifest: dict[str, Any]) -> str:
   size = manifest["vocabulary_size"]
   if "mask_id" in manifest and not (_is_count(manifest["mask_id"]) and manifest["mask_id"] < size):
     return "mask_id"
+  if "shard_bytes" in manifest and not _is_count(manifest["shard_bytes"], 1):
+    return "shard_bytes"
   ids = manifest.get("no_pieces", [])
   return "" if isinstance(ids, list) and all(_is_count(id) and id < size for id in ids) else "no_pieces"

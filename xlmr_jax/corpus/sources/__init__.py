@@ -4,8 +4,10 @@ registry.py lists the sources by name. Everything that comes after a source is a
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
+
+from xlmr_jax.errors import UserError
 
 BLOCK_BYTES = 4 << 20  # about how much text is read, and tokenised, at a time
 
@@ -16,7 +18,19 @@ class Document(NamedTuple):
   text: str
   id: str  # names the document in its source, for messages
   url: str  # where it was published; "" if the source does not say
-  language: str
+  language: str  # "" if the source does not say
+
+
+class Damage(NamedTuple):
+  """Something in a shard that cannot be read."""
+
+  where: str  # the file, and in it the byte offset, line or row
+  reason: str  # what is wrong there, and what is lost by it
+
+
+def refuse(damage: Damage) -> None:
+  """What a reader does with damage unless it is told otherwise. Raises UserError with the place and the reason."""
+  raise UserError(f"{damage.where}: {damage.reason}")
 
 
 class Block(NamedTuple):
@@ -46,17 +60,27 @@ class Source(Protocol):
     """
     ...
 
-  def documents(self, shard: Shard) -> Iterator[Document]:
-    """The documents of a shard, always in the same order. Raises UserError: it cannot be read, or is not text."""
+  def reader(self) -> "Source":
+    """This source for those who only read shards: a source with a long list of files gives itself without the list."""
+    return self
+
+  def documents(self, shard: Shard, on_damage: Callable[[Damage], None] = refuse) -> Iterator[Document]:
+    """The documents of a shard, always in the same order.
+
+    on_damage: is called once for whatever cannot be read; if it returns, reading goes on after the damage where that is
+    safe, and otherwise ends. If it is not `refuse`, bytes that are not UTF-8 are no damage, but come as lone surrogates
+    (Python's "surrogateescape"), which corpus/repair.py reads.
+    Raises UserError: the shard cannot be opened; OSError: its disk fails.
+    """
     ...
 
-  def blocks(self, shard: Shard) -> Iterator[Block]:
+  def blocks(self, shard: Shard, on_damage: Callable[[Damage], None] = refuse) -> Iterator[Block]:
     """documents(shard) in blocks of about BLOCK_BYTES. A source whose blocks have natural limits overrides this."""
     documents: list[Document] = []
     size = 0
-    for document in self.documents(shard):
+    for document in self.documents(shard, on_damage):
       documents.append(document)
-      size += len(document.text.encode())
+      size += len(document.text.encode("utf-8", "surrogatepass"))
       if size >= BLOCK_BYTES:
         yield Block(documents, size)
         documents, size = [], 0

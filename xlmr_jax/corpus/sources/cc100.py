@@ -8,16 +8,19 @@ import dataclasses
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from xlmr_jax.corpus.sources import BLOCK_BYTES, Block, Document, Shard, Source
+from xlmr_jax.corpus.sources import BLOCK_BYTES, Block, Damage, Document, Shard, Source, refuse
 from xlmr_jax.corpus.sources.text_file import ENDINGS, ending, open_text
 from xlmr_jax.errors import UserError
 
 LONGEST_DOCUMENT = 16 << 20  # bytes; a file that lost its blank lines must not fill the memory
 LONGEST_LINE = 64 << 20  # bytes; neither must one that has no lines
 _GLANCE = 64 << 10  # bytes at the end of a block in which shards() looks for a blank line first
+# What `xlmr build_corpus` puts beside the text: when it is done, and while it works.
+_MANIFEST, _WORK = "manifest.json", ".work"
+_BUILT = frozenset({_MANIFEST, _WORK, "corpus_report.html", "removed", "clusters"})
 _LANGUAGE = re.compile(r"[a-z]{2,3}([_-][A-Za-z0-9]{2,8})*")
 # A line of these alone is blank. They are the white space of Unicode, but for the line feed, and characters of no width.
 _BLANKS = (
@@ -68,23 +71,39 @@ class CC100(Source):
             start = end
     return shards
 
-  def documents(self, shard: Shard) -> Iterator[Document]:
+  def documents(self, shard: Shard, on_damage: Callable[[Damage], None] = refuse) -> Iterator[Document]:
     """The documents of a shard, one after another."""
-    for block in self.blocks(shard):
+    for block in self.blocks(shard, on_damage):
       yield from block.documents
 
-  def blocks(self, shard: Shard) -> Iterator[Block]:
+  def blocks(self, shard: Shard, on_damage: Callable[[Damage], None] = refuse) -> Iterator[Block]:
     """The documents of a shard in blocks.
 
-    The blocks do not depend on where the shards begin, so a file gives the same blocks plain and compressed.
-    Raises UserError: the file is not UTF-8 (with its line), is damaged or cannot be read.
+    The blocks do not depend on where the shards begin, so a file gives the same blocks plain and compressed. Of a damaged
+    file, the whole blocks before the damage are given.
+    Damage, which `refuse` makes a UserError: the file is not UTF-8 (with its line), is damaged or has no ends of lines.
+    Raises UserError in any case: the file is not there.
     """
     assert isinstance(shard, _Range) and shard.language
+    tolerant = on_damage is not refuse
     position = shard.start
-    for block in read_blocks(shard.name, shard.start, shard.length):
-      text = _decode(block, shard.name, position)
+    blocks = read_blocks(shard.name, shard.start, shard.length)
+    while True:
+      try:
+        block = next(blocks, None)
+      except UserError as error:
+        if not (tolerant and os.path.exists(shard.name)):
+          raise
+        reason = str(error).removeprefix(f"{shard.name}: ")
+        on_damage(Damage(shard.name, f"{reason}; {position:,} bytes of its text were read, the rest is lost"))
+        return
+      if block is None:
+        return
+      text = block.decode("utf-8", "surrogateescape") if tolerant else _decode(block, shard.name, position)
       if not position and "\n" not in text and "\r" in text.strip():
-        raise UserError(f"{shard.name}: its lines end in a carriage return alone; mend them, e.g. with tr '\\r' '\\n'")
+        reason = "its lines end in a carriage return alone; mend them, e.g. with tr '\\r' '\\n'"
+        on_damage(Damage(shard.name, reason))
+        return
       texts = split_documents(text)
       documents = [
         Document(text, f"{shard.name}:{position}#{number}", "", shard.language) for number, text in enumerate(texts)
@@ -192,8 +211,13 @@ def _find_files(folder: Path, languages: Iterable[str] | None) -> tuple[dict[str
   wanted = None if languages is None else sorted(set(languages))
   found: dict[str, list[Path]] = {}
   left_out: dict[str, list[str]] = {}
+  is_built = (folder / _MANIFEST).is_file()
+  if (folder / _WORK).is_dir() and not is_built:
+    raise UserError(f"{folder}: `xlmr build_corpus` has not finished here; run it again with the same flags")
   for path in sorted(folder.iterdir()):
     language = _stem(path)
+    if is_built and path.name in _BUILT:
+      continue
     if why := _why_no_text(path, folder=True):
       left_out.setdefault(why, []).append(path.name)
     elif wanted is not None and language not in wanted:
@@ -217,7 +241,8 @@ def _find_files(folder: Path, languages: Iterable[str] | None) -> tuple[dict[str
 
 def _languages(folder: Path) -> list[str]:
   """The languages that a folder seems to have."""
-  stems = {_stem(path) for path in folder.iterdir() if not _why_no_text(path, folder=True)}
+  built = _BUILT if (folder / _MANIFEST).is_file() else ()
+  stems = {_stem(path) for path in folder.iterdir() if path.name not in built and not _why_no_text(path, folder=True)}
   return sorted(filter(_LANGUAGE.fullmatch, stems))
 
 

@@ -8,6 +8,7 @@ import bz2
 import contextlib
 import io
 import lzma
+import os
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -81,12 +82,13 @@ class _Zstandard:
 
 # With each format, the zero bytes that may follow a stream: any multiple of this number of them. 0: none.
 _FORMATS: dict[str, tuple[Callable[[], _Stream], int]] = {
-  ".txt.gz": (_Gzip, 1),
-  ".txt.xz": (lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MEMORY), 4),
-  ".txt.bz2": (bz2.BZ2Decompressor, 0),
-  ".txt.zst": (_Zstandard, 0),
+  ".gz": (_Gzip, 1),
+  ".xz": (lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MEMORY), 4),
+  ".bz2": (bz2.BZ2Decompressor, 0),
+  ".zst": (_Zstandard, 0),
 }
-ENDINGS = (".txt", *_FORMATS)
+COMPRESSED = tuple(_FORMATS)
+ENDINGS = (".txt", *(f".txt{ending}" for ending in COMPRESSED))
 
 
 def ending(name: str) -> str:
@@ -94,12 +96,21 @@ def ending(name: str) -> str:
   return next((known for known in ENDINGS if name.lower().endswith(known)), "")
 
 
+def compression(name: str) -> str:
+  """Which of COMPRESSED a file's name ends in, in small letters; "" if it is plain."""
+  return next((known for known in COMPRESSED if name.lower().endswith(known)), "")
+
+
 @contextlib.contextmanager
-def open_text(path: str | Path) -> Iterator[BinaryIO]:
-  """The uncompressed bytes of a file; only a plain one can seek. While it is open, errors of reading become UserErrors."""
+def open_text(path: str | Path, compressed: str | None = None) -> Iterator[BinaryIO]:
+  """The uncompressed bytes of a file; only a plain one can seek. While it is open, errors of reading become UserErrors.
+
+  compressed: one of COMPRESSED, or "" for a plain file; by default the name tells.
+  """
+  compressed = compression(os.fspath(path)) if compressed is None else compressed
   try:
     with open(path, "rb") as file:
-      if known := _FORMATS.get(ending(Path(path).name)):
+      if known := _FORMATS.get(compressed):
         yield io.BufferedReader(_Uncompressed(_uncompressed(file, *known)), _MOST)
       else:
         yield file

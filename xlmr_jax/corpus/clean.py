@@ -1,0 +1,373 @@
+"""From raw text, such as a crawl's, to clean text by language in CC-100's layout: what `xlmr build_corpus` does.
+
+Nothing in a build is random, and nothing depends on who does which item. So the same text gives the same bytes with any
+number of workers, on any runner, after any interruption, and language by language.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from xlmr_jax.corpus import beam
+from xlmr_jax.corpus.clean_stages import Clusters, Filter, Job, Learn, Pairs, Paragraphs, Read, Write, write_shards
+from xlmr_jax.corpus.language_id import open_identifier
+from xlmr_jax.corpus.opt_outs import OptOuts
+from xlmr_jax.corpus.removed import Removed
+from xlmr_jax.corpus.sources import Source
+from xlmr_jax.corpus.stages import Item, Stage, outcomes, run_here, run_task
+from xlmr_jax.corpus.workers import cores
+from xlmr_jax.errors import UserError
+from xlmr_jax.files import lock, naming, read_json, refuse_unwritable, sha256_of, write_json
+
+VERSION = 1  # of what a build does; another one makes other bytes of the same text
+WORK, MANIFEST = ".work", "manifest.json"
+STEPS = ("language", "paragraphs", "filters", "near_duplicates", "opt_outs")
+_MOST_EXAMPLES = 20  # places of damage in the manifest
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """What a build does with the text. All of it changes the result, and is in the manifest."""
+
+  language_id: str = "cld2"  # or fasttext:FILE
+  language_id_sha256: str = ""  # which FILE must have, if it is given
+  sure: bool = False  # leave out documents whose language is not sure
+  near_duplicates: bool = True
+  rehydrate: bool = False  # repeat a document by the size of its cluster
+  mask_personal_data: bool = False
+  opt_out: str = ""  # file of URLs, their hashes and domains; "" for none
+  piece_mb: float = 32  # 10^6 bytes of text that a worker holds at a time
+  file_mb: float = 256  # 10^6 bytes of text per file of clean text
+  compress: bool = True  # .txt.zst rather than .txt
+
+
+def build_corpus(
+  source: Source,
+  out: Path,
+  options: Options,
+  *,
+  languages: Iterable[str] | None = None,
+  workers: int | None = None,
+  task: tuple[int, int] | None = None,
+  beam_flags: Sequence[str] = (),
+) -> dict[str, Any]:
+  """Builds clean text in the folder `out`; returns the command's summary.
+
+  languages: only these are written; into a finished build of the same text, which keeps its other languages. workers: all
+  cores by default. task: (i, n) does the share of task i of n, without any engine. beam_flags: if there are any, Beam runs
+  the build as they say. A build that was interrupted goes on where it was.
+  Raises UserError for whatever the user must mend; what is finished stays for the next try.
+  """
+  workers = cores() if workers is None else workers
+  _check(options, workers)
+  refuse_unwritable(out, folder=True)
+  run_by_beam = beam.open_stages(list(beam_flags)) if beam_flags else None
+  open_identifier(options.language_id, options.language_id_sha256)
+  work = out / WORK
+  shards = source.shards(max(1, int(options.piece_mb * 1e6)))
+  job = Job(
+    folder=work,
+    source=source.reader(),
+    language_id=options.language_id,
+    language_id_sha256=options.language_id_sha256,
+    sure=options.sure,
+    languages=tuple(sorted(languages or ())),
+    near_duplicates=options.near_duplicates,
+    rehydrate=options.rehydrate,
+    mask_personal_data=options.mask_personal_data,
+    opt_out=options.opt_out,
+    piece_bytes=max(1, int(options.piece_mb * 1e6)),
+    file_bytes=max(1, int(options.file_mb * 1e6)),
+    compress=options.compress,
+  )
+  fingerprint = _fingerprint(options, shards)
+  with naming(out), contextlib.ExitStack() as open_files:
+    if not _begin(out, fingerprint, job):
+      return _summary(read_json(out / MANIFEST))
+    write_shards(job, shards)
+    if task is None:
+      open_files.enter_context(lock(work / "lock", f"{out}: another build is working there; wait for it or stop it"))
+    stages: list[Stage] = [stage(job) for stage in (Read, Paragraphs, Learn, Filter, Pairs, Clusters, Write)]
+    stages.append(Finish(job, fingerprint))
+    if task is not None:
+      if missing := run_task(stages, work, *task):
+        return {"task": f"{task[0]}/{task[1]}", "finished": False, "waits_for_tasks": missing}
+    elif run_by_beam:
+      run_by_beam(stages)
+    else:
+      run_here(stages, workers)
+    _print_rates(stages)
+  shutil.rmtree(work, ignore_errors=True)
+  return _summary(read_json(out / MANIFEST))
+
+
+def _check(options: Options, workers: int) -> None:
+  if workers < 1 or options.piece_mb <= 0 or options.file_mb <= 0:
+    raise UserError(
+      f"--workers={workers} --piece_mb={options.piece_mb} --file_mb={options.file_mb}: each must be above 0"
+    )
+  if options.rehydrate and not options.near_duplicates:
+    raise UserError("--rehydrate: needs the sizes of clusters; pass --near_duplicates=on too")
+  if options.opt_out:
+    OptOuts.read(options.opt_out)
+
+
+def _fingerprint(options: Options, shards: Sequence[Any]) -> dict[str, Any]:
+  """What the result depends on, apart from the languages that are asked for."""
+  listed = hashlib.sha256("\n".join(repr(shard) for shard in shards).encode("utf-8", "surrogateescape")).hexdigest()
+  files = {
+    name: sha256_of(path)
+    for name, path in (
+      ("language_id", options.language_id.removeprefix("fasttext:") if ":" in options.language_id else ""),
+      ("opt_out", options.opt_out),
+    )
+    if path
+  }
+  return {
+    "version": VERSION,
+    "options": {key: value for key, value in dataclasses.asdict(options).items() if key != "language_id_sha256"},
+    "files": files,
+    "shards": {"number": len(shards), "bytes": sum(shard.size for shard in shards), "sha256": listed},
+  }
+
+
+def _begin(out: Path, fingerprint: dict[str, Any], job: Job) -> bool:
+  """Makes the folder of an unfinished build, or finds its own. False: the build is finished.
+
+  Raises UserError: something else is there.
+  """
+  wanted = {"fingerprint": fingerprint, "languages": list(job.languages)}
+  begun = out / WORK / "job.json"
+  if begun.exists():
+    found = read_json(begun)
+    if found != wanted:
+      raise UserError(
+        f"{out}: an unfinished build with another {_difference(found, wanted)} is there; finish it with the same flags, or "
+        f"remove {out / WORK}"
+      )
+    return True
+  if (out / MANIFEST).exists():
+    manifest = read_json(out / MANIFEST)
+    if manifest["build"] != fingerprint:
+      raise UserError(
+        f"{out}: holds a build with another {_difference({'fingerprint': manifest['build']}, wanted)}; choose another --out"
+      )
+    if not job.languages:
+      print(f"{out}: finished before", file=sys.stderr, flush=True)
+      return False
+  elif out.exists() and any(path.name != WORK for path in out.iterdir()):
+    raise UserError(f"{out}: exists and is not empty; choose another --out or remove it")
+  begun.parent.mkdir(parents=True, exist_ok=True)
+  write_json(begun, wanted)
+  return True
+
+
+def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+  """Where two descriptions of a build differ, as the user gave it."""
+  one, other = found["fingerprint"], wanted["fingerprint"]
+  for key, value in other["options"].items():
+    if one["options"].get(key) != value:
+      return f"--{key} ({one['options'].get(key)!r}, now {value!r})"
+  for key in ("files", "shards", "version"):
+    if one[key] != other[key]:
+      return {"files": "language identifier or opt-out file", "shards": "source", "version": "version of xlmr_jax"}[key]
+  return f"--languages ({','.join(found.get('languages', [])) or 'all'}, now {','.join(wanted['languages']) or 'all'})"
+
+
+@dataclasses.dataclass(frozen=True)
+class Finish:
+  """The last stage: puts clean text, samples of what was removed and the manifest in their places."""
+
+  job: Job
+  fingerprint: dict[str, Any]
+  name, what = "8_finish", "finishing"
+
+  @property
+  def folder(self) -> Path:
+    """Of its outcome."""
+    return self.job.path(self.name)
+
+  def items(self) -> list[Item]:
+    """One item."""
+    return [Item(0, 0)]
+
+  def work(self, item: Item) -> dict[str, Any]:
+    """Any number of workers may try: whoever comes second finds the work done."""
+    out = self.job.folder.parent
+    with _exclusive(self.job.path("finish.lock")):
+      found = self._manifest()
+      before = self._before(out)
+      # Readers refuse a folder with an unfinished build and without a manifest. So it goes first and comes last.
+      if (out / MANIFEST).exists():
+        (out / MANIFEST).replace(self.job.path("before.json"))
+      removed = found.pop("removed")
+      languages = sorted({*found["languages"], *(language for step in removed.values() for language in step)})
+      self._place_removed(out, removed, languages)
+      for language in set(self.job.languages) | set(found["languages"]):
+        self._place(out, language)
+      clusters = found.pop("clusters")
+      self._place_clusters(out, clusters, languages)
+      manifest = merge_manifests(before, found) if before else found
+      write_json(out / MANIFEST, manifest)
+    return {"documents": sum(value["documents"] for value in found["languages"].values())}
+
+  def _before(self, out: Path) -> dict[str, Any] | None:
+    """The manifest of the finished build that this one adds languages to."""
+    for path in (self.job.path("before.json"), out / MANIFEST):
+      if path.exists():
+        return read_json(path)
+    return None
+
+  def _place(self, out: Path, language: str) -> None:
+    new, old = self.job.path("clean", language), out / language
+    if new.exists() and any(new.iterdir()):
+      if old.exists():
+        shutil.rmtree(old)
+      new.replace(old)
+    elif old.exists() and not self.job.path("placed", language).exists():
+      shutil.rmtree(old)  # It had text before, and has none now.
+    marker = self.job.path("placed", language)
+    marker.parent.mkdir(exist_ok=True)
+    marker.touch()
+
+  def _place_removed(self, out: Path, removed: dict[str, Any], languages: Iterable[str]) -> None:
+    for step, found in removed.items():
+      folder = out / "removed" / step
+      folder.mkdir(parents=True, exist_ok=True)
+      for language, counts in found.items():
+        lines = [
+          json.dumps({"reason": reason, "id": id, "text": text}, ensure_ascii=False) for _, reason, id, text in counts["samples"]
+        ]
+        (folder / f"{language}.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+  def _place_clusters(self, out: Path, clusters: dict[str, list[Any]], languages: Iterable[str]) -> None:
+    folder = out / "clusters"
+    for language in languages:
+      if found := clusters.get(language):
+        folder.mkdir(exist_ok=True)
+        text = "".join(f"{file}\t{document}\t{size}\n" for file, document, size in found)
+        (folder / f"{language}.tsv").write_text(text, encoding="utf-8")
+      else:
+        (folder / f"{language}.tsv").unlink(missing_ok=True)
+
+  def _manifest(self) -> dict[str, Any]:
+    """The manifest of this build, with the samples of what was removed, and the clusters of more than one document."""
+    job = self.job
+    read, learn, filtered, clusters, write = (
+      outcomes(stage, stage.items()) for stage in (Read(job), Learn(job), Filter(job), Clusters(job), Write(job))
+    )
+    removed = Removed().merge(outcome["removed"] for outcome in [*read, *filtered, *write]).to_json()
+    counts, repaired = Counter(), Counter()
+    damages: list[list[str]] = []
+    for outcome in read:
+      counts.update(outcome["counts"])
+      repaired.update(outcome["repaired"])
+      counts["damaged"] += outcome["damaged"]
+      damages += outcome["damages"][: _MOST_EXAMPLES - len(damages)]
+    limits = {outcome["language"]: outcome["limits"] for outcome in learn}
+    sizes = {outcome["language"]: outcome["clusters"] for outcome in clusters}
+    languages: dict[str, dict[str, Any]] = {}
+    of_clusters: dict[str, list[Any]] = {}
+    for outcome in write:
+      if not outcome["file"]:
+        continue
+      language = languages.setdefault(
+        outcome["language"],
+        {"documents": 0, "paragraphs": 0, "bytes": 0, "files": {}, "personal_data": Counter()},
+      )
+      for key, value in outcome["counts"].items():
+        language[key] += value
+      language["files"][outcome["file"]] = outcome["sha256"]
+      language["personal_data"].update(outcome["personal"])
+      of_clusters.setdefault(outcome["language"], []).extend(outcome["clusters"])
+    for name, language in languages.items():
+      language["limits"] = limits[name]
+      language["clusters"] = sizes.get(name, {})
+      language["personal_data"] = dict(sorted(language["personal_data"].items()))
+    without_samples = {
+      step: {
+        language: {key: value for key, value in found.items() if key != "samples"} for language, found in by_language.items()
+      }
+      for step, by_language in removed.items()
+    }
+    by_language: dict[str, dict[str, Any]] = {}
+    for step, found in without_samples.items():
+      for language, value in found.items():
+        by_language.setdefault(language, {})[step] = value
+    return {
+      "build": self.fingerprint,
+      "source": {
+        "documents": counts["documents"],
+        "bytes": counts["bytes"],
+        "repaired_documents": counts["repaired"],
+        "repaired": dict(sorted(repaired.items())),
+        "damaged": counts["damaged"],
+        "damages": damages,
+      },
+      "languages": {name: languages[name] for name in sorted(languages)},
+      "steps": dict(sorted(by_language.items())),
+      "removed": removed,
+      "clusters": of_clusters,
+    }
+
+
+def merge_manifests(before: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+  """The manifest of a build to which another one of the same text added languages, or built some anew.
+
+  Of the languages that the other one did not write, it knows only what was removed while the text was read.
+  """
+  steps = {language: before["steps"].get(language, {}) | found for language, found in new["steps"].items()}
+  return {
+    **new,
+    "languages": dict(sorted((before["languages"] | new["languages"]).items())),
+    "steps": dict(sorted((language, dict(sorted(found.items()))) for language, found in (before["steps"] | steps).items())),
+  }
+
+
+@contextlib.contextmanager
+def _exclusive(path: Path):  # noqa: ANN202
+  """Waits until nobody else is inside."""
+  import fcntl
+
+  with open(path, "a") as file:
+    fcntl.flock(file, fcntl.LOCK_EX)
+    yield
+
+
+def _summary(manifest: dict[str, Any]) -> dict[str, Any]:
+  """What the command prints, but for the rate."""
+  languages = manifest["languages"].values()
+  removed = {
+    step: sum(found[step]["documents"] for found in manifest["steps"].values() if step in found) for step in STEPS
+  }
+  return {
+    "documents_in": manifest["source"]["documents"],
+    "documents_out": sum(language["documents"] for language in languages),
+    "bytes_in": manifest["source"]["bytes"],
+    "bytes_out": sum(language["bytes"] for language in languages),
+    "languages": len(manifest["languages"]),
+    "removed": removed,
+    "damaged": manifest["source"]["damaged"],
+  }
+
+
+def _print_rates(stages: Sequence[Stage]) -> None:
+  """Says on stderr what each step took: the processor's seconds, and 10^6 bytes of text per second of one core."""
+  seconds: Counter[str] = Counter()
+  size = 0
+  for stage in stages:
+    for outcome in outcomes(stage, stage.items()):
+      seconds.update(outcome.get("seconds", {}))
+      size += outcome.get("counts", {}).get("bytes", 0) if "pieces" in outcome else 0
+  for step, spent in seconds.items():
+    rate = f"{size / 1e6 / spent:,.1f} MB/s" if spent > 0.01 else "-"
+    print(f"{step:>12} {spent:9.1f} s of one core {rate:>14}", file=sys.stderr, flush=True)
+
+

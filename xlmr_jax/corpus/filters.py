@@ -1,0 +1,238 @@
+"""Which documents of a language are not text: too short, lists of signs, repetitions, keywords, words in random order, noise.
+
+Every limit follows by a formula from the distribution of the language itself, or is one that no language's text comes near.
+So there is no table of numbers by language, and a language that nobody looked at has its limits too.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from xlmr_jax.corpus.characters import DIGIT, LETTER, MARK, OTHER, PUNCTUATION, SPACE, SYMBOL, classes, code_units, unspaced
+from xlmr_jax.corpus.paragraphs import LETTERS_OF_UNSPACED
+from xlmr_jax.corpus.profile import (
+  LEAST_DOCUMENTS,
+  LEAST_WORDS,
+  Profile,
+  Scores,
+  in_random_order,
+  make_profile,
+  score,
+  with_noise,
+)
+from xlmr_jax.corpus.words import combined, words_of
+
+# A feature is refused above its limit (below it, for letters): the median of the language plus SPREADS times its robust
+# standard deviation, but never below the floor, which ordinary text of any language stays under. (Floors and SPREADS are ours.)
+SPREADS = 8.0
+LEAST_LETTERS = 40  # of a document; a letter of a script without spaces counts as three
+FLOORS = {
+  "signs": 0.35,  # share of punctuation and symbols among the characters that are not blank
+  "digits": 0.35,  # share of digits among them
+  "repeated_phrases": 0.40,  # share of the words that lie in a phrase of five words which the document has already had
+  "most_frequent_word": 0.30,  # its share of the words
+}
+_PHRASE = 5  # words, or _PHRASE_OF_LETTERS letters of a script without spaces
+_PHRASE_OF_LETTERS = 16
+_LONG = 300  # characters of a document from which on it shows what spoiling changes
+_LEAST_WORDS = 30  # of a document before repetition means anything
+PRIOR_SPREADS = 8.0  # standard deviations on either side of the median
+LEAST_PRIOR_SPREAD = 0.25  # nats; the documents of a sample may be more alike than those of a language
+# The logarithm of how much likelier the score of a document must be for noise, or for random order, than for text. (Ours.)
+ODDS = {"spelling": 1.5, "order": 2.0}
+# And its score must lie so many standard deviations below the median of the language.
+LEAST_SPREADS = {"spelling": 2.5, "order": 1.5}
+REASONS = ("short", *FLOORS, "spelling", "order", "prior_low", "prior_high")
+
+
+@dataclasses.dataclass(frozen=True)
+class Usual:
+  """What is usual for a score in a language: its median and the standard deviation between documents.
+
+  spoilt, spoilt_spread: the same for documents of the sample after they were spoilt as the score is to notice it.
+  """
+
+  median: float
+  spread: float
+  spoilt: float = 0.0
+  spoilt_spread: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+  """The limits of one language."""
+
+  documents: int  # in the sample
+  words: int
+  features: dict[str, float]
+  scores: dict[str, Usual]  # empty if the sample is too small to say what is usual
+
+  def to_json(self) -> dict[str, Any]:
+    """The limits as JSON, rounded as they are printed."""
+    return {
+      "sample": {"documents": self.documents, "words": self.words},
+      "features": {"letters": LEAST_LETTERS, **{name: round(value, 4) for name, value in self.features.items()}},
+      "scores": {
+        name: {key: round(value, 4) for key, value in dataclasses.asdict(usual).items()}
+        for name, usual in self.scores.items()
+      },
+    }
+
+  @classmethod
+  def from_json(cls, value: dict[str, Any]) -> "Limits":
+    """The limits of to_json."""
+    features = {name: limit for name, limit in value["features"].items() if name != "letters"}
+    return cls(
+      value["sample"]["documents"],
+      value["sample"]["words"],
+      features,
+      {name: Usual(**usual) for name, usual in value["scores"].items()},
+    )
+
+
+def learn(texts: Sequence[str]) -> tuple[Profile, Limits]:
+  """The profile and the limits of a language from a sample of its documents."""
+  profile = make_profile(texts)
+  found = features(texts)
+  limits = {}
+  for name, floor in FLOORS.items():
+    usual = _usual(found[name][found["words"] >= _LEAST_WORDS] if name in _OF_WORDS else found[name])
+    limits[name] = round(min(1.0, max(floor, usual.median + SPREADS * usual.spread)), 4)
+  words = int(found["words"].sum())
+  scores: dict[str, Usual] = {}
+  if len(texts) >= LEAST_DOCUMENTS and words >= LEAST_WORDS:
+    for name, value in score(texts, profile, sampled=True).items():
+      if np.count_nonzero(~np.isnan(value.mean)) >= LEAST_DOCUMENTS:
+        scores[name] = _usual_score(value)
+    # What spoilt documents look like is measured on one half of the sample, by the counts of the other half.
+    half = make_profile(texts[::2])
+    other = [text for text in texts[1::2] if len(text) >= _LONG] or texts[1::2]
+    for name, spoil in {"spelling": with_noise, "order": in_random_order}.items():
+      if name in scores:
+        clean, spoilt = (_usual_score(score(part, half, sampled=False)[name]) for part in (other, spoil(other)))
+        change = spoilt.median - clean.median
+        scores[name] = dataclasses.replace(scores[name], spoilt=scores[name].median + change, spoilt_spread=spoilt.spread)
+  limits = Limits(len(texts), words, limits, scores)
+  return profile, Limits.from_json(limits.to_json())  # as every later reader sees them
+
+
+def refuse(
+  texts: Sequence[str], profile: Profile, limits: Limits, sampled: np.ndarray
+) -> tuple[list[str], dict[str, np.ndarray]]:
+  """Why each of D texts is refused, "" for one that stays; and the scores that it was judged by, float64[D] each.
+
+  sampled: bool[D], which of them are part of the sample that the profile was made of.
+  """
+  found = features(texts)
+  reasons = np.full(len(texts), "", dtype=f"U{max(map(len, REASONS))}")
+  annotations = {name: np.full(len(texts), np.nan) for name in limits.scores}
+  for part in (sampled, ~sampled):
+    which = np.flatnonzero(part)
+    if limits.scores and which.size:
+      scores = score([texts[i] for i in which], profile, sampled=bool(sampled[which[0]]))
+      for name, value in scores.items():
+        if name in limits.scores:
+          annotations[name][which] = value.mean
+          for reason, is_refused in _refused_by(name, value, limits.scores[name]).items():
+            reasons[which[is_refused]] = reason
+  for name, limit in limits.features.items():
+    reasons[(found[name] > limit) & ((found["words"] >= _LEAST_WORDS) | (name not in _OF_WORDS))] = name
+  reasons[found["letters"] < LEAST_LETTERS] = "short"
+  return reasons.tolist(), annotations
+
+
+_OF_WORDS = ("repeated_phrases", "most_frequent_word")
+
+
+def features(texts: Sequence[str]) -> dict[str, np.ndarray]:
+  """Numbers about D texts, float64[D] each: FLOORS, "letters" and "words"."""
+  units, bounds = code_units(texts)
+  documents = len(texts)
+  kind = classes()[units]
+  document = np.repeat(np.arange(documents), np.diff(bounds))
+  counts = np.bincount(document * (OTHER + 1) + kind, minlength=documents * (OTHER + 1)).reshape(documents, OTHER + 1)
+  letters = counts[:, LETTER] + counts[:, MARK] + counts[:, DIGIT]
+  if units.max(initial=0) >= 0xE00:
+    letters = letters + (LETTERS_OF_UNSPACED - 1) * np.bincount(document, unspaced()[units], minlength=documents)
+  visible = np.maximum(counts.sum(1) - counts[:, SPACE], 1)
+  words = words_of(texts)
+  count = np.diff(words.starts)
+  of_word = np.repeat(np.arange(documents), count)
+  unspaced_words = np.bincount(of_word, words.lengths == 1, minlength=documents) > 0.5 * count
+  repeated = _repeated_phrases(words.hashes, of_word, documents, _PHRASE)
+  if unspaced_words.any():
+    repeated = np.where(unspaced_words, _repeated_phrases(words.hashes, of_word, documents, _PHRASE_OF_LETTERS), repeated)
+  return {
+    "letters": letters.astype(float),
+    "words": count.astype(float),
+    "signs": (counts[:, PUNCTUATION] + counts[:, SYMBOL]) / visible,
+    "digits": counts[:, DIGIT] / visible,
+    "repeated_phrases": repeated / np.maximum(count, 1),
+    "most_frequent_word": _most_frequent(words.hashes, of_word, documents) / np.maximum(count, 1),
+  }
+
+
+def _most_frequent(hashes: np.ndarray, document: np.ndarray, documents: int) -> np.ndarray:
+  """How often the most frequent word of each document occurs in it."""
+  result = np.zeros(documents)
+  order = np.lexsort((hashes, document))
+  if order.size:
+    new = np.ones(order.size, bool)
+    new[1:] = (hashes[order][1:] != hashes[order][:-1]) | (document[order][1:] != document[order][:-1])
+    counts = np.diff(np.append(np.flatnonzero(new), order.size))
+    np.maximum.at(result, document[order][new], counts)
+  return result
+
+
+def _repeated_phrases(hashes: np.ndarray, document: np.ndarray, documents: int, size: int) -> np.ndarray:
+  """How many words of each document lie in a phrase of `size` words that it has already had."""
+  if hashes.size < size:
+    return np.zeros(documents)
+  phrase = hashes[: hashes.size - size + 1]
+  for place in range(1, size):
+    phrase = combined(phrase, hashes[place : hashes.size - size + 1 + place])
+  where = np.flatnonzero(document[: phrase.size] == document[size - 1 :])
+  phrase, whose = phrase[where], document[where]
+  order = np.argsort(phrase + whose.astype(np.uint64), kind="stable")  # Equal phrases of a document are neighbours now.
+  same = (phrase[order][1:] == phrase[order][:-1]) & (whose[order][1:] == whose[order][:-1])
+  starts = where[order[1:][same]]
+  again = np.zeros(hashes.size + 1, np.int64)
+  np.add.at(again, starts, 1)
+  np.add.at(again, starts + size, -1)
+  return np.bincount(document, np.cumsum(again[:-1]) > 0, minlength=documents)
+
+
+def _usual(values: np.ndarray) -> Usual:
+  """The median, and the standard deviation of a normal distribution with the same quartiles around it."""
+  values = values[~np.isnan(values)]
+  if not values.size:
+    return Usual(0.0, 0.0)
+  median = float(np.median(values))
+  return Usual(median, float(1.4826 * np.median(np.abs(values - median))))
+
+
+def _usual_score(scores: Scores) -> Usual:
+  """What is usual for a score without the part of the spread that comes from short documents."""
+  usual = _usual(scores.mean)
+  noise = float(np.nanmedian(scores.error[~np.isnan(scores.mean)]))
+  return Usual(usual.median, max(math.sqrt(max(usual.spread**2 - noise**2, 0.0)), 0.3 * usual.spread, 1e-6))
+
+
+def _refused_by(name: str, scores: Scores, usual: Usual) -> dict[str, np.ndarray]:
+  """By reason, which documents a score refuses. A document without a score is not refused."""
+  spread = np.sqrt(usual.spread**2 + scores.error**2) + 1e-9
+  z = np.nan_to_num((scores.mean - usual.median) / spread)
+  if name == "prior":
+    z = z * spread / np.maximum(spread, LEAST_PRIOR_SPREAD)
+    return {"prior_low": z < -PRIOR_SPREADS, "prior_high": z > PRIOR_SPREADS}
+  if usual.median - usual.spoilt < 1.5 * usual.spread:  # This score tells too little in this language.
+    return {}
+  spoilt_spread = np.sqrt(usual.spoilt_spread**2 + scores.error**2) + 1e-9
+  as_spoilt = -0.5 * ((scores.mean - usual.spoilt) / spoilt_spread) ** 2 - np.log(spoilt_spread)
+  as_text = -0.5 * z**2 - np.log(spread)
+  odds = np.nan_to_num(as_spoilt - as_text, nan=-np.inf)
+  spoilt = (odds > ODDS[name]) & (scores.mean < (usual.median + usual.spoilt) / 2) | (scores.mean < usual.spoilt)
+  return {name: spoilt & (z < -LEAST_SPREADS[name])}

@@ -1,0 +1,107 @@
+"""Adds languages to a finished store of rows, or replaces them, so that one language can be built alone.
+
+The new store is complete in a folder of its own, in which the files of the other languages are links to those there are.
+Then the two folders change names. So a reader finds the old store or the new one, and whoever has the old one open keeps it.
+"""
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from xlmr_jax.data.row_manifest import read_manifest
+from xlmr_jax.errors import UserError
+
+_HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux's fcntl.h and fs.h
+
+
+def read_store(out: Path, **wanted: Any) -> dict[str, Any] | None:
+  """The manifest of the store to which languages are added; None if there is nothing at `out`, so that a new one is made.
+
+  wanted: what the manifest must say, because all languages of a store are built alike.
+  Call it while one_at_a_time is open.
+  Raises UserError: what is there is no finished store, or was built otherwise; the message names both values.
+  """
+  _recover(out)
+  if not out.exists():
+    return None
+  manifest = read_manifest(out)
+  for key, value in wanted.items():
+    if (found := manifest.get(key)) != value:
+      raise UserError(
+        f"{out}: its rows have {key} {_short(found)}, and these would have {_short(value)}; build them alike, or choose "
+        "another --out"
+      )
+  return manifest
+
+
+def keep_languages(out: Path, manifest: Mapping[str, Any], folder: Path, replaced: set[str]) -> None:
+  """Links the files of a store's languages, but for those that are replaced, into the unfinished store `folder`."""
+  for language in sorted(set(manifest["languages"]) - replaced):
+    source = out / "rows" / language
+    try:
+      shutil.copytree(source, folder / "rows" / language, copy_function=_link)
+    except (OSError, shutil.Error) as error:
+      raise UserError(f"{source}: cannot be kept ({error}); build {language} again too") from error
+  for name in manifest["files"]:
+    if name.split("/")[1] not in replaced and not (folder / name).is_file():
+      raise UserError(f"{out / name}: named in the manifest, but missing; build {name.split('/')[1]} again too")
+
+
+@contextlib.contextmanager
+def one_at_a_time(out: Path) -> Iterator[None]:
+  """Waits for other builds that put their store at `out` at this moment, so that none of them loses another's language."""
+  if not out.parent.is_dir():
+    yield
+    return
+  descriptor = os.open(out.parent, os.O_RDONLY)
+  try:
+    with contextlib.suppress(OSError):  # Some network file systems have no locks for folders.
+      fcntl.flock(descriptor, fcntl.LOCK_EX)
+    yield
+  finally:
+    os.close(descriptor)
+
+
+def exchange(folder: Path, out: Path) -> None:
+  """Gives the store in `folder` the name `out`, and what was there the name `folder`, in one step where the system can."""
+  rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+  if rename is None or rename(_HERE, os.fsencode(folder), _HERE, os.fsencode(out), _EXCHANGE):
+    aside = _aside(out)
+    out.rename(aside)
+    try:
+      folder.rename(out)
+    except BaseException:
+      aside.rename(out)
+      raise
+    aside.rename(folder)
+
+
+def _aside(out: Path) -> Path:
+  """Where the old store is for a moment, if the system cannot exchange two names."""
+  return out.with_name(f".{out.name}.replaced")
+
+
+def _recover(out: Path) -> None:
+  """Mends what a build left that was killed between the renames of `exchange`: the old store comes back, or is removed."""
+  aside = _aside(out)
+  if out.exists():
+    shutil.rmtree(aside, ignore_errors=True)
+  elif aside.exists():
+    aside.rename(out)
+
+
+def _link(source: str, target: str) -> str:
+  try:
+    os.link(source, target)
+  except OSError:  # Some file systems have no hard links.
+    shutil.copy2(source, target)
+  return target
+
+
+def _short(value: Any) -> str:
+  return "none, as an earlier version built them" if value is None else str(value)[:12]

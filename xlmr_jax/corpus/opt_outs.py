@@ -1,0 +1,107 @@
+"""The pages whose owners do not want them in a corpus: a file of domains, URLs and hashes of URLs."""
+
+import hashlib
+import re
+import urllib.parse
+from pathlib import Path
+
+import numpy as np
+
+from xlmr_jax.corpus.sources.text_file import open_text
+from xlmr_jax.errors import UserError
+
+_HASH = re.compile(r"[0-9a-fA-F]{64}")
+_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+_PORTS = {"http": 80, "https": 443}
+
+
+class OptOuts:
+  """Domains and URLs to leave out. Instances are small beside their file: 8 bytes per URL, in one sorted array."""
+
+  def __init__(self, domains: frozenset[str], hashes: np.ndarray, sha256: str):
+    """domains: as normalise_domain has them. hashes: uint64[N], sorted, by _short of URLs. sha256: of the file's content."""
+    self.domains, self.hashes, self.sha256 = domains, hashes, sha256
+
+  @classmethod
+  def read(cls, path: str | Path) -> "OptOuts":
+    """Reads a file, plain or compressed as the texts of a corpus are (.txt.gz and the like), with one entry per line.
+
+    An entry is a domain, which covers its subdomains; a URL with its scheme, which covers that page; or the sha256, in
+    hexadecimal, of what `normalise` makes of a URL. Empty lines, and what follows a # at the start of a line or after a
+    blank, are comments.
+    Raises UserError: the file cannot be read, or a line is none of these (with its number).
+    """
+    domains: set[str] = set()
+    hashes = bytearray()
+    digest = hashlib.sha256()
+    with open_text(path) as file:
+      for number, raw in enumerate(file, 1):
+        digest.update(raw)
+        try:
+          entry = re.sub(r"(^|\s)#.*", "", raw.decode("utf-8").removeprefix("\ufeff")).strip()
+          if _HASH.fullmatch(entry):
+            hashes += bytes.fromhex(entry)[:8]
+          elif "://" in entry:
+            hashes += hashlib.sha256(normalise(entry).encode()).digest()[:8]
+          elif entry:
+            domains.add(normalise_domain(entry))
+        except ValueError as error:
+          told = "not UTF-8" if isinstance(error, UnicodeDecodeError) else error
+          raise UserError(
+            f"{path}, line {number}: {told}; give a domain, a URL with http:// or https://, or a sha256"
+          ) from None
+    return cls(frozenset(domains), np.unique(np.frombuffer(bytes(hashes), ">u8").astype(np.uint64)), digest.hexdigest())
+
+  def has(self, url: str) -> bool:
+    """Whether a URL is one of them or of one of their domains. A text that is no URL is none of them."""
+    if not url:
+      return False
+    try:
+      normal = normalise(url)
+    except ValueError:
+      return False
+    host = normal.partition("/")[0].partition(":")[0]
+    labels = host.split(".")
+    if self.domains and any(".".join(labels[i:]) in self.domains for i in range(len(labels))):
+      return True
+    if not len(self.hashes):
+      return False
+    short = np.frombuffer(hashlib.sha256(normal.encode()).digest()[:8], ">u8").astype(np.uint64)[0]
+    place = int(np.searchsorted(self.hashes, short))
+    return place < len(self.hashes) and bool(self.hashes[place] == short)
+
+
+def normalise(url: str) -> str:
+  """A URL in the form whose sha256 counts, without its scheme: "example.com/path?query".
+
+  http and https are equal, as are the spellings of a host (small or capital letters, Unicode or IDNA's ASCII). The port that
+  the scheme has by default, a user's name, the fragment, and a dot at the end of the host are dropped. An empty path is "/".
+  The path and the query stay as they are, because servers may tell their spellings apart.
+  Raises ValueError: it is no http or https URL with a host.
+  """
+  parts = urllib.parse.urlsplit(url.strip())
+  scheme = parts.scheme.lower()
+  if scheme not in _PORTS:
+    raise ValueError(f"{url!r} is no http or https URL")
+  host = parts.hostname or ""
+  if ":" in host:  # IPv6
+    host = f"[{host}]"
+  else:
+    host = normalise_domain(host)
+  port = parts.port  # ValueError: it is no number
+  where = host if port is None or port == _PORTS[scheme] else f"{host}:{port}"
+  return f"{where}{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
+
+
+def normalise_domain(domain: str) -> str:
+  """A host's name in small letters and IDNA's ASCII, without a dot at its end. Raises ValueError: it is none."""
+  name = domain.strip().lower().rstrip(".")
+  if not name.isascii():
+    try:
+      name = name.encode("idna").decode("ascii")
+    except UnicodeError:
+      raise ValueError(f"{domain!r} is no domain") from None
+  labels = name.split(".")
+  if len(name) > 253 or not all(map(_LABEL.fullmatch, labels)):
+    raise ValueError(f"{domain!r} is no domain")
+  return name

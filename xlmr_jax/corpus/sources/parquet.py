@@ -1,0 +1,139 @@
+"""Parquet files with a column of text, and perhaps columns of addresses and languages. Row groups are the unit of work."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from xlmr_jax.corpus.sources import Damage, Document, Shard, refuse
+from xlmr_jax.corpus.sources.fields import DEFAULT, Fields
+from xlmr_jax.corpus.sources.lines import decode, tidy
+from xlmr_jax.corpus.sources.paths import FileSource, find_files
+
+ENDINGS = (".parquet", ".parq", ".pq")
+_BATCH = 256  # rows at a time
+_BUFFER = 1 << 20  # bytes of a column at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class _Groups(Shard):
+  """The row groups [start, end) of a file. end: None if its footer could not be read."""
+
+  start: int = 0
+  end: int | None = None
+  row: int = 0  # the number of rows before them
+
+
+class Parquet(FileSource):
+  """The documents of Parquet files."""
+
+  def __init__(self, given: str, languages: Iterable[str] | None = None, fields: Fields = DEFAULT):
+    """given: as find_files has it. languages: as FileSource has it."""
+    super().__init__(find_files(given, ENDINGS, "--source=parquet:"), languages)
+    self.fields = fields
+
+  def shards(self, shard_bytes: int) -> list[Shard]:
+    """Shards of about shard_bytes of the columns that are read, each some row groups of a file.
+
+    Raises UserError: a file lacks a column. One that cannot be read is a shard, so that its damage is told when it is read.
+    """
+    shards: list[Shard] = []
+    language, used = self.fields.constant, set(self.fields.used())
+    for path, size in self.files:
+      try:
+        with _open(path) as file:
+          meta, names = file.metadata, file.schema_arrow.names
+      except _errors():
+        shards.append(_Groups(path, size, language))
+        continue
+      self.fields.check(names, path)
+      start = row = rows = stored = 0
+      for group in range(meta.num_row_groups):
+        columns = meta.row_group(group)
+        parts = (columns.column(index) for index in range(columns.num_columns))
+        stored += sum(part.total_compressed_size for part in parts if part.path_in_schema.split(".")[0] in used)
+        rows += columns.num_rows
+        if stored >= shard_bytes or group == meta.num_row_groups - 1:
+          shards.append(_Groups(path, stored, language, start, group + 1, row))
+          start, row, stored = group + 1, row + rows, 0
+          rows = 0
+      if not meta.num_row_groups:
+        shards.append(_Groups(path, size, language, 0, 0))
+    return shards
+
+  def documents(self, shard: Shard, on_damage: Callable[[Damage], None] = refuse) -> Iterator[Document]:
+    """The documents of a shard; after a row group that cannot be read, those of the next one."""
+    assert isinstance(shard, _Groups)
+    path, row = shard.name, shard.row
+    try:
+      file = _open(path)
+    except _errors() as error:
+      on_damage(Damage(path, f"{'empty' if not shard.size else 'no Parquet file, or cut'} ({_line(error)}); it is lost"))
+      return
+    with file:
+      names = file.schema_arrow.names
+      self.fields.check(names, path)
+      columns = list(dict.fromkeys(name for name in self.fields.used() if name in names))
+      if not file.metadata.num_rows:
+        on_damage(Damage(path, "it has no rows"))
+      for group in range(shard.start, file.metadata.num_row_groups if shard.end is None else shard.end):
+        begin, rows = row, file.metadata.row_group(group).num_rows
+        try:
+          # A group is read in batches, because FineWeb-2's take hundreds of megabytes.
+          for batch in file.iter_batches(_BATCH, row_groups=[group], columns=columns, use_threads=False):
+            yield from self._documents(path, row, columns, batch, on_damage)
+            row += batch.num_rows
+        except _errors() as error:
+          lost = begin + rows - row
+          on_damage(Damage(f"{path}, row {row}", f"{_line(error)}; {lost} rows up to the next row group are lost"))
+        row = begin + rows
+
+  def _documents(
+    self, path: str, row: int, columns: list[str], batch: Any, on_damage: Callable[[Damage], None]
+  ) -> Iterator[Document]:
+    values = [_values(batch.column(index)) for index in range(len(columns))]
+    for number in range(batch.num_rows):
+      found = dict(zip(columns, (value[number] for value in values)))
+      text, where = found[self.fields.text], f"{path}, row {row + number}"
+      if text is None:
+        continue
+      if isinstance(text, bytes):
+        text = decode(text, where, on_damage)
+      if not isinstance(text, str):
+        on_damage(Damage(where, f"the column {self.fields.text!r} is no text; the row is left out"))
+        continue
+      found = {
+        name: value.decode("utf-8", "replace") if isinstance(value, bytes) else value for name, value in found.items()
+      }
+      language = self.fields.language_of(found)
+      if self.wants(language) and (text := tidy(text)):
+        yield Document(text, f"{path}:{row + number}", self.fields.url_of(found), language)
+
+
+def _open(path: str) -> Any:
+  from pyarrow.parquet import ParquetFile
+
+  return ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER, page_checksum_verification=True)
+
+
+def _errors() -> tuple[type[Exception], ...]:
+  from pyarrow import ArrowException
+
+  return (ArrowException, OSError)
+
+
+def _values(column: Any) -> list:
+  """A column as Python's values, texts as bytes, because pyarrow would refuse a whole column for one that is not UTF-8."""
+  import pyarrow
+
+  kind = column.type
+  if pyarrow.types.is_dictionary(kind):
+    column, kind = column.dictionary_decode(), kind.value_type
+  if pyarrow.types.is_string(kind):
+    column = column.cast(pyarrow.binary())
+  elif pyarrow.types.is_large_string(kind):
+    column = column.cast(pyarrow.large_binary())
+  return column.to_pylist()
+
+
+def _line(error: Exception) -> str:
+  return " ".join(str(error).split())[:200]

@@ -1,0 +1,133 @@
+"""The files that FILES names in --source=FORMAT:FILES: a path, a glob, a folder, or @LIST, a file with a path per line."""
+
+import copy
+import glob
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from xlmr_jax.corpus.sources import Shard, Source
+from xlmr_jax.corpus.sources.text_file import COMPRESSED, open_text
+from xlmr_jax.errors import UserError
+from xlmr_jax.files import local_path
+
+_GLOB = frozenset("*?[")
+
+
+class File(NamedTuple):
+  """A file that is there."""
+
+  path: str  # absolute
+  size: int  # bytes, as it is stored
+
+
+def with_compressed(*endings: str) -> tuple[str, ...]:
+  """These endings, and each with those of the compressed formats after it."""
+  return tuple(ending + more for ending in endings for more in ("", *COMPRESSED))
+
+
+def find_files(given: str, endings: tuple[str, ...], flag: str = "--source=") -> list[File]:
+  """The files that `given` names, in the order of a list, and otherwise sorted by path.
+
+  given: a path; a glob, in which ** stands for any folders; a folder, which stands for all files below it that have one of
+  `endings` and are not hidden; or @LIST, a file, plain or compressed, with a path per line, relative to the list's folder,
+  in which empty lines and those that begin with # do not count. Every file is looked at once.
+  Raises UserError, naming the file, and the line of a list: something is missing, there twice, no file or no list, or
+  nothing is left.
+  """
+  if given.startswith("@"):
+    return list(_listed(str(local_path(given[1:], f"{flag}@")), flag))
+  path = str(local_path(given, flag))
+  if not os.path.lexists(path) and _GLOB.intersection(path):
+    found = [file for name in sorted(glob.glob(path, recursive=True)) if (file := _file(name, path, folders=True))]
+    if not found:
+      raise UserError(f"{flag}{given}: no file has such a name")
+    return found
+  if os.path.isdir(path):
+    found = [file for name in sorted(_below(path, endings)) if (file := _file(name, path))]
+    if not found:
+      raise UserError(f"{path}: no file in it whose name ends in {', '.join(endings)}")
+    return found
+  file = _file(path, flag.rstrip("="))
+  assert file
+  return [file]
+
+
+def _below(folder: str, endings: tuple[str, ...]) -> Iterator[str]:
+  """The files of a folder and of those in it by their endings, but for hidden ones."""
+
+  def refuse(error: OSError) -> None:
+    raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error
+
+  for where, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+    folders[:] = [name for name in folders if not name.startswith(".")]
+    yield from (os.path.join(where, name) for name in names if not name.startswith(".") and name.lower().endswith(endings))
+
+
+def _file(path: str, asked: str, folders: bool = False) -> File | None:
+  """The file at a path. folders: a folder is None rather than an error. Raises UserError: it is missing, or no file."""
+  try:
+    found = os.stat(path)
+  except OSError as error:
+    raise UserError(f"{path}: cannot be read ({error.strerror}; asked for by {asked})") from error
+  if stat.S_ISREG(found.st_mode):
+    return File(path, found.st_size)
+  if folders and stat.S_ISDIR(found.st_mode):
+    return None
+  raise UserError(f"{path}: no file to read (asked for by {asked})")
+
+
+def _listed(path: str, flag: str) -> Iterator[File]:
+  """The files of a list."""
+  folder = os.path.dirname(path)
+  lines: dict[str, int] = {}  # by path, which line has it
+  with open_text(path) as file:
+    for number, line in enumerate(file, 1):
+      try:
+        name = line.decode("utf-8-sig" if number == 1 else "utf-8").strip(" \t\r\n")
+      except UnicodeDecodeError:
+        raise UserError(f"{path}, line {number}: not UTF-8; is it a list of paths?") from None
+      if not name or name.startswith("#"):
+        continue
+      where = f"{path}, line {number}"
+      if "\0" in name:
+        raise UserError(f"{where}: a zero byte; is it a list of paths?")
+      if "://" in name:
+        local_path(name, f"{where}: ")
+      if name.startswith("~"):
+        name = str(local_path(name, f"{where}: "))
+      name = os.path.normpath(os.path.join(folder, name))
+      if (before := lines.setdefault(name, number)) != number:
+        raise UserError(f"{where}: {name} is also in line {before}")
+      try:
+        found = _file(name, where)
+      except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+      assert found
+      yield found
+  if not lines:
+    raise UserError(f"{flag}@{path}: the list is empty")
+
+
+class FileSource(Source):
+  """A source that is a list of files. What its workers get does not hold the list, which may have a million paths."""
+
+  def __init__(self, files: Iterable[File], languages: Iterable[str] | None = None):
+    """languages: documents that say another language are left out; all are taken by default."""
+    self.files: list[File] = list(files)
+    self.languages = None if languages is None else frozenset(languages)
+
+  def reader(self) -> Source:
+    return copy.copy(self)  # without the list, as __getstate__ has it
+
+  def __getstate__(self) -> dict:
+    return self.__dict__ | {"files": []}
+
+  def shards(self, shard_bytes: int) -> list[Shard]:
+    """Each file is a shard."""
+    return [Shard(path, size) for path, size in self.files]
+
+  def wants(self, language: str) -> bool:
+    """Whether documents with this label are taken; those without one always are."""
+    return not language or self.languages is None or language in self.languages

@@ -1,0 +1,174 @@
+"""Runs a build in stages: on this machine, as one of several tasks without any engine, or by Beam (beam.py).
+
+A stage is a list of items. An item reads and writes files of its own, and its outcome, a small JSON file, is written last. So
+an outcome that is there says that its item is finished: a build that is started again skips it, and two workers that do the
+same item write the same bytes. A stage begins when all items of the stage before it are finished.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import multiprocessing
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any, Protocol
+
+from xlmr_jax.corpus.pieces import unshared
+from xlmr_jax.corpus.progress import Progress
+from xlmr_jax.corpus.workers import Failure, attempt, results_of
+from xlmr_jax.errors import UserError
+from xlmr_jax.files import read_json
+
+_BEAT_S = 5.0  # between two signs of life of a task
+_SILENT_S = 60.0  # after which a task without one is taken for dead
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+  """A piece of a stage's work."""
+
+  number: int
+  size: int  # bytes of text that it is about, for the progress line
+  content: Any = None  # what the stage needs to know; pickled
+
+
+class Stage(Protocol):
+  """One stage. Instances are pickled, so they hold little; what is large lies in files."""
+
+  name: str  # of its folder
+  what: str  # it does, as a progress line says it
+  folder: Path  # of its outcomes
+
+  def items(self) -> list[Item]:
+    """Its items, the same whenever and wherever it is asked after the stages before it are finished."""
+    ...
+
+  def work(self, item: Item) -> dict[str, Any]:
+    """Does an item; returns its outcome, which is stored as JSON. Raises UserError: the user must mend something."""
+    ...
+
+
+def outcome_path(stage: Stage, number: int) -> Path:
+  """The file that says that an item is finished."""
+  return stage.folder / f"{number:07d}.json"
+
+
+def outcomes(stage: Stage, items: Sequence[Item]) -> list[dict[str, Any]]:
+  """The outcomes of items, all of which are finished, in their order."""
+  return [read_json(outcome_path(stage, item.number)) for item in items]
+
+
+def finish(stage: Stage, item: Item) -> None:
+  """Does an item unless it is finished."""
+  path = outcome_path(stage, item.number)
+  if not path.exists():
+    outcome = stage.work(item)
+    with unshared(path) as unfinished_file:
+      unfinished_file.write_text(json.dumps(outcome, ensure_ascii=False), encoding="utf-8")
+
+
+def unfinished(stage: Stage, items: Sequence[Item]) -> list[Item]:
+  """Those items whose outcome is not there."""
+  done = {entry.name for entry in os.scandir(stage.folder)} if stage.folder.exists() else set()
+  return [item for item in items if outcome_path(stage, item.number).name not in done]
+
+
+def run_here(stages: Sequence[Stage], workers: int) -> None:
+  """All stages on this machine, each item in one of `workers` processes; in this process if there is only one.
+
+  Raises UserError or RuntimeError: an item failed. Then the stage was done as far as possible.
+  """
+  # A forked process would inherit locks that threads hold, so processes are spawned. They live through all stages.
+  pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) if workers > 1 else None
+  with pool or contextlib.nullcontext():
+    for stage in stages:
+      _run_stage(stage, pool)
+
+
+def _run_stage(stage: Stage, pool: ProcessPoolExecutor | None) -> None:
+  items = stage.items()
+  total = sum(item.size for item in items)
+  left = sorted(unfinished(stage, items), key=lambda item: -item.size)
+  results: list[None | Failure] = []
+  with Progress(stage.what, total / 1e6, "MB", begun=(total - sum(item.size for item in left)) / 1e6) as progress:
+    work = functools.partial(finish, stage)
+    if pool is None or len(left) < 2:
+      for item in left:
+        results.append(attempt(work, item))
+        progress.add(item.size / 1e6)
+    else:
+      futures = {pool.submit(attempt, work, item): item for item in left}
+      try:
+        for future in as_completed(futures):
+          results.append(future.result())
+          progress.add(futures[future].size / 1e6)
+      finally:
+        for future in futures:
+          future.cancel()
+  results_of(results)
+
+
+def run_task(stages: Sequence[Stage], folder: Path, task: int, tasks: int) -> list[int]:
+  """This task's share of each stage, of `tasks` that are started in any order, on machines that see the same `folder`.
+
+  Returns the tasks that were never started and are waited for; with none, the build is finished. A stage must be finished
+  before the next one begins, so a task waits for the others while they live, and does the work of those that died. If some
+  were not started yet, it ends, and the last task to be started does with the others that live then what is left.
+  """
+  if not 0 <= task < tasks:
+    raise UserError(f"--task={task}/{tasks}: there are the tasks 0/{tasks} to {tasks - 1}/{tasks}")
+  lives = folder / "tasks"
+  lives.mkdir(parents=True, exist_ok=True)
+  with _signs_of_life(lives / str(task)):
+    for stage in stages:
+      items = stage.items()
+      owner = {item.number: position % tasks for position, item in enumerate(items)}
+      print(f"task {task} of {tasks}: {stage.what}, {len(items)} items", file=sys.stderr, flush=True)
+      results_of(attempt(functools.partial(finish, stage), item) for item in unfinished(stage, items[task::tasks]))
+      while left := unfinished(stage, items):
+        living, begun = _tasks(lives, lives / str(task))
+        owners = {owner[item.number] for item in left}
+        if missing := sorted(owners - begun):
+          return missing
+        if owners <= living:
+          time.sleep(1.0)
+          continue
+        # Items of a task that died. Each task begins elsewhere, and what two of them do comes out the same.
+        orphans = [item for item in left if owner[item.number] not in living]
+        finish(stage, orphans[task * len(orphans) // tasks])
+  return []
+
+
+@contextlib.contextmanager
+def _signs_of_life(path: Path) -> Iterator[None]:
+  """Touches a file every _BEAT_S seconds while it is open; afterwards the file says that its task has ended."""
+  ended = threading.Event()
+
+  def beat() -> None:
+    while not ended.wait(_BEAT_S):
+      path.touch()
+
+  path.touch()
+  thread = threading.Thread(target=beat, daemon=True)
+  thread.start()
+  try:
+    yield
+  finally:
+    ended.set()
+    thread.join()
+    with contextlib.suppress(FileNotFoundError):  # The build's folder goes when the build is finished.
+      os.utime(path, (0, 0))
+
+
+def _tasks(lives: Path, own: Path) -> tuple[set[int], set[int]]:
+  """(the tasks that live, those that were ever started), by the clock of the file system, which all of them share."""
+  own.touch()
+  now = own.stat().st_mtime
+  seen = {int(path.name): path.stat().st_mtime for path in lives.iterdir()}
+  return {task for task, time_s in seen.items() if now - time_s < _SILENT_S}, set(seen)
