@@ -80,7 +80,7 @@ def mixed(documents: Sequence[tuple[str, list[str]]], count: int) -> list[tuple[
   return made
 
 
-def main(_: list[str]) -> None:
+def main(argv: list[str]) -> None:
   given = flags.FLAGS
   if not Path(given.text).exists():
     raise UserError(f"{given.text}: not there; pass --text=DIR")
@@ -131,13 +131,14 @@ def main(_: list[str]) -> None:
   result["foreign_paragraphs_bs_hr_sr_as_one"] = recall(pairs, _BCS)[0]
   if Path(given.sentences).exists():
     lines = [
-      (path.stem, line) for path in sorted(Path(given.sentences).glob("*.txt")) for line in path.open(encoding="utf-8")
+      (path.stem, sentence)
+      for path in sorted(Path(given.sentences).glob("*.txt"))
+      for sentence in path.open(encoding="utf-8")
     ]
-    found, _ = identify(identifier, [[line.strip()] for _, line in lines])
-    pairs = [(language, answer.language, size(line)) for (language, line), answer in zip(lines, found)]
-    result["sentences_macro_recall"], result["sentences_macro_recall_bs_hr_sr_as_one"] = (
-      recall(pairs, merged)[1] for merged in ({}, _BCS)
-    )
+    found, _ = identify(identifier, [[sentence.strip()] for _, sentence in lines])
+    pairs = [(language, answer.language, size(sentence)) for (language, sentence), answer in zip(lines, found)]
+    result["sentences_macro_recall"] = recall(pairs, {})[1]
+    result["sentences_macro_recall_bs_hr_sr_as_one"] = recall(pairs, _BCS)[1]
     if given.trained:
       from xlmr_jax.corpus.language_id_training import test, train
 

@@ -59,7 +59,7 @@ def test_the_version_is_in_the_changelog():
 
 
 def test_requirements_txt_and_the_package_ask_for_the_same():
-  packaged = [*PROJECT["project"]["dependencies"], *EXTRAS["corpus"], *EXTRAS["evaluate"]]
+  packaged = [*PROJECT["project"]["dependencies"], *EXTRAS["corpus"], *EXTRAS["fasttext"], *EXTRAS["evaluate"]]
   assert requirements_of("requirements.txt") == {name_of(requirement): requirement for requirement in packaged}
   assert requirements_of("requirements-dev.txt") == {name_of(requirement): requirement for requirement in EXTRAS["dev"]}
 
@@ -73,11 +73,15 @@ def test_every_library_that_is_imported_is_asked_for():
     assert names & (asked | {"jaxlib"}), f"{module} of {names or 'no installed package'} is not in requirements.txt"
 
 
-@pytest.mark.parametrize("extra", ["corpus", "evaluate"])
+@pytest.mark.parametrize("extra", ["corpus", "fasttext", "evaluate"])
 def test_only_what_needs_an_extra_imports_it(extra):
   """The base installation must do without; only these folders may import an extra's package."""
-  allowed = {"corpus": ("corpus/",), "evaluate": ("data/", "huggingface/")}[extra]
-  modules = {"corpus": "apache_beam", "evaluate": "tokenizers"}[extra]
+  allowed = {"corpus": ("corpus/",), "fasttext": ("corpus/",), "evaluate": ("data/", "huggingface/")}[extra]
+  modules = {
+    "corpus": "(?:apache_beam|pyarrow|resiliparse|myanmartools)",
+    "fasttext": "fasttext",
+    "evaluate": "tokenizers",
+  }[extra]
   importing = {
     path.relative_to(ROOT / "xlmr_jax").as_posix()
     for path in (ROOT / "xlmr_jax").rglob("*.py")

@@ -85,6 +85,14 @@ def test_good_text_stays(text):
   assert repair(text, counts) == text and not +counts
 
 
+def test_what_is_doubtful_stays():
+  # Quotation marks of Big5 that were read as Latin-1: no code page of 8 bits makes sense of them.
+  text = "The world¡¦s peace¡Xand America¡¦s peace¡Xwith what we can do here at home¡Xfor the children¡¦s sake."
+  assert repair(text) == text
+  # One letter is UTF-8 read wrongly. The other could be so, but the same letter stands elsewhere.
+  assert repair("fÃ¼r «CAFÉ» und ÉTÉ") == "für «CAFÉ» und ÉTÉ"
+
+
 def test_bytes_that_are_not_utf8_are_damage_in_text_that_is():
   data = bytearray(RUSSIAN.encode())
   del data[5]

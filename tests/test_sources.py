@@ -326,5 +326,5 @@ def test_a_folder_that_build_corpus_made(tmp_path, capsys):
   (tmp_path / "corpus_report.html").write_text("x")
   assert list(CC100(tmp_path).files) == ["en"]
   assert capsys.readouterr().err == ""
-  with pytest.raises(UserError, match="no text of fr; it has en$"):
+  with pytest.raises(UserError, match=r"no text of fr; it has en$"):
     CC100(tmp_path, ["fr"])

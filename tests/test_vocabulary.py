@@ -1,15 +1,22 @@
 """The vocabulary: its sample has the shares asked for, its ids are XLM-R's, and two runs are one."""
 
+import json
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from xlmr_jax.corpus import vocabulary
+from benchmarks import vocabulary as benchmark
+from xlmr_jax.corpus import memory, vocabulary
 from xlmr_jax.corpus.sources.cc100 import CC100
 from xlmr_jax.data.mixture import smoothed_shares
 from xlmr_jax.data.tokenizer import open_tokenizer
 from xlmr_jax.errors import UserError
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -106,6 +113,8 @@ def test_long_paragraphs_are_cut_not_dropped(folder, tmp_path):
     ({"sentences": 1}, "fewer than one"),
     ({"languages": ["xx"]}, "no text of xx"),
     ({"character_coverage": 0.5}, "character_coverage"),
+    ({"memory_gb": 0.018}, r"--sentences=2100: .*0\.0\d GB.*0\.02 GB are free; --sentences=\d+ fits"),
+    ({"compare": "/nowhere.model"}, "no vocabulary"),
   ],
 )
 def test_bad_input_is_one_clear_line_and_leaves_nothing(folder, tmp_path, change, message):
@@ -131,3 +140,99 @@ def test_existing_output_and_empty_language(folder, tmp_path):
   (folder / "sw.txt").write_text("\n \n")
   with pytest.raises(UserError, match="sw"):
     vocabulary.train_vocabulary(CC100(folder), tmp_path / "w.model", size=600)
+
+
+# ---- memory ------------------------------------------------------------------------------------------------
+
+
+def test_memory_is_announced_before_the_training_and_what_fits_is_named(folder, tmp_path, capsys, monkeypatch):
+  trained = []
+  monkeypatch.setattr(vocabulary, "_train", lambda lines, *_: trained.append(len(lines)) or b"")
+  with pytest.raises(UserError, match="fits") as error:
+    vocabulary.train_vocabulary(CC100(folder), tmp_path / "v.model", size=600, sentences=90_000, memory_gb=0.05)
+  assert not trained and "training 600 pieces on 90,000 paragraphs takes at most" in capsys.readouterr().err
+  fit = int(str(error.value).split("--sentences=")[2].split()[0])
+  assert 10_000 < fit < 90_000
+  with pytest.raises(UserError, match="no SentencePiece model"):  # It goes as far as the model that was not trained.
+    vocabulary.train_vocabulary(CC100(folder), tmp_path / "v.model", size=600, sentences=fit, memory_gb=0.05)
+  assert trained
+
+
+def test_a_paragraph_that_counts_often_takes_memory_as_often():
+  line = "word " * 100
+  once, often = vocabulary.memory_needed([f"{line}\t1"] * 1000), vocabulary.memory_needed([f"{line}\t10"] * 1000)
+  assert often > 5 * (once - vocabulary.memory_needed([]))
+  needed = lambda times: vocabulary.memory_needed([f"{line}\t{times}"])  # noqa: E731
+  below, above = 2**31 // 501 - 1, 2**31 // 501 + 1  # from there on, positions need 64 bits
+  assert needed(above) > 1.6 * needed(below)
+
+
+def test_the_limits_of_control_groups_are_seen(tmp_path, monkeypatch):
+  monkeypatch.setattr(memory, "_PROC", tmp_path)
+  monkeypatch.setattr(memory, "_CGROUPS", tmp_path / "cgroup")
+  assert memory.available() is None
+  (tmp_path / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:    5000 kB\n")
+  assert memory.available() == 5000 << 10
+  (tmp_path / "self").mkdir()
+  (tmp_path / "self" / "cgroup").write_text("0::/box/inner\n")
+  inner = tmp_path / "cgroup" / "box" / "inner"
+  inner.mkdir(parents=True)
+  (inner / "memory.max").write_text("max\n")
+  (inner / "memory.current").write_text("1000\n")
+  assert memory.available() == 5000 << 10
+  (inner.parent / "memory.max").write_text("3000000\n")
+  (inner.parent / "memory.current").write_text("1000000\n")
+  (inner.parent / "memory.stat").write_text("anon 5\ninactive_file 200000\n")
+  assert memory.available() == 2_200_000
+  (tmp_path / "self" / "cgroup").write_text("3:cpu,memory:/old\n")
+  old = tmp_path / "cgroup" / "memory" / "old"
+  old.mkdir(parents=True)
+  (old / "memory.limit_in_bytes").write_text("500000")
+  (old / "memory.usage_in_bytes").write_text("600000")
+  assert memory.available() == 0
+
+
+# ---- the report --------------------------------------------------------------------------------------------
+
+
+def test_measure_counts_pieces_words_and_what_is_unknown(folder, tmp_path):
+  vocabulary.train_vocabulary(CC100(folder), tmp_path / "v.model", size=600)
+  tokenizer = open_tokenizer(tmp_path / "v.model")
+  lines = ["αβγ δεικ", "日本 αβγ", ""]
+  found = vocabulary.measure(tokenizer, lines)
+  pieces = [id for line in lines[:2] for id in tokenizer.encode(line)[1:-1]]
+  assert found["characters_per_piece"] == pytest.approx(14 / len(pieces), abs=1e-3)
+  assert found["pieces_per_word"] == pytest.approx(len(pieces) / 4, abs=1e-3)
+  assert found["unknown_rate"] == pytest.approx(pieces.count(3) / len(pieces), abs=1e-6) and pieces.count(3) == 1
+  assert found["character_coverage"] == pytest.approx(1 - 2 / 14, abs=1e-6)
+  assert vocabulary.measure(tokenizer, [])["character_coverage"] == 1
+
+
+def test_the_command_writes_a_picture_and_its_table(folder, tmp_path):
+  vocabulary.train_vocabulary(CC100(folder), tmp_path / "other.model", size=400)
+  command = [sys.executable, "-m", "xlmr_jax", "train_vocabulary", f"--text={folder}", "--size=600"]
+  command += [f"--out={tmp_path / 'v.model'}", f"--compare={tmp_path / 'other.model'}"]
+  refused = subprocess.run([*command, f"--report={tmp_path / 'v.pdf'}"], cwd=ROOT, capture_output=True, text=True)
+  assert refused.returncode == 1 and "must end in .png" in refused.stderr and not (tmp_path / "v.model").exists()
+  done = subprocess.run([*command, f"--report={tmp_path / 'v.png'}"], cwd=ROOT, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  summary = json.loads(done.stdout.splitlines()[-1])
+  assert 0 < summary["peak_gb"] <= summary["announced_gb"]
+  assert (tmp_path / "v.png").read_bytes().startswith(b"\x89PNG")
+  report = json.loads((tmp_path / "v.json").read_text())
+  assert report["compared"] == "other" and report["sha256"] == summary["sha256"]
+  assert [row["language"] for row in report["table"]] == ["el", "en"]
+  for row in report["table"]:
+    assert row["characters_per_piece"] > row["compared"]["characters_per_piece"]  # A larger vocabulary has longer pieces.
+    assert row["character_coverage"] == 1 and row["unknown_rate"] == 0
+  assert "announced" not in done.stderr and "takes at most" in done.stderr and "characters/piece" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_benchmark_trains_within_what_was_announced(folder, tmp_path):
+  command = [sys.executable, "-m", "benchmarks.vocabulary", f"--text={folder}", "--size=600", "--compare="]
+  done = subprocess.run([*command, f"--report={tmp_path / 'report'}"], cwd=ROOT, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  found = json.loads(done.stdout.splitlines()[-1])
+  assert found["within"] and found["largest"]["size"] > 600
+  assert benchmark.measured(json.loads((tmp_path / "report" / "largest.json").read_text())) == found["largest"]

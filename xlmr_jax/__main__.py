@@ -9,6 +9,7 @@ from pathlib import Path
 # In the order in which a user meets them. Each is a module of commands/ with a function run().
 COMMANDS = (
   "demo",
+  "build_corpus",
   "language_id",
   "train_vocabulary",
   "build_rows",

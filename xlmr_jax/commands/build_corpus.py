@@ -4,8 +4,8 @@
                     [--languages=...] [--workers=N] [--task=i/n] [--runner=...]
 
 FILES is a path, a glob, or @LIST, a file with one path per line. CLEAN gets LANG/*.txt.zst in CC-100's layout, which
-`xlmr train_vocabulary` and `xlmr build_rows` take as --text=CLEAN; removed/STEP/LANG.jsonl, samples of what was removed;
-manifest.json and corpus_report.html. A build that was interrupted goes on when the same command is given again. With Beam's
+`xlmr train_vocabulary` and `xlmr build_rows` take as --text=CLEAN; removed/STEP/LANG.jsonl, samples of what was
+removed; manifest.json and corpus_report.html. A build that was interrupted goes on when the same command is given again. With Beam's
 own flags, such as --runner=DataflowRunner, Apache Beam runs it. With --task=i/n it does one share of n, e.g. of a Slurm array.
 """
 
@@ -25,7 +25,7 @@ from xlmr_jax.files import local_path
 
 def main(argv: list[str]) -> int | None:
   """Builds the corpus and prints one line of JSON. argv: the command's name, and the flags that are left for Beam."""
-  from xlmr_jax.corpus.clean import Options, build_corpus
+  from xlmr_jax.corpus.clean.build import Options, build_corpus
   from xlmr_jax.corpus.sources.registry import Fields, open_source
   from xlmr_jax.report.corpus_report import write_corpus_report
 

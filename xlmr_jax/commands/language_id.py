@@ -54,7 +54,7 @@ def run() -> None:
     "text", None, "folder of labelled text: LANG.txt[.gz|.xz|.bz2|.zst] or LANG/ with several of them", required=True
   )
   flags.DEFINE_string("out", None, "train: the model file to write, usually .bin, or .ftz with --quantize")
-  flags.DEFINE_boolean("quantize", False, "train: make the model about a tenth as large, and half as fast")
+  flags.DEFINE_boolean("quantize", False, "train: make the model about a quarter as large, at the cost of some accuracy")
   flags.DEFINE_string("model", "cld2", "test: cld2, or a fastText model file")
   flags.DEFINE_enum(
     "unit", "document", ["document", "line"],

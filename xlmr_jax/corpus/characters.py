@@ -57,7 +57,7 @@ def normal_forms() -> np.ndarray:
 
 
 def code_units(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-  """(uint16[n], int64[D + 1]): the UTF-16 code units of D texts, each followed by a newline; where each begins, and the end."""
+  """(uint16[n], int64[D + 1]): the UTF-16 code units of D texts, each followed by a newline; and where each begins."""
   encoded = [f"{text}\n".encode("utf-16-le", "surrogatepass") for text in texts]
   starts = np.zeros(len(texts) + 1, np.int64)
   np.cumsum([len(text) // 2 for text in encoded], out=starts[1:])

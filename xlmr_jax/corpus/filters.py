@@ -1,4 +1,4 @@
-"""Which documents of a language are not text: too short, lists of signs, repetitions, keywords, words in random order, noise.
+"""Which documents of a language are not text: too short, signs, repetitions, keywords, words in random order, noise.
 
 Every limit follows by a formula from the distribution of the language itself, or is one that no language's text comes near.
 So there is no table of numbers by language, and a language that nobody looked at has its limits too.
@@ -23,10 +23,10 @@ from xlmr_jax.corpus.profile import (
   score,
   with_noise,
 )
-from xlmr_jax.corpus.words import combined, words_of
+from xlmr_jax.corpus.words import Words, combined, mixed, words_of
 
 # A feature is refused above its limit (below it, for letters): the median of the language plus SPREADS times its robust
-# standard deviation, but never below the floor, which ordinary text of any language stays under. (Floors and SPREADS are ours.)
+# standard deviation, but never below the floor, which ordinary text of any language stays under. (The numbers are ours.)
 SPREADS = 8.0
 LEAST_LETTERS = 40  # of a document; a letter of a script without spaces counts as three
 FLOORS = {
@@ -37,6 +37,12 @@ FLOORS = {
 }
 _PHRASE = 5  # words, or _PHRASE_OF_LETTERS letters of a script without spaces
 _PHRASE_OF_LETTERS = 16
+# Words of a sample from which on it knows the language: what looks far worse than spoilt text is then no text. A smaller
+# sample may just not know the subject or the spelling. (Ours.)
+KNOWS_THE_LANGUAGE = 150_000
+_FAR = 2.5  # times as far from the usual as spoilt text is
+_UNKNOWN_SUBJECT = 5.0  # standard deviations of the prior
+_ROUNDS = 30  # of expectation maximisation
 _LONG = 300  # characters of a document from which on it shows what spoiling changes
 _LEAST_WORDS = 30  # of a document before repetition means anything
 PRIOR_SPREADS = 8.0  # standard deviations on either side of the median
@@ -94,29 +100,51 @@ class Limits:
 
 
 def learn(texts: Sequence[str]) -> tuple[Profile, Limits]:
-  """The profile and the limits of a language from a sample of its documents."""
+  """The profile and the limits of a language from a sample of its documents.
+
+  What the sample's own limits refuse is left out of it once, because a crawl may be spoilt to a good part.
+  """
+  profile, limits, reasons = _learn_all(texts)
+  kept = [text for text, reason in zip(texts, reasons) if not reason]
+  if limits.scores and LEAST_DOCUMENTS <= len(kept) < len(texts):
+    profile, limits, _ = _learn_all(kept)
+  return profile, limits
+
+
+def _learn_all(texts: Sequence[str]) -> tuple[Profile, Limits, list[str]]:
+  """The profile, the limits, and why each text is refused by them."""
   profile = make_profile(texts)
-  found = features(texts)
+  own_words = words_of(texts)
+  found = features(texts, own_words)
   limits = {}
   for name, floor in FLOORS.items():
     usual = _usual(found[name][found["words"] >= _LEAST_WORDS] if name in _OF_WORDS else found[name])
     limits[name] = round(min(1.0, max(floor, usual.median + SPREADS * usual.spread)), 4)
   words = int(found["words"].sum())
-  scores: dict[str, Usual] = {}
+  usual_scores: dict[str, Usual] = {}
+  scores: dict[str, Scores] = {}
   if len(texts) >= LEAST_DOCUMENTS and words >= LEAST_WORDS:
-    for name, value in score(texts, profile, sampled=True).items():
-      if np.count_nonzero(~np.isnan(value.mean)) >= LEAST_DOCUMENTS:
-        scores[name] = _usual_score(value)
+    scores = score(texts, own_words, profile, sampled=True)
     # What spoilt documents look like is measured on one half of the sample, by the counts of the other half.
-    half = make_profile(texts[::2])
-    other = [text for text in texts[1::2] if len(text) >= _LONG] or texts[1::2]
-    for name, spoil in {"spelling": with_noise, "order": in_random_order}.items():
-      if name in scores:
-        clean, spoilt = (_usual_score(score(part, half, sampled=False)[name]) for part in (other, spoil(other)))
-        change = spoilt.median - clean.median
-        scores[name] = dataclasses.replace(scores[name], spoilt=scores[name].median + change, spoilt_spread=spoilt.spread)
-  limits = Limits(len(texts), words, limits, scores)
-  return profile, Limits.from_json(limits.to_json())  # as every later reader sees them
+    half, other = make_profile(texts[::2]), np.arange(1, len(texts), 2)
+    long = other[[len(texts[i]) >= _LONG for i in other]]
+    other = long if long.size >= LEAST_DOCUMENTS // 4 else other
+    for name, value in scores.items():
+      if np.count_nonzero(~np.isnan(value.mean)) < LEAST_DOCUMENTS:
+        continue
+      if name == "prior":
+        usual_scores[name] = _usual_score(value)
+        continue
+      these = [texts[i] for i in other]
+      as_they_are, spoilt = (
+        score(part, words_of(part), half, sampled=False, names=(name,))[name] for part in (these, _SPOIL[name](these))
+      )
+      # The counts of the whole sample give other scores than those of a half, to spoilt documents like to others.
+      shift = _median(value.mean[other] - as_they_are.mean)
+      usual_scores[name] = _told_apart(value, Usual(_median(spoilt.mean) + shift, _usual_score(spoilt).spread))
+  # Rounded as every later reader sees them.
+  learnt = Limits.from_json(Limits(len(texts), words, limits, usual_scores).to_json())
+  return profile, learnt, _reasons(found, scores, learnt)
 
 
 def refuse(
@@ -126,29 +154,69 @@ def refuse(
 
   sampled: bool[D], which of them are part of the sample that the profile was made of.
   """
-  found = features(texts)
-  reasons = np.full(len(texts), "", dtype=f"U{max(map(len, REASONS))}")
-  annotations = {name: np.full(len(texts), np.nan) for name in limits.scores}
+  if not texts:
+    return [], {}
+  words = words_of(texts)
+  scores = {name: Scores(np.full(len(texts), np.nan), np.zeros(len(texts))) for name in limits.scores}
   for part in (sampled, ~sampled):
     which = np.flatnonzero(part)
-    if limits.scores and which.size:
-      scores = score([texts[i] for i in which], profile, sampled=bool(sampled[which[0]]))
-      for name, value in scores.items():
-        if name in limits.scores:
-          annotations[name][which] = value.mean
-          for reason, is_refused in _refused_by(name, value, limits.scores[name]).items():
-            reasons[which[is_refused]] = reason
+    if scores and which.size:
+      these = [texts[i] for i in which]
+      own_words = words if part.all() else words_of(these)
+      for name, value in score(these, own_words, profile, sampled=bool(sampled[which[0]]), names=tuple(scores)).items():
+        scores[name].mean[which], scores[name].error[which] = value.mean, value.error
+  return _reasons(features(texts, words), scores, limits), {name: value.mean for name, value in scores.items()}
+
+
+def _reasons(found: dict[str, np.ndarray], scores: dict[str, Scores], limits: Limits) -> list[str]:
+  """Why each document is refused by its features and scores."""
+  reasons = np.full(found["words"].size, "", dtype=f"U{max(map(len, REASONS))}")
+  for name in limits.scores:
+    for reason, is_refused in _refused_by(name, scores, limits).items():
+      reasons[is_refused] = reason
   for name, limit in limits.features.items():
     reasons[(found[name] > limit) & ((found["words"] >= _LEAST_WORDS) | (name not in _OF_WORDS))] = name
   reasons[found["letters"] < LEAST_LETTERS] = "short"
-  return reasons.tolist(), annotations
+  return reasons.tolist()
 
 
 _OF_WORDS = ("repeated_phrases", "most_frequent_word")
+_SPOIL = {"spelling": with_noise, "order": in_random_order}
 
 
-def features(texts: Sequence[str]) -> dict[str, np.ndarray]:
-  """Numbers about D texts, float64[D] each: FLOORS, "letters" and "words"."""
+def _told_apart(scores: Scores, spoilt: Usual) -> Usual:
+  """What is usual for a score among documents of which any part may be spoilt.
+
+  The scores are taken for a mixture of two normal distributions, of which that of spoilt documents is known. The other one
+  is fitted by expectation maximisation, from the better half of the documents on.
+  """
+  seen = ~np.isnan(scores.mean)
+  values, errors = scores.mean[seen], scores.error[seen]
+  better = values[values >= np.median(values)]
+  median = float(np.median(better))
+  spread = float(max(2 * 1.4826 * np.median(np.abs(better - median)), 1e-3))
+  share = 0.5
+  for _ in range(_ROUNDS):
+    # A document that looks even worse than spoilt ones is as spoilt as these.
+    z = np.maximum(values - spoilt.median, 0) / np.hypot(spoilt.spread, errors)
+    as_spoilt = share * np.exp(-0.5 * z**2) / np.hypot(spoilt.spread, errors)
+    width = np.hypot(spread, errors)
+    as_text = (1 - share) * np.exp(-0.5 * ((values - median) / width) ** 2) / width
+    weights = (as_text + 1e-12) / (as_text + as_spoilt + 2e-12)
+    share = float(np.clip(1 - weights.mean(), 0.001, 0.9))
+    median = float(np.average(values, weights=weights))
+    variance = float(np.average((values - median) ** 2, weights=weights))
+    noise = float(np.average(errors**2, weights=weights))
+    spread = math.sqrt(max(variance - noise, 0.1 * variance, 1e-8))
+  return Usual(median, spread, spoilt.median, spoilt.spread)
+
+
+def _median(values: np.ndarray) -> float:
+  return float(np.nanmedian(values)) if np.any(~np.isnan(values)) else 0.0
+
+
+def features(texts: Sequence[str], words: Words) -> dict[str, np.ndarray]:
+  """Numbers about D texts and their words, float64[D] each: FLOORS, "letters" and "words"."""
   units, bounds = code_units(texts)
   documents = len(texts)
   kind = classes()[units]
@@ -158,7 +226,6 @@ def features(texts: Sequence[str]) -> dict[str, np.ndarray]:
   if units.max(initial=0) >= 0xE00:
     letters = letters + (LETTERS_OF_UNSPACED - 1) * np.bincount(document, unspaced()[units], minlength=documents)
   visible = np.maximum(counts.sum(1) - counts[:, SPACE], 1)
-  words = words_of(texts)
   count = np.diff(words.starts)
   of_word = np.repeat(np.arange(documents), count)
   unspaced_words = np.bincount(of_word, words.lengths == 1, minlength=documents) > 0.5 * count
@@ -178,12 +245,10 @@ def features(texts: Sequence[str]) -> dict[str, np.ndarray]:
 def _most_frequent(hashes: np.ndarray, document: np.ndarray, documents: int) -> np.ndarray:
   """How often the most frequent word of each document occurs in it."""
   result = np.zeros(documents)
-  order = np.lexsort((hashes, document))
-  if order.size:
-    new = np.ones(order.size, bool)
-    new[1:] = (hashes[order][1:] != hashes[order][:-1]) | (document[order][1:] != document[order][:-1])
-    counts = np.diff(np.append(np.flatnonzero(new), order.size))
-    np.maximum.at(result, document[order][new], counts)
+  keys = np.sort(mixed(hashes + document.astype(np.uint64)) >> np.uint64(24) | document.astype(np.uint64) << np.uint64(40))
+  if keys.size:
+    first = np.flatnonzero(np.append(True, keys[1:] != keys[:-1]))
+    np.maximum.at(result, (keys[first] >> np.uint64(40)).astype(np.int64), np.diff(np.append(first, keys.size)))
   return result
 
 
@@ -221,18 +286,26 @@ def _usual_score(scores: Scores) -> Usual:
   return Usual(usual.median, max(math.sqrt(max(usual.spread**2 - noise**2, 0.0)), 0.3 * usual.spread, 1e-6))
 
 
-def _refused_by(name: str, scores: Scores, usual: Usual) -> dict[str, np.ndarray]:
+def _refused_by(name: str, all_scores: dict[str, Scores], limits: Limits) -> dict[str, np.ndarray]:
   """By reason, which documents a score refuses. A document without a score is not refused."""
-  spread = np.sqrt(usual.spread**2 + scores.error**2) + 1e-9
+  scores, usual = all_scores[name], limits.scores[name]
+  knows = limits.words >= KNOWS_THE_LANGUAGE
+  spread = np.hypot(usual.spread, scores.error) + 1e-9
   z = np.nan_to_num((scores.mean - usual.median) / spread)
   if name == "prior":
     z = z * spread / np.maximum(spread, LEAST_PRIOR_SPREAD)
-    return {"prior_low": z < -PRIOR_SPREADS, "prior_high": z > PRIOR_SPREADS}
-  if usual.median - usual.spoilt < 1.5 * usual.spread:  # This score tells too little in this language.
+    return {"prior_low": (z < -PRIOR_SPREADS) & knows, "prior_high": z > PRIOR_SPREADS}
+  change = usual.median - usual.spoilt
+  if change < 1.5 * usual.spread:  # This score tells too little in this language.
     return {}
-  spoilt_spread = np.sqrt(usual.spoilt_spread**2 + scores.error**2) + 1e-9
-  as_spoilt = -0.5 * ((scores.mean - usual.spoilt) / spoilt_spread) ** 2 - np.log(spoilt_spread)
+  spoilt_spread = np.hypot(usual.spoilt_spread, scores.error) + 1e-9
+  as_spoilt = -0.5 * (np.maximum(scores.mean - usual.spoilt, 0) / spoilt_spread) ** 2 - np.log(spoilt_spread)
   as_text = -0.5 * z**2 - np.log(spread)
   odds = np.nan_to_num(as_spoilt - as_text, nan=-np.inf)
-  spoilt = (odds > ODDS[name]) & (scores.mean < (usual.median + usual.spoilt) / 2) | (scores.mean < usual.spoilt)
-  return {name: spoilt & (z < -LEAST_SPREADS[name])}
+  refused = (odds > ODDS[name]) & (scores.mean < (usual.median + usual.spoilt) / 2) & (z < -LEAST_SPREADS[name])
+  if not knows:
+    refused &= scores.mean > usual.median - _FAR * change
+    if name == "order" and "prior" in limits.scores:
+      prior = limits.scores["prior"]
+      refused &= all_scores["prior"].mean > prior.median - _UNKNOWN_SUBJECT * max(prior.spread, 0.1)
+  return {name: refused}

@@ -96,7 +96,7 @@ def _write_pieces(folder: str | Path, file: Path) -> dict[str, int]:
 def train(folder: str | Path, out: Path, *, quantize: bool = False) -> dict[str, Any]:
   """Trains a model on a folder in CC-100's layout, each language with as much text as any other, and writes it to `out`.
 
-  The same text gives the same bytes. quantize: makes the model about a tenth as large and half as fast.
+  The same text gives the same bytes. quantize: makes the model about a quarter as large and a little less accurate.
   Returns {"languages", "characters", "bytes"}. Raises UserError: the text or the package fasttext is missing, there is only
   one language, or the training failed.
   """

@@ -38,7 +38,9 @@ class OptOuts:
       for number, raw in enumerate(file, 1):
         digest.update(raw)
         try:
-          entry = re.sub(r"(^|\s)#.*", "", raw.decode("utf-8").removeprefix("\ufeff")).strip()
+          entry = raw.decode("utf-8").removeprefix("\ufeff").strip()
+          if "#" in entry:
+            entry = re.sub(r"(^|\s)#.*", "", entry).strip()
           if _HASH.fullmatch(entry):
             hashes += bytes.fromhex(entry)[:8]
           elif "://" in entry:

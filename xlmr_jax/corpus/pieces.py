@@ -75,7 +75,7 @@ class Piece:
 
 
 def pack_documents(documents: Sequence[Document]) -> dict[str, np.ndarray]:
-  """Arrays "text" and "origin" of documents of one language: their text and, as JSON, their ids and URLs, both compressed."""
+  """Arrays "text" and "origin" of documents of one language: their text, and as JSON their ids and URLs, both compressed."""
   return {
     "text": _compressed("\n\n".join(document.text for document in documents)),
     "origin": _compressed(json.dumps([(document.id, document.url) for document in documents], ensure_ascii=False)),

@@ -16,7 +16,9 @@ class Removed:
   def __init__(self) -> None:
     self.steps: dict[str, dict[str, dict[str, Any]]] = {}
 
-  def add(self, step: str, language: str, reason: str, id: str, text: str, *, documents: int = 0, paragraphs: int = 0) -> None:
+  def add(
+    self, step: str, language: str, reason: str, id: str, text: str, *, documents: int = 0, paragraphs: int = 0
+  ) -> None:
     """Counts what was removed of a document: the whole of it (documents=1), or some paragraphs."""
     counts = self._counts(step, language)
     counts["documents"] += documents
@@ -43,7 +45,9 @@ class Removed:
         language: {
           **counts,
           "reasons": dict(sorted(counts["reasons"].items())),
-          "samples": sorted(([-entry[0], *entry[1:]] for entry in counts["samples"]), key=lambda entry: (entry[0], entry[1:])),
+          "samples": sorted(
+            ([-entry[0], *entry[1:]] for entry in counts["samples"]), key=lambda entry: (entry[0], entry[1:])
+          ),
         }
         for language, counts in sorted(languages.items())
       }

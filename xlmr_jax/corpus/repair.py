@@ -66,7 +66,9 @@ _CONTROL_E2 = re.compile(rb"\xe2(?:\x80[\x8b\xa8\xa9]|\x81\xa0)")
 _CONTROL_EF = re.compile(rb"\xef[\xb7\xbb\xbf]")
 _TRIGGERS = (
   re.compile(
-    rb"\xc3.(?:\xc2|\xe2[\x80-\x84]|\xc5[\x92\x93\xa0\xa1\xb8\xbd\xbe]|\xc6\x92|\xcb[\x86\x9c]|(?:\xc3.){3})", re.DOTALL
+    rb"\xc3.(?:\xc2|\xe2[\x80-\x84]|\xc6\x92|\xcb[\x86\x9c]|(?:\xc3.){3}"
+    rb"|\xc5[\x92\x93\xa0\xa1\xb8\xbd\xbe](?:(?<=\xc3[\x82-\x9f]..)|(?=[\xc2\xc5\xc6\xcb\xe2])))",
+    re.DOTALL,
   ),
   re.compile(rb"\xc2(?:[\x80-\x9f]|[\xa2-\xa5](?<=[a-z]..)|[\xa1-\xbf](?<=[a-z]..)(?=[a-z\xc2\xc3\xe2]))", re.DOTALL),
   # Quotation marks and the like inside words; daggers beside letters; the low quotation mark after a letter.
@@ -269,7 +271,7 @@ def _mend_code_page(text: str, counts: Counter) -> str:
   found = code_pages.guess(data, prior)
   if not controls:
     high = len(data) - len(data.translate(None, _HIGH))
-    if found.page == "cp1252" or found.margin < _OVERWHELMING or found.score < _GOOD * high - 6:
+    if found.page == "cp1252" or found.margin < _OVERWHELMING or found.score < _GOOD * high - 3:
       return text
   table = {i: c for i, c in _table(found.page).items() if i >= 128}
   if as_cp1252:

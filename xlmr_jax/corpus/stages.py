@@ -1,7 +1,7 @@
 """Runs a build in stages: on this machine, as one of several tasks without any engine, or by Beam (beam.py).
 
-A stage is a list of items. An item reads and writes files of its own, and its outcome, a small JSON file, is written last. So
-an outcome that is there says that its item is finished: a build that is started again skips it, and two workers that do the
+A stage is a list of items. An item reads and writes files of its own, and its outcome, a small JSON file, is written
+last. So an outcome that is there says that its item is finished: a build that is started again skips it, and two workers that do the
 same item write the same bytes. A stage begins when all items of the stage before it are finished.
 """
 
@@ -95,7 +95,7 @@ def _run_stage(stage: Stage, pool: ProcessPoolExecutor | None) -> None:
   items = stage.items()
   total = sum(item.size for item in items)
   left = sorted(unfinished(stage, items), key=lambda item: -item.size)
-  results: list[None | Failure] = []
+  results: list[Failure | None] = []
   with Progress(stage.what, total / 1e6, "MB", begun=(total - sum(item.size for item in left)) / 1e6) as progress:
     work = functools.partial(finish, stage)
     if pool is None or len(left) < 2:

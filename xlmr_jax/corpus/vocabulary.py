@@ -187,7 +187,7 @@ def measure(tokenizer: Tokenizer, lines: list[str]) -> dict[str, float]:
 def memory_needed(lines: list[str]) -> int:
   """Bytes that SentencePiece takes at most to train on lines of its TSV, beyond what this process has already.
 
-  Measured with SentencePiece 0.2.3, ours (benchmarks/vocabulary.py): it sorts all suffixes of the sample, in which a paragraph
+  Measured with SentencePiece 0.2.3 (benchmarks/vocabulary.py). It sorts all suffixes of the sample, in which a paragraph
   that counts often stands as often. So many bytes per character go to that, and nearly twice as many where positions need 64
   bits. Besides, it holds the different paragraphs, and up to a million candidates for pieces.
   """

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from xlmr_jax.files import write_json
-from xlmr_jax.report.pictures import AFTER, BEFORE, BOUND, INK, _figure
+from xlmr_jax.report.pictures import AFTER, BEFORE, BOUND, _figure
 
 _MOST_IN_A_COLUMN = 35
 
@@ -21,7 +21,7 @@ def write_report(summary: dict[str, Any], table: list[dict], out: Path, *, compa
   columns = -(-len(rows) // _MOST_IN_A_COLUMN)
   per_column = -(-len(rows) // columns)
   most = max(value["characters_per_piece"] for row in rows for value in (row, row.get("compared", row)))
-  with _figure(out, max(6.5, 3.6 * columns), 1.7 + 0.2 * per_column) as figure:
+  with _figure(out, max(6.5, 3.6 * columns), 1.9 + 0.2 * per_column) as figure:
     panels = figure.subplots(1, columns, squeeze=False, sharex=True)[0]
     for number, panel in enumerate(panels):
       part = rows[number * per_column : (number + 1) * per_column]
@@ -29,8 +29,8 @@ def write_report(summary: dict[str, Any], table: list[dict], out: Path, *, compa
       panel.set(xlim=(0, 1.12 * most), ylim=(per_column - 0.4, -0.6))
     panels[columns // 2].set_xlabel("characters per piece")
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), frameon=False)
-    figure.suptitle(_title(summary, rows, compared), x=0.01, ha="left")
+    figure.legend(handles, labels, loc="outside lower right", ncols=len(labels), frameon=False)
+    figure.suptitle(_title(summary, rows, compared), x=0.01, ha="left", fontsize=11)
   return figure
 
 
@@ -44,11 +44,12 @@ def _bars(panel: Any, rows: list[dict], compared: str) -> None:
     panel.barh(places, np.maximum(theirs - ours, 0), left=ours, height=0.72, color=BEFORE, alpha=0.45)
     panel.scatter(theirs, places, marker="|", s=60, linewidths=2, color=BOUND, label=compared, zorder=3)
   for place, row in zip(places, rows):
-    end = max(row["characters_per_piece"], row.get("compared", row)["characters_per_piece"])
-    text = f"{row['characters_per_piece']:.2f}"
+    value, other = row["characters_per_piece"], row.get("compared", row)["characters_per_piece"]
+    inside = {"textcoords": "offset points", "va": "center", "fontsize": 7}
+    panel.annotate(f"{value:.2f}", (min(value, other), place), (-5, 0), ha="right", color="white", **inside)
     if row["unknown_rate"] >= 0.001:
-      text += f"  {row['unknown_rate']:.1%} unknown"
-    panel.annotate(text, (end, place), (5, 0), textcoords="offset points", va="center", fontsize=7, color=INK)
+      text = f"{row['unknown_rate']:.1%} unknown"
+      panel.annotate(text, (max(value, other), place), (5, 0), color=BOUND, **inside)
   panel.set_yticks(places, [row["language"] for row in rows], fontsize=8)
   panel.tick_params(axis="y", length=0)
   panel.grid(axis="x", color="#eeeeee")
@@ -61,5 +62,5 @@ def _title(summary: dict[str, Any], rows: list[dict], compared: str) -> str:
   text += f"\nfewest characters per piece: {worst['language']}, {worst['characters_per_piece']:.2f}"
   if compared:
     longer = sum(row["characters_per_piece"] >= row["compared"]["characters_per_piece"] for row in rows)
-    text += f"; pieces at least as long as those of {compared} in {longer}"
+    text += f"\npieces at least as long as those of {compared}: in {longer} of {len(rows)} languages"
   return text

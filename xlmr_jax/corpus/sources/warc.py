@@ -1,8 +1,11 @@
 """WARC files: the main text of each page that a crawler fetched, from "response" records, which do not say its language."""
 
+import io
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
 
 from xlmr_jax.corpus.sources import Damage, Document, Shard, refuse
 from xlmr_jax.corpus.sources.lines import tidy
@@ -11,10 +14,20 @@ from xlmr_jax.corpus.sources.warc_records import Record, read_records
 
 ENDINGS = with_compressed(".warc")
 LONGEST_PAGE = 16 << 20  # bytes, without the compression of its transfer; a longer one is named and left out
+_DEEPEST = 4000  # elements within one another; resiliparse takes a second for twice as many, and 100,000 take minutes
 _HTML = ("text/html", "application/xhtml+xml")
 _STATUS = re.compile(rb"HTTP/\S+[ \t]+200(?![0-9])")
 _HEADERS_END = re.compile(rb"\r?\n\r?\n")
 _CHUNK = re.compile(rb"(?:\r?\n)?[ \t]*([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r?\n")
+_TAG = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9]*)")
+# Elements without an end, with one that is mostly left out, and the leaves of pictures.
+_CLOSED = frozenset(
+  re.findall(
+    r"\w+",
+    "area base br col embed hr img input link meta source track wbr p li td tr th dt dd option thead tbody tfoot colgroup"
+    " path use circle rect polygon polyline line ellipse stop",
+  )
+)
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?([^\s\"';,]+)", re.IGNORECASE)
 
 
@@ -125,8 +138,6 @@ def _inflate(body: bytes, wbits: int, coding: str, truncated: bool) -> bytes:
 
 
 def _unbrotli(body: bytes) -> bytes:
-  import io
-
   from fastwarc.stream_io import BrotliReader
 
   try:
@@ -152,10 +163,30 @@ def _to_text(body: bytes, charset: str, is_html: bool) -> str:
   return bytes_to_str(body, encoding, errors="replace").replace("\0", "")
 
 
+def _is_too_deep(html: str) -> bool:
+  """Whether more than about _DEEPEST elements lie within one another."""
+  if html.count("<") <= _DEEPEST:
+    return False
+  data = np.frombuffer(html.encode("utf-8", "replace"), np.uint8)
+  after = data[np.flatnonzero(data[:-1] == ord("<")) + 1]
+  is_letter = ((after | 32) >= ord("a")) & ((after | 32) <= ord("z"))
+  if np.cumsum(is_letter.astype(np.int64) - (after == ord("/")), dtype=np.int64).max(initial=0) <= _DEEPEST:
+    return False
+  depth = 0
+  for match in _TAG.finditer(html):  # Slow and right: without the elements that no end tag needs to close.
+    if match[2].lower() not in _CLOSED:
+      depth = max(0, depth - 1) if match[1] else depth + 1
+      if depth > _DEEPEST:
+        return True
+  return False
+
+
 def _main_content(html: str) -> str:
   """The paragraphs of a page of HTML without navigation, addresses, and what stands for pictures and lists."""
   from resiliparse.extract.html2text import extract_plain_text
 
+  if _is_too_deep(html):
+    raise _Bad(f"more than {_DEEPEST} elements of its HTML lie within one another")
   try:
     return extract_plain_text(html, main_content=True, list_bullets=False, alt_texts=False, comments=False, post_meta=False)
   except (KeyboardInterrupt, SystemExit, GeneratorExit):

@@ -89,46 +89,56 @@ def _fast(path: str, kind: str, count: list[int]) -> Iterator[Record]:
   from fastwarc.warc import ArchiveIterator, WarcRecordType
 
   wanted = getattr(WarcRecordType, kind)
+  odd = (WarcRecordType.no_type, WarcRecordType.unknown)
   held: Record | None = None
   last = -1
   try:
-    for record in ArchiveIterator(path, record_types=wanted | WarcRecordType.unknown, parse_http=False):
+    for record in ArchiveIterator(path, parse_http=False):
       place, length, headers = record.stream_pos, record.content_length, record.headers
-      if place <= last or length > LONGEST_RECORD or record.record_type != wanted:
-        return False
-      body = record.reader.read()
-      if len(body) != length or (not length and not (headers.get("Content-Length") or "").isdigit()):
+      if place <= last or (not length and not (headers.get("Content-Length") or "").isdigit()):
         return False
       if held:
         count[0] += 1
         yield held
-      where, last = f"{path}, byte {place}", place
+        held = None
+      last = place
+      if (found := record.record_type) != wanted:
+        if found in odd:
+          return False
+        continue
+      if length > LONGEST_RECORD or len(body := record.reader.read()) != length:
+        return False
+      if b"\nWARC/" in body:  # Its length may be that of several records; only the places of the members tell.
+        return False
+      where = f"{path}, byte {place}"
       cut = kind != "conversion" and headers.get("WARC-Truncated") is not None
       held = _record(record.record_id, headers.get("WARC-Target-URI"), body, where, cut)
   except OSError:
     return False
-  if not held or not _ends_with_record(path, last, len(held.body)):
+  if (not count[0] and not held) or not _ends_with_record(path, last, length):
     return False
-  count[0] += 1
-  yield held
+  if held:
+    count[0] += 1
+    yield held
   return True
 
 
 def _ends_with_record(path: str, position: int, size: int) -> bool:
-  """Whether whole gzip members are all that a file has from `position` on, the first with one record, of `size` bytes.
-
-  The others may hold records of any other type.
-  """
+  """Whether one whole gzip member is all that a file has from `position` on, with one record, of `size` bytes."""
+  parts, kept = [], 0
   with open(path, "rb") as file:
     file.seek(position)
     members = _Members(file, position)
-    text = b""
     for piece in members.pieces():
-      text = text + piece if len(members.places) == 1 else text
-  if members.error or len(text) > size + LONGEST_HEADERS:
-    return False
+      parts.append(piece)
+      kept += len(piece)
+      if kept > size + LONGEST_HEADERS:
+        return False
+  text = b"".join(parts)
   end = _HEADERS_END.search(text)
-  return bool(end) and not text[end.end() + size :].strip(b"\r\n") and len(text) >= end.end() + size
+  if members.error or len(members.places) > 1 or not end:
+    return False
+  return len(text) >= end.end() + size and not text[end.end() + size :].strip(b"\r\n")
 
 
 # --- our own reader --------------------------------------------------------------------------------------------------
@@ -173,7 +183,7 @@ class _Compressed(_Stream):
           self._size += len(piece)
           yield piece
     except UserError as error:
-      self.error = str(error).removeprefix(f"{self.path}: ")
+      self.error, self.bad_from = str(error).removeprefix(f"{self.path}: "), 0
 
   def where(self, position: int) -> str:
     return f"{self.path}, byte {position} uncompressed"
@@ -192,7 +202,7 @@ class _Members:
     self.places = array("Q", [])  # the first uncompressed byte of each member
     self.stored = array("Q", [])  # the byte of the file at which it begins
     self.record_starts = array("Q")
-    self.error, self.is_cut = "", False
+    self.error = ""
     self._end = start
 
   def pieces(self) -> Iterator[bytes]:
@@ -232,7 +242,7 @@ class _Members:
           self._end += len(data)
           # zlib may hold back bytes that did not fit; it gives them for an empty input.
           if not data and len(piece) < _PIECE:
-            self.error, self.is_cut = "the file ends in the middle of this gzip member", True
+            self.error = "the file ends in the middle of this gzip member"
             return
       data = stream.unused_data
       self._end -= len(data)
@@ -254,7 +264,7 @@ class _Gzip(_Stream):
       self.record_starts = members.record_starts
       yield from members.pieces()
       self.error = members.error
-      if members.error and not members.is_cut:
+      if members.error:  # A changed bit may look like a cut, because the lengths of what follows are read wrong.
         self.bad_from = members.places[-1]
 
   @property
@@ -359,7 +369,7 @@ class _Reader:
     while not (end := _HEADERS_END.search(self._buffer, self._at)) and len(self._buffer) - self._at < LONGEST_HEADERS:
       if not self._grow(1):
         break
-    if not end:
+    if not end or _RECORD.search(self._buffer, self._at, end.end()):
       return self._leave(begin, 5, "the headers of this record do not end; it is left out")
     headers: dict[bytes, bytes] = {}
     for line in self._buffer[self._at : end.start()].split(b"\n"):
@@ -386,7 +396,7 @@ class _Reader:
     if not self._is_followed(head, length):
       return self._leave(begin, head, f"its Content-Length of {length} is wrong, for text follows; it is left out")
     if self._ended and self._stream.bad_from is not None and begin + head + length > self._stream.bad_from:
-      self._at = len(self._buffer)  # It is in a member whose checksum is wrong. The caller names that.
+      self._at = len(self._buffer)  # It is in a member whose checksum is wrong or missing. The caller names that.
       return None
     body = self._buffer[self._at + head : self._at + head + length]
     self._at += head + length

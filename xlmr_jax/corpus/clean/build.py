@@ -7,7 +7,6 @@ number of workers, on any runner, after any interruption, and language by langua
 import contextlib
 import dataclasses
 import hashlib
-import json
 import shutil
 import sys
 from collections import Counter
@@ -16,20 +15,24 @@ from pathlib import Path
 from typing import Any
 
 from xlmr_jax.corpus import beam
-from xlmr_jax.corpus.clean_stages import Clusters, Filter, Job, Learn, Pairs, Paragraphs, Read, Write, write_shards
+from xlmr_jax.corpus.clean.duplicates import Clusters, Pairs
+from xlmr_jax.corpus.clean.filter import Filter, Learn
+from xlmr_jax.corpus.clean.finish import MANIFEST, Finish
+from xlmr_jax.corpus.clean.job import Job
+from xlmr_jax.corpus.clean.read import Read, write_shards
+from xlmr_jax.corpus.clean.repeats import Paragraphs
+from xlmr_jax.corpus.clean.write import Write
 from xlmr_jax.corpus.language_id import open_identifier
 from xlmr_jax.corpus.opt_outs import OptOuts
-from xlmr_jax.corpus.removed import Removed
 from xlmr_jax.corpus.sources import Source
-from xlmr_jax.corpus.stages import Item, Stage, outcomes, run_here, run_task
+from xlmr_jax.corpus.stages import Stage, outcomes, run_here, run_task
 from xlmr_jax.corpus.workers import cores
 from xlmr_jax.errors import UserError
 from xlmr_jax.files import lock, naming, read_json, refuse_unwritable, sha256_of, write_json
 
 VERSION = 1  # of what a build does; another one makes other bytes of the same text
-WORK, MANIFEST = ".work", "manifest.json"
+WORK = ".work"
 STEPS = ("language", "paragraphs", "filters", "near_duplicates", "opt_outs")
-_MOST_EXAMPLES = 20  # places of damage in the manifest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,22 +100,30 @@ def build_corpus(
     stages: list[Stage] = [stage(job) for stage in (Read, Paragraphs, Learn, Filter, Pairs, Clusters, Write)]
     stages.append(Finish(job, fingerprint))
     if task is not None:
-      if missing := run_task(stages, work, *task):
+      try:
+        missing = run_task(stages, work, *task)
+      except (OSError, UserError):
+        # Whichever task sees the end first removes the unfinished build, and the others look for their files in vain.
+        if (work / "job.json").exists() or not (out / MANIFEST).exists():
+          raise
+        return _summary(read_json(out / MANIFEST))
+      if missing:
         return {"task": f"{task[0]}/{task[1]}", "finished": False, "waits_for_tasks": missing}
     elif run_by_beam:
       run_by_beam(stages)
     else:
       run_here(stages, workers)
-    _print_rates(stages)
+    with contextlib.suppress(OSError if task else ()):
+      _print_rates(stages)
+  # job.json goes first, so that a task that is still waiting knows why its files are gone.
+  (work / "job.json").unlink(missing_ok=True)
   shutil.rmtree(work, ignore_errors=True)
   return _summary(read_json(out / MANIFEST))
 
 
 def _check(options: Options, workers: int) -> None:
   if workers < 1 or options.piece_mb <= 0 or options.file_mb <= 0:
-    raise UserError(
-      f"--workers={workers} --piece_mb={options.piece_mb} --file_mb={options.file_mb}: each must be above 0"
-    )
+    raise UserError(f"--workers={workers} --piece_mb={options.piece_mb} --file_mb={options.file_mb}: each must be above 0")
   if options.rehydrate and not options.near_duplicates:
     raise UserError("--rehydrate: needs the sizes of clusters; pass --near_duplicates=on too")
   if options.opt_out:
@@ -181,172 +192,10 @@ def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
   return f"--languages ({','.join(found.get('languages', [])) or 'all'}, now {','.join(wanted['languages']) or 'all'})"
 
 
-@dataclasses.dataclass(frozen=True)
-class Finish:
-  """The last stage: puts clean text, samples of what was removed and the manifest in their places."""
-
-  job: Job
-  fingerprint: dict[str, Any]
-  name, what = "8_finish", "finishing"
-
-  @property
-  def folder(self) -> Path:
-    """Of its outcome."""
-    return self.job.path(self.name)
-
-  def items(self) -> list[Item]:
-    """One item."""
-    return [Item(0, 0)]
-
-  def work(self, item: Item) -> dict[str, Any]:
-    """Any number of workers may try: whoever comes second finds the work done."""
-    out = self.job.folder.parent
-    with _exclusive(self.job.path("finish.lock")):
-      found = self._manifest()
-      before = self._before(out)
-      # Readers refuse a folder with an unfinished build and without a manifest. So it goes first and comes last.
-      if (out / MANIFEST).exists():
-        (out / MANIFEST).replace(self.job.path("before.json"))
-      removed = found.pop("removed")
-      languages = sorted({*found["languages"], *(language for step in removed.values() for language in step)})
-      self._place_removed(out, removed, languages)
-      for language in set(self.job.languages) | set(found["languages"]):
-        self._place(out, language)
-      clusters = found.pop("clusters")
-      self._place_clusters(out, clusters, languages)
-      manifest = merge_manifests(before, found) if before else found
-      write_json(out / MANIFEST, manifest)
-    return {"documents": sum(value["documents"] for value in found["languages"].values())}
-
-  def _before(self, out: Path) -> dict[str, Any] | None:
-    """The manifest of the finished build that this one adds languages to."""
-    for path in (self.job.path("before.json"), out / MANIFEST):
-      if path.exists():
-        return read_json(path)
-    return None
-
-  def _place(self, out: Path, language: str) -> None:
-    new, old = self.job.path("clean", language), out / language
-    if new.exists() and any(new.iterdir()):
-      if old.exists():
-        shutil.rmtree(old)
-      new.replace(old)
-    elif old.exists() and not self.job.path("placed", language).exists():
-      shutil.rmtree(old)  # It had text before, and has none now.
-    marker = self.job.path("placed", language)
-    marker.parent.mkdir(exist_ok=True)
-    marker.touch()
-
-  def _place_removed(self, out: Path, removed: dict[str, Any], languages: Iterable[str]) -> None:
-    for step, found in removed.items():
-      folder = out / "removed" / step
-      folder.mkdir(parents=True, exist_ok=True)
-      for language, counts in found.items():
-        lines = [
-          json.dumps({"reason": reason, "id": id, "text": text}, ensure_ascii=False) for _, reason, id, text in counts["samples"]
-        ]
-        (folder / f"{language}.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-
-  def _place_clusters(self, out: Path, clusters: dict[str, list[Any]], languages: Iterable[str]) -> None:
-    folder = out / "clusters"
-    for language in languages:
-      if found := clusters.get(language):
-        folder.mkdir(exist_ok=True)
-        text = "".join(f"{file}\t{document}\t{size}\n" for file, document, size in found)
-        (folder / f"{language}.tsv").write_text(text, encoding="utf-8")
-      else:
-        (folder / f"{language}.tsv").unlink(missing_ok=True)
-
-  def _manifest(self) -> dict[str, Any]:
-    """The manifest of this build, with the samples of what was removed, and the clusters of more than one document."""
-    job = self.job
-    read, learn, filtered, clusters, write = (
-      outcomes(stage, stage.items()) for stage in (Read(job), Learn(job), Filter(job), Clusters(job), Write(job))
-    )
-    removed = Removed().merge(outcome["removed"] for outcome in [*read, *filtered, *write]).to_json()
-    counts, repaired = Counter(), Counter()
-    damages: list[list[str]] = []
-    for outcome in read:
-      counts.update(outcome["counts"])
-      repaired.update(outcome["repaired"])
-      counts["damaged"] += outcome["damaged"]
-      damages += outcome["damages"][: _MOST_EXAMPLES - len(damages)]
-    limits = {outcome["language"]: outcome["limits"] for outcome in learn}
-    sizes = {outcome["language"]: outcome["clusters"] for outcome in clusters}
-    languages: dict[str, dict[str, Any]] = {}
-    of_clusters: dict[str, list[Any]] = {}
-    for outcome in write:
-      if not outcome["file"]:
-        continue
-      language = languages.setdefault(
-        outcome["language"],
-        {"documents": 0, "paragraphs": 0, "bytes": 0, "files": {}, "personal_data": Counter()},
-      )
-      for key, value in outcome["counts"].items():
-        language[key] += value
-      language["files"][outcome["file"]] = outcome["sha256"]
-      language["personal_data"].update(outcome["personal"])
-      of_clusters.setdefault(outcome["language"], []).extend(outcome["clusters"])
-    for name, language in languages.items():
-      language["limits"] = limits[name]
-      language["clusters"] = sizes.get(name, {})
-      language["personal_data"] = dict(sorted(language["personal_data"].items()))
-    without_samples = {
-      step: {
-        language: {key: value for key, value in found.items() if key != "samples"} for language, found in by_language.items()
-      }
-      for step, by_language in removed.items()
-    }
-    by_language: dict[str, dict[str, Any]] = {}
-    for step, found in without_samples.items():
-      for language, value in found.items():
-        by_language.setdefault(language, {})[step] = value
-    return {
-      "build": self.fingerprint,
-      "source": {
-        "documents": counts["documents"],
-        "bytes": counts["bytes"],
-        "repaired_documents": counts["repaired"],
-        "repaired": dict(sorted(repaired.items())),
-        "damaged": counts["damaged"],
-        "damages": damages,
-      },
-      "languages": {name: languages[name] for name in sorted(languages)},
-      "steps": dict(sorted(by_language.items())),
-      "removed": removed,
-      "clusters": of_clusters,
-    }
-
-
-def merge_manifests(before: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-  """The manifest of a build to which another one of the same text added languages, or built some anew.
-
-  Of the languages that the other one did not write, it knows only what was removed while the text was read.
-  """
-  steps = {language: before["steps"].get(language, {}) | found for language, found in new["steps"].items()}
-  return {
-    **new,
-    "languages": dict(sorted((before["languages"] | new["languages"]).items())),
-    "steps": dict(sorted((language, dict(sorted(found.items()))) for language, found in (before["steps"] | steps).items())),
-  }
-
-
-@contextlib.contextmanager
-def _exclusive(path: Path):  # noqa: ANN202
-  """Waits until nobody else is inside."""
-  import fcntl
-
-  with open(path, "a") as file:
-    fcntl.flock(file, fcntl.LOCK_EX)
-    yield
-
-
 def _summary(manifest: dict[str, Any]) -> dict[str, Any]:
   """What the command prints, but for the rate."""
   languages = manifest["languages"].values()
-  removed = {
-    step: sum(found[step]["documents"] for found in manifest["steps"].values() if step in found) for step in STEPS
-  }
+  removed = {step: sum(found[step]["documents"] for found in manifest["steps"].values() if step in found) for step in STEPS}
   return {
     "documents_in": manifest["source"]["documents"],
     "documents_out": sum(language["documents"] for language in languages),
@@ -369,5 +218,3 @@ def _print_rates(stages: Sequence[Stage]) -> None:
   for step, spent in seconds.items():
     rate = f"{size / 1e6 / spent:,.1f} MB/s" if spent > 0.01 else "-"
     print(f"{step:>12} {spent:9.1f} s of one core {rate:>14}", file=sys.stderr, flush=True)
-
-

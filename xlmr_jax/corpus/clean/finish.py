@@ -1,0 +1,186 @@
+"""Stage 8: puts clean text, samples of what was removed and the manifest in their places. A reader sees all or nothing."""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from xlmr_jax.corpus.clean.duplicates import Clusters
+from xlmr_jax.corpus.clean.filter import Filter, Learn
+from xlmr_jax.corpus.clean.job import Job
+from xlmr_jax.corpus.clean.read import Read
+from xlmr_jax.corpus.clean.write import Write
+from xlmr_jax.corpus.removed import Removed
+from xlmr_jax.corpus.stages import Item, outcomes
+from xlmr_jax.files import read_json, write_json
+
+MANIFEST = "manifest.json"
+_MOST_EXAMPLES = 20  # places of damage in the manifest
+
+
+@dataclasses.dataclass(frozen=True)
+class Finish:
+  """The last stage: puts clean text, samples of what was removed and the manifest in their places."""
+
+  job: Job
+  fingerprint: dict[str, Any]
+  name, what = "8_finish", "finishing"
+
+  @property
+  def folder(self) -> Path:
+    """Of its outcome."""
+    return self.job.path(self.name)
+
+  def items(self) -> list[Item]:
+    """One item."""
+    return [Item(0, 0)]
+
+  def work(self, item: Item) -> dict[str, Any]:
+    """Any number of workers may try: whoever comes second finds the work done."""
+    out = self.job.folder.parent
+    with _exclusive(self.job.path("finish.lock")):
+      found = self._manifest()
+      before = self._before(out)
+      # Readers refuse a folder with an unfinished build and without a manifest. So it goes first and comes last.
+      if (out / MANIFEST).exists():
+        (out / MANIFEST).replace(self.job.path("before.json"))
+      removed = found.pop("removed")
+      languages = sorted({*found["languages"], *(language for step in removed.values() for language in step)})
+      self._place_removed(out, removed, languages)
+      for language in set(self.job.languages) | set(found["languages"]):
+        self._place(out, language)
+      clusters = found.pop("clusters")
+      self._place_clusters(out, clusters, languages)
+      manifest = merge_manifests(before, found) if before else found
+      write_json(out / MANIFEST, manifest)
+    return {"documents": sum(value["documents"] for value in found["languages"].values())}
+
+  def _before(self, out: Path) -> dict[str, Any] | None:
+    """The manifest of the finished build that this one adds languages to."""
+    for path in (self.job.path("before.json"), out / MANIFEST):
+      if path.exists():
+        return read_json(path)
+    return None
+
+  def _place(self, out: Path, language: str) -> None:
+    new, old = self.job.path("clean", language), out / language
+    if new.exists() and any(new.iterdir()):
+      if old.exists():
+        shutil.rmtree(old)
+      new.replace(old)
+    elif old.exists() and not self.job.path("placed", language).exists():
+      shutil.rmtree(old)  # It had text before, and has none now.
+    marker = self.job.path("placed", language)
+    marker.parent.mkdir(exist_ok=True)
+    marker.touch()
+
+  def _place_removed(self, out: Path, removed: dict[str, Any], languages: Iterable[str]) -> None:
+    for step, found in removed.items():
+      folder = out / "removed" / step
+      folder.mkdir(parents=True, exist_ok=True)
+      for language, counts in found.items():
+        lines = [
+          json.dumps({"reason": reason, "id": id, "text": text}, ensure_ascii=False)
+          for _, reason, id, text in counts["samples"]
+        ]
+        (folder / f"{language}.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+  def _place_clusters(self, out: Path, clusters: dict[str, list[Any]], languages: Iterable[str]) -> None:
+    folder = out / "clusters"
+    for language in languages:
+      if found := clusters.get(language):
+        folder.mkdir(exist_ok=True)
+        text = "".join(f"{file}\t{document}\t{size}\n" for file, document, size in found)
+        (folder / f"{language}.tsv").write_text(text, encoding="utf-8")
+      else:
+        (folder / f"{language}.tsv").unlink(missing_ok=True)
+
+  def _manifest(self) -> dict[str, Any]:
+    """The manifest of this build, with the samples of what was removed, and the clusters of more than one document."""
+    job = self.job
+    read, learn, filtered, clusters, write = (
+      outcomes(stage, stage.items()) for stage in (Read(job), Learn(job), Filter(job), Clusters(job), Write(job))
+    )
+    removed = Removed().merge(outcome["removed"] for outcome in [*read, *filtered, *write]).to_json()
+    counts, repaired = Counter(), Counter()
+    confusion: dict[str, Counter[str]] = {}
+    damages: list[list[str]] = []
+    for outcome in read:
+      counts.update(outcome["counts"])
+      repaired.update(outcome["repaired"])
+      counts["damaged"] += outcome["damaged"]
+      for label, found in outcome["confusion"].items():
+        confusion.setdefault(label, Counter()).update(found)
+      damages += outcome["damages"][: _MOST_EXAMPLES - len(damages)]
+    limits = {outcome["language"]: outcome["limits"] for outcome in learn}
+    sizes = {outcome["language"]: outcome["clusters"] for outcome in clusters}
+    languages: dict[str, dict[str, Any]] = {}
+    of_clusters: dict[str, list[Any]] = {}
+    for outcome in write:
+      if not outcome["file"]:
+        continue
+      language = languages.setdefault(
+        outcome["language"], {"documents": 0, "paragraphs": 0, "bytes": 0, "files": {}, "personal_data": Counter()}
+      )
+      for key, value in outcome["counts"].items():
+        language[key] += value
+      language["files"][outcome["file"]] = outcome["sha256"]
+      language["personal_data"].update(outcome["personal"])
+      of_clusters.setdefault(outcome["language"], []).extend(outcome["clusters"])
+    for name, language in languages.items():
+      language["limits"] = limits[name]
+      language["clusters"] = sizes.get(name, {})
+      language["personal_data"] = dict(sorted(language["personal_data"].items()))
+    without_samples = {
+      step: {
+        language: {key: value for key, value in found.items() if key != "samples"} for language, found in by_language.items()
+      }
+      for step, by_language in removed.items()
+    }
+    by_language: dict[str, dict[str, Any]] = {}
+    for step, found in without_samples.items():
+      for language, value in found.items():
+        by_language.setdefault(language, {})[step] = value
+    return {
+      "build": self.fingerprint,
+      "source": {
+        "documents": counts["documents"],
+        "bytes": counts["bytes"],
+        "repaired_documents": counts["repaired"],
+        "repaired": dict(sorted(repaired.items())),
+        "damaged": counts["damaged"],
+        "damages": damages,
+      },
+      # Bytes of text by the language that the source gave it and the one that was found. Empty if the source gave none.
+      "confusion": {label: dict(sorted(found.items())) for label, found in sorted(confusion.items())},
+      "languages": {name: languages[name] for name in sorted(languages)},
+      "steps": dict(sorted(by_language.items())),
+      "removed": removed,
+      "clusters": of_clusters,
+    }
+
+
+def merge_manifests(before: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+  """The manifest of a build to which another one of the same text added languages, or built some anew.
+
+  Of the languages that the other one did not write, it knows only what was removed while the text was read.
+  """
+  steps = {language: before["steps"].get(language, {}) | found for language, found in new["steps"].items()}
+  return {
+    **new,
+    "languages": dict(sorted((before["languages"] | new["languages"]).items())),
+    "steps": dict(sorted((language, dict(sorted(found.items()))) for language, found in (before["steps"] | steps).items())),
+  }
+
+
+@contextlib.contextmanager
+def _exclusive(path: Path) -> Iterator[None]:
+  """Waits until nobody else is inside."""
+  with open(path, "a") as file:
+    fcntl.flock(file, fcntl.LOCK_EX)
+    yield

@@ -1,0 +1,184 @@
+"""Stage 1: reads the shards, repairs their documents and finds out the languages; writes pieces of documents by language."""
+
+import functools
+import itertools
+import pickle
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from xlmr_jax.corpus import paragraphs as paragraph_hashes
+from xlmr_jax.corpus.clean.job import Clock, Job, JobStage, Part, load_parts
+from xlmr_jax.corpus.held_out import document_hash
+from xlmr_jax.corpus.language_id import Identification, Identifier, open_identifier
+from xlmr_jax.corpus.languages import UNKNOWN
+from xlmr_jax.corpus.pieces import named, pack_documents, unshared, write_piece
+from xlmr_jax.corpus.removed import Removed
+from xlmr_jax.corpus.repair import repair_all
+from xlmr_jax.corpus.sources import Damage, Document, Shard
+from xlmr_jax.corpus.stages import Item, outcomes
+
+RANGES = 256  # the most partitions into which the hashes of a language are divided
+_DAMAGES = 100  # places that are named; all are counted
+
+
+class Read(JobStage):
+  """Reads the shards, repairs their documents and finds out the languages; writes pieces."""
+
+  name, what = "1_read", "reading, repairing and identifying"
+
+  def items(self) -> list[Item]:
+    return [Item(number, shard.size, shard) for number, shard in enumerate(read_shards(self.job))]
+
+  def work(self, item: Item) -> dict[str, Any]:
+    shard: Shard = item.content
+    identifier = _identifier(self.job.language_id, self.job.language_id_sha256)
+    damages: list[Damage] = []
+    counts, repaired, removed, clock = Counter(), Counter(), Removed(), Clock()
+    pieces: list[dict[str, Any]] = []
+    by_language: dict[str, list[Document]] = {}
+    confusion: dict[str, Counter[str]] = {}
+    held = 0
+
+    def flush() -> None:
+      if by_language:
+        pieces.append(self._write(f"{item.number:06d}-{len(pieces):04d}", by_language, clock))
+        by_language.clear()
+
+    blocks = self.job.source.blocks(shard, damages.append)
+    while True:
+      with clock("read"):
+        block = next(blocks, None)
+      if block is None:
+        break
+      counts["bytes"] += block.size
+      counts["documents"] += len(block.documents)
+      before = [document.text for document in block.documents]
+      with clock("repair"):
+        texts = repair_all(before, repaired)
+      lines = [[line for line in text.split("\n") if line.strip()] for text in texts]
+      labels = [document.language for document in block.documents]
+      with clock("language"):
+        found = identifier.documents(list(zip(lines, labels)))
+      for document, text, split, identified in zip(block.documents, texts, lines, found):
+        if text != document.text.strip():
+          counts["repaired"] += 1
+          _show_repair(removed, identified.language, document, text)
+        for part in self._by_language(document, text, split, identified, removed):
+          size = len(part.text.encode())
+          held += size  # Also of languages that are not wanted, so that each language has the same pieces in every build.
+          if document.language:
+            confusion.setdefault(document.language, Counter())[part.language] += size
+          if self.job.wants(part.language):
+            by_language.setdefault(part.language, []).append(part)
+      if held >= self.job.piece_bytes:
+        flush()
+        held = 0
+    flush()
+    return {
+      "pieces": pieces,
+      "counts": dict(counts),
+      "repaired": dict(sorted(repaired.items())),
+      "damaged": len(damages),
+      "damages": [list(damage) for damage in damages[:_DAMAGES]],
+      "confusion": {label: dict(found) for label, found in confusion.items()},
+      "removed": removed.to_json(),
+      "seconds": dict(clock.seconds),
+    }
+
+  def _by_language(
+    self, document: Document, text: str, lines: list[str], found: Identification, removed: Removed
+  ) -> Iterator[Document]:
+    """The parts of a document by language, each as a document of its own; what is in no known language is removed."""
+    if not lines:
+      return
+    if found.language == UNKNOWN or (self.job.sure and not found.sure):
+      removed.add("language", UNKNOWN, "unknown" if found.language == UNKNOWN else "unsure", document.id, text, documents=1)
+      return
+    parts: dict[str, list[str]] = {found.language: []}
+    for line, language in zip(lines, found.paragraphs):
+      parts.setdefault(language, []).append(line)
+    for language, paragraphs in parts.items():
+      if not paragraphs:
+        continue
+      part = "\n".join(paragraphs)
+      own = language == found.language
+      if not self.job.knows(language):
+        removed.add(
+          "language", language, "not one of CC-100's", document.id, part, documents=int(own), paragraphs=int(not own)
+        )
+      else:
+        yield Document(part, document.id if own else f"{document.id}#{language}", document.url, language)
+
+  def _write(self, name: str, by_language: dict[str, list[Document]], clock: Clock) -> dict[str, Any]:
+    """Writes a piece; tells its name and what it has of each language."""
+    arrays: dict[str, np.ndarray] = {}
+    languages = {}
+    for language, documents in sorted(by_language.items()):
+      texts = [document.text for document in documents]
+      with clock("hash"):
+        hashes, starts = paragraph_hashes.hash_paragraphs(texts)
+        sorted_hashes, which = paragraph_hashes.once_per_document(hashes, starts)
+      bounds = np.searchsorted(sorted_hashes >> np.uint64(56), np.arange(RANGES + 1))
+      own = {
+        **pack_documents(documents),
+        "hashes": sorted_hashes,
+        "which": which,
+        "bounds": bounds,
+        "within": np.concatenate([
+          paragraph_hashes.repeated_within(hashes[a:b]) for a, b in itertools.pairwise(starts)
+        ]),
+        "documents": np.array([document_hash(text) for text in texts], np.uint64),
+      }  # fmt: skip
+      arrays |= named(language, own)
+      size = sum(len(text.encode()) for text in texts)
+      languages[language] = {
+        "documents": len(texts),
+        "paragraphs": int(starts[-1]),
+        "hashes": int(which.size),
+        "bytes": size,
+      }
+    write_piece(self.job.path(self.name, f"{name}.npz"), arrays)
+    return {"name": name, "languages": languages}
+
+
+def read_shards(job: Job) -> list[Shard]:
+  """The shards of the build, as write_shards left them."""
+  with open(job.path("shards.pickle"), "rb") as file:
+    return pickle.load(file)
+
+
+def write_shards(job: Job, shards: list[Shard]) -> None:
+  """Stores the shards, so that no list of files travels with the work."""
+  with unshared(job.path("shards.pickle")) as path:
+    path.write_bytes(pickle.dumps(shards))
+
+
+@functools.cache
+def _identifier(spec: str, sha256: str) -> Identifier:
+  return open_identifier(spec, sha256)
+
+
+def _show_repair(removed: Removed, language: str, document: Document, text: str) -> None:
+  """Counts a repaired document, with the first line that changed, before and after."""
+  before, after = document.text.strip().split("\n"), text.split("\n")
+  changed = next((pair for pair in zip(before, after) if pair[0] != pair[1]), (document.text[:200], text[:200]))
+  shown = f"{changed[0][:200]}\n-> {changed[1][:200]}".encode("utf-8", "backslashreplace").decode("utf-8")
+  removed.add("repair", language, "repaired", document.id, shown)
+
+
+def parts_by_language(job: Job) -> dict[str, list[Part]]:
+  """The parts of each language in the order of the corpus, from the outcomes of Read."""
+  return load_parts(job, "parts.pickle", _parts_of_read)
+
+
+def _parts_of_read(job: Job) -> dict[str, list[Part]]:
+  parts: dict[str, list[Part]] = {}
+  stage = Read(job)
+  for outcome in outcomes(stage, stage.items()):
+    for piece in outcome["pieces"]:
+      for language, counts in piece["languages"].items():
+        parts.setdefault(language, []).append(Part(piece["name"], **counts))
+  return dict(sorted(parts.items()))
