@@ -104,9 +104,10 @@ def test_documents_are_cut_where_rows_would_be_half_empty_without_it():
 
 
 def test_a_cut_that_would_save_no_row_is_not_made():
-  lengths = np.array([500] * 50)  # The room for 10 tokens that each of them leaves is too small for a piece.
+  """The room for 15 tokens that a document of 495 leaves is too small for a piece, and that of the others too little."""
+  lengths = np.array([*[495] * 30, 450, 445, 455])
   rows, count = packed(lengths, 512)
-  assert len(rows) == 50 and np.all(count == 1)
+  assert len(rows) == 33 and np.all(count == 1)
 
 
 def test_a_few_rows_are_as_dense_as_when_documents_are_cut_anywhere():

@@ -132,6 +132,8 @@ def _learn_all(texts: Sequence[str]) -> tuple[Profile, Limits, list[str]]:
     for name, value in scores.items():
       if np.count_nonzero(~np.isnan(value.mean)) < LEAST_DOCUMENTS:
         continue
+      if name == "order" and np.mean(own_words.lengths == 1) > 0.5:
+        continue  # The letters of scripts without spaces are no words that could be put in another order.
       if name == "prior":
         usual_scores[name] = _usual_score(value)
         continue

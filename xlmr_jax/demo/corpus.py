@@ -1,4 +1,4 @@
-"""The demo world as rows: its text, a vocabulary trained on it, and the rows, made once in a folder without any download."""
+"""The demo world as rows: a crawl, cleaned; a vocabulary trained on it; and the rows, made once without any download."""
 
 import shutil
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from xlmr_jax.corpus.build import build_rows
 from xlmr_jax.corpus.sources.cc100 import CC100
 from xlmr_jax.corpus.vocabulary import train_vocabulary
-from xlmr_jax.demo.text import write_text
+from xlmr_jax.demo.crawl import clean_crawl, write_crawl
 
 VOCABULARY_SIZE = 3000
 SEQ_LEN = 64
@@ -24,7 +24,8 @@ def build_demo_rows(workdir: Path, *, scale: float = 1.0, seq_len: int = SEQ_LEN
   if not (rows / "manifest.json").exists():
     shutil.rmtree(home, ignore_errors=True)  # An earlier try may have left it unfinished.
     home.mkdir(parents=True)
-    write_text(home / "text", scale=scale)
+    write_crawl(home / "crawl.warc.wet.gz", scale)
+    clean_crawl(home / "crawl.warc.wet.gz", home / "clean", home / "text")
     text = CC100(home / "text")
     train_vocabulary(text, home / "vocabulary.model", size=VOCABULARY_SIZE, alpha=0.5)
     build_rows(text, home / "vocabulary.model", rows, seq_len=seq_len, held_out=0.05)

@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from xlmr_jax.data.rows import RowStore
 from xlmr_jax.data.tokenizer import open_tokenizer
 from xlmr_jax.demo.corpus import build_demo_rows, demo_rows
+from xlmr_jax.demo.crawl import shown
 from xlmr_jax.demo.progress import Progress
 from xlmr_jax.demo.text import documents
 from xlmr_jax.evaluation.tasks import registry
@@ -46,7 +47,7 @@ def run_demo(path: Path, pass_on: list[str]) -> tuple[int, dict[str, Any]]:
   pass_on: flags for `xlmr pretrain`. Returns the exit code of the part that ended it, or 0, and the summary.
   """
   began, workdir = time.monotonic(), Workdir(path)
-  say("1/5  text in 15 languages from a small world of facts, a vocabulary, and rows of 64 tokens")
+  say("1/5  a crawl in 15 languages about a small world of facts, cleaned; a vocabulary; and rows of 64 tokens")
   make_rows(path)
   say(
     "2/5  pretraining (--config=smoke), and a second process that scores its checkpoints on an English task in all\n"
@@ -96,11 +97,14 @@ def make_rows(path: Path) -> None:
   def waiting_for() -> str:
     if (home / "vocabulary.model").exists():
       return "building rows"
-    written = len(list((home / "text").glob("*.txt")))
-    return "training the vocabulary" if written == 15 else f"writing text, {written} of 15 languages"
+    if (home / "text").exists():
+      return "training the vocabulary"
+    return "cleaning the crawl" if (home / "clean").exists() else "writing a crawl"
 
   with Progress(waiting_for):
     build_demo_rows(path)
+  for line in shown(home / "clean"):
+    say(f"     {line}")
   manifest = json.loads((demo_rows(path) / "manifest.json").read_text())
   counts = {name: splits["train"]["rows"] for name, splits in manifest["languages"].items()}
   (most, rows_of_most), *_, (least, rows_of_least) = sorted(counts.items(), key=lambda item: -item[1])

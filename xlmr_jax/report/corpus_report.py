@@ -870,7 +870,7 @@ def _samples_section(corpus: Corpus) -> str:
       samples, bad = corpus.samples(name, code)
       counts = corpus.steps[code][name]
       reasons = counts["reasons"]
-      listed = ", ".join(f"{_meaning(reason)} {number:,}" for reason, number in reasons.items())
+      listed = "; ".join(f"{_meaning(reason)}: {number:,}" for reason, number in reasons.items())
       if len(reasons) == 1:
         listed = _meaning(next(iter(reasons)))
       amounts = [_count(counts["documents"], "document")] if counts["documents"] else []

@@ -60,12 +60,13 @@ def build_corpus(
   workers: int | None = None,
   task: tuple[int, int] | None = None,
   beam_flags: Sequence[str] = (),
+  quiet: bool = False,
 ) -> dict[str, Any]:
   """Builds clean text in the folder `out`; returns the command's summary.
 
   languages: only these are written; into a finished build of the same text, which keeps its other languages. workers: all
   cores by default. task: (i, n) does the share of task i of n, without any engine. beam_flags: if there are any, Beam runs
-  the build as they say. A build that was interrupted goes on where it was.
+  the build as they say. quiet: says nothing of the rates. A build that was interrupted goes on where it was.
   Raises UserError for whatever the user must mend; what is finished stays for the next try.
   """
   workers = cores() if workers is None else workers
@@ -114,7 +115,8 @@ def build_corpus(
     else:
       run_here(stages, workers)
     with contextlib.suppress(OSError if task else ()):
-      _print_rates(stages)
+      if not quiet:
+        _print_rates(stages)
   # job.json goes first, so that a task that is still waiting knows why its files are gone.
   (work / "job.json").unlink(missing_ok=True)
   shutil.rmtree(work, ignore_errors=True)

@@ -60,9 +60,7 @@ def ranges_of(hashes: int) -> int:
   return ranges
 
 
-def remaining_documents(
-  job: Job, language: str, index: int, removed: Removed | None
-) -> tuple[list[Document], np.ndarray]:
+def remaining_documents(job: Job, language: str, index: int, removed: Removed | None) -> tuple[list[Document], np.ndarray]:
   """The documents of part `index` of a language without repeated paragraphs, and the hash of each before, uint64[D]."""
   parts = parts_by_language(job)[language]
   part = parts[index]

@@ -120,7 +120,7 @@ def _lines(shard: _Range, damaged: Callable[[str], None]) -> Iterator[tuple[int,
       if start:
         file.seek(start)
       while position < end:
-        piece = file.read1(_PIECE)  # pyright: ignore[reportAttributeAccessIssue]  Both kinds of files have it.
+        piece = file.read1(_PIECE)
         if not piece:
           if rest and is_wanted:
             yield position, _TOO_LONG if is_too_long else rest

@@ -102,7 +102,7 @@ def compression(name: str) -> str:
 
 
 @contextlib.contextmanager
-def open_text(path: str | Path, compressed: str | None = None) -> Iterator[BinaryIO]:
+def open_text(path: str | Path, compressed: str | None = None) -> Iterator[io.BufferedReader]:
   """The uncompressed bytes of a file; only a plain one can seek. While it is open, errors of reading become UserErrors.
 
   compressed: one of COMPRESSED, or "" for a plain file; by default the name tells.

@@ -12,7 +12,7 @@ import hashlib
 import re
 import zlib
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import BinaryIO, NamedTuple
 
 from xlmr_jax.corpus.sources import Damage
@@ -351,7 +351,7 @@ class _Reader:
     self._start = 0  # the uncompressed position of the buffer
     self._ended = False
 
-  def records(self) -> Iterator[Record]:
+  def records(self) -> Generator[Record, None, None]:
     """The records of the wanted type."""
     while self._skip_blank_lines():
       begin = self._start + self._at
