@@ -271,7 +271,7 @@ def test_a_build_that_is_killed_again_and_again_comes_out_the_same(wet, built, t
     process = subprocess.Popen([sys.executable, tmp_path / "run.py"], start_new_session=True,
                                env=os.environ | {"PYTHONPATH": os.getcwd()})  # fmt: skip
     try:
-      process.wait(rng.uniform(2, 8))
+      process.wait(rng.uniform(1, 4))
     except subprocess.TimeoutExpired:
       os.killpg(process.pid, signal.SIGKILL)
       process.wait()

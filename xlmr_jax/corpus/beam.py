@@ -54,16 +54,16 @@ def _open(arguments: list[str]) -> tuple[Any, Any]:
     raise UserError(
       f"{arguments[0]}: no flag of this command, and Beam's flags need Beam; pip install 'xlmr_jax[corpus]'"
     ) from None
-  options = PipelineOptions(arguments)
-  known = options.get_all_options()
-  if unknown := sorted(set(options.get_all_options(retain_unknown_options=True)) - set(known)):
-    raise UserError(f"--{unknown[0]}: neither a flag of this command nor one of Beam's")
-  name = options.view_as(StandardOptions).runner
+  name = PipelineOptions(arguments).view_as(StandardOptions).runner
   try:
     # Beam's DirectRunner would look for Prism, a server of its own; FnApiRunner is the local runner that needs nothing.
     runner = FnApiRunner() if name in _LOCAL_RUNNERS else create_runner(name)
   except (ValueError, ImportError, AttributeError) as error:
     raise UserError(f"--runner={name}: {error}") from error
+  options = PipelineOptions(arguments)  # Once more, because a runner's module brings flags of its own.
+  known = options.get_all_options()
+  if unknown := sorted(set(options.get_all_options(retain_unknown_options=True)) - set(known)):
+    raise UserError(f"--{unknown[0]}: neither a flag of this command nor one of Beam's")
   return runner, options
 
 
@@ -107,8 +107,8 @@ def _items(_: int, stage: Any) -> list[Item]:
 
 
 def _items_after(_: int, stage: Any, done: Iterable[bool]) -> list[Item]:
-  """The items of a stage, once all items of the stage before it are done; none if one of them failed."""
-  return _items(0, stage) if all(done) else []
+  """The items of a stage, once all items of the stage before it are done; none if an item of any stage failed."""
+  return _items(0, stage) if all(done) and not any(stage.folder.parent.glob("*.failures/*.json")) else []
 
 
 def _finish(item: Item, stage: Any) -> bool:
