@@ -18,7 +18,7 @@ import pytest
 from xlmr_jax.corpus import build, progress, shards, vocabulary
 from xlmr_jax.corpus.held_out import document_hash
 from xlmr_jax.corpus.packing import pack
-from xlmr_jax.corpus.sources import Document, Shard, Source, cc100
+from xlmr_jax.corpus.sources import Document, Shard, Source, cc100, refuse
 from xlmr_jax.corpus.sources.cc100 import CC100
 from xlmr_jax.data.rows import RowStore, language_folder
 from xlmr_jax.data.tokenizer import Tokenizer, open_tokenizer
@@ -358,7 +358,7 @@ class JsonLines(Source):
   def shards(self, shard_bytes):
     return [Shard(str(path), path.stat().st_size) for path in self.paths]
 
-  def documents(self, shard):
+  def documents(self, shard, on_damage=refuse):
     for number, line in enumerate(Path(shard.name).read_text().splitlines()):
       fields = json.loads(line)
       yield Document(fields["text"], f"{shard.name}:{number}", fields["url"], fields["language"])

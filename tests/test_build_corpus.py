@@ -214,7 +214,10 @@ def test_damage_is_counted_and_the_rest_goes_on(tmp_path):
   summary = build_corpus(open_source(f"wet:{tmp_path}/*.wet.gz"), tmp_path / "clean", OPTIONS, workers=1)
   manifest = json.loads((tmp_path / "clean" / "manifest.json").read_text())
   assert summary["damaged"] == 2 and summary["documents_in"] == 39
-  assert [("a.warc" in where, "b.warc" in where) for where, _ in manifest["source"]["damages"]] == [(True, False), (False, True)]
+  assert [("a.warc" in where, "b.warc" in where) for where, _ in manifest["source"]["damages"]] == [
+    (True, False),
+    (False, True),
+  ]
 
 
 def test_opt_outs_and_personal_data(tmp_path):

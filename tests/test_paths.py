@@ -217,7 +217,7 @@ def test_rows_on_a_full_disk(text, tmp_path, monkeypatch, stage, room):
 def test_a_vocabulary_and_a_demo_text_on_a_full_disk(command, text, tmp_path):
   with files_of_at_most(1000):
     code, out, said = command("train_vocabulary", f"--text={text / 'text'}", f"--out={tmp_path / 'new.model'}", "--size=100")
-  assert (code, out) == (1, "") and said == f"error: {tmp_path / 'new.model'}: File too large\n"
+  assert (code, out) == (1, "") and said.splitlines()[-1] == f"error: {tmp_path / 'new.model'}: File too large"
   with files_of_at_most(1000):
     code, out, said = command("demo", f"--text={tmp_path / 'demo'}", "--scale=0.01")
   assert (code, out) == (1, "") and said.startswith(f"error: {tmp_path / 'demo'}/") and said.count("\n") == 1

@@ -46,7 +46,7 @@ def _bars(panel: Any, rows: list[dict], compared: str) -> None:
   for place, row in zip(places, rows):
     value, other = row["characters_per_piece"], row.get("compared", row)["characters_per_piece"]
     inside = {"textcoords": "offset points", "va": "center", "fontsize": 7}
-    panel.annotate(f"{value:.2f}", (min(value, other), place), (-5, 0), ha="right", color="white", **inside)
+    panel.annotate(f"{value:.2f}", (0, place), (4, 0), color="white", **inside)
     if row["unknown_rate"] >= 0.001:
       text = f"{row['unknown_rate']:.1%} unknown"
       panel.annotate(text, (max(value, other), place), (5, 0), color=BOUND, **inside)
