@@ -148,3 +148,41 @@ def test_tpu_vm_dry_run_prints_every_command(tmp_path):
 def test_tpu_vm_refuses(args, message):
   out = shell("launch/tpu_vm.sh", "--dry-run", *args)
   assert out.returncode == 1 and message in out.stderr and out.stdout == ""
+
+
+def test_corpus_slurm_starts_its_share_and_refuses_to_run_outside_an_array(tmp_path):
+  out = shell("bash", "launch/corpus_slurm.sh", "--out=x")
+  assert out.returncode != 0 and "sbatch --array=0-N" in out.stderr
+  slurm = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "8", "SLURM_ARRAY_TASK_MIN": "0", "XLMR": "echo"}
+  out = shell("bash", "launch/corpus_slurm.sh", "--source=wet:@a list.txt", "--out=x", **slurm)
+  assert (out.returncode, out.stdout) == (0, "build_corpus --source=wet:@a list.txt --out=x --task=3/8\n")
+  out = shell("bash", "launch/corpus_slurm.sh", "--out=x", **slurm | {"SLURM_ARRAY_TASK_MIN": "1"})
+  assert out.returncode == 1 and "must begin at 0" in out.stderr
+
+
+DATAFLOW = ("--project=p", "--region=r", "--image=i", "--temp=gs://b/t", "--dry-run")
+
+
+def test_corpus_dataflow_prints_a_command_whose_flags_beam_knows():
+  beam = pytest.importorskip("apache_beam.options.pipeline_options")
+  out = shell("bash", "launch/corpus_dataflow.sh", *DATAFLOW, "--", "--source=wet:@/data/l", "--out=/data/c")
+  assert out.returncode == 0, out.stderr
+  name, command, *flags = shlex.split(out.stdout)
+  assert (name, command, flags[:2]) == ("xlmr", "build_corpus", ["--source=wet:@/data/l", "--out=/data/c"])
+  options = beam.PipelineOptions(flags[2:])
+  assert set(options.get_all_options(retain_unknown_options=True)) == set(options.get_all_options())
+
+
+@pytest.mark.parametrize(
+  "given, said",
+  [
+    ((*DATAFLOW, "--", "--source=wet:x"), "--out=/data/"),
+    ((*DATAFLOW, "--", "--out=/data/c"), "--source="),
+    (("--project=p", "--dry-run"), "--region is needed"),
+    ((*DATAFLOW, "--temp=/tmp", "--"), "gs://"),
+    ((*DATAFLOW, "--wokers=3"), "unknown option --wokers=3"),
+  ],
+)
+def test_corpus_dataflow_refuses_by_name(given, said):
+  out = shell("bash", "launch/corpus_dataflow.sh", *given)
+  assert out.returncode == 1 and said in out.stderr and out.stdout == ""

@@ -50,6 +50,8 @@ LEAST_PRIOR_SPREAD = 0.25  # nats; the documents of a sample may be more alike t
 # The logarithm of how much likelier the score of a document must be for noise, or for random order, than for text. (Ours.)
 ODDS = {"spelling": 1.5, "order": 2.0}
 # And its score must lie so many standard deviations below the median of the language.
+# Text and spoilt text must be so many standard deviations apart; else too much text would look spoilt.
+LEAST_APART = {"spelling": 1.8, "order": 1.7}
 LEAST_SPREADS = {"spelling": 2.5, "order": 1.5}
 REASONS = ("short", *FLOORS, "spelling", "order", "prior_low", "prior_high")
 
@@ -123,6 +125,8 @@ def _learn_all(texts: Sequence[str]) -> tuple[Profile, Limits, list[str]]:
   words = int(found["words"].sum())
   usual_scores: dict[str, Usual] = {}
   scores: dict[str, Scores] = {}
+  units, _ = code_units(texts)
+  unspaced_share = float(unspaced()[units].sum() / max(1, np.count_nonzero(classes()[units] == LETTER)))
   if len(texts) >= LEAST_DOCUMENTS and words >= LEAST_WORDS:
     scores = score(texts, own_words, profile, sampled=True)
     # What spoilt documents look like is measured on one half of the sample, by the counts of the other half.
@@ -132,8 +136,8 @@ def _learn_all(texts: Sequence[str]) -> tuple[Profile, Limits, list[str]]:
     for name, value in scores.items():
       if np.count_nonzero(~np.isnan(value.mean)) < LEAST_DOCUMENTS:
         continue
-      if name == "order" and np.mean(own_words.lengths == 1) > 0.5:
-        continue  # The letters of scripts without spaces are no words that could be put in another order.
+      if unspaced_share > 0.3 and (name == "order" or (name == "spelling" and words < KNOWS_THE_LANGUAGE)):
+        continue  # Their letters are no words that could be put in another order, and Chinese has thousands of them.
       if name == "prior":
         usual_scores[name] = _usual_score(value)
         continue
@@ -298,7 +302,7 @@ def _refused_by(name: str, all_scores: dict[str, Scores], limits: Limits) -> dic
     z = z * spread / np.maximum(spread, LEAST_PRIOR_SPREAD)
     return {"prior_low": (z < -PRIOR_SPREADS) & knows, "prior_high": z > PRIOR_SPREADS}
   change = usual.median - usual.spoilt
-  if change < 1.5 * usual.spread:  # This score tells too little in this language.
+  if change < LEAST_APART[name] * usual.spread:  # This score tells too little in this language.
     return {}
   spoilt_spread = np.hypot(usual.spoilt_spread, scores.error) + 1e-9
   as_spoilt = -0.5 * (np.maximum(scores.mean - usual.spoilt, 0) / spoilt_spread) ** 2 - np.log(spoilt_spread)

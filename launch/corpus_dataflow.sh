@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# A corpus on Google Dataflow.
+#   launch/corpus_dataflow.sh --project=P --region=us-central1 --image=IMAGE --temp=gs://B/tmp [--workers=200] \
+#       [--dry-run] -- --source=wet:@/data/wet.txt --out=/data/clean
+# IMAGE is what launch/corpus.Dockerfile makes. The workers and this machine must see the text and --out under the same path.
+# Buckets are not read or written yet, so IMAGE must mount a share, such as Filestore, at /data when it starts; and so must you.
+# --dry-run prints the command and runs nothing. Nobody has run this on Dataflow yet; the same graph runs in the tests by
+# Beam's portable job service with outside workers.
+set -euo pipefail
+project='' region='' image='' temp='' workers=200 dry=''
+die() { echo "error: $1" >&2; exit 1; }
+while [ $# -gt 0 ]; do
+  case $1 in
+    --project=*) project=${1#*=};; --region=*) region=${1#*=};; --image=*) image=${1#*=};; --temp=*) temp=${1#*=};;
+    --workers=*) workers=${1#*=};; --dry-run) dry=1;; --) shift; break;;
+    *) die "unknown option $1; the flags of build_corpus go behind --";;
+  esac
+  shift
+done
+for option in project region image temp; do [ -n "${!option}" ] || die "--$option is needed"; done
+[[ $temp == gs://* ]] || die "--temp=$temp: must be a folder in a bucket, gs://..."
+[[ $workers =~ ^[0-9]+$ ]] || die "--workers=$workers: must be a number"
+case " $* " in *" --source="*) ;; *) die "the flags of build_corpus (behind --) lack --source=";; esac
+case " $* " in *" --out=/data/"*) ;; *) die "the flags of build_corpus (behind --) lack --out=/data/...";; esac
+command=("${XLMR:-xlmr}" build_corpus "$@" --runner=DataflowRunner --project="$project" --region="$region" --temp_location="$temp"
+  --sdk_container_image="$image" --max_num_workers="$workers" --machine_type=n2-standard-8 --experiments=use_runner_v2
+  --job_name="xlmr-corpus-$(date +%Y%m%d-%H%M%S)")
+if [ -n "$dry" ]; then printf '%q ' "${command[@]}"; echo; else exec "${command[@]}"; fi
