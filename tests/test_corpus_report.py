@@ -12,8 +12,10 @@ from xlmr_jax.corpus.clean.build import STEPS
 from xlmr_jax.corpus.filters import REASONS, Limits, Usual
 from xlmr_jax.data.row_manifest import COUNTS, write_manifest
 from xlmr_jax.errors import UserError
-from xlmr_jax.report import corpus_report
-from xlmr_jax.report.corpus_report import ALPHAS, write_corpus_report
+from xlmr_jax.report.corpus_page import page as corpus_page
+from xlmr_jax.report.corpus_page import steps, words
+from xlmr_jax.report.corpus_page.numbers import ALPHAS
+from xlmr_jax.report.corpus_report import write_corpus_report
 
 _VOID = {"meta", "img", "br"}
 _SPELLING = Usual(median=-2.1, spread=0.1, spoilt=-2.9, spoilt_spread=0.1)
@@ -149,13 +151,13 @@ def page(three) -> Page:
 @pytest.fixture
 def no_pictures(monkeypatch):
   """Drawing takes most of the time, and most tests look at words."""
-  monkeypatch.setattr(corpus_report, "_pictures", lambda corpus, sampling: [])
+  monkeypatch.setattr(corpus_page, "draw_pictures", lambda corpus, sampling: [])
 
 
 def test_it_knows_every_step_and_every_reason_of_a_build():
-  assert tuple(corpus_report.STEPS) == STEPS
-  assert set(REASONS) <= corpus_report._REASONS.keys()
-  assert set(REASONS) == corpus_report._REASON_COLORS.keys()
+  assert tuple(steps.STEPS) == STEPS
+  assert set(REASONS) <= steps.REASONS.keys()
+  assert set(REASONS) == steps.REASON_COLORS.keys()
 
 
 def test_the_page_loads_nothing_and_runs_only_its_own_script(page):
@@ -304,4 +306,4 @@ def test_an_unfinished_build_is_refused_and_nothing_is_written(tmp_path):
   [(0, "0"), (0.01, "0.0100"), (0.00999999, "0.0100"), (12.34, "12.3"), (999.6, "1,000"), (1234567, "1,234,567")],
 )
 def test_three_digits_are_written_without_an_exponent(value, text):
-  assert corpus_report._digits(value) == text
+  assert words.short_number(value) == text

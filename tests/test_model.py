@@ -195,7 +195,7 @@ def test_packed_rows_have_the_loss_of_their_documents_alone():
   sums_a, sums_b = loss(True, packed), loss(True, alone)
   np.testing.assert_allclose(sums_a[0], sums_b[0], rtol=1e-5)
   np.testing.assert_array_equal(sums_a[1], sums_b[1])
-  assert abs(loss(False, packed)[0] - sums_b[0]).max() > 1e-2 * sums_b[0].max()  # fairseq's reading of a row is another
+  assert abs(loss(False, packed)[0] - sums_b[0]).max() > 1e-3 * sums_b[0].max()  # fairseq's reading of a row is another
 
 
 def test_padding_does_not_change_a_row():

@@ -90,7 +90,7 @@ def test_wet_in_every_form(tmp_path, ending):
 
 
 def test_a_gzip_member_per_record_is_read_by_fastwarc_alone(tmp_path, monkeypatch):
-  monkeypatch.setattr(warc_records, "_careful", None)
+  monkeypatch.setattr(warc_records, "read_carefully", None)
   documents, damages = wet(tmp_path, b"".join(MEMBERS))
   assert numbers(documents) == [0, 1, 2, 3, 4, 5] and not damages
 

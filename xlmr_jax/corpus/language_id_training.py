@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from xlmr_jax.corpus.language_id import Identifier, import_fasttext
+from xlmr_jax.corpus.language_id import Identifier
+from xlmr_jax.corpus.language_id.fasttext_model import import_fasttext
 from xlmr_jax.corpus.languages import normal_code
 from xlmr_jax.corpus.sources import Document
 from xlmr_jax.corpus.sources.cc100 import CC100

@@ -1,0 +1,57 @@
+"""The pieces of HTML that several sections need: escaped text, tables that sort, and parts that fold."""
+
+import html
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+
+def visible(text: str) -> str:
+  """Escaped text; what has no shape, such as a control character, is shown by its number."""
+  shown = []
+  for character in text:
+    if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cs", "Cn"):
+      shown.append(html.escape(character))
+    else:
+      shown.append(f'<span class="hidden">{ord(character):02X}</span>')
+  return "".join(shown)
+
+
+class Column(NamedTuple):
+  """A column of a table. show: how a number of it is written."""
+
+  title: str
+  show: Callable[[Any], str] = lambda value: f"{value:,}"
+  hint: str = ""
+
+
+LANGUAGE_COLUMNS = (Column("language"), Column("code"))
+
+
+def html_table(columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> str:
+  """A table that sorts when its headings are pressed. Cells: text, numbers, or None for what is not known."""
+  rows = list(rows)
+  parts = ['<div class="wide"><table class="sortable"><thead><tr>']
+  for place, column in enumerate(columns):
+    hint = f' title="{html.escape(column.hint)}"' if column.hint else ""
+    kind = "" if any(isinstance(row[place], str) for row in rows) or not rows else ' class="number"'
+    parts.append(f'<th scope="col"{kind}{hint}><span>{html.escape(column.title)}</span></th>')
+  parts.append("</tr></thead><tbody>\n")
+  for row in rows:
+    parts.append("<tr>")
+    for column, value in zip(columns, row, strict=True):
+      if value is None:
+        parts.append('<td class="number" data-value="">–</td>')
+      elif isinstance(value, str):
+        parts.append(f"<td>{visible(value)}</td>")
+      else:
+        parts.append(f'<td class="number" data-value="{value!r}">{html.escape(column.show(value))}</td>')
+    parts.append("</tr>\n")
+  parts.append("</tbody></table></div>\n")
+  return "".join(parts)
+
+
+def folded(summary: str, inside: str, kind: str = "") -> str:
+  """A part of the page that opens when its summary is pressed. Both are HTML."""
+  classes = f' class="{kind}"' if kind else ""
+  return f"<details{classes}><summary>{summary}</summary>\n{inside}</details>\n"

@@ -1,0 +1,49 @@
+"""How the page writes languages, counts, shares and sizes."""
+
+import math
+from collections.abc import Callable
+
+from xlmr_jax.corpus.languages import LANGUAGES, UNKNOWN
+
+
+def language_name(code: str) -> str:
+  """The English name of a language; the code itself where nobody knows the name."""
+  return "unknown language" if code == UNKNOWN else LANGUAGES[code].name if code in LANGUAGES else code
+
+
+def name_with_code(code: str) -> str:
+  """Name and code: "Swahili (sw)"."""
+  return f"{language_name(code)} ({code})" if language_name(code) != code else code
+
+
+def counted(number: int, noun: str) -> str:
+  """1 document, 2,000 documents."""
+  return f"{number:,} {noun if number == 1 else noun + 's'}"
+
+
+def short_number(value: float) -> str:
+  """Three significant digits, never an exponent: 0.00123, 12.3, 12,345."""
+  rounded = float(f"{value:.3g}")
+  if not rounded:
+    return "0"
+  return f"{value:,.{max(0, 2 - math.floor(math.log10(abs(rounded))))}f}"
+
+
+def percent(share: float) -> str:
+  return "> 99.9 %" if 0.9995 <= share < 1 else f"{short_number(100 * share)} %"
+
+
+def byte_size(number: float, digits: Callable[[float], str] = short_number) -> str:
+  """Bytes in the unit that reads best, powers of 1,000: 4.01 MB."""
+  if number < 1000:
+    return counted(round(number), "byte")
+  unit = ""
+  for larger in ("kB", "MB", "GB", "TB", "PB"):
+    if number >= 1000:
+      number, unit = number / 1000, larger
+  return f"{digits(number)} {unit}"
+
+
+def tick_number(value: float) -> str:
+  """A number at a tick of an axis, which has few digits: 0.1, 20, 3,000."""
+  return f"{value:,.6g}"
