@@ -17,6 +17,8 @@ from ml_collections import ConfigDict
 
 from tests import hugging_face, tiny
 from xlmr_jax.config_checks import check_config, check_evaluation
+from xlmr_jax.corpus.repair import repair_all
+from xlmr_jax.corpus.sources import Damage
 from xlmr_jax.corpus.sources.registry import open_source
 from xlmr_jax.data.row_manifest import fingerprint
 from xlmr_jax.data.rows import RowStore
@@ -96,6 +98,55 @@ for _suffix, _pack in _PACKED.items():
     return [whole, pack(whole), pack(whole) + pack(b"x\n"), pack(whole) + bytes(8), pack(b""), pack(whole)[:-3], b""]
 
   TARGETS[_name] = Target(_name, _seeds, _read_text(_suffix))
+
+
+# --- the sources of build_corpus, which go on after damage, and the steps on what they give ----------------------------
+
+
+def _warc_record(kind: str, body: bytes) -> bytes:
+  head = f"WARC/1.0\r\nWARC-Type: {kind}\r\nWARC-Target-URI: http://e.org/\r\nContent-Length: {len(body)}\r\n\r\n"
+  return head.encode() + body + b"\r\n\r\n"
+
+
+_HTML = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n\r\n<p>The cat sees the dog, and the dog sees it.</p>"
+_WET = _warc_record("conversion", b"Die Katze sieht den Hund.\nUnd er sie.") * 2
+
+
+def _parquet() -> bytes:
+  import io
+
+  import pyarrow
+  import pyarrow.parquet
+
+  file = io.BytesIO()
+  pyarrow.parquet.write_table(pyarrow.table({"text": ["The cat.", "Der Hund."], "url": ["http://a.org", None]}), file)
+  return file.getvalue()
+
+
+_CRAWLS: dict[str, tuple[str, Callable[[], list[bytes]]]] = {
+  "wet": ("a.wet", lambda: [_WET, _WET[:-9]]),
+  "wet_gz": ("a.wet.gz", lambda: [gzip.compress(_WET, mtime=0), gzip.compress(_WET, mtime=0)[:-9]]),
+  "warc": ("a.warc", lambda: [_warc_record("response", _HTML) * 2]),
+  "jsonl": ("a.jsonl", lambda: [b'{"text": "The cat.", "language": "deu_Latn"}\n{"text": 1}\n{\n']),
+  "parquet": ("a.parquet", lambda: [_parquet()]),
+}
+
+
+def _read_crawl(name: str, file: str) -> Callable[[bytes, Path], None]:
+  def run(data: bytes, folder: Path) -> None:
+    (folder / file).write_bytes(data)
+    source = open_source(f"{name.partition('_')[0]}:{folder / file}")
+    damages: list[Damage] = []
+    texts = [document.text for shard in source.shards(64) for document in source.documents(shard, damages.append)]
+    for text, damage in [(text, None) for text in repair_all(texts)] + [("", damage) for damage in damages]:
+      text.encode()  # A repaired text has no surrogates.
+      assert not damage or (file in damage.where and damage.reason)
+
+  return run
+
+
+for _name, (_file, _seeds_of) in _CRAWLS.items():
+  TARGETS[_name] = Target(_name, _seeds_of, _read_crawl(_name, _file))
 
 
 # --- labelled data ---------------------------------------------------------------------------------------------------

@@ -5,8 +5,9 @@
 
 FILES is a path, a glob, or @LIST, a file with one path per line. CLEAN gets LANG/*.txt.zst in CC-100's layout, which
 `xlmr train_vocabulary` and `xlmr build_rows` take as --text=CLEAN; removed/STEP/LANG.jsonl, samples of what was
-removed; manifest.json and corpus_report.html. A build that was interrupted goes on when the same command is given again. With Beam's
-own flags, such as --runner=DataflowRunner, Apache Beam runs it. With --task=i/n it does one share of n, e.g. of a Slurm array.
+removed; manifest.json and corpus_report.html. A build that was interrupted goes on when the same command is given again.
+With Beam's own flags, such as --runner=DataflowRunner, Apache Beam runs it. With --task=i/n it does one share of n, e.g. of
+a Slurm array.
 """
 
 import json

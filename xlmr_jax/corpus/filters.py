@@ -131,7 +131,7 @@ def _learn_all(texts: Sequence[str]) -> tuple[Profile, Limits, list[str]]:
     scores = score(texts, own_words, profile, sampled=True)
     # What spoilt documents look like is measured on one half of the sample, by the counts of the other half.
     half, other = make_profile(texts[::2]), np.arange(1, len(texts), 2)
-    long = other[[len(texts[i]) >= _LONG for i in other]]
+    long = other[[len(texts[i]) >= _LONG for i in other.tolist()]]
     other = long if long.size >= LEAST_DOCUMENTS // 4 else other
     for name, value in scores.items():
       if np.count_nonzero(~np.isnan(value.mean)) < LEAST_DOCUMENTS:
@@ -141,7 +141,7 @@ def _learn_all(texts: Sequence[str]) -> tuple[Profile, Limits, list[str]]:
       if name == "prior":
         usual_scores[name] = _usual_score(value)
         continue
-      these = [texts[i] for i in other]
+      these = [texts[i] for i in other.tolist()]
       as_they_are, spoilt = (
         score(part, words_of(part), half, sampled=False, names=(name,))[name] for part in (these, _SPOIL[name](these))
       )
@@ -167,7 +167,7 @@ def refuse(
   for part in (sampled, ~sampled):
     which = np.flatnonzero(part)
     if scores and which.size:
-      these = [texts[i] for i in which]
+      these = [texts[i] for i in which.tolist()]
       own_words = words if part.all() else words_of(these)
       for name, value in score(these, own_words, profile, sampled=bool(sampled[which[0]]), names=tuple(scores)).items():
         scores[name].mean[which], scores[name].error[which] = value.mean, value.error

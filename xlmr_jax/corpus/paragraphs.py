@@ -34,16 +34,17 @@ def hash_paragraphs(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
   starts = np.concatenate([[0], ends[:-1] + 1])
   letters = ends - starts
   if normal.size and normal.max() >= FIRST_UNSPACED:
-    more = np.zeros(normal.size + 1, np.int32)
-    np.cumsum(unspaced()[normal], out=more[1:])
-    letters = letters + (LETTERS_OF_UNSPACED - 1) * (more[ends] - more[starts])
+    where = np.flatnonzero(unspaced()[normal])
+    letters = letters + (LETTERS_OF_UNSPACED - 1) * (np.searchsorted(where, ends) - np.searchsorted(where, starts))
   short = letters < SHORTEST
-  data = memoryview(normal).cast("B")
-  digest = xxhash.xxh3_64_intdigest
-  hashes = np.array(
-    [digest(data[start:end]) if end > start else 0 for start, end in zip((2 * starts).tolist(), (2 * ends).tolist())],
-    np.uint64,
-  )
+  data, digest = normal.tobytes(), xxhash.xxh3_64_intdigest
+  # The start of a paragraph is two bytes, a newline, behind the end of the one before.
+  found, start = [], 0
+  for end in (2 * ends).tolist():
+    found.append(digest(data[start:end]))
+    start = end + 2
+  hashes = np.array(found, np.uint64)
+  hashes[letters == 0] = 0
   hashes = (hashes & ~SHORT) | short
   paragraphs = np.zeros(len(texts) + 1, np.int64)
   np.cumsum([text.count("\n") + 1 for text in texts], out=paragraphs[1:])

@@ -3,7 +3,8 @@
 Two scores tell text from what looks like it. Spelling is the mean log probability of a letter after the two before it;
 letters typed at random lower it. Order is how much better neighbours fit together than words of the same document that lie
 further apart; words in random order, and lists of keywords, bring it down to 0. Both compare a document with its own
-language, so they need no model from elsewhere. The prior, the mean log probability of a word's class, may be too low or too high.
+language, so they need no model from elsewhere. The prior is the mean log probability of a word's class; it may be too low
+or too high.
 
 Others score SentencePiece ids. Classes of words need no vocabulary and tell more from little text: of shuffled documents
 in 27 languages, with 60 to 1,000 documents each, order found 91 % where bigrams of stems and endings found 67 %.

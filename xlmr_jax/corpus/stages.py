@@ -1,8 +1,8 @@
 """Runs a build in stages: on this machine, as one of several tasks without any engine, or by Beam (beam.py).
 
 A stage is a list of items. An item reads and writes files of its own, and its outcome, a small JSON file, is written
-last. So an outcome that is there says that its item is finished: a build that is started again skips it, and two workers that do the
-same item write the same bytes. A stage begins when all items of the stage before it are finished.
+last. So an outcome that is there says that its item is finished: a build that is started again skips it, and two workers
+that do the same item write the same bytes. A stage begins when all items of the stage before it are finished.
 """
 
 import contextlib
@@ -41,9 +41,20 @@ class Item:
 class Stage(Protocol):
   """One stage. Instances are pickled, so they hold little; what is large lies in files."""
 
-  name: str  # of its folder
-  what: str  # it does, as a progress line says it
-  folder: Path  # of its outcomes
+  @property
+  def name(self) -> str:
+    """Of its folder."""
+    ...
+
+  @property
+  def what(self) -> str:
+    """What it does, as a progress line says it."""
+    ...
+
+  @property
+  def folder(self) -> Path:
+    """Of its outcomes."""
+    ...
 
   def items(self) -> list[Item]:
     """Its items, the same whenever and wherever it is asked after the stages before it are finished."""

@@ -108,7 +108,8 @@ def shown(clean: Path) -> Iterator[str]:
   for (step, reason), number in sorted(counts.items(), key=lambda item: -item[1]):
     yield f"{_TOLD.get((step, reason), f'{step}: {reason}')}: {number:,}, e.g. {_example(clean, step, reason)}"
   kept = manifest["languages"].values()
-  yield f"kept {sum(x['documents'] for x in kept):,} documents, {sum(x['bytes'] for x in kept) / 1e6:.1f} MB, in {len(kept)} languages"
+  documents_kept, size = (sum(language[key] for language in kept) for key in ("documents", "bytes"))
+  yield f"kept {documents_kept:,} documents, {size / 1e6:.1f} MB, in {len(kept)} languages"
 
 
 _TOLD = {

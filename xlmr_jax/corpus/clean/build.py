@@ -114,8 +114,8 @@ def build_corpus(
       run_by_beam(stages)
     else:
       run_here(stages, workers)
-    with contextlib.suppress(OSError if task else ()):
-      if not quiet:
+    if not quiet:
+      with contextlib.suppress(FileNotFoundError):  # Another task may have put the unfinished build away.
         _print_rates(stages)
   # job.json goes first, so that a task that is still waiting knows why its files are gone.
   (work / "job.json").unlink(missing_ok=True)

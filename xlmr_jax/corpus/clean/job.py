@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import pickle
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ class Clock:
   """The processor's seconds that each step takes."""
 
   def __init__(self) -> None:
-    self.seconds: Counter[str] = Counter()
+    self.seconds: defaultdict[str, float] = defaultdict(float)
 
   @contextlib.contextmanager
   def __call__(self, step: str) -> Iterator[None]:

@@ -15,7 +15,7 @@ from xlmr_jax.corpus.sources import Document
 from xlmr_jax.corpus.stages import Item
 
 # The hashes that one worker sorts at a time. Each has 8 bytes, and twice that while it is sorted.
-PARTITION = 4 << 20
+PARTITION = 1 << 19
 
 
 class Paragraphs(JobStage):

@@ -134,8 +134,8 @@ def _sampling_picture(sampling: Sampling) -> Picture:
   caption = (
     "Training draws a language with probability proportional to its number of rows raised to the power alpha. With alpha 1 "
     f"it sees the text as it lies: {percent(sampling.shares(1.0)[first])} {language_name(first)} and "
-    f"{percent(sampling.shares(1.0)[last])} {language_name(last)}. The smaller alpha is, the flatter is the curve: with 0.3, "
-    f"which XLM-R uses, they get {percent(sampling.shares(0.3)[first])} and {percent(sampling.shares(0.3)[last])}."
+    f"{percent(sampling.shares(1.0)[last])} {language_name(last)}. The smaller alpha is, the flatter is the curve: with "
+    f"0.3, which XLM-R uses, they get {percent(sampling.shares(0.3)[first])} and {percent(sampling.shares(0.3)[last])}."
   )
   return Picture("How often training sees each language", caption, image[0])
 
