@@ -41,22 +41,18 @@ class Parquet(FileSource):
     for path, size in self.files:
       try:
         with _open(path) as file:
-          meta, names = file.metadata, file.schema_arrow.names
+          names, groups = file.schema_arrow.names, [_stored_and_rows(group, used) for group in _row_groups(file.metadata)]
       except _errors():
         shards.append(_Groups(path, size, language))
         continue
       self.fields.check(names, path)
       start = row = rows = stored = 0
-      for group in range(meta.num_row_groups):
-        columns = meta.row_group(group)
-        parts = (columns.column(index) for index in range(columns.num_columns))
-        stored += sum(part.total_compressed_size for part in parts if part.path_in_schema.split(".")[0] in used)
-        rows += columns.num_rows
-        if stored >= shard_bytes or group == meta.num_row_groups - 1:
+      for group, (group_stored, group_rows) in enumerate(groups):
+        stored, rows = stored + group_stored, rows + group_rows
+        if stored >= shard_bytes or group == len(groups) - 1:
           shards.append(_Groups(path, stored, language, start, group + 1, row))
-          start, row, stored = group + 1, row + rows, 0
-          rows = 0
-      if not meta.num_row_groups:
+          start, row, stored, rows = group + 1, row + rows, 0, 0
+      if not groups:
         shards.append(_Groups(path, size, language, 0, 0))
     return shards
 
@@ -115,10 +111,21 @@ def _open(path: str) -> Any:
   return ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER, page_checksum_verification=True)
 
 
+def _row_groups(metadata: Any) -> Iterator[Any]:
+  return (metadata.row_group(group) for group in range(metadata.num_row_groups))
+
+
+def _stored_and_rows(group: Any, used: set[str]) -> tuple[int, int]:
+  """The bytes that the used columns of a row group take in the file, and its rows."""
+  columns = (group.column(index) for index in range(group.num_columns))
+  stored = sum(column.total_compressed_size for column in columns if column.path_in_schema.split(".")[0] in used)
+  return stored, group.num_rows
+
+
 def _errors() -> tuple[type[Exception], ...]:
   from pyarrow import ArrowException
 
-  return (ArrowException, OSError)
+  return (ArrowException, OSError, UnicodeError)  # The last one is for names of columns in a damaged footer.
 
 
 def _values(column: Any) -> list:
