@@ -135,11 +135,14 @@ def main() -> None:
   print(json.dumps(summary))
   kept_lines: collections.Counter[str] = collections.Counter()
   kept: collections.Counter[str] = collections.Counter()
+  by_language: collections.Counter[tuple[str, str]] = collections.Counter()
   source = CC100(work / "clean")
   for shard in source.shards(1 << 40):
     for document in source.documents(shard):
       kept[document.text] += 1
       kept_lines.update(document.text.split("\n"))
+      # A line may well be quoted in several languages, so a repeat is one in the same language.
+      by_language.update((shard.language or "", line) for line in document.text.split("\n"))
   by_kind: dict[str, dict[str, list[int]]] = collections.defaultdict(lambda: collections.defaultdict(list))
   total: collections.Counter[str] = collections.Counter()
   lost: collections.Counter[str] = collections.Counter()
@@ -160,7 +163,9 @@ def main() -> None:
     elif kind == "boilerplate":
       by_kind[kind][language].append(0)
     elif kind == "repeat":
-      by_kind[kind][language].append(int(sum(kept_lines[line] > 1 for line in text.split("\n") if len(line) > 60) == 0))
+      by_kind[kind][language].append(
+        int(sum(by_language[language, line] > 1 for line in text.split("\n") if len(line) > 60) == 0)
+      )
     else:
       by_kind[kind][language].append(int(not kept[repair(text)]))
   for kind, language, text, _ in everything:

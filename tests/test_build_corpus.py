@@ -19,8 +19,10 @@ from xlmr_jax.corpus.clean import build
 from xlmr_jax.corpus.clean.build import WORK, Options, build_corpus
 from xlmr_jax.corpus.clean.filter import Filter
 from xlmr_jax.corpus.clean.write import Write
+from xlmr_jax.corpus.sources import Shard
 from xlmr_jax.corpus.sources.cc100 import CC100
 from xlmr_jax.corpus.sources.registry import open_source
+from xlmr_jax.corpus.stages import Item, run_here
 from xlmr_jax.demo.text import documents
 from xlmr_jax.errors import UserError
 
@@ -183,6 +185,28 @@ def test_files_that_a_killed_worker_left_are_not_read(wet, built, tmp_path, monk
   Path(f"{piece}.host.1.2.new").write_bytes(piece.read_bytes()[:100])
   build_corpus(open_source(wet), tmp_path / "clean", OPTIONS, workers=1)
   assert tree(tmp_path / "clean") == tree(built)
+
+
+class _Dies:
+  """A stage whose second item ends its process, as the system does to one that takes too much memory."""
+
+  name, what = "dies", "dying"
+
+  def __init__(self, folder):
+    self.folder = folder
+
+  def items(self):
+    return [Item(number, 1, Shard(f"part{number}.wet", 1)) for number in range(3)]
+
+  def work(self, item):
+    if item.number == 1:
+      os.kill(os.getpid(), signal.SIGKILL)
+    return {}
+
+
+def test_a_worker_that_is_killed_is_named_with_what_it_was_at(tmp_path):
+  with pytest.raises(UserError, match=r"a worker ended without a word while dying: out of memory.*part1\.wet"):
+    run_here([_Dies(tmp_path / "dies")], workers=2)
 
 
 def test_another_build_is_not_continued_or_overwritten(wet, built, tmp_path, monkeypatch):

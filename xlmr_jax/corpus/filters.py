@@ -19,6 +19,7 @@ from xlmr_jax.corpus.profile import (
   Profile,
   Scores,
   in_random_order,
+  letters_in_use,
   make_profile,
   score,
   with_noise,
@@ -28,7 +29,7 @@ from xlmr_jax.corpus.words import Words, combined, mixed, words_of
 # A feature is refused above its limit (below it, for letters): the median of the language plus SPREADS times its robust
 # standard deviation, but never below the floor, which ordinary text of any language stays under. (The numbers are ours.)
 SPREADS = 8.0
-LEAST_LETTERS = 40  # of a document; a letter of a script without spaces counts as three
+LEAST_LETTERS = 20  # of a document; a letter of a script without spaces counts as three
 FLOORS = {
   "signs": 0.35,  # share of punctuation and symbols among the characters that are not blank
   "digits": 0.35,  # share of digits among them
@@ -40,6 +41,7 @@ _PHRASE_OF_LETTERS = 16
 # Words of a sample from which on it knows the language: what looks far worse than spoilt text is then no text. A smaller
 # sample may just not know the subject or the spelling. (Ours.)
 KNOWS_THE_LANGUAGE = 150_000
+_MANY_LETTERS = 60  # Alphabets have 15 to 35 by that measure, Ethiopic's syllables 90, Hangul's 300. (Ours.)
 _FAR = 2.5  # times as far from the usual as spoilt text is
 _UNKNOWN_SUBJECT = 5.0  # standard deviations of the prior
 _ROUNDS = 30  # of expectation maximisation
@@ -51,7 +53,7 @@ LEAST_PRIOR_SPREAD = 0.25  # nats; the documents of a sample may be more alike t
 ODDS = {"spelling": 1.5, "order": 2.0}
 # And its score must lie so many standard deviations below the median of the language.
 # Text and spoilt text must be so many standard deviations apart; else too much text would look spoilt.
-LEAST_APART = {"spelling": 1.8, "order": 1.7}
+LEAST_APART = {"spelling": 1.8, "order": 1.5}
 LEAST_SPREADS = {"spelling": 2.5, "order": 1.5}
 REASONS = ("short", *FLOORS, "spelling", "order", "prior_low", "prior_high")
 
@@ -136,8 +138,10 @@ def _learn_all(texts: Sequence[str]) -> tuple[Profile, Limits, list[str]]:
     for name, value in scores.items():
       if np.count_nonzero(~np.isnan(value.mean)) < LEAST_DOCUMENTS:
         continue
-      if unspaced_share > 0.3 and (name == "order" or (name == "spelling" and words < KNOWS_THE_LANGUAGE)):
-        continue  # Their letters are no words that could be put in another order, and Chinese has thousands of them.
+      if name == "order" and unspaced_share > 0.3:
+        continue  # The letters of scripts without spaces are no words that could be put in another order.
+      if name == "spelling" and words < KNOWS_THE_LANGUAGE and letters_in_use(profile) > _MANY_LETTERS:
+        continue  # A small sample has not seen most pairs of letters where there are hundreds of them, as in Korean.
       if name == "prior":
         usual_scores[name] = _usual_score(value)
         continue

@@ -109,6 +109,12 @@ def make_profile(texts: Sequence[str]) -> Profile:
   )
 
 
+def letters_in_use(profile: Profile) -> float:
+  """How many letters a language has, as the perplexity of their frequencies: rare ones count little."""
+  shares = profile.singles[profile.singles > 0] / max(1.0, float(profile.singles.sum()))
+  return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
 @dataclasses.dataclass
 class Scores:
   """One score of D documents."""

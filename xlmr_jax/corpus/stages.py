@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -99,10 +100,10 @@ def run_here(stages: Sequence[Stage], workers: int) -> None:
   pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) if workers > 1 else None
   with pool or contextlib.nullcontext():
     for stage in stages:
-      _run_stage(stage, pool)
+      _run_stage(stage, pool, workers)
 
 
-def _run_stage(stage: Stage, pool: ProcessPoolExecutor | None) -> None:
+def _run_stage(stage: Stage, pool: ProcessPoolExecutor | None, workers: int) -> None:
   items = stage.items()
   total = sum(item.size for item in items)
   left = sorted(unfinished(stage, items), key=lambda item: -item.size)
@@ -119,6 +120,14 @@ def _run_stage(stage: Stage, pool: ProcessPoolExecutor | None) -> None:
         for future in as_completed(futures):
           results.append(future.result())
           progress.add(futures[future].size / 1e6)
+      except BrokenProcessPool:
+        # The executor does not tell which item it was. Of those that are not done, the first ones were being worked on.
+        lost = [item for future, item in futures.items() if not future.done() or future.exception()]
+        begun = [str(getattr(item.content, "name", item.number)) for item in lost[: 2 * workers]]
+        raise UserError(
+          f"a worker ended without a word while {stage.what}: out of memory, or the crash of a library on one of "
+          f"{', '.join(begun)}; free memory or leave that file out, and give the same command again"
+        ) from None
       finally:
         for future in futures:
           future.cancel()

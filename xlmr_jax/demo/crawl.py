@@ -21,8 +21,8 @@ _LEAST = 200  # characters of a page that is spoilt
 
 
 def _wrong_code_page(text: str, rng: random.Random) -> bytes:
-  """UTF-8 that was read as Windows-1252 and written as UTF-8 again: "Ã¤" for "ä"."""
-  return text.encode().decode("cp1252", "ignore").encode()
+  """UTF-8 that was read as Latin-1 and written as UTF-8 again: "Ã¤" for "ä"."""
+  return text.encode().decode("latin-1").encode()
 
 
 def _noise(text: str, rng: random.Random) -> bytes:
@@ -129,7 +129,10 @@ _TOLD = {
 
 def _example(clean: Path, step: str, reason: str = "") -> str:
   """The beginning of a sample, in one line."""
-  for path in sorted((clean / "removed" / step).glob("*.jsonl")):
+  # Most readers can read these.
+  for path in sorted(
+    (clean / "removed" / step).glob("*.jsonl"), key=lambda path: (path.stem not in ("de", "en", "fr"), path)
+  ):
     for line in path.read_text(encoding="utf-8").splitlines():
       sample = json.loads(line)
       if reason in ("", sample["reason"]):
