@@ -142,6 +142,7 @@ def _task(wet: str, out: Path, i: int, n: int) -> None:
   build_corpus(open_source(wet), out, OPTIONS, task=(i, n))
 
 
+@pytest.mark.slow
 def test_tasks_side_by_side_build_the_same(wet, built, tmp_path):
   context = multiprocessing.get_context("spawn")
   tasks = [context.Process(target=_task, args=(wet, tmp_path / "clean", i, 2)) for i in range(2)]

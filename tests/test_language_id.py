@@ -292,6 +292,7 @@ def test_file_without_a_blank_line_is_taken_for_sentences(tmp_path, cld2):
   assert {row["language"]: row["units"] for row in run_test(cld2, tmp_path, unit="line")["table"]} == {"de": 6, "ru": 8}
 
 
+@pytest.mark.slow
 def test_accuracy_on_real_text(shared, cld2):
   """The figures over all of it are measured by benchmarks/language_id.py; this is every fortieth document."""
   from benchmarks import language_id as measured
