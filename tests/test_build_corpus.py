@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from xlmr_jax.corpus.clean import build
+from xlmr_jax.corpus.clean import build, finish
 from xlmr_jax.corpus.clean.build import WORK, Options, build_corpus
 from xlmr_jax.corpus.clean.filter import Filter
 from xlmr_jax.corpus.clean.write import Write
@@ -186,6 +186,30 @@ def test_files_that_a_killed_worker_left_are_not_read(wet, built, tmp_path, monk
   Path(f"{piece}.host.1.2.new").write_bytes(piece.read_bytes()[:100])
   build_corpus(open_source(wet), tmp_path / "clean", OPTIONS, workers=1)
   assert tree(tmp_path / "clean") == tree(built)
+
+
+@pytest.mark.parametrize("after", [1, 3])
+def test_an_end_that_is_interrupted_loses_no_language(wet, built, tmp_path, monkeypatch, after):
+  """The text of a language is in its place before the manifest is; a second try must not take it for an old one."""
+  whole, calls = finish.Finish._place, []
+
+  def interrupted(self, *args, **named):
+    whole(self, *args, **named)
+    calls.append(args)
+    if len(calls) == after:
+      raise OSError(errno.EIO, os.strerror(errno.EIO), str(tmp_path))
+
+  monkeypatch.setattr(finish.Finish, "_place", interrupted)
+  with pytest.raises(UserError):
+    build_corpus(open_source(wet), tmp_path / "clean", OPTIONS, workers=1)
+  build_corpus(open_source(wet), tmp_path / "clean", OPTIONS, workers=1)
+  assert tree(tmp_path / "clean") == tree(built)
+
+
+def test_a_language_that_there_is_not_is_refused(wet, tmp_path):
+  with pytest.raises(UserError, match="--languages: enn is not one of CC-100's languages"):
+    build_corpus(open_source(wet), tmp_path / "clean", OPTIONS, workers=1, languages=["de", "enn"])
+  assert not (tmp_path / "clean").exists()
 
 
 class _Dies:

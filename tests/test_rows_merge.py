@@ -77,6 +77,10 @@ def test_an_older_store_is_not_mixed_with_a_new_one(world, tmp_path):
   build_at(world, tmp_path / "rows", ["en", "ru"])
   build_at(world, tmp_path / "rows", ["sw"], add=True)
   Verification(RowStore(tmp_path / "rows"), "always").finish()
+  linked = next((tmp_path / "rows" / "rows" / "en").rglob("*.array_record*"))
+  linked.write_bytes(linked.read_bytes()[:-1] + b"?")
+  with pytest.raises(UserError, match="en"):
+    Verification(RowStore(tmp_path / "rows"), "always").finish()
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ import json
 import os
 import re
 import shutil
+import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -77,9 +79,15 @@ def naming(path: str | os.PathLike) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-  """Yields the path of a file to write, which becomes `path` when the block ends and is removed when the block raises."""
-  unfinished = path.with_name(path.name + ".tmp")
+def whole_file(path: Path, *, many_writers: bool = False) -> Iterator[Path]:
+  """Yields the path of a file to write, which becomes `path` when the block ends and is removed when the block raises.
+
+  many_writers: others may be writing the same file, so the unfinished one has a name of its own. Its folder is made.
+  """
+  own = f".{socket.gethostname()}.{os.getpid()}.{threading.get_ident()}" if many_writers else ""
+  unfinished = path.with_name(f"{path.name}{own}.tmp")
+  if many_writers:
+    path.parent.mkdir(parents=True, exist_ok=True)
   try:
     with naming(path):
       yield unfinished

@@ -13,13 +13,12 @@ a Slurm array.
 import json
 import logging
 import re
-import signal
 import sys
 import time
 
 from absl import flags
 
-from xlmr_jax.commands.flags import FLAGS, parse_flags, path_of, start
+from xlmr_jax.commands.flags import FLAGS, exit_on_signals, parse_flags, path_of, start
 from xlmr_jax.errors import UserError
 from xlmr_jax.files import local_path
 
@@ -32,15 +31,7 @@ def main(argv: list[str]) -> int | None:
 
   out = path_of("out", makes="folder")
   logging.disable(logging.WARNING)  # Beam's notices; ours do not go through logging.
-  stopped = []
-
-  def stop(number: int, _: object) -> None:
-    logging.disable(logging.CRITICAL)
-    stopped.append(number)
-    sys.exit()
-
-  signal.signal(signal.SIGTERM, stop)
-  signal.signal(signal.SIGINT, stop)
+  stopped = exit_on_signals()
   options = Options(
     language_id=_language_id(),
     language_id_sha256=FLAGS.language_id_sha256,

@@ -10,12 +10,11 @@ all three paths.
 
 import json
 import logging
-import signal
 import sys
 
 from absl import flags
 
-from xlmr_jax.commands.flags import FLAGS, parse_flags, path_of, start
+from xlmr_jax.commands.flags import FLAGS, exit_on_signals, parse_flags, path_of, start
 from xlmr_jax.errors import UserError
 
 
@@ -28,15 +27,7 @@ def main(argv: list[str]) -> int | None:
 
   tokenizer, out = path_of("tokenizer"), path_of("out", makes="folder")
   logging.disable(logging.WARNING)  # Beam's notices; ours do not go through logging.
-  stopped = []
-
-  def stop(number: int, _: object) -> None:
-    logging.disable(logging.CRITICAL)
-    stopped.append(number)
-    sys.exit()  # It raises an exception, so that the unfinished folder is removed.
-
-  signal.signal(signal.SIGTERM, stop)
-  signal.signal(signal.SIGINT, stop)
+  stopped = exit_on_signals()
   if FLAGS.export and (why := why_no_export(open_tokenizer(tokenizer))):
     raise UserError(f"{why}; --noexport builds the rows all the same, for a model that stays here")
   try:

@@ -1,5 +1,7 @@
 """What the commands share: config flags by file or by name, absl's parser with one-line errors, and the way to start."""
 
+import logging as python_logging
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -118,6 +120,20 @@ def path_of(name: str, *, makes: str = "") -> Path:
   """
   found = local_path(FLAGS[name].value or "", f"--{name}=")
   return refuse_unwritable(found, folder=makes == "folder") if makes else found
+
+
+def exit_on_signals() -> list[int]:
+  """From here on SIGTERM and SIGINT raise SystemExit, so that unfinished files are removed; the list gets their numbers."""
+  stopped: list[int] = []
+
+  def stop(number: int, _: object) -> None:
+    python_logging.disable(python_logging.CRITICAL)
+    stopped.append(number)
+    sys.exit()
+
+  signal.signal(signal.SIGTERM, stop)
+  signal.signal(signal.SIGINT, stop)
+  return stopped
 
 
 def _check_paths(config: ConfigDict) -> ConfigDict:

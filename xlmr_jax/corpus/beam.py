@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from xlmr_jax.corpus.held_out import Report, scan
-from xlmr_jax.corpus.pieces import unshared
 from xlmr_jax.corpus.progress import Progress
 from xlmr_jax.corpus.shards import Job, RowFile, WorkItem, Written, plan, write_rows
 from xlmr_jax.corpus.sources import Shard
 from xlmr_jax.corpus.stages import Item, Stage, finish, unfinished
 from xlmr_jax.corpus.workers import Failure, attempt, results_of
 from xlmr_jax.errors import UserError
+from xlmr_jax.files import whole_file
 
 _LOCAL_RUNNERS = (None, "DirectRunner", "FnApiRunner")
 
@@ -115,7 +115,7 @@ def _finish(item: Item, stage: Any) -> bool:
   """Whether an item could be done. Why not is written to a file, which the process that directs the build reads."""
   outcome = attempt(functools.partial(finish, stage), item)
   if isinstance(outcome, Failure):
-    with unshared(_failures(stage) / f"{item.number}.json") as path:
+    with whole_file(_failures(stage) / f"{item.number}.json", many_writers=True) as path:
       path.write_text(json.dumps(dataclasses.asdict(outcome)), encoding="utf-8")
   return not isinstance(outcome, Failure)
 

@@ -157,15 +157,13 @@ def _learn_all(texts: Sequence[str]) -> tuple[Profile, Limits, list[str]]:
   return profile, learnt, _reasons(found, scores, learnt)
 
 
-def refuse(
-  texts: Sequence[str], profile: Profile, limits: Limits, sampled: np.ndarray
-) -> tuple[list[str], dict[str, np.ndarray]]:
-  """Why each of D texts is refused, "" for one that stays; and the scores that it was judged by, float64[D] each.
+def refuse(texts: Sequence[str], profile: Profile, limits: Limits, sampled: np.ndarray) -> list[str]:
+  """Why each of D texts is refused, "" for one that stays.
 
   sampled: bool[D], which of them are part of the sample that the profile was made of.
   """
   if not texts:
-    return [], {}
+    return []
   words = words_of(texts)
   scores = {name: Scores(np.full(len(texts), np.nan), np.zeros(len(texts))) for name in limits.scores}
   for part in (sampled, ~sampled):
@@ -175,7 +173,7 @@ def refuse(
       own_words = words if part.all() else words_of(these)
       for name, value in score(these, own_words, profile, sampled=bool(sampled[which[0]]), names=tuple(scores)).items():
         scores[name].mean[which], scores[name].error[which] = value.mean, value.error
-  return _reasons(features(texts, words), scores, limits), {name: value.mean for name, value in scores.items()}
+  return _reasons(features(texts, words), scores, limits)
 
 
 def _reasons(found: dict[str, np.ndarray], scores: dict[str, Scores], limits: Limits) -> list[str]:

@@ -4,44 +4,25 @@ A piece is a zip file of NumPy arrays that are not compressed, so that a stage r
 directory comes last, so half a piece is no zip file; and a piece gets its name when it is whole.
 """
 
-import contextlib
 import json
 import os
-import socket
 import struct
-import threading
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from xlmr_jax.corpus.sources import Document
-from xlmr_jax.files import naming
+from xlmr_jax.files import whole_file
 
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")  # of a zip file's entry; its last two numbers are the lengths of name and extra
 
 
-@contextlib.contextmanager
-def unshared(path: Path) -> Iterator[Path]:
-  """Yields the path of a file to write, which becomes `path` when the block ends and is removed when it raises.
-
-  It has a name of its own, so that two workers may write the same file at the same time.
-  """
-  path.parent.mkdir(parents=True, exist_ok=True)
-  own = path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.{threading.get_ident()}.new")
-  try:
-    with naming(path):
-      yield own
-      own.replace(path)
-  finally:
-    own.unlink(missing_ok=True)
-
-
 def write_piece(path: Path, arrays: dict[str, np.ndarray]) -> None:
   """Writes a piece whole or not at all. The bytes follow from the arrays."""
-  with unshared(path) as unfinished, open(unfinished, "wb") as file:
+  with whole_file(path, many_writers=True) as unfinished, open(unfinished, "wb") as file:
     np.savez(file, allow_pickle=False, **arrays)
 
 

@@ -20,11 +20,10 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, Protocol
 
-from xlmr_jax.corpus.pieces import unshared
 from xlmr_jax.corpus.progress import Progress
 from xlmr_jax.corpus.workers import Failure, attempt, results_of
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import read_json
+from xlmr_jax.files import read_json, whole_file
 
 _BEAT_S = 5.0  # between two signs of life of a task
 _SILENT_S = 60.0  # after which a task without one is taken for dead
@@ -81,7 +80,7 @@ def finish(stage: Stage, item: Item) -> None:
   path = outcome_path(stage, item.number)
   if not path.exists():
     outcome = stage.work(item)
-    with unshared(path) as unfinished_file:
+    with whole_file(path, many_writers=True) as unfinished_file:
       unfinished_file.write_text(json.dumps(outcome, ensure_ascii=False), encoding="utf-8")
 
 

@@ -23,6 +23,7 @@ from xlmr_jax.corpus.clean.read import Read, write_shards
 from xlmr_jax.corpus.clean.repeats import Paragraphs
 from xlmr_jax.corpus.clean.write import Write
 from xlmr_jax.corpus.language_id import open_identifier
+from xlmr_jax.corpus.languages import LANGUAGES, normal_code
 from xlmr_jax.corpus.opt_outs import OptOuts
 from xlmr_jax.corpus.sources import Source
 from xlmr_jax.corpus.stages import Stage, outcomes, run_here, run_task
@@ -70,7 +71,8 @@ def build_corpus(
   Raises UserError for whatever the user must mend; what is finished stays for the next try.
   """
   workers = cores() if workers is None else workers
-  _check(options, workers)
+  languages = sorted({normal_code(language) or language for language in languages or ()})
+  _check(options, workers, languages)
   refuse_unwritable(out, folder=True)
   run_by_beam = beam.open_stages(list(beam_flags)) if beam_flags else None
   open_identifier(options.language_id, options.language_id_sha256)
@@ -82,7 +84,7 @@ def build_corpus(
     language_id=options.language_id,
     language_id_sha256=options.language_id_sha256,
     sure=options.sure,
-    languages=tuple(sorted(languages or ())),
+    languages=tuple(languages),
     near_duplicates=options.near_duplicates,
     rehydrate=options.rehydrate,
     mask_personal_data=options.mask_personal_data,
@@ -123,7 +125,10 @@ def build_corpus(
   return _summary(read_json(out / MANIFEST))
 
 
-def _check(options: Options, workers: int) -> None:
+def _check(options: Options, workers: int, languages: Sequence[str]) -> None:
+  # A fastText model may know languages that CC-100 does not have.
+  if options.language_id == "cld2" and (unknown := [language for language in languages if language not in LANGUAGES]):
+    raise UserError(f"--languages: {', '.join(unknown)} is not one of CC-100's languages, such as en, zh_Hans or hi_rom")
   if workers < 1 or options.piece_mb <= 0 or options.file_mb <= 0:
     raise UserError(f"--workers={workers} --piece_mb={options.piece_mb} --file_mb={options.file_mb}: each must be above 0")
   if options.rehydrate and not options.near_duplicates:
@@ -145,7 +150,12 @@ def _fingerprint(options: Options, shards: Sequence[Any]) -> dict[str, Any]:
   }
   return {
     "version": VERSION,
-    "options": {key: value for key, value in dataclasses.asdict(options).items() if key != "language_id_sha256"},
+    # Of a file counts what it holds, not where it lies.
+    "options": {
+      **{key: value for key, value in dataclasses.asdict(options).items() if key != "language_id_sha256"},
+      "language_id": options.language_id.partition(":")[0],
+      "opt_out": bool(options.opt_out),
+    },
     "files": files,
     "shards": {"number": len(shards), "bytes": sum(shard.size for shard in shards), "sha256": listed},
   }

@@ -87,7 +87,7 @@ class Filter(JobStage):
       profile, limits, highest = _learnt(self.job, language)
       texts = [document.text for document in documents]
       with clock("filters"):
-        reasons, _ = filters.refuse(texts, profile, limits, hashes <= np.uint64(highest))
+        reasons = filters.refuse(texts, profile, limits, hashes <= np.uint64(highest))
       kept = []
       for document, reason in zip(documents, reasons):
         if reason:

@@ -16,7 +16,7 @@ from xlmr_jax.corpus.clean.job import Job
 from xlmr_jax.corpus.clean.read import Read
 from xlmr_jax.corpus.clean.write import Write
 from xlmr_jax.corpus.removed import Removed
-from xlmr_jax.corpus.stages import Item, outcomes
+from xlmr_jax.corpus.stages import Item, outcome_path, outcomes
 from xlmr_jax.files import read_json, write_json
 
 MANIFEST = "manifest.json"
@@ -44,6 +44,8 @@ class Finish:
     """Any number of workers may try: whoever comes second finds the work done."""
     out = self.job.folder.parent
     with _exclusive(self.job.path("finish.lock")):
+      if (done := outcome_path(self, item.number)).exists():
+        return read_json(done)
       found = self._manifest()
       before = self._before(out)
       # Readers refuse a folder with an unfinished build and without a manifest. So it goes first and comes last.
@@ -53,7 +55,7 @@ class Finish:
       languages = sorted({*found["languages"], *(language for step in removed.values() for language in step)})
       self._place_removed(out, removed, languages)
       for language in set(self.job.languages) | set(found["languages"]):
-        self._place(out, language)
+        self._place(out, language, has_text=language in found["languages"])
       clusters = found.pop("clusters")
       self._place_clusters(out, clusters, languages)
       manifest = merge_manifests(before, found) if before else found
@@ -67,17 +69,13 @@ class Finish:
         return read_json(path)
     return None
 
-  def _place(self, out: Path, language: str) -> None:
+  def _place(self, out: Path, language: str, *, has_text: bool) -> None:
+    """Puts the text of a language in its place. An earlier try, which was interrupted, may have done so."""
     new, old = self.job.path("clean", language), out / language
-    if new.exists() and any(new.iterdir()):
-      if old.exists():
-        shutil.rmtree(old)
+    if old.exists() and (new.exists() or not has_text):
+      shutil.rmtree(old)
+    if has_text and new.exists():
       new.replace(old)
-    elif old.exists() and not self.job.path("placed", language).exists():
-      shutil.rmtree(old)  # It had text before, and has none now.
-    marker = self.job.path("placed", language)
-    marker.parent.mkdir(exist_ok=True)
-    marker.touch()
 
   def _place_removed(self, out: Path, removed: dict[str, Any], languages: Iterable[str]) -> None:
     for step, found in removed.items():

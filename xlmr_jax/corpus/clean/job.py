@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from xlmr_jax.corpus.languages import LANGUAGES
-from xlmr_jax.corpus.pieces import unshared
 from xlmr_jax.corpus.sources import Source
+from xlmr_jax.files import whole_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +87,7 @@ def load_parts(job: Job, name: str, make: Callable[[Job], dict[str, list[Part]]]
   path = job.path(name)
   if not path.exists():
     parts = make(job)
-    with unshared(path) as unfinished:
+    with whole_file(path, many_writers=True) as unfinished:
       unfinished.write_bytes(pickle.dumps(parts))
     return parts
   return _unpickle(str(path), path.stat().st_mtime_ns)

@@ -14,11 +14,12 @@ from xlmr_jax.corpus.clean.job import Clock, Job, JobStage, Part, load_parts
 from xlmr_jax.corpus.held_out import document_hash
 from xlmr_jax.corpus.language_id import Identification, Identifier, open_identifier
 from xlmr_jax.corpus.languages import UNKNOWN
-from xlmr_jax.corpus.pieces import named, pack_documents, unshared, write_piece
+from xlmr_jax.corpus.pieces import named, pack_documents, write_piece
 from xlmr_jax.corpus.removed import Removed
 from xlmr_jax.corpus.repair import repair_all
 from xlmr_jax.corpus.sources import Damage, Document, Shard
 from xlmr_jax.corpus.stages import Item, outcomes
+from xlmr_jax.files import whole_file
 
 RANGES = 256  # the most partitions into which the hashes of a language are divided
 _DAMAGES = 100  # places that are named; all are counted
@@ -152,7 +153,7 @@ def read_shards(job: Job) -> list[Shard]:
 
 def write_shards(job: Job, shards: list[Shard]) -> None:
   """Stores the shards, so that no list of files travels with the work."""
-  with unshared(job.path("shards.pickle")) as path:
+  with whole_file(job.path("shards.pickle"), many_writers=True) as path:
     path.write_bytes(pickle.dumps(shards))
 
 

@@ -12,11 +12,11 @@ from xlmr_jax.corpus.clean.duplicates import Clusters
 from xlmr_jax.corpus.clean.filter import Filter, filtered_parts
 from xlmr_jax.corpus.clean.job import JobStage
 from xlmr_jax.corpus.opt_outs import OptOuts
-from xlmr_jax.corpus.pieces import Piece, unpack_documents, unshared
+from xlmr_jax.corpus.pieces import Piece, unpack_documents
 from xlmr_jax.corpus.removed import Removed
 from xlmr_jax.corpus.sources import Document
 from xlmr_jax.corpus.stages import Item
-from xlmr_jax.files import sha256_of
+from xlmr_jax.files import sha256_of, whole_file
 
 
 class Write(JobStage):
@@ -43,7 +43,7 @@ class Write(JobStage):
     folder = self.job.path("clean", language)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{number:05d}.txt{'.zst' if self.job.compress else ''}"
-    with unshared(path) as unfinished, _TextWriter(unfinished, self.job.compress) as write:
+    with whole_file(path, many_writers=True) as unfinished, _TextWriter(unfinished, self.job.compress) as write:
       for document, size in self._documents(language, first_part, last_part, removed):
         if opt_outs and opt_outs.has(document.url):
           removed.add("opt_outs", language, "opted out", document.id, document.text, documents=1)
