@@ -53,7 +53,7 @@ def measure(texts: list[str], tokenizer: Path | None, wet: Path) -> dict[str, fl
   small = [texts[i : i + 100] for i in range(0, len(texts), 100)]
   identifier = open_identifier()
   identifier.documents([(texts[0].split("\n"), "")])
-  profile, limits = filters.learn(texts[:300])
+  profile, limits, _ = filters.learn(texts[:300])
   lines = [line.encode() for text in texts for line in text.split("\n")]
 
   def read() -> int:

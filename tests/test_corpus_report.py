@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.test_convert import command
 from xlmr_jax.corpus.clean.build import STEPS
 from xlmr_jax.corpus.filters import REASONS, Limits, Usual
 from xlmr_jax.data.row_manifest import COUNTS, write_manifest
@@ -220,7 +221,7 @@ def test_shares_and_epochs_are_those_of_the_sampling_formula(three, page, tmp_pa
   assert estimated["English"]["rows, estimated"] == "603" and estimated["x_$y"]["rows, estimated"] == "1"
   assert "The rows here are an estimate" in page.shown and "4 bytes of text per token" in page.shown
   rows = _rows(tmp_path / "rows", {"en": 8000, "ur": 2000, "fr": 10})
-  counted = Page(write_corpus_report(three, rows, planned_rows=100_000))
+  counted = Page(write_corpus_report(three, rows, train_steps=1000, batch_rows=100))
   table = counted.table("rows", "share at alpha\xa01")
   for alpha in ALPHAS:
     weights = {"English": 8000**alpha, "Urdu": 2000**alpha, "French": 10**alpha}
@@ -229,8 +230,36 @@ def test_shares_and_epochs_are_those_of_the_sampling_formula(three, page, tmp_pa
       row = table[name]
       assert float(row[f"share at alpha\xa0{alpha:g}"].rstrip(" %")) == pytest.approx(100 * share, rel=0.006)
       assert float(row[f"epochs at alpha\xa0{alpha:g}"].replace(",", "")) == pytest.approx(100_000 * share / n, rel=0.006)
+      assert row["documents in rows"] == row["tokens"] == row["rows"] == f"{n:,}"  # as _rows wrote them
+  assert "1,000 updates with 100 rows each" in counted.shown and "as in the XLM-R paper" in page.shown
   assert "rows of 128 tokens" in counted.shown and "estimate" not in counted.shown
   assert "x_$y: has no training rows" in counted.shown and "French (fr): has training rows, but no text" in counted.shown
+
+
+def test_the_command_writes_the_page_anew_with_the_rows(three, tmp_path):
+  rows = _rows(tmp_path / "rows", {"en": 8000, "ur": 2000})
+  before = write_corpus_report(three).read_bytes()
+  told = command("report", f"--corpus={three}", f"--rows={rows}", "--train_steps=2000", "--batch_rows=50")
+  page = Page(three / "corpus_report.html")
+  assert json.loads(told.stdout) == {"report": str(three / "corpus_report.html")}
+  assert "2,000 updates with 50 rows each" in page.shown
+  assert page.table("tokens", "epochs at alpha\xa01")["English"]["epochs at alpha\xa01"] == "10.0"
+  command("report", f"--corpus={three}")
+  assert (three / "corpus_report.html").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    ((), "either --workdir"),
+    (("--corpus=here", "--workdir=there"), "either --workdir"),
+    (("--corpus=here", "--train_steps=5"), "pass both or neither"),
+    (("--workdir=here", "--batch_rows=5"), "belongs to --corpus"),
+  ],
+)
+def test_flags_that_do_not_fit_together_are_refused(arguments, message):
+  told = command("report", *arguments)
+  assert told.returncode and message in told.stderr and len(told.stderr.strip().split("\n")) == 1
 
 
 def test_the_same_files_give_the_same_bytes(three, page):

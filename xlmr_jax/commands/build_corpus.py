@@ -5,9 +5,9 @@
 
 FILES is a path, a glob, or @LIST, a file with one path per line. CLEAN gets LANG/*.txt.zst in CC-100's layout, which
 `xlmr train_vocabulary` and `xlmr build_rows` take as --text=CLEAN; removed/STEP/LANG.jsonl, samples of what was
-removed; manifest.json and corpus_report.html. A build that was interrupted goes on when the same command is given again.
-With Beam's own flags, such as --runner=DataflowRunner, Apache Beam runs it. With --task=i/n it does one share of n, e.g. of
-a Slurm array.
+removed, and with --removed=all removed/STEP/LANG/*.jsonl.zst, all of it; manifest.json and corpus_report.html. A build that
+was interrupted goes on when the same command is given again. With Beam's own flags, such as --runner=DataflowRunner, Apache
+Beam runs it. With --task=i/n it does one share of n, e.g. of a Slurm array.
 """
 
 import json
@@ -18,7 +18,7 @@ import time
 
 from absl import flags
 
-from xlmr_jax.commands.flags import FLAGS, exit_on_signals, parse_flags, path_of, start
+from xlmr_jax.commands.flags import FLAGS, exit_on_signals, local_path_of, parse_flags, start
 from xlmr_jax.errors import UserError
 from xlmr_jax.files import local_path
 
@@ -26,10 +26,11 @@ from xlmr_jax.files import local_path
 def main(argv: list[str]) -> int | None:
   """Builds the corpus and prints one line of JSON. argv: the command's name, and the flags that are left for Beam."""
   from xlmr_jax.corpus.clean.build import Options, build_corpus
+  from xlmr_jax.corpus.clean.forecast import forecast, is_new
   from xlmr_jax.corpus.sources.registry import Fields, open_source
   from xlmr_jax.report.corpus_report import write_corpus_report
 
-  out = path_of("out", makes="folder")
+  out = local_path_of("out", makes="folder")
   logging.disable(logging.WARNING)  # Beam's notices; ours do not go through logging.
   stopped = exit_on_signals()
   options = Options(
@@ -40,6 +41,8 @@ def main(argv: list[str]) -> int | None:
     rehydrate=FLAGS.rehydrate,
     mask_personal_data=FLAGS.pii == "mask",
     opt_out=str(local_path(FLAGS.opt_out, "--opt_out=")) if FLAGS.opt_out else "",
+    reference=str(local_path(FLAGS.reference, "--reference=")) if FLAGS.reference else "",
+    removed=FLAGS.removed,
     piece_mb=FLAGS.piece_mb,
     file_mb=FLAGS.file_mb,
     compress=FLAGS.compress,
@@ -47,14 +50,16 @@ def main(argv: list[str]) -> int | None:
   fields = Fields(text=FLAGS.text_field, url=FLAGS.url_field, language=FLAGS.language_field)
   began = time.monotonic()
   try:
+    source = open_source(FLAGS.source, fields=fields)
+    if FLAGS.plan or is_new(out):
+      expected = forecast(source, out, options, languages=FLAGS.languages, workers=FLAGS.workers)
+      print(*expected.lines(), sep="\n", file=sys.stdout if FLAGS.plan else sys.stderr, flush=True)
+      if FLAGS.plan:
+        print(json.dumps(expected.to_json()))
+        return None
+      expected.refuse_too_small_a_disk(out)
     summary = build_corpus(
-      open_source(FLAGS.source, fields=fields),
-      out,
-      options,
-      languages=FLAGS.languages,
-      workers=FLAGS.workers,
-      task=_task(),
-      beam_flags=argv[1:],
+      source, out, options, languages=FLAGS.languages, workers=FLAGS.workers, task=_task(), beam_flags=argv[1:]
     )
     if "bytes_in" in summary:
       write_corpus_report(out)
@@ -94,9 +99,14 @@ def run() -> None:
   flags.DEFINE_bool("rehydrate", False, "repeat a document by the number of its near duplicates, as FineWeb-2 does")
   flags.DEFINE_enum("pii", "keep", ["keep", "mask"], "mask: e-mail and public IP addresses become fixed examples")
   flags.DEFINE_string("opt_out", None, "file of URLs, sha256 of URLs, and domains whose documents are left out")
+  flags.DEFINE_enum(
+    "removed", "samples", ["samples", "all"], "all: write all that is removed, with its reason, not only samples"
+  )
+  flags.DEFINE_string("reference", None, "clean text in CC-100's layout, from which the filters' limits are learnt")
   flags.DEFINE_string("text_field", "text", "of JSON lines, Parquet and TFDS: the field of the text")
   flags.DEFINE_string("url_field", "url", "of JSON lines and Parquet: the field of the address")
   flags.DEFINE_string("language_field", "language", "of JSON lines and Parquet: the field of the language, or =CODE for all")
+  flags.DEFINE_bool("plan", False, "only say what the build would take, and write nothing")
   flags.DEFINE_integer("workers", None, "processes, unless Beam runs the build; all cores by default")
   flags.DEFINE_string("task", None, "i/n: do this share of n without any engine; all see --out under the same path")
   flags.DEFINE_float("piece_mb", 32, "10^6 bytes of text that a worker holds at a time; it changes the files' order of work")

@@ -5,7 +5,7 @@ Text is looked at as UTF-16, so a character outside the first plane is two surro
 
 import functools
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -15,6 +15,7 @@ _CLASS_OF = {"L": LETTER, "M": MARK, "N": DIGIT, "P": PUNCTUATION, "S": SYMBOL, 
 _UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN", "BOPOMOFO")
 FIRST_UNSPACED = 0xE00  # the first code point that such a script may have
 _POINTS = 0x10000
+_GROUP = 1 << 20  # characters
 
 
 @functools.cache
@@ -39,6 +40,12 @@ def unspaced() -> np.ndarray:
 
 
 @functools.cache
+def unspaced_letters() -> np.ndarray:
+  """Which code points of unspaced() are letters, and no marks, bool[0x10000]."""
+  return unspaced() & (classes() == LETTER)
+
+
+@functools.cache
 def normal_forms() -> np.ndarray:
   """What each code point is compared as, uint16[0x10000]: small letters, digits as 0, and 0 for what is left out.
 
@@ -56,9 +63,28 @@ def normal_forms() -> np.ndarray:
   return table
 
 
+def looked_up(table: np.ndarray, units: np.ndarray) -> np.ndarray:
+  """table[units], in half the time. table: one of this module's; units: uint16[n]."""
+  return table.take(units, mode="clip")  # No unit lies outside, so that nothing is clipped, and NumPy need not check first.
+
+
+def groups(texts: Sequence[str]) -> Iterator[slice]:
+  """Successive texts, of about a million characters, each of which takes some tens of bytes in arrays of words."""
+  first = size = 0
+  for index, text in enumerate(texts):
+    size += len(text)
+    if size >= _GROUP or index == len(texts) - 1:
+      yield slice(first, index + 1)
+      first, size = index + 1, 0
+
+
 def code_units(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
   """(uint16[n], int64[D + 1]): the UTF-16 code units of D texts, each followed by a newline; and where each begins."""
-  encoded = [f"{text}\n".encode("utf-16-le", "surrogatepass") for text in texts]
+  # All at once is faster, but then only the lengths of the texts tell where each begins, unless there are surrogate pairs.
+  units = np.frombuffer("\n".join([*texts, ""]).encode("utf-16-le", "surrogatepass"), np.uint16)
+  lengths = np.fromiter(map(len, texts), np.int64, len(texts)) + 1
+  if units.size > lengths.sum():
+    lengths = np.array([len(text.encode("utf-16-le", "surrogatepass")) // 2 + 1 for text in texts])
   starts = np.zeros(len(texts) + 1, np.int64)
-  np.cumsum([len(text) // 2 for text in encoded], out=starts[1:])
-  return np.frombuffer(b"".join(encoded), np.uint16), starts
+  np.cumsum(lengths, out=starts[1:])
+  return units, starts

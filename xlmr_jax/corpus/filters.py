@@ -11,7 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from xlmr_jax.corpus.characters import DIGIT, LETTER, MARK, OTHER, PUNCTUATION, SPACE, SYMBOL, classes, code_units, unspaced
+from xlmr_jax.corpus.characters import (
+  DIGIT,
+  LETTER,
+  MARK,
+  OTHER,
+  PUNCTUATION,
+  SPACE,
+  SYMBOL,
+  classes,
+  code_units,
+  groups,
+  unspaced,
+)
 from xlmr_jax.corpus.paragraphs import LETTERS_OF_UNSPACED
 from xlmr_jax.corpus.profile import (
   LEAST_DOCUMENTS,
@@ -38,11 +50,9 @@ FLOORS = {
 }
 _PHRASE = 5  # words, or _PHRASE_OF_LETTERS letters of a script without spaces
 _PHRASE_OF_LETTERS = 16
-# Words of a sample from which on it knows the language: what looks far worse than spoilt text is then no text. A smaller
-# sample may just not know the subject or the spelling. (Ours.)
+# Words of a sample from which on it knows the language. A smaller one may just not know the words of a subject. (Ours.)
 KNOWS_THE_LANGUAGE = 150_000
 _MANY_LETTERS = 60  # Alphabets have 15 to 35 by that measure, Ethiopic's syllables 90, Hangul's 300. (Ours.)
-_FAR = 2.5  # times as far from the usual as spoilt text is
 _UNKNOWN_SUBJECT = 5.0  # standard deviations of the prior
 _ROUNDS = 30  # of expectation maximisation
 _LONG = 300  # characters of a document from which on it shows what spoiling changes
@@ -50,7 +60,7 @@ _LEAST_WORDS = 30  # of a document before repetition means anything
 PRIOR_SPREADS = 8.0  # standard deviations on either side of the median
 LEAST_PRIOR_SPREAD = 0.25  # nats; the documents of a sample may be more alike than those of a language
 # The logarithm of how much likelier the score of a document must be for noise, or for random order, than for text. (Ours.)
-ODDS = {"spelling": 1.5, "order": 2.0}
+ODDS = {"spelling": 1.5, "order": 1.5}
 # And its score must lie so many standard deviations below the median of the language.
 # Text and spoilt text must be so many standard deviations apart; else too much text would look spoilt.
 LEAST_APART = {"spelling": 1.8, "order": 1.5}
@@ -103,16 +113,17 @@ class Limits:
     )
 
 
-def learn(texts: Sequence[str]) -> tuple[Profile, Limits]:
-  """The profile and the limits of a language from a sample of its documents.
+def learn(texts: Sequence[str]) -> tuple[Profile, Limits, np.ndarray]:
+  """The profile and the limits of a language from a sample of its documents, and which of these the profile was made of.
 
   What the sample's own limits refuse is left out of it once, because a crawl may be spoilt to a good part.
   """
   profile, limits, reasons = _learn_all(texts)
-  kept = [text for text, reason in zip(texts, reasons) if not reason]
-  if limits.scores and LEAST_DOCUMENTS <= len(kept) < len(texts):
-    profile, limits, _ = _learn_all(kept)
-  return profile, limits
+  kept = np.array([not reason for reason in reasons], bool)
+  if not limits.scores or not LEAST_DOCUMENTS <= np.count_nonzero(kept) < len(texts):
+    return profile, limits, np.ones(len(texts), bool)
+  profile, limits, _ = _learn_all([text for text, is_kept in zip(texts, kept) if is_kept])
+  return profile, limits, kept
 
 
 def _learn_all(texts: Sequence[str]) -> tuple[Profile, Limits, list[str]]:
@@ -149,8 +160,9 @@ def _learn_all(texts: Sequence[str]) -> tuple[Profile, Limits, list[str]]:
       as_they_are, spoilt = (
         score(part, words_of(part), half, sampled=False, names=(name,))[name] for part in (these, _SPOIL[name](these))
       )
-      # The counts of the whole sample give other scores than those of a half, to spoilt documents like to others.
-      shift = _median(value.mean[other] - as_they_are.mean)
+      # The counts of the whole sample give other scores than those of a half, to noise like to text. To words in random
+      # order they give 0, however much is known of the language.
+      shift = _median(value.mean[other] - as_they_are.mean) if name == "spelling" else 0.0
       usual_scores[name] = _told_apart(value, Usual(_median(spoilt.mean) + shift, _usual_score(spoilt).spread))
   # Rounded as every later reader sees them.
   learnt = Limits.from_json(Limits(len(texts), words, limits, usual_scores).to_json())
@@ -162,8 +174,10 @@ def refuse(texts: Sequence[str], profile: Profile, limits: Limits, sampled: np.n
 
   sampled: bool[D], which of them are part of the sample that the profile was made of.
   """
-  if not texts:
-    return []
+  return [reason for group in groups(texts) for reason in _refuse_group(texts[group], profile, limits, sampled[group])]
+
+
+def _refuse_group(texts: Sequence[str], profile: Profile, limits: Limits, sampled: np.ndarray) -> list[str]:
   words = words_of(texts)
   scores = {name: Scores(np.full(len(texts), np.nan), np.zeros(len(texts))) for name in limits.scores}
   for part in (sampled, ~sampled):
@@ -311,9 +325,7 @@ def _refused_by(name: str, all_scores: dict[str, Scores], limits: Limits) -> dic
   as_text = -0.5 * z**2 - np.log(spread)
   odds = np.nan_to_num(as_spoilt - as_text, nan=-np.inf)
   refused = (odds > ODDS[name]) & (scores.mean < (usual.median + usual.spoilt) / 2) & (z < -LEAST_SPREADS[name])
-  if not knows:
-    refused &= scores.mean > usual.median - _FAR * change
-    if name == "order" and "prior" in limits.scores:
-      prior = limits.scores["prior"]
-      refused &= all_scores["prior"].mean > prior.median - _UNKNOWN_SUBJECT * max(prior.spread, 0.1)
+  if name == "order" and not knows and "prior" in limits.scores:
+    prior = limits.scores["prior"]
+    refused &= all_scores["prior"].mean > prior.median - _UNKNOWN_SUBJECT * max(prior.spread, 0.1)
   return {name: refused}

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from xlmr_jax.corpus.words import combined, mixed, words_of
+from xlmr_jax.corpus.characters import groups
+from xlmr_jax.corpus.words import PRIME, combined, hashes_of, mixed
 
 BANDS, ROWS = 14, 8
 AGREEING_BANDS = 2
@@ -21,40 +22,52 @@ _ALL_PAIRS = 16  # documents that share a band; of more, only pairs with the fir
 
 def band_keys(texts: Sequence[str]) -> np.ndarray:
   """The bands of D texts, uint64[D, BANDS]. A text of fewer than SHINGLE words is one shingle."""
-  words = words_of(texts)
-  documents = len(texts)
-  count = np.diff(words.starts)
-  document = np.repeat(np.arange(documents), count)
-  shingle = words.hashes
-  place = np.arange(shingle.size) - np.repeat(words.starts[:-1], count)
+  found = [np.zeros((0, BANDS), np.uint64)]
+  for group in groups(texts):
+    shingles, document = _shingles(texts[group])
+    found.append(_bands(shingles, document, len(texts[group])))
+  return np.concatenate(found)
+
+
+def _shingles(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+  """(uint64[n], int64[n]): hashes of all phrases of SHINGLE words, and the text of each."""
+  words, starts = hashes_of(texts)
+  count = np.diff(starts)
+  document = np.repeat(np.arange(len(texts)), count)
+  shingle = words.copy()
   for distance in range(1, SHINGLE):
-    after = np.minimum(np.arange(shingle.size) + distance, shingle.size - 1)
-    same = document[after] == document
-    shingle = combined(shingle, np.where(same, words.hashes[after], np.uint64(0)))
+    shingle *= PRIME
+    same = document[distance:] == document[:-distance]  # Beyond the end of its document, a word is followed by zeros.
+    shingle[:-distance] += np.where(same, words[distance:], np.uint64(0))
+  place = np.arange(words.size) - np.repeat(starts[:-1], count)
   # What begins near the end of a document is no shingle, unless the document is shorter than one.
   kept = (place + SHINGLE <= np.repeat(count, count)) | (place == 0)
-  return _bands(shingle[kept], document[kept], documents)
+  return mixed(shingle[kept]), document[kept]
 
 
 def _bands(shingles: np.ndarray, document: np.ndarray, documents: int) -> np.ndarray:
   """uint64[D, BANDS] of the shingles of each document; a document without any has keys of its own from its number."""
   factors, terms = _permutations()
-  lowest = np.full((documents, _PERMUTATIONS), np.iinfo(np.uint32).max, np.uint32)
+  lowest = np.full((_PERMUTATIONS, documents), np.iinfo(np.uint32).max, np.uint32)
   short = (shingles >> np.uint64(32)).astype(np.uint32)
   if short.size:
     starts = np.flatnonzero(np.append(True, document[1:] != document[:-1]))
     ends = np.append(starts[1:], short.size)
-    for first in _groups(starts, ends):
-      part = short[starts[first.start] : ends[first.stop - 1]]
-      at = starts[first] - starts[first.start]
-      owners = document[starts[first]]
-      for k in range(_PERMUTATIONS):
-        lowest[owners, k] = np.minimum.reduceat(part * factors[k] + terms[k], at)
+    for group in _groups(starts, ends):
+      part = short[starts[group.start] : ends[group.stop - 1]]
+      at = starts[group] - starts[group.start]
+      found = np.empty((_PERMUTATIONS, at.size), np.uint32)
+      hashes = np.empty_like(part)
+      for factor, term, least in zip(factors, terms, found):
+        np.multiply(part, factor, out=hashes)
+        np.add(hashes, term, out=hashes)
+        np.minimum.reduceat(hashes, at, out=least)
+      lowest[:, document[starts[group]]] = found
   keys = np.zeros((documents, BANDS), np.uint64)
   for band in range(BANDS):
     key = np.full(documents, band + 1, np.uint64)
     for row in range(ROWS):
-      key = combined(key, lowest[:, band * ROWS + row].astype(np.uint64))
+      key = combined(key, lowest[band * ROWS + row].astype(np.uint64))
     keys[:, band] = key
   return keys
 

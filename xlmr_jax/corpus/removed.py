@@ -1,25 +1,49 @@
-"""What the steps of a build removed: how much of each language, why, and a sample of it to read."""
+"""What the steps of a build removed: how much of each language, why, and a sample of it to read, or all of it."""
 
 import heapq
+import json
 from collections.abc import Iterable
 from typing import Any
+
+import numpy as np
 
 from xlmr_jax.corpus.held_out import document_hash
 
 SAMPLES = 20  # of each step and language
 _SHOWN = 500  # characters of a sample
+REPAIR = "repair"  # a step that removes nothing
 
 
 class Removed:
-  """Counts and samples by step and language. Which ones are samples follows from their text, not from the order of work."""
+  """Counts and samples by step and language. Which ones are samples follows from their text, not from the order of work.
 
-  def __init__(self) -> None:
+  keep_all: whether frames() gives all that was removed. urls: the URLs of documents by their ids, for those callers of add
+  that do not know them.
+  """
+
+  def __init__(self, *, keep_all: bool = False) -> None:
     self.steps: dict[str, dict[str, dict[str, Any]]] = {}
+    self.keep_all = keep_all
+    self.urls: dict[str, str] = {}
+    self._streams: dict[str, _Frame] = {}
 
   def add(
-    self, step: str, language: str, reason: str, id: str, text: str, *, documents: int = 0, paragraphs: int = 0
+    self,
+    step: str,
+    language: str,
+    reason: str,
+    id: str,
+    text: str,
+    *,
+    url: str = "",
+    documents: int = 0,
+    paragraphs: int = 0,
   ) -> None:
     """Counts what was removed of a document: the whole of it (documents=1), or some paragraphs."""
+    if self.keep_all and step != REPAIR:
+      stream = self._streams.setdefault(f"{step}/{language}", _Frame())
+      found = {"id": id, "url": url or self.urls.get(id, ""), "step": step, "reason": reason}
+      stream.write({**found, "document": bool(documents), "text": text})
     counts = self._counts(step, language)
     counts["documents"] += documents
     counts["paragraphs"] += paragraphs
@@ -37,6 +61,10 @@ class Removed:
   def _counts(self, step: str, language: str) -> dict[str, Any]:
     new = {"documents": 0, "paragraphs": 0, "bytes": 0, "reasons": {}, "samples": []}
     return self.steps.setdefault(step, {}).setdefault(language, new)
+
+  def frames(self) -> dict[str, np.ndarray]:
+    """All that was removed, {"STEP/LANGUAGE": uint8[n]}: JSON lines as a zstd frame, in the order of add()."""
+    return {name: stream.end() for name, stream in sorted(self._streams.items())}
 
   def to_json(self) -> dict[str, Any]:
     """All counts and samples, the samples in the order of their hashes."""
@@ -68,3 +96,20 @@ class Removed:
           counts["samples"] = heapq.nlargest(SAMPLES, entries)
           heapq.heapify(counts["samples"])
     return self
+
+
+class _Frame:
+  """JSON lines that become one zstd frame with a checksum."""
+
+  def __init__(self) -> None:
+    import zstandard
+
+    self._compress = zstandard.ZstdCompressor(level=3, write_checksum=True).compressobj()
+    self._parts: list[bytes] = []
+
+  def write(self, line: dict[str, Any]) -> None:
+    text = json.dumps(line, ensure_ascii=False) + "\n"
+    self._parts.append(self._compress.compress(text.encode("utf-8", "backslashreplace")))
+
+  def end(self) -> np.ndarray:
+    return np.frombuffer(b"".join([*self._parts, self._compress.flush()]), np.uint8)

@@ -9,15 +9,17 @@ from pathlib import Path
 from xlmr_jax.data.row_manifest import read_manifest
 from xlmr_jax.errors import UserError
 from xlmr_jax.files import read_json, whole_file
-from xlmr_jax.report.corpus_page.numbers import PLANNED_ROWS, Corpus, Sampling
+from xlmr_jax.report.corpus_page.numbers import BATCH_ROWS, TRAIN_STEPS, Corpus, Sampling
 from xlmr_jax.report.corpus_page.page import whole_page
 
 
-def write_corpus_report(out: Path, rows: Path | None = None, *, planned_rows: int = PLANNED_ROWS) -> Path:
+def write_corpus_report(
+  out: Path, rows: Path | None = None, *, train_steps: int = TRAIN_STEPS, batch_rows: int = BATCH_ROWS
+) -> Path:
   """Writes out/corpus_report.html from what a finished build left in the folder `out`; returns its path.
 
-  rows: a folder of `xlmr build_rows`, whose counts are then used for shares and epochs. planned_rows: how many rows a
-  training takes in all, for the epochs.
+  rows: a folder of `xlmr build_rows`, whose counts are then used for shares and epochs. train_steps, batch_rows: how many
+  updates a training has, and the rows of each, for the epochs.
   Raises UserError: the build is not finished, or the rows are not.
   """
   try:
@@ -25,7 +27,8 @@ def write_corpus_report(out: Path, rows: Path | None = None, *, planned_rows: in
   except FileNotFoundError:
     raise UserError(f"{out / 'manifest.json'}: no manifest: an unfinished build; run `xlmr build_corpus` again") from None
   corpus = Corpus(manifest, out / "removed")
-  sampling = Sampling.of_rows(read_manifest(rows), planned_rows) if rows else Sampling.of_bytes(corpus, planned_rows)
+  planned = (train_steps, batch_rows)
+  sampling = Sampling.of_rows(read_manifest(rows), *planned) if rows else Sampling.of_bytes(corpus, *planned)
   page = whole_page(corpus, sampling)
   path = out / "corpus_report.html"
   with whole_file(path) as unfinished:

@@ -1,7 +1,6 @@
 """A checkpoint of a run as a Hugging Face folder with a model card, after fine-tuning on a task where one is named."""
 
 import sys
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -10,7 +9,8 @@ from xlmr_jax.config_checks import check_evaluation
 from xlmr_jax.errors import UserError
 from xlmr_jax.evaluation.scorer import Scorer
 from xlmr_jax.evaluation.tasks import registry
-from xlmr_jax.files import refuse_used_folder, whole_folder, write_json
+from xlmr_jax.files import AnyPath, write_json
+from xlmr_jax.folders import refuse_used_folder, whole_folder
 from xlmr_jax.huggingface import export
 from xlmr_jax.huggingface.tokenizer import exported, write_tokenizer
 from xlmr_jax.open_model import load_params, open_record, open_tokenizer_of, source_of
@@ -20,7 +20,7 @@ from xlmr_jax.run.workdir import RunRecord, Workdir
 
 
 def to_hf(
-  workdir: Workdir, name: str, out: Path, *, dtype: str = "float32", task: str = "", seed: int = 0,
+  workdir: Workdir, name: str, out: AnyPath, *, dtype: str = "float32", task: str = "", seed: int = 0,
   config: ConfigDict | None = None,
 ) -> dict[str, Any]:  # fmt: skip
   """Writes a checkpoint of a run, or of a Hugging Face folder, into the folder `out`.

@@ -18,8 +18,9 @@ from xlmr_jax.evaluation.tasks.registry import Task
 from xlmr_jax.files import read_sealed_json
 from xlmr_jax.huggingface import names
 from xlmr_jax.model.task_head import SENTENCE, SPAN, WORDS
-from xlmr_jax.report.pictures import held_out_picture
+from xlmr_jax.report.pictures import goodput_picture, held_out_picture
 from xlmr_jax.run import logs
+from xlmr_jax.run.goodput import PARTS, read_accounts
 from xlmr_jax.run.workdir import RunRecord, Workdir
 
 _PIPELINE = {SENTENCE: "text-classification", WORDS: "token-classification", SPAN: "question-answering"}
@@ -39,7 +40,7 @@ class Tuned(NamedTuple):
 def write(
   folder: Path, workdir: Workdir, record: RunRecord, config: ConfigDict, name: str, step: int, tuned: Tuned | None
 ) -> None:
-  """Writes README.md and, for a run with held-out losses, training_curve.png into a folder.
+  """Writes README.md and, for a run, training_curve.png of its held-out losses and goodput.png of its time into a folder.
 
   name, step: of the exported checkpoint, e.g. "best" and 12000. tuned: what it was fine-tuned to, if it was.
   """
@@ -66,6 +67,7 @@ def write(
         [[line["step"], f"{line['mean_loss']:.4f}"] for line in picked],
       )
     )
+  parts += _where_the_time_went(workdir, folder)
   settings = json.dumps(_without_paths(record.config), indent=1, sort_keys=True, default=list)
   parts.append(f"## Config\n\n<details><summary>every key of the run</summary>\n\n```json\n{settings}\n```\n</details>\n")
   (folder / "README.md").write_text("\n".join(part for part in parts if part), encoding="utf-8")
@@ -173,6 +175,22 @@ def _held_out(lines: list[dict]) -> str:
       for language, values in sorted(lines[-1]["languages"].items())
     ],
   )
+
+
+def _where_the_time_went(workdir: Workdir, folder: Path) -> list[str]:
+  """Of the whole run so far, whichever checkpoint the card is about; draws goodput.png."""
+  total = read_accounts(workdir).total()
+  if total is None:
+    return []
+  goodput_picture(workdir, folder / "goodput.png")
+  rows = [
+    [what, f"{seconds / 3600:.2f}", f"{seconds / max(total.wall, 1e-9):.1%}"]
+    for name, what in PARTS.items()
+    if (seconds := total.parts.get(name, 0.0)) > 0
+  ]
+  text = f"{total.starts} starts, {total.idle / 3600:.2f} hours between them; {total.steps_again:,} steps were made again.\n"
+  table = _rows(["part", "hours", "share"], rows)
+  return [f"## Where the time went\n\n![Time of each start by part](goodput.png)\n\n{text}\n{table}"]
 
 
 def _evaluations(workdir: Workdir, step: int) -> list[str]:

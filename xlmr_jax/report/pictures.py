@@ -3,7 +3,6 @@
 import contextlib
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +10,10 @@ import numpy as np
 from xlmr_jax.data.rows import RowStore
 from xlmr_jax.errors import UserError
 from xlmr_jax.evaluation.ledger import read_ledger
-from xlmr_jax.files import whole_file
+from xlmr_jax.files import AnyPath, whole_file
 from xlmr_jax.ids import FIRST_PIECE
 from xlmr_jax.run import logs
+from xlmr_jax.run.goodput import PARTS, read_accounts
 from xlmr_jax.run.workdir import Workdir, read_stop
 
 ENTROPY_ROWS = 20_000  # At most so many rows of a language, evenly spread, are counted.
@@ -21,10 +21,12 @@ INK, BEFORE, AFTER, BOUND = "#222222", "#b8b8b8", "#1f6f8b", "#d1495b"
 STYLE: dict[Any, Any] = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "text.color": INK,
                          "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK}  # fmt: skip
 LOSS = "held-out loss, nats per masked token"
+PART_COLORS = ("#1f6f8b", "#e9c46a", "#b8b8b8", "#8d99ae", "#6a994e", "#7b6d8d", "#d1495b", "#9d2a3b", "#444444")
+_BARS = 30  # starts that the picture of the time has at most
 
 
 @contextlib.contextmanager
-def _figure(out: Path, width: float, height: float) -> Iterator[Any]:
+def _figure(out: AnyPath, width: float, height: float) -> Iterator[Any]:
   """Yields a new figure in the style of all pictures, sizes in inches, and writes it to `out` when the block ends."""
   import matplotlib
   from matplotlib.figure import Figure
@@ -63,7 +65,7 @@ def unigram_entropy(store: RowStore) -> dict[str, float]:
   return entropy
 
 
-def held_out_picture(workdir: Workdir, out: Path, until: float = math.inf) -> Any:
+def held_out_picture(workdir: Workdir, out: AnyPath, until: float = math.inf) -> Any:
   """Held-out loss against updates up to a step: a line per language, and their mean on top."""
   lines = read_held_out(workdir, until)
   steps = [line["step"] for line in lines]
@@ -79,7 +81,7 @@ def held_out_picture(workdir: Workdir, out: Path, until: float = math.inf) -> An
 
 
 def languages_picture(
-  before: dict[str, float], after: dict[str, float], out: Path, *, label: str, title: str,
+  before: dict[str, float], after: dict[str, float], out: AnyPath, *, label: str, title: str,
   bound: dict[str, float] | None = None,
 ) -> Any:  # fmt: skip
   """A row per language: where it was, where it is, and the mark to beat. The rows are sorted by where they are."""
@@ -107,7 +109,7 @@ def languages_picture(
   return figure
 
 
-def transfer_picture(workdir: Workdir, out: Path) -> Any:
+def transfer_picture(workdir: Workdir, out: AnyPath) -> Any:
   """Held-out loss beside the downstream score of each evaluated step; the best step and the stop are marked."""
   lines, ledger = read_held_out(workdir), read_ledger(workdir)
   scored = [(entry.step, 100 * entry.score) for entry in ledger if entry.score is not None]
@@ -133,4 +135,30 @@ def transfer_picture(workdir: Workdir, out: Path) -> Any:
       axes.annotate(f"the rule, at {stop.step}", (stop.step, 1), (-4, -4), xycoords=("data", "axes fraction"),
                     textcoords="offset points", rotation=90, ha="right", va="top", color=BOUND)  # fmt: skip
     axes.set_title("Held-out loss and zero-shot transfer", loc="left")
+  return figure
+
+
+def goodput_picture(workdir: Workdir, out: AnyPath) -> Any:
+  """Where the time of each start of a run went, as a stacked bar; the newest starts, the last one at the bottom."""
+  accounts = read_accounts(workdir)
+  total, starts = accounts.total(), accounts.starts[-_BARS:]
+  if total is None:
+    raise UserError(f"{workdir.goodput} is missing or damaged; is {workdir} the workdir of a run?")
+  unit, seconds = ("hours", 3600.0) if max(start.wall for start in starts) > 7200 else ("minutes", 60.0)
+  names = [name for name in PARTS if any(start.parts.get(name, 0.0) > 0 for start in starts)]
+  numbers = np.cumsum([start.starts for start in accounts.starts])[-_BARS:]
+  labels = [f"{start.starts} older" if start.starts > 1 else f"start {number}" for start, number in zip(starts, numbers)]
+  with _figure(out, 7.2, 1.9 + 0.28 * len(starts)) as figure:
+    axes = figure.subplots()
+    left = np.zeros(len(starts))
+    for name, color in zip(PARTS, PART_COLORS, strict=True):
+      if name in names:
+        width = np.array([start.parts.get(name, 0.0) / seconds for start in starts])
+        axes.barh(np.arange(len(starts)), width, left=left, height=0.7, color=color, label=PARTS[name])
+        left += width
+    axes.set_yticks(np.arange(len(starts)), labels)
+    axes.set(xlabel=unit, xlim=(0, None), ylim=(len(starts) - 0.4, -0.6))
+    figure.legend(loc="outside lower left", ncols=3, frameon=False, fontsize=9)
+    share = total.parts.get("step", 0.0) / max(total.wall, 1e-9)
+    figure.suptitle(f"Where the time went: {share:.1%} into steps that count", x=0.01, ha="left")
   return figure

@@ -18,20 +18,22 @@ from xlmr_jax.corpus import beam
 from xlmr_jax.corpus.clean.duplicates import Clusters, Pairs
 from xlmr_jax.corpus.clean.filter import Filter, Learn
 from xlmr_jax.corpus.clean.finish import MANIFEST, Finish
+from xlmr_jax.corpus.clean.gather import Gather
 from xlmr_jax.corpus.clean.job import Job
-from xlmr_jax.corpus.clean.read import Read, write_shards
+from xlmr_jax.corpus.clean.read import Read, common_root, write_shards
 from xlmr_jax.corpus.clean.repeats import Paragraphs
 from xlmr_jax.corpus.clean.write import Write
 from xlmr_jax.corpus.language_id import open_identifier
 from xlmr_jax.corpus.languages import LANGUAGES, normal_code
 from xlmr_jax.corpus.opt_outs import OptOuts
-from xlmr_jax.corpus.sources import Source
+from xlmr_jax.corpus.reference import Reference
+from xlmr_jax.corpus.sources import Shard, Source
 from xlmr_jax.corpus.stages import Stage, outcomes, run_here, run_task
 from xlmr_jax.corpus.workers import cores
 from xlmr_jax.errors import UserError
 from xlmr_jax.files import lock, naming, read_json, refuse_unwritable, sha256_of, write_json
 
-VERSION = 1  # of what a build does; another one makes other bytes of the same text
+VERSION = 2  # of what a build does; another one makes other bytes of the same text
 WORK = ".work"
 STEPS = ("language", "paragraphs", "filters", "near_duplicates", "opt_outs")
 
@@ -47,6 +49,8 @@ class Options:
   rehydrate: bool = False  # repeat a document by the size of its cluster
   mask_personal_data: bool = False
   opt_out: str = ""  # file of URLs, their hashes and domains; "" for none
+  reference: str = ""  # folder of clean text in CC-100's layout, of which limits are learnt; "" for none
+  removed: str = "samples"  # what is kept of what is removed: samples, or all of it too
   piece_mb: float = 32  # 10^6 bytes of text that a worker holds at a time
   file_mb: float = 256  # 10^6 bytes of text per file of clean text
   compress: bool = True  # .txt.zst rather than .txt
@@ -71,36 +75,22 @@ def build_corpus(
   Raises UserError for whatever the user must mend; what is finished stays for the next try.
   """
   workers = cores() if workers is None else workers
-  languages = sorted({normal_code(language) or language for language in languages or ()})
-  _check(options, workers, languages)
+  languages = normal_languages(languages)
+  check(options, workers, languages)
   refuse_unwritable(out, folder=True)
   run_by_beam = beam.open_stages(list(beam_flags)) if beam_flags else None
   open_identifier(options.language_id, options.language_id_sha256)
   work = out / WORK
   shards = source.shards(max(1, int(options.piece_mb * 1e6)))
-  job = Job(
-    folder=work,
-    source=source.reader(),
-    language_id=options.language_id,
-    language_id_sha256=options.language_id_sha256,
-    sure=options.sure,
-    languages=tuple(languages),
-    near_duplicates=options.near_duplicates,
-    rehydrate=options.rehydrate,
-    mask_personal_data=options.mask_personal_data,
-    opt_out=options.opt_out,
-    piece_bytes=max(1, int(options.piece_mb * 1e6)),
-    file_bytes=max(1, int(options.file_mb * 1e6)),
-    compress=options.compress,
-  )
-  fingerprint = _fingerprint(options, shards)
+  job = new_job(work, source, shards, options, languages)
+  fingerprint = _fingerprint(options, shards, job.root, job.reference)
   with naming(out), contextlib.ExitStack() as open_files:
     if not _begin(out, fingerprint, job):
       return _summary(read_json(out / MANIFEST))
     write_shards(job, shards)
     if task is None:
       open_files.enter_context(lock(work / "lock", f"{out}: another build is working there; wait for it or stop it"))
-    stages: list[Stage] = [stage(job) for stage in (Read, Paragraphs, Learn, Filter, Pairs, Clusters, Write)]
+    stages: list[Stage] = [stage(job) for stage in (Read, Paragraphs, Learn, Filter, Pairs, Clusters, Write, Gather)]
     stages.append(Finish(job, fingerprint))
     if task is not None:
       try:
@@ -119,16 +109,48 @@ def build_corpus(
     if not quiet:
       with contextlib.suppress(FileNotFoundError):  # Another task may have put the unfinished build away.
         _print_rates(stages)
+        if job.reference:
+          _print_references(outcomes(Learn(job), Learn(job).items()))
   # job.json goes first, so that a task that is still waiting knows why its files are gone.
   (work / "job.json").unlink(missing_ok=True)
   shutil.rmtree(work, ignore_errors=True)
   return _summary(read_json(out / MANIFEST))
 
 
-def _check(options: Options, workers: int, languages: Sequence[str]) -> None:
+def new_job(folder: Path, source: Source, shards: Sequence[Shard], options: Options, languages: Sequence[str]) -> Job:
+  """What the stages of a build in `folder` need to know."""
+  return Job(
+    folder=folder,
+    source=source.reader(),
+    root=common_root(shards),
+    language_id=options.language_id,
+    language_id_sha256=options.language_id_sha256,
+    sure=options.sure,
+    languages=tuple(languages),
+    near_duplicates=options.near_duplicates,
+    rehydrate=options.rehydrate,
+    mask_personal_data=options.mask_personal_data,
+    opt_out=options.opt_out,
+    reference=Reference(options.reference) if options.reference else None,
+    keep_removed=options.removed == "all",
+    piece_bytes=max(1, int(options.piece_mb * 1e6)),
+    file_bytes=max(1, int(options.file_mb * 1e6)),
+    compress=options.compress,
+  )
+
+
+def normal_languages(languages: Iterable[str] | None) -> list[str]:
+  """The codes of CC-100 for languages that the user asked for."""
+  return sorted({normal_code(language) or language for language in languages or ()})
+
+
+def check(options: Options, workers: int, languages: Sequence[str]) -> None:
+  """Raises UserError for flags that do not go together, and for files of flags that are not there."""
   # A fastText model may know languages that CC-100 does not have.
   if options.language_id == "cld2" and (unknown := [language for language in languages if language not in LANGUAGES]):
     raise UserError(f"--languages: {', '.join(unknown)} is not one of CC-100's languages, such as en, zh_Hans or hi_rom")
+  if unknown := [language for language in languages if not normal_code(language)]:
+    raise UserError(f"--languages: {', '.join(map(repr, unknown))} is no code of a language, such as en, mt or ru_Latn")
   if workers < 1 or options.piece_mb <= 0 or options.file_mb <= 0:
     raise UserError(f"--workers={workers} --piece_mb={options.piece_mb} --file_mb={options.file_mb}: each must be above 0")
   if options.rehydrate and not options.near_duplicates:
@@ -137,9 +159,12 @@ def _check(options: Options, workers: int, languages: Sequence[str]) -> None:
     OptOuts.read(options.opt_out)
 
 
-def _fingerprint(options: Options, shards: Sequence[Any]) -> dict[str, Any]:
+def _fingerprint(options: Options, shards: Sequence[Shard], root: str, reference: Reference | None) -> dict[str, Any]:
   """What the result depends on, apart from the languages that are asked for."""
-  listed = hashlib.sha256("\n".join(repr(shard) for shard in shards).encode("utf-8", "surrogateescape")).hexdigest()
+  listed = hashlib.sha256()
+  for shard in shards:
+    shown = dataclasses.replace(shard, name=shard.name.removeprefix(root))
+    listed.update(f"{shown!r}\n".encode("utf-8", "surrogateescape"))
   files = {
     name: sha256_of(path)
     for name, path in (
@@ -148,6 +173,8 @@ def _fingerprint(options: Options, shards: Sequence[Any]) -> dict[str, Any]:
     )
     if path
   }
+  if reference:
+    files["reference"] = reference.digest()
   return {
     "version": VERSION,
     # Of a file counts what it holds, not where it lies.
@@ -155,9 +182,10 @@ def _fingerprint(options: Options, shards: Sequence[Any]) -> dict[str, Any]:
       **{key: value for key, value in dataclasses.asdict(options).items() if key != "language_id_sha256"},
       "language_id": options.language_id.partition(":")[0],
       "opt_out": bool(options.opt_out),
+      "reference": bool(options.reference),
     },
     "files": files,
-    "shards": {"number": len(shards), "bytes": sum(shard.size for shard in shards), "sha256": listed},
+    "shards": {"number": len(shards), "bytes": sum(shard.size for shard in shards), "sha256": listed.hexdigest()},
   }
 
 
@@ -200,7 +228,11 @@ def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
       return f"--{key} ({one['options'].get(key)!r}, now {value!r})"
   for key in ("files", "shards", "version"):
     if one[key] != other[key]:
-      return {"files": "language identifier or opt-out file", "shards": "source", "version": "version of xlmr_jax"}[key]
+      return {
+        "files": "language identifier, opt-out file or reference",
+        "shards": "source",
+        "version": "version of xlmr_jax",
+      }[key]
   return f"--languages ({','.join(found.get('languages', [])) or 'all'}, now {','.join(wanted['languages']) or 'all'})"
 
 
@@ -217,6 +249,13 @@ def _summary(manifest: dict[str, Any]) -> dict[str, Any]:
     "removed": removed,
     "damaged": manifest["source"]["damaged"],
   }
+
+
+def _print_references(learnt: Sequence[dict[str, Any]]) -> None:
+  """Says on stderr of what text the limits of each language were learnt."""
+  for source in ("reference", "crawl"):
+    if languages := [outcome["language"] for outcome in learnt if outcome["limits"]["learnt_from"] == source]:
+      print(f"limits learnt from the {source}: {', '.join(languages)}", file=sys.stderr, flush=True)
 
 
 def _print_rates(stages: Sequence[Stage]) -> None:

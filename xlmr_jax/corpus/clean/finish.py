@@ -1,10 +1,9 @@
-"""Stage 8: puts clean text, samples of what was removed and the manifest in their places. A reader sees all or nothing."""
+"""Stage 9: puts clean text, what was removed and the manifest in their places. A reader sees all or nothing."""
 
 import contextlib
 import dataclasses
 import fcntl
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,12 +11,13 @@ from typing import Any
 
 from xlmr_jax.corpus.clean.duplicates import Clusters
 from xlmr_jax.corpus.clean.filter import Filter, Learn
-from xlmr_jax.corpus.clean.job import Job
+from xlmr_jax.corpus.clean.job import Job, of_language
 from xlmr_jax.corpus.clean.read import Read
 from xlmr_jax.corpus.clean.write import Write
-from xlmr_jax.corpus.removed import Removed
+from xlmr_jax.corpus.removed import REPAIR, Removed
 from xlmr_jax.corpus.stages import Item, outcome_path, outcomes
-from xlmr_jax.files import read_json, write_json
+from xlmr_jax.files import below, read_json, write_json, write_whole
+from xlmr_jax.folders import remove_folder
 
 MANIFEST = "manifest.json"
 _MOST_EXAMPLES = 20  # places of damage in the manifest
@@ -25,11 +25,11 @@ _MOST_EXAMPLES = 20  # places of damage in the manifest
 
 @dataclasses.dataclass(frozen=True)
 class Finish:
-  """The last stage: puts clean text, samples of what was removed and the manifest in their places."""
+  """The last stage: puts clean text, what was removed and the manifest in their places."""
 
   job: Job
   fingerprint: dict[str, Any]
-  name, what = "8_finish", "finishing"
+  name, what = "9_finish", "finishing"
 
   @property
   def folder(self) -> Path:
@@ -55,7 +55,8 @@ class Finish:
       languages = sorted({*found["languages"], *(language for step in removed.values() for language in step)})
       self._place_removed(out, removed, languages)
       for language in set(self.job.languages) | set(found["languages"]):
-        self._place(out, language, has_text=language in found["languages"])
+        new, old = of_language(self.job.path("clean"), language), of_language(out, language)
+        self._place(new, old, is_there=language in found["languages"])
       clusters = found.pop("clusters")
       self._place_clusters(out, clusters, languages)
       manifest = merge_manifests(before, found) if before else found
@@ -69,24 +70,25 @@ class Finish:
         return read_json(path)
     return None
 
-  def _place(self, out: Path, language: str, *, has_text: bool) -> None:
-    """Puts the text of a language in its place. An earlier try, which was interrupted, may have done so."""
-    new, old = self.job.path("clean", language), out / language
-    if old.exists() and (new.exists() or not has_text):
-      shutil.rmtree(old)
-    if has_text and new.exists():
+  def _place(self, new: Path, old: Path, *, is_there: bool) -> None:
+    """Puts a folder in the place of an older one. An earlier try, which was interrupted, may have done so."""
+    if old.exists() and (new.exists() or not is_there):
+      remove_folder(old)
+    if is_there and new.exists():
       new.replace(old)
 
   def _place_removed(self, out: Path, removed: dict[str, Any], languages: Iterable[str]) -> None:
     for step, found in removed.items():
-      folder = out / "removed" / step
+      folder = below(out, "removed", step)
       folder.mkdir(parents=True, exist_ok=True)
       for language, counts in found.items():
         lines = [
           json.dumps({"reason": reason, "id": id, "text": text}, ensure_ascii=False)
           for _, reason, id, text in counts["samples"]
         ]
-        (folder / f"{language}.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        write_whole(of_language(folder, language, ".jsonl"), "".join(f"{line}\n" for line in lines).encode())
+        if self.job.keep_removed and step != REPAIR:
+          self._place(self.job.path("removed", step, language), of_language(folder, language), is_there=True)
 
   def _place_clusters(self, out: Path, clusters: dict[str, list[Any]], languages: Iterable[str]) -> None:
     folder = out / "clusters"
@@ -94,9 +96,9 @@ class Finish:
       if found := clusters.get(language):
         folder.mkdir(exist_ok=True)
         text = "".join(f"{file}\t{document}\t{size}\n" for file, document, size in found)
-        (folder / f"{language}.tsv").write_text(text, encoding="utf-8")
+        write_whole(of_language(folder, language, ".tsv"), text.encode())
       else:
-        (folder / f"{language}.tsv").unlink(missing_ok=True)
+        of_language(folder, language, ".tsv").unlink(missing_ok=True)
 
   def _manifest(self) -> dict[str, Any]:
     """The manifest of this build, with the samples of what was removed, and the clusters of more than one document."""
@@ -149,6 +151,7 @@ class Finish:
       "source": {
         "documents": counts["documents"],
         "bytes": counts["bytes"],
+        "divided": counts["divided"],  # parts of documents in another language, which became documents of their own
         "repaired_documents": counts["repaired"],
         "repaired": dict(sorted(repaired.items())),
         "damaged": counts["damaged"],

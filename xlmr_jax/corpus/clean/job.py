@@ -3,16 +3,17 @@
 import contextlib
 import dataclasses
 import functools
-import pickle
+import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-from xlmr_jax.corpus.languages import LANGUAGES
+from xlmr_jax.corpus.languages import LANGUAGES, normal_code
+from xlmr_jax.corpus.reference import Reference
 from xlmr_jax.corpus.sources import Source
-from xlmr_jax.files import whole_file
+from xlmr_jax.errors import UserError
+from xlmr_jax.files import below, parse_json, whole_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Job:
 
   folder: Path  # of the unfinished build, inside the folder of clean text
   source: Source
+  root: str  # what the paths of all files of the source begin with; what is written names a file by the rest
   language_id: str  # "cld2" or "fasttext:FILE"
   language_id_sha256: str
   sure: bool  # whether to leave out documents whose language is not sure
@@ -29,13 +31,15 @@ class Job:
   rehydrate: bool
   mask_personal_data: bool
   opt_out: str  # file, or ""
+  reference: Reference | None  # of which limits are learnt, for its languages
+  keep_removed: bool  # whether all that is removed is written, not only samples of it
   piece_bytes: int  # of text, that a worker holds at a time
   file_bytes: int  # of text, from which on another file of clean text begins
   compress: bool
 
   def path(self, *names: str) -> Path:
-    """A path in the folder of the unfinished build."""
-    return self.folder.joinpath(*names)
+    """A path in the folder of the unfinished build. UserError: it would lead out of it."""
+    return below(self.folder, *names)
 
   def wants(self, language: str) -> bool:
     """Whether text of a language is written."""
@@ -55,6 +59,11 @@ class JobStage:
   @property
   def folder(self) -> Path:
     return self.job.path(self.name)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def removed_path(stage: JobStage, item: int) -> Path:
+  """The piece with all that an item of a stage removed."""
+  return stage.folder / f"{item:07d}.removed.npz"
 
 
 class Clock:
@@ -82,18 +91,38 @@ class Part:
   bytes: int
 
 
+def of_language(folder: Path, language: str, ending: str = "") -> Path:
+  """A language's folder, or its file with an ending. UserError: what an outcome calls a language is no code of one."""
+  if not normal_code(language):
+    raise UserError(f"{folder}: {str(language)[:80]!r} is no code of a language, so that nothing is written under that name")
+  return below(folder, f"{language}{ending}")
+
+
 def load_parts(job: Job, name: str, make: Callable[[Job], dict[str, list[Part]]]) -> dict[str, list[Part]]:
   """The result of make(job), which is stored in a file: a worker should not have to read all outcomes for each item."""
   path = job.path(name)
   if not path.exists():
-    parts = make(job)
-    with whole_file(path, many_writers=True) as unfinished:
-      unfinished.write_bytes(pickle.dumps(parts))
-    return parts
-  return _unpickle(str(path), path.stat().st_mtime_ns)
+    write_parts(path, make(job))
+  parts = _read_parts(str(path), path.stat().st_mtime_ns)
+  for language in parts:
+    below(job.folder, language)  # Many files are named by it.
+  return parts
+
+
+def write_parts(path: Path, parts: dict[str, list[Part]]) -> None:
+  """Writes what load_parts reads, as JSON: others may write into the folder too, and a pickle would run what they wrote."""
+  rows = {language: [dataclasses.astuple(part) for part in found] for language, found in parts.items()}
+  with whole_file(path, many_writers=True) as unfinished:
+    unfinished.write_text(json.dumps(rows), encoding="utf-8")
 
 
 @functools.lru_cache(4)
-def _unpickle(path: str, _: int) -> Any:
-  with open(path, "rb") as file:
-    return pickle.load(file)
+def _read_parts(path: str, _: int) -> dict[str, list[Part]]:
+  try:
+    rows = parse_json(Path(path).read_text(encoding="utf-8"))
+    parts = {language: [Part(*row) for row in found] for language, found in rows.items()}
+    if not all(isinstance(part.piece, str) for found in parts.values() for part in found):
+      raise ValueError("a part without a piece")
+    return parts
+  except (ValueError, TypeError, AttributeError) as error:
+    raise UserError(f"{path}: cannot be read ({error}); remove it, and it is made again") from None

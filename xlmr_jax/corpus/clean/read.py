@@ -1,16 +1,17 @@
 """Stage 1: reads the shards, repairs their documents and finds out the languages; writes pieces of documents by language."""
 
+import dataclasses
 import functools
-import itertools
-import pickle
+import json
+import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from xlmr_jax.corpus import paragraphs as paragraph_hashes
-from xlmr_jax.corpus.clean.job import Clock, Job, JobStage, Part, load_parts
+from xlmr_jax.corpus.clean.job import Clock, Job, JobStage, Part, load_parts, removed_path
 from xlmr_jax.corpus.held_out import document_hash
 from xlmr_jax.corpus.language_id import Identification, Identifier, open_identifier
 from xlmr_jax.corpus.languages import UNKNOWN
@@ -19,7 +20,8 @@ from xlmr_jax.corpus.removed import Removed
 from xlmr_jax.corpus.repair import repair_all
 from xlmr_jax.corpus.sources import Damage, Document, Shard
 from xlmr_jax.corpus.stages import Item, outcomes
-from xlmr_jax.files import whole_file
+from xlmr_jax.errors import UserError
+from xlmr_jax.files import read_json, whole_file
 
 RANGES = 256  # the most partitions into which the hashes of a language are divided
 _DAMAGES = 100  # places that are named; all are counted
@@ -37,11 +39,12 @@ class Read(JobStage):
     shard: Shard = item.content
     identifier = _identifier(self.job.language_id, self.job.language_id_sha256)
     damages: list[Damage] = []
-    counts, repaired, removed, clock = Counter(), Counter(), Removed(), Clock()
+    counts, repaired, clock = Counter(), Counter(), Clock()
+    removed = Removed(keep_all=self.job.keep_removed)
     pieces: list[dict[str, Any]] = []
     by_language: dict[str, list[Document]] = {}
     confusion: dict[str, Counter[str]] = {}
-    held = 0
+    held, root = 0, self.job.root
 
     def flush() -> None:
       if by_language:
@@ -54,20 +57,25 @@ class Read(JobStage):
         block = next(blocks, None)
       if block is None:
         break
+      documents = [
+        document._replace(id=document.id.removeprefix(root)) if root and document.id.startswith(root) else document
+        for document in block.documents
+      ]
       counts["bytes"] += block.size
-      counts["documents"] += len(block.documents)
-      before = [document.text for document in block.documents]
+      counts["documents"] += len(documents)
+      before = [document.text for document in documents]
       with clock("repair"):
         texts = repair_all(before, repaired)
       lines = [[line for line in text.split("\n") if line.strip()] for text in texts]
-      labels = [document.language for document in block.documents]
+      labels = [document.language for document in documents]
       with clock("language"):
         found = identifier.documents(list(zip(lines, labels)))
-      for document, text, split, identified in zip(block.documents, texts, lines, found):
+      for document, text, split, identified in zip(documents, texts, lines, found):
         if text != document.text.strip():
           counts["repaired"] += 1
           _show_repair(removed, identified.language, document, text)
         for part in self._by_language(document, text, split, identified, removed):
+          counts["divided"] += part.id != document.id
           size = len(part.text.encode())
           held += size  # Also of languages that are not wanted, so that each language has the same pieces in every build.
           if document.language:
@@ -78,12 +86,14 @@ class Read(JobStage):
         flush()
         held = 0
     flush()
+    if self.job.keep_removed:
+      write_piece(removed_path(self, item.number), removed.frames())
     return {
       "pieces": pieces,
       "counts": dict(counts),
       "repaired": dict(sorted(repaired.items())),
       "damaged": len(damages),
-      "damages": [list(damage) for damage in damages[:_DAMAGES]],
+      "damages": [[where.removeprefix(root), reason] for where, reason in damages[:_DAMAGES]],
       "confusion": {label: dict(found) for label, found in confusion.items()},
       "removed": removed.to_json(),
       "seconds": dict(clock.seconds),
@@ -92,24 +102,24 @@ class Read(JobStage):
   def _by_language(
     self, document: Document, text: str, lines: list[str], found: Identification, removed: Removed
   ) -> Iterator[Document]:
-    """The parts of a document by language, each as a document of its own; what is in no known language is removed."""
-    if not lines:
-      return
-    if found.language == UNKNOWN or (self.job.sure and not found.sure):
-      removed.add("language", UNKNOWN, "unknown" if found.language == UNKNOWN else "unsure", document.id, text, documents=1)
+    """The parts of a document by language, each as a document of its own; what is in no known language is removed.
+
+    The part in the document's language has its id. So each document either comes out once under its id, or is removed.
+    """
+    if not lines or found.language == UNKNOWN or (self.job.sure and not found.sure):
+      reason = "empty" if not lines else "unknown" if found.language == UNKNOWN else "unsure"
+      removed.add("language", UNKNOWN, reason, document.id, text, url=document.url, documents=1)
       return
     parts: dict[str, list[str]] = {found.language: []}
     for line, language in zip(lines, found.paragraphs):
       parts.setdefault(language, []).append(line)
-    for language, paragraphs in parts.items():
-      if not paragraphs:
-        continue
-      part = "\n".join(paragraphs)
-      own = language == found.language
+    languages = [language for language, paragraphs in parts.items() if paragraphs]
+    for language in languages:
+      part = "\n".join(parts[language])
+      own = language == languages[0]
       if not self.job.knows(language):
-        removed.add(
-          "language", language, "not one of CC-100's", document.id, part, documents=int(own), paragraphs=int(not own)
-        )
+        counts = {"documents": 1} if own else {"paragraphs": len(parts[language])}
+        removed.add("language", language, "not one of CC-100's", document.id, part, url=document.url, **counts)
       else:
         yield Document(part, document.id if own else f"{document.id}#{language}", document.url, language)
 
@@ -121,18 +131,16 @@ class Read(JobStage):
       texts = [document.text for document in documents]
       with clock("hash"):
         hashes, starts = paragraph_hashes.hash_paragraphs(texts)
-        sorted_hashes, which = paragraph_hashes.once_per_document(hashes, starts)
+        sorted_hashes, which, within = paragraph_hashes.once_per_document(hashes, starts)
       bounds = np.searchsorted(sorted_hashes >> np.uint64(56), np.arange(RANGES + 1))
       own = {
         **pack_documents(documents),
         "hashes": sorted_hashes,
         "which": which,
         "bounds": bounds,
-        "within": np.concatenate([
-          paragraph_hashes.repeated_within(hashes[a:b]) for a, b in itertools.pairwise(starts)
-        ]),
+        "within": within,
         "documents": np.array([document_hash(text) for text in texts], np.uint64),
-      }  # fmt: skip
+      }
       arrays |= named(language, own)
       size = sum(len(text.encode()) for text in texts)
       languages[language] = {
@@ -145,16 +153,33 @@ class Read(JobStage):
     return {"name": name, "languages": languages}
 
 
+def common_root(shards: Sequence[Shard]) -> str:
+  """The folder that all files of a source lie in, with a slash; "" for shards that are no files.
+
+  Without it, two builds of the same files in different places write the same bytes.
+  """
+  folders = {os.path.dirname(shard.name) for shard in shards}
+  if not folders or not all(map(os.path.isabs, folders)):
+    return ""
+  return os.path.join(os.path.commonpath(folders), "")
+
+
 def read_shards(job: Job) -> list[Shard]:
   """The shards of the build, as write_shards left them."""
-  with open(job.path("shards.pickle"), "rb") as file:
-    return pickle.load(file)
+  path, kind = job.path("shards.json"), job.source.shard_type
+  try:
+    return [kind(*row) for row in read_json(path)]
+  except (ValueError, TypeError) as error:
+    raise UserError(f"{path}: cannot be read ({error}); give the same command again") from None
 
 
 def write_shards(job: Job, shards: list[Shard]) -> None:
-  """Stores the shards, so that no list of files travels with the work."""
-  with whole_file(job.path("shards.pickle"), many_writers=True) as path:
-    path.write_bytes(pickle.dumps(shards))
+  """Stores the shards, so that no list of files travels with the work; as JSON, as write_parts says why."""
+  text, kind = json.dumps([dataclasses.astuple(shard) for shard in shards]), job.source.shard_type
+  if {type(shard) for shard in shards} - {kind} or [kind(*row) for row in json.loads(text)] != shards:
+    raise TypeError(f"{type(job.source).__name__}.shard_type must be the class of its shards, with fields such as JSON has")
+  with whole_file(job.path("shards.json"), many_writers=True) as path:
+    path.write_text(text, encoding="utf-8")
 
 
 @functools.cache
@@ -172,7 +197,7 @@ def _show_repair(removed: Removed, language: str, document: Document, text: str)
 
 def parts_by_language(job: Job) -> dict[str, list[Part]]:
   """The parts of each language in the order of the corpus, from the outcomes of Read."""
-  return load_parts(job, "parts.pickle", _parts_of_read)
+  return load_parts(job, "parts.json", _parts_of_read)
 
 
 def _parts_of_read(job: Job) -> dict[str, list[Part]]:

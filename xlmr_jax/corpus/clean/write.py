@@ -10,9 +10,9 @@ from typing import Any
 from xlmr_jax.corpus import near_duplicates, personal_data
 from xlmr_jax.corpus.clean.duplicates import Clusters
 from xlmr_jax.corpus.clean.filter import Filter, filtered_parts
-from xlmr_jax.corpus.clean.job import JobStage
+from xlmr_jax.corpus.clean.job import JobStage, removed_path
 from xlmr_jax.corpus.opt_outs import OptOuts
-from xlmr_jax.corpus.pieces import Piece, unpack_documents
+from xlmr_jax.corpus.pieces import Piece, unpack_documents, write_piece
 from xlmr_jax.corpus.removed import Removed
 from xlmr_jax.corpus.sources import Document
 from xlmr_jax.corpus.stages import Item
@@ -37,7 +37,8 @@ class Write(JobStage):
 
   def work(self, item: Item) -> dict[str, Any]:
     language, number, first_part, last_part = item.content
-    removed, counts, personal, clusters = Removed(), Counter(), Counter(), []
+    removed = Removed(keep_all=self.job.keep_removed)
+    counts, personal, clusters = Counter(), Counter(), []
     began = time.process_time()
     opt_outs = _opt_outs(self.job.opt_out) if self.job.opt_out else None
     folder = self.job.path("clean", language)
@@ -46,7 +47,7 @@ class Write(JobStage):
     with whole_file(path, many_writers=True) as unfinished, _TextWriter(unfinished, self.job.compress) as write:
       for document, size in self._documents(language, first_part, last_part, removed):
         if opt_outs and opt_outs.has(document.url):
-          removed.add("opt_outs", language, "opted out", document.id, document.text, documents=1)
+          removed.add("opt_outs", language, "opted out", document.id, document.text, url=document.url, documents=1)
           continue
         text = document.text
         if self.job.mask_personal_data:
@@ -62,6 +63,8 @@ class Write(JobStage):
           counts["bytes"] += len(data)
     if not counts["documents"]:
       path.unlink()
+    if self.job.keep_removed:
+      write_piece(removed_path(self, item.number), removed.frames())
     return {
       "language": language,
       "file": path.name if counts["documents"] else "",
@@ -91,7 +94,8 @@ class Write(JobStage):
         if original == number:
           yield document, size
         else:
-          removed.add("near_duplicates", language, "near duplicate", document.id, document.text, documents=1)
+          reason = "near duplicate"
+          removed.add("near_duplicates", language, reason, document.id, document.text, url=document.url, documents=1)
 
 
 @functools.cache

@@ -71,9 +71,12 @@ class Identifier:
       for document, (whole, windows, parts) in enumerate(zip(wholes, cuts, by_window))
       if len(batch[document][0]) > 1
       for cut, (_, guess) in zip(windows, parts)
-      if not guess.pure or (len(windows) > 1 and guess.language != whole.language)
       for place in cut
       if len(batch[document][0][place].encode("utf-8", "replace")) >= _SHORTEST
+      # Beside letters of three bytes, a line of Latin ones is too few bytes to make a window look mixed.
+      if not guess.pure
+      or (len(windows) > 1 and guess.language != whole.language)
+      or not is_possible(whole.language, batch[document][0][place])
     ]
     told: dict[int, dict[int, str]] = {}
     texts = [batch[document][0][place] for document, place in unclear]

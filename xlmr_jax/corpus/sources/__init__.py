@@ -52,6 +52,8 @@ class Shard:
 class Source(Protocol):
   """A corpus in some format. Instances are pickled, because workers in other processes read the shards."""
 
+  shard_type: type[Shard] = Shard  # the class of its shards, whose fields are such as JSON has: texts, numbers, None
+
   def shards(self, shard_bytes: int) -> list[Shard]:
     """All shards, always in the same order, of about shard_bytes each where the source can be cut.
 

@@ -41,6 +41,8 @@ class _Range(Shard):
 class CC100(Source):
   """The texts of a folder, by language."""
 
+  shard_type = _Range
+
   def __init__(self, folder: str | Path, languages: Iterable[str] | None = None):
     """languages: only these; all by default.
 

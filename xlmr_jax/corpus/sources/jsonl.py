@@ -27,6 +27,8 @@ class _Range(Shard):
 class JsonLines(FileSource):
   """The documents of files of JSON lines."""
 
+  shard_type = _Range
+
   def __init__(self, given: str, languages: Iterable[str] | None = None, fields: Fields = DEFAULT):
     """given: as find_files has it. languages: as FileSource has it."""
     super().__init__(find_files(given, ENDINGS, "--source=jsonl:"), languages)
@@ -125,7 +127,7 @@ def _lines(shard: _Range, damaged: Callable[[str], None]) -> Iterator[tuple[int,
           if rest and is_wanted:
             yield position, _TOO_LONG if is_too_long else rest
           return
-        if b"\n" not in piece and len(rest) > LONGEST_LINE:
+        if b"\n" not in piece and (is_too_long or len(rest) > LONGEST_LINE):
           is_too_long, position, rest = True, position + len(rest), piece
           continue
         *lines, rest = (rest + piece).split(b"\n")

@@ -1,6 +1,7 @@
 """Parquet files with a column of text, and perhaps columns of addresses and languages. Row groups are the unit of work."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -10,7 +11,8 @@ from xlmr_jax.corpus.sources.lines import decode, tidy
 from xlmr_jax.corpus.sources.paths import FileSource, find_files
 
 ENDINGS = (".parquet", ".parq", ".pq")
-_BATCH = 256  # rows at a time
+_BATCH = 256  # rows at a time, and fewer of long ones
+_BATCH_BYTES = 64 << 20  # of the rows of a batch by their group's average, from which on they are fewer
 _BUFFER = 1 << 20  # bytes of a column at a time
 
 
@@ -25,6 +27,8 @@ class _Groups(Shard):
 
 class Parquet(FileSource):
   """The documents of Parquet files."""
+
+  shard_type = _Groups
 
   def __init__(self, given: str, languages: Iterable[str] | None = None, fields: Fields = DEFAULT):
     """given: as find_files has it. languages: as FileSource has it."""
@@ -56,6 +60,15 @@ class Parquet(FileSource):
         shards.append(_Groups(path, size, language, 0, 0))
     return shards
 
+  def rows(self, shard: Shard) -> int:
+    """How many rows a shard has; 0 if its file cannot be read."""
+    assert isinstance(shard, _Groups)
+    try:
+      with _open(shard.name) as file:
+        return sum(group.num_rows for group in itertools.islice(_row_groups(file.metadata), shard.start, shard.end))
+    except _errors():
+      return 0
+
   def documents(self, shard: Shard, on_damage: Callable[[Damage], None] = refuse) -> Iterator[Document]:
     """The documents of a shard; after a row group that cannot be read, those of the next one."""
     assert isinstance(shard, _Groups)
@@ -74,8 +87,12 @@ class Parquet(FileSource):
       for group in range(shard.start, file.metadata.num_row_groups if shard.end is None else shard.end):
         begin, rows = row, file.metadata.row_group(group).num_rows
         try:
+          average = _text_bytes(file.metadata.row_group(group), set(columns)) // max(1, rows)
+          if average > _BATCH_BYTES:
+            raise OSError(f"rows of {average} bytes on average, more than {_BATCH_BYTES >> 20} MB")
           # A group is read in batches, because FineWeb-2's take hundreds of megabytes.
-          for batch in file.iter_batches(_BATCH, row_groups=[group], columns=columns, use_threads=False):
+          size = min(_BATCH, _BATCH_BYTES // max(1, average))
+          for batch in file.iter_batches(size, row_groups=[group], columns=columns, use_threads=False):
             yield from self._documents(path, row, columns, batch, on_damage)
             row += batch.num_rows
         except _errors() as error:
@@ -120,6 +137,12 @@ def _stored_and_rows(group: Any, used: set[str]) -> tuple[int, int]:
   columns = (group.column(index) for index in range(group.num_columns))
   stored = sum(column.total_compressed_size for column in columns if column.path_in_schema.split(".")[0] in used)
   return stored, group.num_rows
+
+
+def _text_bytes(group: Any, used: set[str]) -> int:
+  """The bytes of the used columns of a row group without compression, as the file's footer tells."""
+  columns = (group.column(index) for index in range(group.num_columns))
+  return sum(column.total_uncompressed_size for column in columns if column.path_in_schema.split(".")[0] in used)
 
 
 def _errors() -> tuple[type[Exception], ...]:

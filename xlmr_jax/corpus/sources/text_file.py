@@ -16,7 +16,8 @@ from typing import BinaryIO, Protocol
 
 from xlmr_jax.errors import UserError
 
-_READ = 8 << 10  # bytes at a time; zstandard returns all that they hold, at most 32,768 times as much
+_READ = 8 << 10  # bytes at a time
+_ZSTANDARD = 1 << 10  # and of those, for zstandard, which returns all that they hold, at most 32,768 times as much
 _MEMORY = 512 << 20  # bytes that an xz stream may ask for; `xz -9` asks for 65 MB
 _MOST = 1 << 20  # uncompressed bytes at a time, of the formats that can be asked for so many
 
@@ -58,16 +59,17 @@ class _Gzip:
 class _Zstandard:
   """A frame of a zstd file."""
 
-  needs_input = True
-
   def __init__(self) -> None:
     import zstandard
 
     self._stream = zstandard.ZstdDecompressor().decompressobj()
+    self._left = b""
 
   def decompress(self, data: bytes, max_length: int, /) -> bytes:
+    data = self._left + data
+    self._left = data[_ZSTANDARD:]
     try:
-      return self._stream.decompress(data)
+      return self._stream.decompress(data[:_ZSTANDARD])
     except Exception as error:  # zstandard's own class, which is not imported at the top of this file
       raise EOFError(str(error)) from error
 
@@ -76,8 +78,12 @@ class _Zstandard:
     return self._stream.eof
 
   @property
+  def needs_input(self) -> bool:
+    return not self._left
+
+  @property
   def unused_data(self) -> bytes:
-    return self._stream.unused_data
+    return self._stream.unused_data + self._left
 
 
 # With each format, the zero bytes that may follow a stream: any multiple of this number of them. 0: none.

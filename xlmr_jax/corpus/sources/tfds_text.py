@@ -9,6 +9,7 @@ from typing import Any
 from xlmr_jax.corpus.sources import Damage, Document, Shard, Source, refuse
 from xlmr_jax.corpus.sources.fields import DEFAULT, Fields, normal_code
 from xlmr_jax.corpus.sources.lines import decode, tidy
+from xlmr_jax.data.tfds_features import refuse_foreign_features
 from xlmr_jax.errors import UserError
 
 _NAME = re.compile(r"(?P<name>[^\[\],]+?)(?:\[(?P<split>\w+)\])?")
@@ -28,6 +29,8 @@ class _Part(Shard):
 class TfdsText(Source):
   """The documents of some data sets."""
 
+  shard_type = _Part
+
   def __init__(
     self, names: str, languages: Iterable[str] | None = None, fields: Fields = DEFAULT, data_dir: str | None = None
   ):
@@ -42,6 +45,11 @@ class TfdsText(Source):
     for part in names.split(","):
       if not (found := _NAME.fullmatch(part.strip())):
         raise UserError(f"--source=tfds:{names}: {part!r} is no name; write e.g. wiki40b/de,wiki40b/en[validation]")
+      if re.match(r"[^/:]*:(?![0-9*])", found["name"]):  # What follows on a dataset's name is its version.
+        raise UserError(
+          f"--source=tfds:{names}: {part.strip()!r} is a data set of a community, which brings code of its own; that is not "
+          "run, so write its text as JSON lines or Parquet"
+        )
       self.names.append((found["name"], found["split"] or ""))
       if self.names[-1] in self.names[:-1]:
         raise UserError(f"--source=tfds:{names}: {part.strip()} is there twice")
@@ -101,6 +109,7 @@ class TfdsText(Source):
     import tensorflow_datasets as tfds
 
     why = ""
+    refuse_foreign_features(name, self.data_dir)
     try:
       builder = tfds.builder(name, data_dir=self.data_dir, try_gcs=False)
       if builder.is_prepared():

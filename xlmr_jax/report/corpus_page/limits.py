@@ -18,7 +18,8 @@ def limits_table(corpus: Corpus) -> str:
   for code, found in corpus.languages.items():
     limits = found.get("limits") or {}
     sample, features = limits.get("sample", {}), limits.get("features", {})
-    cells: list[Any] = [language_name(code), code, sample.get("documents"), sample.get("words")]
+    cells: list[Any] = [language_name(code), code, limits.get("learnt_from", "crawl")]
+    cells += [sample.get("documents"), sample.get("words")]
     for name, floor in filters.FLOORS.items():
       limit = features.get(name)
       cells.append(limit)
@@ -36,7 +37,7 @@ def limits_table(corpus: Corpus) -> str:
   plain = {"signs": "punctuation and symbols", "digits": "digits", "repeated_phrases": "words in repeated phrases",
            "most_frequent_word": "the most frequent word"}  # fmt: skip
   score = "{:.2f}".format
-  columns = [*LANGUAGE_COLUMNS, Column("documents looked at"), Column("words looked at"),
+  columns = [*LANGUAGE_COLUMNS, Column("learnt from"), Column("documents looked at"), Column("words looked at"),
              *(Column(f"{plain.get(name, name)}, at most", percent) for name in filters.FLOORS)]  # fmt: skip
   for title, spoilt in (("spelling", "noise"), ("order", "random order")):
     columns += [Column(f"{title}: usual"), Column(f"{title}: with {spoilt}"), Column(f"{title}: safe from", score)]
@@ -51,10 +52,11 @@ lies far outside what is usual there.</p>
 <li>A document needs at least {filters.LEAST_LETTERS} letters; a letter of a script without spaces counts as three.</li>
 <li>Four shares have an upper limit. It is the median of the language plus {filters.SPREADS:g} times the usual spread, but
 never below a floor that ordinary text stays under. The floors are {html.escape(floors)}.</li>
-<li><em>Spelling</em> is how well each letter fits the two before it (the mean logarithm of its probability). <em>Order</em>
-is how much better neighbouring words fit together than words far apart. Both are measured on text of the sample that is not
-spoilt (“usual”), and on the same text spoilt on purpose, with wrong letters (“noise”) or with its words in random order. A
-document is refused if its score is far likelier for spoilt text than for text. A document whose score is at least that of
+<li><em>Spelling</em> is how little the letters surprise after the two before them: minus the root of how much less likely
+than one in a hundred they are (a mean of logarithms). <em>Order</em> is how much better neighbouring words fit together
+than words far apart. Both know the language and the rest of the document. Both are measured on text of the sample that is
+not spoilt (“usual”), and on the same text spoilt on purpose, with wrong letters (“noise”) or with its words in random order.
+A document is refused if its score is far likelier for spoilt text than for text. A document whose score is at least that of
 “safe from” is never refused by it. Whether one below is depends on its length too, because chance has more room in a short
 document. Where “usual” and spoilt text are close together, the score tells too little and refuses nothing.</li>
 <li><em>Prior</em> is how common the words of a document are (the mean logarithm of the probability of their classes). Within

@@ -10,11 +10,12 @@ import numpy as np
 
 from xlmr_jax.corpus import filters
 from xlmr_jax.data.mixture import smoothed_shares
+from xlmr_jax.files import below
 from xlmr_jax.report.corpus_page.steps import STEPS
 
 ALPHAS = (0.01, 0.3, 0.7, 1.0)  # the exponents of Conneau et al. 2020, figure 5
 # Conneau et al. 2020, section 4: 1.5 million updates with 8,192 rows each.
-PLANNED_ROWS = 1_500_000 * 8192
+TRAIN_STEPS, BATCH_ROWS = 1_500_000, 8192
 # Only for a corpus without rows: nobody knows how many tokens it has before a tokenizer has read it. (Both are ours.)
 ASSUMED_BYTES_PER_TOKEN, ASSUMED_ROW_TOKENS = 4.0, 512
 
@@ -63,7 +64,8 @@ class Corpus:
   def samples(self, step: str, code: str) -> tuple[list[dict[str, str]], int]:
     """The samples of what a step removed of a language, and how many lines of the file are none. A file may be missing."""
     try:
-      lines = (self._removed / step / f"{code}.jsonl").read_text(encoding="utf-8", errors="replace").split("\n")
+      path = below(self._removed, step, f"{code}.jsonl")
+      lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except FileNotFoundError:
       return [], 0
     samples, bad = [], 0
@@ -89,22 +91,37 @@ class Sampling(NamedTuple):
   """How many rows of each language a training sees."""
 
   rows: dict[str, int]  # the largest language first, none empty
-  planned_rows: int
-  estimated: bool  # whether rows are only bytes, divided by an assumption
+  train_steps: int
+  batch_rows: int
   row_tokens: int
+  # The documents and tokens of the rows; None: rows are only bytes, divided by an assumption.
+  documents: dict[str, int] | None = None
+  tokens: dict[str, int] | None = None
+
+  @property
+  def estimated(self) -> bool:
+    return self.tokens is None
+
+  @property
+  def planned_rows(self) -> int:
+    """That a training takes in all."""
+    return self.train_steps * self.batch_rows
 
   @classmethod
-  def of_rows(cls, manifest: Mapping[str, Any], planned_rows: int) -> "Sampling":
+  def of_rows(cls, manifest: Mapping[str, Any], train_steps: int, batch_rows: int) -> "Sampling":
     """From the manifest of a row store."""
-    rows = {code: splits["train"]["rows"] for code, splits in manifest["languages"].items() if splits["train"]["rows"]}
-    return cls(_largest_first(rows), planned_rows, False, manifest["seq_len"])
+    train = {code: splits["train"] for code, splits in manifest["languages"].items() if splits["train"]["rows"]}
+    rows, documents, tokens = (
+      {code: counts[key] for code, counts in train.items()} for key in ("rows", "documents", "tokens")
+    )
+    return cls(_largest_first(rows), train_steps, batch_rows, manifest["seq_len"], documents, tokens)
 
   @classmethod
-  def of_bytes(cls, corpus: Corpus, planned_rows: int) -> "Sampling":
+  def of_bytes(cls, corpus: Corpus, train_steps: int, batch_rows: int) -> "Sampling":
     """From bytes of clean text, with an assumption about the bytes of a token."""
     per_row = ASSUMED_BYTES_PER_TOKEN * ASSUMED_ROW_TOKENS
     rows = {code: max(1, round(found["bytes"] / per_row)) for code, found in corpus.languages.items() if found["bytes"]}
-    return cls(_largest_first(rows), planned_rows, True, ASSUMED_ROW_TOKENS)
+    return cls(_largest_first(rows), train_steps, batch_rows, ASSUMED_ROW_TOKENS)
 
   def shares(self, alpha: float) -> dict[str, float]:
     """The share of each language among the sampled rows."""

@@ -26,6 +26,7 @@ STEPS = {
   "opt_outs": Step("Opt-outs", "documents whose address is listed in the opt-out file", "#5f9e6e"),
 }
 REASONS = {
+  "empty": "nothing to read in it",
   "unknown": "the language could not be determined",
   "unsure": "the language is not sure",
   "not one of CC-100's": "a language that CC-100 does not have",

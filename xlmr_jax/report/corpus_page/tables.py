@@ -7,7 +7,8 @@ from xlmr_jax.report.corpus_page.numbers import (
   ALPHAS,
   ASSUMED_BYTES_PER_TOKEN,
   ASSUMED_ROW_TOKENS,
-  PLANNED_ROWS,
+  BATCH_ROWS,
+  TRAIN_STEPS,
   Corpus,
   Sampling,
   filter_reasons,
@@ -65,18 +66,21 @@ def _rows_note(corpus: Corpus, sampling: Sampling) -> str:
 def sampling_table(sampling: Sampling) -> str:
   """Shares and epochs by language."""
   shares = {alpha: sampling.shares(alpha) for alpha in ALPHAS}
-  columns = [*LANGUAGE_COLUMNS, Column("rows, estimated" if sampling.estimated else "rows"),
+  # Of a row store it is known how many documents and tokens its rows hold.
+  counts = {"documents in rows": sampling.documents, "tokens": sampling.tokens} if not sampling.estimated else {}
+  columns = [*LANGUAGE_COLUMNS, Column("rows, estimated" if sampling.estimated else "rows"), *map(Column, counts),
              *(Column(f"share at alpha\u00a0{alpha:g}", percent) for alpha in ALPHAS),
              *(Column(f"epochs at alpha\u00a0{alpha:g}", short_number) for alpha in ALPHAS)]  # fmt: skip
   rows = [
     [
-      language_name(code), code, count, *(shares[alpha][code] for alpha in ALPHAS),
+      language_name(code), code, count, *(found[code] for found in counts.values() if found),
+      *(shares[alpha][code] for alpha in ALPHAS),
       *(shares[alpha][code] * sampling.planned_rows / count for alpha in ALPHAS),
     ] for code, count in sampling.rows.items()
   ]  # fmt: skip
-  planned = f"{sampling.planned_rows:,} rows"
-  if sampling.planned_rows == PLANNED_ROWS:
-    planned += ", the 1,500,000 updates with 8,192 rows each of the XLM-R paper"
+  planned = f"{sampling.train_steps:,} updates with {sampling.batch_rows:,} rows each"
+  if (sampling.train_steps, sampling.batch_rows) == (TRAIN_STEPS, BATCH_ROWS):
+    planned += ", as in the XLM-R paper"
   assumed = ""
   if sampling.estimated:
     assumed = (

@@ -1,0 +1,124 @@
+"""What `xlmr build_corpus` says before it begins: it writes nothing, is near the truth, and refuses a disk without room."""
+
+import dataclasses
+import gzip
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.test_build_corpus import wet_record
+from xlmr_jax.corpus.clean import heads as module
+from xlmr_jax.corpus.clean.build import Options, build_corpus
+from xlmr_jax.corpus.clean.forecast import forecast, is_new
+from xlmr_jax.corpus.sources.registry import open_source
+from xlmr_jax.demo.text import documents
+from xlmr_jax.errors import UserError
+
+OPTIONS = Options(piece_mb=1)
+
+
+def texts(language: str, count: int) -> list[str]:
+  return ["\n".join(paragraphs) for paragraphs in documents(language, count=count)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  """The same two languages as WET files, as labelled text, plain and compressed, and as JSON lines."""
+  folder = tmp_path_factory.mktemp("text")
+  both = {language: texts(language, 60) for language in ("en", "ru")}
+  mixed = [text for pair in zip(*both.values()) for text in pair]
+  for part in range(2):
+    (folder / f"{part}.warc.wet.gz").write_bytes(b"".join(wet_record(i, text) for i, text in enumerate(mixed[part::2])))
+  (folder / "x.jsonl").write_text("".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in mixed))
+  for name in ("plain", "compressed"):
+    (folder / name).mkdir()
+    for language, own in both.items():
+      data = "\n\n".join(own).encode()
+      ending = ".txt.gz" if name == "compressed" else ".txt"
+      (folder / name / f"{language}{ending}").write_bytes(gzip.compress(data) if name == "compressed" else data)
+  (folder / "bytes").write_text(str(sum(len(text.encode()) for text in mixed)))
+  return folder
+
+
+@pytest.mark.parametrize("source", ["wet:{}/*.warc.wet.gz", "jsonl:{}/x.jsonl", "cc100:{}/plain", "cc100:{}/compressed"])
+def test_the_text_and_the_documents_are_known_beforehand(folder, tmp_path, source):
+  found = forecast(open_source(source.format(folder)), tmp_path / "out", OPTIONS, workers=2)
+  assert found.text == pytest.approx(int((folder / "bytes").read_text()), rel=0.05)
+  assert found.documents == pytest.approx(120, rel=0.1)
+  assert found.languages >= 2 and found.largest_language == "ru"
+  assert found.core_hours > 0 and found.clean > 0 and found.between_stages > 0
+  assert not (tmp_path / "out").exists()
+
+
+def test_heads_stand_for_whole_files(folder, tmp_path, monkeypatch):
+  """Of a source of which only a part is read, the forecast is as if all had been."""
+  monkeypatch.setattr(module, "_HEAD_BYTES", 6 << 10)
+  found = forecast(open_source(f"wet:{folder}/*.warc.wet.gz"), tmp_path / "out", OPTIONS, workers=1)
+  assert found.sample < 0.8 * int((folder / "bytes").read_text())
+  assert found.text == pytest.approx(int((folder / "bytes").read_text()), rel=0.15)
+  assert found.documents == pytest.approx(120, rel=0.2)
+
+
+def test_rows_of_parquet_are_scaled_by_their_number(tmp_path, monkeypatch):
+  pyarrow = pytest.importorskip("pyarrow")
+  from pyarrow import parquet
+
+  own = texts("en", 80)
+  parquet.write_table(pyarrow.table({"text": own}), tmp_path / "x.parquet")
+  monkeypatch.setattr(module, "_MOST_TEXT", 6 * 4000)
+  found = forecast(open_source(f"parquet:{tmp_path}/x.parquet"), tmp_path / "out", OPTIONS, workers=1)
+  assert found.text == pytest.approx(sum(len(text.encode()) for text in own), rel=0.2)
+  assert found.documents == pytest.approx(80, rel=0.2)
+
+
+def test_only_languages_that_are_asked_for_count(folder, tmp_path):
+  source = open_source(f"cc100:{folder}/plain")
+  every = forecast(source, tmp_path / "out", OPTIONS, workers=1)
+  english = forecast(source, tmp_path / "out", OPTIONS, languages=["en"], workers=1)
+  assert english.largest_language == "en" and english.clean < 0.8 * every.clean
+
+
+def test_a_disk_without_room_is_refused_by_name(folder, tmp_path):
+  found = forecast(open_source(f"cc100:{folder}/plain"), tmp_path / "out", OPTIONS, workers=1)
+  found.refuse_too_small_a_disk(tmp_path)
+  with pytest.raises(UserError, match=rf"--out={tmp_path}: the build needs about .* of disk, .* and 1 kB are free"):
+    dataclasses.replace(found, free=1000, clean=10**9).refuse_too_small_a_disk(tmp_path)
+
+
+def test_a_source_without_text_is_told(tmp_path):
+  (tmp_path / "a.warc.wet.gz").write_bytes(
+    gzip.compress(b"WARC/1.0\r\nWARC-Type: warcinfo\r\nContent-Length: 0\r\n\r\n\r\n\r\n")
+  )
+  with pytest.raises(UserError, match=r"no text was found in the first bytes of .*a\.warc\.wet\.gz"):
+    forecast(open_source(f"wet:{tmp_path}/a.warc.wet.gz"), tmp_path / "out", OPTIONS, workers=1)
+
+
+def test_a_build_that_has_begun_is_not_new(folder, tmp_path):
+  assert is_new(tmp_path / "out")
+  build_corpus(open_source(f"cc100:{folder}/plain"), tmp_path / "out", OPTIONS, workers=1, quiet=True)
+  assert not is_new(tmp_path / "out")
+
+
+def test_the_command_prints_the_plan_and_writes_nothing(folder, tmp_path):
+  command = [sys.executable, "-m", "xlmr_jax", "build_corpus", f"--source=cc100:{folder}/plain", f"--out={tmp_path}/out"]
+  result = subprocess.run([*command, "--plan"], capture_output=True, text=True, timeout=120)
+  assert result.returncode == 0, result.stderr
+  *lines, last = result.stdout.splitlines()
+  assert lines[0].startswith("reads 2 files of ") and "memory per worker" in lines[2] and "of disk" in lines[3]
+  plan = json.loads(last)
+  assert {
+    "files",
+    "stored",
+    "text",
+    "core_hours",
+    "core_seconds",
+    "worker_memory",
+    "disk",
+    "free",
+    "largest_partition",
+  } <= set(plan)
+  assert plan["free"] == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.2)
+  assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,52 @@
+"""Clean text by language, of which the limits of the filters may be learnt instead of from the crawl itself."""
+
+import copy
+import hashlib
+import heapq
+from pathlib import Path
+
+from xlmr_jax.corpus.held_out import document_hash
+from xlmr_jax.corpus.repair import repair
+from xlmr_jax.corpus.sources.cc100 import CC100
+from xlmr_jax.files import sha256_of
+
+_READ = 1 << 27  # characters of a language that are looked at; a sample of these is enough
+
+
+class Reference:
+  """A folder of clean text in CC-100's layout."""
+
+  def __init__(self, folder: str | Path):
+    """Raises UserError as CC100 does."""
+    self._source = CC100(folder)
+
+  @property
+  def languages(self) -> list[str]:
+    """Of which there is text."""
+    return sorted(self._source.files)
+
+  def digest(self) -> str:
+    """A sha256 of the names and contents of its files."""
+    found = hashlib.sha256()
+    for language, paths in sorted(self._source.files.items()):
+      for path in paths:
+        found.update(f"{language}/{path.name} {sha256_of(path)}\n".encode("utf-8", "surrogateescape"))
+    return found.hexdigest()
+
+  def sample(self, language: str, documents: int) -> dict[int, str]:
+    """Those documents of a language that have the lowest hashes, by their hashes. Raises UserError: its text is damaged."""
+    source = copy.copy(self._source)
+    source.files = {language: self._source.files[language]}
+    lowest: list[tuple[int, str]] = []  # a heap of negative hashes, which has the highest on top
+    read = 0
+    for shard in source.shards(1 << 60):
+      for document in source.documents(shard):
+        text = repair(document.text)
+        read += len(text)
+        if text:
+          heapq.heappush(lowest, (-document_hash(text), text))
+        if len(lowest) > documents:
+          heapq.heappop(lowest)
+        if read > _READ:
+          return {-key: text for key, text in lowest}
+    return {-key: text for key, text in lowest}
