@@ -31,6 +31,8 @@ lint: .venv/ready-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/pyright
+	$(BIN)/shellcheck -x launch/*.sh launch/slurm.sbatch
+	$(BIN)/shellcheck --severity=warning .ci/run .ci/installed
 
 format: .venv/ready-dev
 	$(BIN)/ruff check --fix .

@@ -12,7 +12,7 @@ die() { echo "error: $1" >&2; exit 1; }
 while [ $# -gt 0 ]; do
   case $1 in
     --project=*) project=${1#*=};; --region=*) region=${1#*=};; --image=*) image=${1#*=};; --temp=*) temp=${1#*=};;
-    --workers=*) workers=${1#*=};; --dry-run) dry=1;; --) shift; break;;
+    --workers=*) workers=${1#*=};; --dry-run) dry=1;; --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit 0;; --) shift; break;;
     *) die "unknown option $1; the flags of build_corpus go behind --";;
   esac
   shift

@@ -21,6 +21,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.g
 
 from xlmr_jax.config import config_path, load_module
 from xlmr_jax.errors import EXIT_RESTART, UserError, run_command
+from xlmr_jax.files import any_path
 from xlmr_jax.run.children import run_child
 from xlmr_jax.run.workdir import Workdir
 
@@ -56,12 +57,15 @@ def main() -> int:
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
   )
   parser.add_argument("--config", required=True, metavar="FILE|NAME[:ARG]")
-  parser.add_argument("--workdir", type=Path, required=True)
-  parser.add_argument("--print", action="store_true", dest="only_print", help="print the commands that are left to run")
+  parser.add_argument("--workdir", required=True, help="a folder of this machine, or gs://...")
+  parser.add_argument(
+    "--print", "--dry-run", action="store_true", dest="only_print", help="print the commands that are left to run"
+  )
   own, more = parser.parse_known_args()
+  root = any_path(own.workdir)
   failed, left = [], {}
   for name, overrides in load_runs(own.config).items():
-    workdir = Workdir(own.workdir / name)
+    workdir = Workdir(root / name)
     if workdir.result.exists():
       print(f"{name}: done", file=sys.stderr)
     else:
@@ -83,7 +87,7 @@ def main() -> int:
   if not own.only_print:
     results = {
       folder.name: json.loads(Workdir(folder).result.read_text())["held_out_loss"]
-      for folder in sorted(own.workdir.glob("*"))
+      for folder in sorted(root.glob("*"))
       if Workdir(folder).result.exists()
     }
     print(json.dumps({"held_out_loss": results, "failed": failed}))

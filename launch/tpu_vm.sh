@@ -1,64 +1,133 @@
 #!/usr/bin/env bash
-# One run on a Cloud TPU VM or pod slice: create or reuse it, install, start on all workers, follow.
-#   launch/tpu_vm.sh --name=xlmr --zone=us-central2-b --type=v4-32 [--project=P] [--version=V] [--spot] [--dry-run] \
-#       -- --config=base --config.data.rows=/data/rows --workdir=/data/runs/base
-#   launch/tpu_vm.sh ... --stop      TERM to every worker: the run saves one common step and ends with 42
-#   launch/tpu_vm.sh ... --follow    the log of worker 0, from a run started before
-# The workdir and the rows must be in one folder that all workers share. --nfs=HOST:/SHARE mounts one, such as Filestore, at
-# /data. A gcsfuse mount will not do, because checkpoints are committed by renaming folders and logs are appended to.
-# The run is started again when it ends with 42 or is killed. It stops at 0 (done) and 1 (the user must act).
-# --dry-run prints every command and runs none.
+# One run on a Cloud TPU VM or pod slice: create or reuse it, install, start on all workers, follow, and make it again if it is preempted.
+#   launch/tpu_vm.sh --name=xlmr --zone=us-central2-b --type=v4-32 [--spot] [--service-account=S] [--project=P] [--version=V] \
+#       [--evaluator=v4-8] [--delete-at-end] [--tries=50] [--dry-run] \
+#       -- --config=base --config.data.rows=gs://B/rows --workdir=gs://B/runs/base
+#   launch/tpu_vm.sh --name=xlmr --zone=Z --stop      TERM to every worker: the run saves one common step and ends with 42
+#   launch/tpu_vm.sh --name=xlmr --zone=Z --follow    the log of worker 0, of a run that was started before
+#   launch/tpu_vm.sh --name=xlmr --zone=Z --delete    deletes the VM, and the evaluator's if there is one
+# --evaluator=TYPE starts `xlmr evaluate` of the same workdir on a second VM, NAME-evaluator. --delete-at-end deletes both once
+# the run is over; without it they stay and are charged. --tries is how often a preempted VM is made again.
+# The workdir and the rows lie in a bucket. --nfs=HOST:/SHARE mounts a share of files at /data instead.
+# The run is started again by launch/babysit.sh when it ends with 42 or is killed. It stops at 0 (done) and 1 (the user must act).
+# A VM that reboots does not start the run again; launch/queued_resource.sh does. --dry-run prints every command and runs none.
 set -euo pipefail
-name='' zone='' type='' project='' version='' nfs='' spot='' dry='' action=start
-die() { echo "error: $1" >&2; exit 1; }
+here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=launch/common.sh
+. "$here/common.sh"
+name='' zone=${XLMR_ZONE:-} type='' project=${XLMR_PROJECT:-} version='' account=${XLMR_SERVICE_ACCOUNT:-}
+nfs='' spot='' evaluator='' at_end='' tries=50 what=pretrain detach='' action=start
 while [ $# -gt 0 ]; do
   case $1 in
     --name=*) name=${1#*=};; --zone=*) zone=${1#*=};; --type=*) type=${1#*=};; --project=*) project=${1#*=};;
-    --version=*) version=${1#*=};; --nfs=*) nfs=${1#*=};; --spot) spot=--spot;; --dry-run) dry=1;;
-    --stop) action=stop;; --follow) action=follow;; --) shift; break;;
+    --version=*) version=${1#*=};; --service-account=*) account=${1#*=};; --nfs=*) nfs=${1#*=};; --spot) spot=--spot;;
+    --evaluator=*) evaluator=${1#*=};; --delete-at-end) at_end=1;; --tries=*) tries=${1#*=};;
+    --run=*) what=${1#*=};; --detach) detach=1;;  # evaluator.sh passes these two.
+    --stop) action=stop;; --follow) action=follow;; --delete) action=delete;;
+    --dry-run) dry=1;; --help) help;; --) shift; break;;
     *) die "unknown option $1; the run's own flags go behind --";;
   esac
   shift
 done
 [ -n "$name" ] && [ -n "$zone" ] || die "--name and --zone are needed"
-[[ $name =~ ^[a-z]([-a-z0-9]*[a-z0-9])?$ ]] || die "--name=$name: lower-case letters, digits and dashes, a letter first"
+check_name "$name"
+check_number tries "$tries"
+[[ -z $nfs || $nfs =~ ^[A-Za-z0-9.-]+:/[A-Za-z0-9._/-]*$ ]] || die "--nfs=$nfs: must be HOST:/SHARE"
+case $what in pretrain|evaluate) ;; *) die "--run=$what: must be pretrain or evaluate";; esac
 if [ "$action" = start ]; then
   [ -n "$type" ] || die "--type is needed, such as v4-32 or v5litepod-16"
-  case " $* " in *" --workdir="*) ;; *) die "the run's flags (behind --) lack --workdir=";; esac
-  case " $* " in *" --config="*) ;; *) die "the run's flags (behind --) lack --config=";; esac
+  check_run "$what" "$@"
+  [ -n "$version" ] || version=$(image_of "$type")
+  workdir=$(value_of workdir "$@")
+elif [ $# -gt 0 ]; then
+  die "--$action takes no flags of a run"
 fi
-if [ -z "$version" ]; then  # the images that Google documents for each generation
-  case $type in
-    v4-*) version=tpu-ubuntu2204-base;; v5litepod-*) version=v2-alpha-tpuv5-lite;; v5p-*) version=v2-alpha-tpuv5;;
-    v6e-*) version=v2-alpha-tpuv6e;; '') ;; *) die "--type=$type: pass its image as --version=";;
-  esac
-fi
-run() { if [ -n "$dry" ]; then printf '%q ' "$@"; echo; else "$@"; fi; }
+check_tool gcloud https://cloud.google.com/sdk
 at=(--zone="$zone"); [ -z "$project" ] || at+=(--project="$project")
 tpu=(gcloud compute tpus tpu-vm)
 on_workers() { run "${tpu[@]}" ssh "$name" "${at[@]}" --worker="$1" --command="$2"; }
+same=("$0" --name="$name" "${at[@]}")
 
-if [ "$action" = stop ]; then on_workers all "pkill -TERM -f '[x]lmr_jax pretrain' || true"; exit; fi
-if [ "$action" = follow ]; then on_workers 0 "tail -n 50 -F xlmr_jax_run.log"; exit; fi
+look() { state_of "${tpu[@]}" describe "$name" "${at[@]}" --format='value(state)'; }
+why() { "${tpu[@]}" describe "$name" "${at[@]}" --format='value(state,health,healthDescription)' >&2; }
+remove() { run "${tpu[@]}" delete "$name" "${at[@]}" --quiet; }
+watch() { follow on_workers 0 "$(remote_follow . "$1")"; }
+make() {
+  run "${tpu[@]}" create "$name" "${at[@]}" --accelerator-type="$type" --version="$version" ${spot:+"$spot"} \
+    ${account:+"--service-account=$account"} --scopes=https://www.googleapis.com/auth/cloud-platform
+}
+begin() {
+  local mount command
+  mount="sudo apt-get install -qy nfs-common && sudo mkdir -p /data && (mountpoint -q /data || sudo mount -t nfs $nfs /data)"
+  command=(.venv/bin/python -u -m xlmr_jax "$what")
+  [ "$what" = evaluate ] || command+=(--hosts=auto)
+  local busy=''
+  [ -n "$dry" ] || busy=$(on_workers 0 "pgrep -f '[l]aunch/babysit.sh' >/dev/null && echo xlmr-busy || true") || return 1
+  if [[ $busy == *xlmr-busy* ]]; then
+    note "a run is under way on $name, with the flags that it was started with; --stop it first to change them"
+    return
+  fi
+  # The images' own Python may be older than 3.11, so uv brings one.
+  run git -C "$here/.." archive --format=tar.gz --output="$archive" HEAD &&
+  run "${tpu[@]}" scp "$archive" "$name:xlmr_jax.tar.gz" "${at[@]}" --worker=all &&
+  { [ -z "$nfs" ] || on_workers all "$mount"; } &&
+  on_workers all "mkdir -p xlmr_jax && tar -xzf xlmr_jax.tar.gz -C xlmr_jax && cd xlmr_jax && \
+python3 -m pip install -q --user uv && { [ -d .venv ] || python3 -m uv venv -q --python 3.12 .venv; } && \
+python3 -m uv pip install -q --python .venv/bin/python '.[tpu,gcs,evaluate]'" &&
+  # Only what is redirected may go to the background: anything else there would keep the connection open until the run ends.
+  on_workers all "rm -f run.exit run.stopped && cd xlmr_jax && export PATH=\$PATH:/snap/bin && { nohup bash -c $(quoted \
+"trap : TERM; bash launch/babysit.sh \"\$@\"; code=\$?; echo \$code \$(ls ../run.stopped 2>/dev/null | sed s/.*/stopped/) > ../run.exit" \
+babysit "${command[@]}" "${run_flags[@]}") > ../run.log 2>&1 < /dev/null & }"
+}
+finish() {
+  if [ -n "$at_end" ] && [ "$1" = 0 ]; then
+    if [ -n "$evaluator" ]; then
+      note "the run is over; waiting for the evaluator's last scores"
+      "$here/tpu_vm.sh" --name="$name-evaluator" "${at[@]}" --follow || true
+    fi
+    delete_all
+  elif [ "$(look)" != NONE ]; then
+    note "$name is still there and is charged. Delete it: $(quoted "${same[@]}" --delete)"
+  fi
+  exit "$1"
+}
+delete_all() {
+  local one
+  for one in "$name" "$name-evaluator"; do
+    if [ -n "$dry" ] || [ "$(state_of "${tpu[@]}" describe "$one" "${at[@]}" --format='value(state)')" != NONE ]; then
+      run "${tpu[@]}" delete "$one" "${at[@]}" --quiet
+    fi
+  done
+}
 
-cd "$(dirname "$0")/.."
-[ -n "$dry" ] || command -v gcloud >/dev/null || die "gcloud is not installed: https://cloud.google.com/sdk"
-[ -n "$dry" ] || [ -z "$(git status --porcelain)" ] || echo "note: only committed files are sent; there are uncommitted changes" >&2
-if [ -n "$dry" ] || ! "${tpu[@]}" describe "$name" "${at[@]}" >/dev/null 2>&1; then
-  run "${tpu[@]}" create "$name" "${at[@]}" --accelerator-type="$type" --version="$version" ${spot:+"$spot"}
-fi
+case $action in
+  delete) delete_all; exit;;
+  follow)
+    if [ -n "$dry" ]; then on_workers 0 "$(remote_follow . +1)"; exit; fi
+    watch +1
+    [ -n "$ended" ] || die "the log of $name could not be followed to the end of the run"
+    exit "${ended% *}";;
+  stop)
+    on_workers all "touch run.stopped; pkill -TERM -f $(quoted "$run_pattern") || true"
+    exit;;
+esac
+
+run_flags=("$@")
 archive=xlmr_jax.tar.gz
-[ -n "$dry" ] || { folder=$(mktemp -d); trap 'rm -rf "$folder"' EXIT; archive=$folder/xlmr_jax.tar.gz; }
-run git archive --format=tar.gz --output="$archive" HEAD
-run "${tpu[@]}" scp "$archive" "$name": "${at[@]}" --worker=all
-if [ -n "$nfs" ]; then
-  on_workers all "sudo apt-get install -qy nfs-common && sudo mkdir -p /data && (mountpoint -q /data || sudo mount -t nfs $nfs /data)"
+if [ -n "$evaluator" ]; then
+  "$here/evaluator.sh" ${dry:+--dry-run} --name="$name-evaluator" "${at[@]}" --type="$evaluator" ${spot:+"$spot"} \
+    ${account:+"--service-account=$account"} ${nfs:+"--nfs=$nfs"} --detach -- --workdir="$workdir"
 fi
-# The images' own Python may be older than 3.11, so uv brings one.
-on_workers all "mkdir -p xlmr_jax && tar -xzf xlmr_jax.tar.gz -C xlmr_jax && cd xlmr_jax && python3 -m pip install -q --user uv && \
-python3 -m uv venv -q --python 3.12 .venv && python3 -m uv pip install -q --python .venv/bin/python -r requirements.txt 'jax[tpu]'"
-flags=$(printf '%q ' "$@")
-on_workers all "cd xlmr_jax && ! pgrep -f '[l]aunch/babysit.sh' || { echo 'a run is under way here: --stop it first' >&2; exit 1; }"
-on_workers all "cd xlmr_jax && nohup bash launch/babysit.sh .venv/bin/python -u -m xlmr_jax pretrain --hosts=auto $flags \
-> ../xlmr_jax_run.log 2>&1 < /dev/null &"
-on_workers 0 "tail -n +1 -F xlmr_jax_run.log"
+if [ -n "$dry" ]; then
+  echo "# with --dry-run, as if there were no VM of this name"
+  make; begin; on_workers 0 "$(remote_follow . +1)"
+  [ -z "$at_end" ] || delete_all
+  exit
+fi
+folder=$(mktemp -d); trap 'rm -rf "$folder"' EXIT
+archive=$folder/xlmr_jax.tar.gz
+[ -z "$(git -C "$here/.." status --porcelain)" ] || note "only committed files are sent, and there are uncommitted changes"
+trap 'note "no longer following. The run goes on and is charged. Follow or delete it: $(quoted "${same[@]}") --follow|--delete"; exit 130' INT
+if [ -n "$detach" ]; then watch() { exit 0; }; fi
+[ "$what" = pretrain ] || workdir=''  # The evaluator has work left when the run is done.
+supervise "$workdir" "$tries" "PREEMPTED TERMINATED" "READY" "STOPPED HIDDEN"

@@ -1,4 +1,4 @@
-"""The launch scripts: what a sweep runs, skips and repeats, what babysit starts again, what tpu_vm.sh would do."""
+"""The launch scripts: what a sweep runs, skips and repeats, what babysit starts again and gives up, the corpus scripts."""
 
 import json
 import os
@@ -114,40 +114,49 @@ def test_babysit_starts_again_until_done(tmp_path):
   assert out.returncode == 42 and "five quick ends" in out.stderr
 
 
-def test_tpu_vm_dry_run_prints_every_command(tmp_path):
-  out = shell(
-    "launch/tpu_vm.sh",
-    "--dry-run",
-    "--name=xlmr",
-    "--zone=us-central2-b",
-    "--type=v4-32",
-    "--nfs=10.0.0.2:/share",
-    "--",
-    "--config=configs/base.py",
-    "--workdir=/data/run one",
+@pytest.mark.parametrize("ending", ["exit 42", "exit 70", "kill -ABRT $$", "kill -KILL $$", "kill -TERM $$"])
+def test_babysit_starts_again_whatever_a_lost_peer_ends_the_run_with(tmp_path, ending):
+  script = f"[ -e {tmp_path}/once ] && exit 0; touch {tmp_path}/once; {ending}"
+  out = shell("bash", "launch/babysit.sh", "bash", "-c", script, PAUSE_S="0")
+  assert out.returncode == 0 and out.stderr.count("starting again") == 1
+
+
+def count_starts(tmp_path, step, *words, **env):
+  """How often babysit starts a command that does `step` each time, and how it ends. N in `step` counts the starts."""
+  script = f"echo >> {tmp_path}/starts; N=$(wc -l < {tmp_path}/starts); [ $N -gt 9 ] && exit 0; {step}; exit 42"
+  out = shell("bash", "launch/babysit.sh", "bash", "-c", script, "-", *words, f"--workdir={tmp_path}", PAUSE_S="0", **env)
+  return len((tmp_path / "starts").read_text()), out.returncode
+
+
+@pytest.mark.parametrize("step, words, env, expected", [
+  ("mkdir -p {0}/checkpoints/$N", (), {}, (10, 0)),  # Each start leaves a newer checkpoint.
+  ("mkdir -p {0}/checkpoints/$N.tmp", (), {}, (5, 42)),  # An unfinished one is no progress.
+  ("mkdir -p {0}/checkpoints/70", (), {"SHORT_S": "0", "STUCK": "3"}, (4, 42)),  # Long starts that lead nowhere.
+  ("mkdir -p {0}/checkpoints/$N", ("evaluate",), {}, (5, 42)),  # The trainer's progress is not the evaluator's.
+  ("mkdir -p {0}/evaluations; touch {0}/evaluations/$N.json", ("evaluate",), {}, (10, 0)),
+])  # fmt: skip
+def test_babysit_gives_up_what_makes_no_progress(tmp_path, step, words, env, expected):
+  assert count_starts(tmp_path, step.format(tmp_path), *words, **env) == expected
+
+
+def test_babysit_sees_progress_in_a_bucket(tmp_path):
+  gcloud = tmp_path / "bin" / "gcloud"
+  gcloud.parent.mkdir()
+  gcloud.write_text(
+    f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\necho gs://b/run/checkpoints/9/\ncat {tmp_path}/starts | wc -l | sed s,.*,gs://b/run/checkpoints/1\\&/,\n'
   )
-  assert out.returncode == 0, out.stderr
+  gcloud.chmod(0o755)
+  script = f"echo >> {tmp_path}/starts; [ $(wc -l < {tmp_path}/starts) -gt 6 ]; exit $((42 * $?))"
+  line = ("bash", "launch/babysit.sh", "bash", "-c", script, "-", "--workdir=gs://b/run")
+  out = shell(*line, PAUSE_S="0", PATH=f"{gcloud.parent}:{os.environ['PATH']}")
+  assert out.returncode == 0 and (tmp_path / "asked").read_text().splitlines()[0] == "storage ls gs://b/run/checkpoints/"
+
+
+def test_local_dry_run_prints_a_command_per_process():
+  out = shell("bash", "launch/local.sh", "--dry-run", "2", "--config=a b", PORT="5")
   lines = [shlex.split(line) for line in out.stdout.splitlines()]
-  assert next(line[:5] for line in lines if line[0] == "gcloud") == ["gcloud", "compute", "tpus", "tpu-vm", "create"]
-  assert any(line[0] == "git" and "archive" in line for line in lines)
-  start = next(line[-1] for line in lines if "-m xlmr_jax pretrain" in line[-1])
-  assert "--hosts=auto" in start and "babysit.sh" in start
-  assert "--workdir=/data/run one" in shlex.split(start.split("nohup ")[1].split(">")[0])
-
-
-@pytest.mark.parametrize(
-  "args, message",
-  [
-    (["--name=xlmr", "--type=v4-32"], "--name and --zone are needed"),
-    (["--name=X_", "--zone=z", "--type=v4-8", "--", "--config=c", "--workdir=w"], "--name=X_"),
-    (["--name=x", "--zone=z", "--type=v4-8", "--", "--config=c"], "lack --workdir="),
-    (["--name=x", "--zone=z", "--type=v9-8", "--", "--config=c", "--workdir=w"], "pass its image as --version="),
-    (["--name=x", "--zone=z", "--tipe=v4-8"], "unknown option --tipe=v4-8"),
-  ],
-)
-def test_tpu_vm_refuses(args, message):
-  out = shell("launch/tpu_vm.sh", "--dry-run", *args)
-  assert out.returncode == 1 and message in out.stderr and out.stdout == ""
+  assert [line[-2:] for line in lines] == [["--process=0", "--config=a b"], ["--process=1", "--config=a b"]]
+  assert all("--coordinator=127.0.0.1:5" in line for line in lines)
 
 
 def test_corpus_slurm_starts_its_share_and_refuses_to_run_outside_an_array(tmp_path):
