@@ -131,7 +131,7 @@ def save(config: ConfigDict, folder: Path) -> dict[str, object]:
     for step in range(FLAGS.saves):
       for _ in range(2):
         start = time.perf_counter()
-        state, _ = jax.block_until_ready(program.train_step(state, batch))
+        state, _ = jax.block_until_ready(program.train_step(state, batch, np.inf))
         steps.append(time.perf_counter() - start)
       start = time.perf_counter()
       checkpoints.save(step, state, {})

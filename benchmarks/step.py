@@ -32,7 +32,7 @@ from xlmr_jax.hardware import peak_flops
 from xlmr_jax.model.build import family_of
 from xlmr_jax.run.memory import keep_freed_memory
 from xlmr_jax.training import sharding
-from xlmr_jax.training.program import abstract_batch, build_program, mesh_of
+from xlmr_jax.training.program import abstract_batch, abstract_limit, build_program, mesh_of
 
 DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
 PLATFORMS = {"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"}  # JAX's own names
@@ -244,7 +244,8 @@ def _measure(task: Task, rows: int, steps: int) -> dict:
   with jax.set_mesh(mesh):
     batches = itertools.cycle([sharding.to_global(mesh, batch, rows) for batch in made])
     start = time.perf_counter()
-    step = program.train_step.lower(program.state, abstract_batch(mesh, rows, task.seq_len, task.slots)).compile()
+    abstract = abstract_batch(mesh, rows, task.seq_len, task.slots)
+    step = program.train_step.lower(program.state, abstract, abstract_limit(mesh)).compile()
     compile_s = time.perf_counter() - start
     planned = step.memory_analysis()
     free = free_memory()
@@ -255,7 +256,7 @@ def _measure(task: Task, rows: int, steps: int) -> dict:
     seen, losses = [], []
     for _, batch in zip(range(steps + WARM_UP), batches):
       start = time.perf_counter()
-      state, metrics = jax.block_until_ready(step(state, batch))
+      state, metrics = jax.block_until_ready(step(state, batch, np.float32(np.inf)))
       seen.append(time.perf_counter() - start)
       losses.append(float(metrics["loss_sum"] / metrics["weight"]))
   step_s = statistics.median(seen[WARM_UP:])

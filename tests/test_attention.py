@@ -298,7 +298,7 @@ def test_200_steps_end_alike():
     state, step = begin_with(tx)(params()), jax.jit(step)
     losses[name] = []
     for i in range(200):
-      state, metrics = step(state, some_batch(8, seed=i % 4) | {"weights": np.ones((8, 24), np.float32)})
+      state, metrics = step(state, some_batch(8, seed=i % 4) | {"weights": np.ones((8, 24), np.float32)}, np.inf)
       losses[name].append(float(metrics["loss_sum"] / metrics["weight"]))
   assert losses["plain"][-1] < 0.9 * losses["plain"][0]
   assert abs(losses["fast"][-1] - losses["plain"][-1]) < 1e-3, (losses["fast"][-1], losses["plain"][-1])

@@ -14,7 +14,7 @@ from tests import tiny
 from xlmr_jax.config_checks import check_config
 from xlmr_jax.errors import UserError
 from xlmr_jax.files import write_json
-from xlmr_jax.run import checkpoint, manifest, retention
+from xlmr_jax.run import checkpoint, checkpoint_folder, manifest, retention
 from xlmr_jax.run.checkpoint import MANIFEST, Checkpoints, DamagedError, verify
 from xlmr_jax.run.retention import Retention, steps_to_keep
 from xlmr_jax.run.workdir import Workdir
@@ -186,9 +186,13 @@ def test_keep_one_is_refused():
 
 def test_errors_of_a_background_save_are_not_swallowed(tmp_path, monkeypatch):
   checkpoints = Checkpoints(Workdir(tmp_path))
-  monkeypatch.setattr("xlmr_jax.run.checkpoint.write_manifest", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+
+  def fail(*_):
+    raise OSError("disk full")
+
+  monkeypatch.setattr(checkpoint_folder, "write_manifest", fail)
   checkpoints.save(1, state_of(1), {})
-  with pytest.raises(OSError, match="disk full"):
+  with pytest.raises(UserError, match=r"checkpoint 1 could not be saved in .*: disk full"):
     checkpoints.close()
 
 
@@ -270,7 +274,7 @@ def test_one_pinned_while_it_is_being_removed_comes_back(tmp_path, monkeypatch):
 
   def pinned(workdir):
     asked.append(None)
-    return {1} if len(asked) > 1 and not (workdir.checkpoints / "1").exists() else set()
+    return {1} if len(asked) > 1 and not (workdir.checkpoints / "1" / MANIFEST).exists() else set()
 
   monkeypatch.setattr(retention, "pinned_steps", pinned)
   run_of(workdir, (1, 2, 3))
@@ -289,11 +293,41 @@ def test_a_pinned_one_is_not_even_put_aside(tmp_path, monkeypatch):
 
 def test_killed_while_it_removed_one(folder):
   """Whole ones come back, half removed ones go; neither is taken for a checkpoint or in Orbax's way."""
+  for step in (2, 3):
+    shutil.copytree(folder / "6", folder / str(step))
+    (folder / str(step) / MANIFEST).rename(folder / f"deleting-{step}")
+  next(path for path in (folder / "2").rglob("*") if path.is_file()).unlink()
+  assert_is(restore(folder), 9)
+  assert left(folder) == [3, 6, 9] and not list(folder.glob("deleting-*"))
+
+
+def test_killed_while_an_earlier_version_removed_one(folder):
+  """It renamed the folder and then removed the manifest first."""
   shutil.copytree(folder / "6", folder / "deleting-3")
   shutil.copytree(folder / "6", folder / "deleting-2")
   (folder / "deleting-2" / MANIFEST).unlink()
   assert_is(restore(folder), 9)
   assert left(folder) == [3, 6, 9]
+
+
+def test_a_save_that_fails_does_not_end_the_run_but_several_in_a_row_do(folder, monkeypatch, capfd):
+  """What the failed ones wrote is gone, and a save that succeeds forgives those before it."""
+  fails, real = {12, 18, 21}, checkpoint_folder.write_manifest
+
+  def write(directory, *args):
+    if int(directory.name) in fails:
+      raise OSError(28, "No space left on device")
+    real(directory, *args)
+
+  monkeypatch.setattr(checkpoint_folder, "write_manifest", write)
+  checkpoints = Checkpoints(Workdir(folder.parent), max_failed_saves=2)
+  for step in (12, 15, 18, 21):
+    checkpoints.save(step, state_of(step), {})
+  with pytest.raises(UserError, match=r"checkpoint 21 could not be saved in .*no space left on the disk"):
+    checkpoints.save(24, state_of(24), {})
+  checkpoints.close()
+  assert "checkpoint 18 could not be saved" in capfd.readouterr().err
+  assert left(folder) == [9, 15]
 
 
 def test_a_save_that_fails_in_the_background_is_one_line_and_leaves_nothing(folder, monkeypatch):

@@ -16,11 +16,11 @@ from xlmr_jax.run.workdir import Workdir
 from xlmr_jax.training.held_out import bits_per_nat
 
 
-def open_log(folder, *, start=0, held_out_at=-1, notes=None, train_steps=6, every_steps=2, tensorboard=False) -> RunLog:
+def open_log(folder, *, start=0, held_out_at=-1, notes=None, train_steps=6, every_steps=2, tensorboard=False, goodput=None):
   return RunLog(
     Workdir(folder), start=start, held_out_at=held_out_at, notes=notes, train_steps=train_steps, every_steps=every_steps,
     languages=("aa", "bb"), shares=np.array([0.75, 0.25]), epochs=lambda step: np.array([step / 10, step / 4]),
-    rate=Rate(tokens_per_step=1000, flops_per_token=2e6), tensorboard=tensorboard,
+    rate=Rate(tokens_per_step=1000, flops_per_token=2e6), tensorboard=tensorboard, goodput=goodput,
   )  # fmt: skip
 
 
@@ -30,7 +30,7 @@ def metrics_of(step, finite=True):
   language_loss = np.array([2.0 * aa, 3.0 * (10 - aa)]) if finite else np.array([np.nan, np.nan])
   return {
     "loss_sum": language_loss.sum(), "weight": 10.0, "grad_norm": 1.0 + step if finite else np.inf, "lr": 0.1 * (step + 1),
-    "finite": finite, "language_loss": language_loss, "language_weight": np.array([aa, 10 - aa]),
+    "made": finite, "language_loss": language_loss, "language_weight": np.array([aa, 10 - aa]),
     "language_rows": np.array([3.0, 1.0]),
   }  # fmt: skip
 
@@ -42,7 +42,7 @@ def lines_of(path):
 def test_a_line_is_the_sums_of_its_steps_divided_once(tmp_path):
   log = open_log(tmp_path)
   assert log.later(0, metrics_of(0)) == []  # fetched one step late
-  assert log.later(1, metrics_of(1)) == [True] and log.flush() == [True] and log.flush() == []
+  assert log.later(1, metrics_of(1)) == [(True, 1.0)] and log.flush() == [(True, 2.0)] and log.flush() == []
   log.close()
   (line,) = lines_of(tmp_path / "train.jsonl")
   assert line["step"] == 2 and line["masked_tokens"] == 20 and line["skipped"] == 0
@@ -54,7 +54,7 @@ def test_a_line_is_the_sums_of_its_steps_divided_once(tmp_path):
 def test_a_bad_step_is_counted_and_left_out_of_the_averages(tmp_path, capsys):
   log = open_log(tmp_path)
   log.later(0, metrics_of(0))
-  assert log.later(1, metrics_of(1, finite=False)) == [True] and log.flush() == [False]
+  assert log.later(1, metrics_of(1, finite=False)) == [(True, 1.0)] and log.flush() == [(False, np.inf)]
   for step in (2, 3):
     log.later(step, metrics_of(step, finite=False))
   log.flush()

@@ -49,12 +49,12 @@ def test_the_rate_of_a_step_is_the_schedule_of_the_step_made():
     return state, new
 
   _, new = step(grads)
-  assert bool(new.finite) and float(new.lr) == 0.5
+  assert bool(new.made) and float(new.lr) == 0.5
   np.testing.assert_allclose(new.grad_norm, np.sqrt(3 * 4 + 2), rtol=1e-6)
   np.testing.assert_allclose(new.params["a"], 0.5, rtol=1e-5)  # Adam's first update is 1.
   np.testing.assert_array_equal(new.params["frozen"], 1.0)
   for bad in (step(grads, np.nan), step(grads | {"a": jnp.asarray([1.0, np.inf, 1.0])})):
     state, new = bad
-    assert not new.finite
+    assert not new.made
     for x, y in zip(jax.tree.leaves((params, state)), jax.tree.leaves((new.params, new.opt_state))):
       np.testing.assert_array_equal(x, y)

@@ -15,7 +15,8 @@ from xlmr_jax.data.verification import Verification
 from xlmr_jax.errors import EXIT_DONE, EXIT_RESTART, UserError
 from xlmr_jax.evaluation import ledger
 from xlmr_jax.run import logs
-from xlmr_jax.run.checkpoint import Checkpoints, sound_steps
+from xlmr_jax.run.checkpoint import Checkpoints
+from xlmr_jax.run.checkpoint_folder import sound_steps
 from xlmr_jax.run.retention import evaluated_steps, pinned_steps
 from xlmr_jax.run.workdir import RunRecord, Workdir, read_record, refuse_other_run
 

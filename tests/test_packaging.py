@@ -59,7 +59,13 @@ def test_the_version_is_in_the_changelog():
 
 
 def test_requirements_txt_and_the_package_ask_for_the_same():
-  packaged = [*PROJECT["project"]["dependencies"], *EXTRAS["corpus"], *EXTRAS["fasttext"], *EXTRAS["evaluate"]]
+  packaged = [
+    *PROJECT["project"]["dependencies"],
+    *EXTRAS["corpus"],
+    *EXTRAS["fasttext"],
+    *EXTRAS["gcs"],
+    *EXTRAS["evaluate"],
+  ]
   assert requirements_of("requirements.txt") == {name_of(requirement): requirement for requirement in packaged}
   assert requirements_of("requirements-dev.txt") == {name_of(requirement): requirement for requirement in EXTRAS["dev"]}
 

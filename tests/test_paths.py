@@ -14,7 +14,7 @@ import pytest
 from absl import app
 
 from tests import tiny
-from xlmr_jax import errors, files
+from xlmr_jax import errors, files, folders
 from xlmr_jax.commands.flags import FLAGS, override_config
 from xlmr_jax.corpus import build, vocabulary
 from xlmr_jax.corpus.sources.cc100 import CC100
@@ -69,27 +69,29 @@ def _good(command_name, root):
     "score": [run, f"--rows={root / 'rows'}"],
     "fill_mask": [run],
     "report": [run],
+    "report-corpus": [],
     "demo": [],
     "convert": ["from-hf", f"--source={root}", run],
     "to-hf": ["to-hf", f"--out={root / 'hf'}", run],
   }[command_name]
 
 
+COMMAND = {"to-hf": "convert", "report-corpus": "report"}
 PATHS = [
   ("train_vocabulary", "text"), ("train_vocabulary", "out"), ("build_rows", "text"), ("build_rows", "tokenizer"),
   ("build_rows", "out"), ("pretrain", "workdir"), ("pretrain", "config.data.rows"),
   ("pretrain", "config.compile_cache"), ("pretrain", "config.evaluate.folder"), ("evaluate", "workdir"),
   ("evaluate", "out"), ("score", "workdir"), ("score", "rows"), ("score", "out"), ("fill_mask", "workdir"),
-  ("report", "workdir"), ("report", "rows"), ("demo", "workdir"), ("demo", "text"), ("convert", "source"),
-  ("convert", "workdir"), ("to-hf", "out"), ("to-hf", "workdir"),
+  ("report", "workdir"), ("report", "rows"), ("report-corpus", "corpus"), ("demo", "workdir"), ("demo", "text"),
+  ("convert", "source"), ("convert", "workdir"), ("to-hf", "out"), ("to-hf", "workdir"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name, flag", PATHS)
-def test_a_bucket_is_refused_by_every_flag_of_every_command(command, text, tmp_path, monkeypatch, name, flag):
+def test_other_schemes_are_refused_by_every_flag_of_every_command(command, text, tmp_path, monkeypatch, name, flag):
   monkeypatch.chdir(tmp_path)
-  for path in ("gs://bucket/a", "s3://bucket/a", "file:///a"):
-    code, out, said = command(name.replace("to-hf", "convert"), *_good(name, text), f"--{flag}={path}")
+  for path in ("hdfs://bucket/a", "az://bucket/a", "file:///a"):
+    code, out, said = command(COMMAND.get(name, name), *_good(name, text), f"--{flag}={path}")
     assert (code, out, said.count("\n")) == (1, "", 1), said
     assert said.startswith(f"error: --{flag}={path}: must be a path of this machine"), said
   assert list(tmp_path.iterdir()) == [] and not (text / "run").exists()
@@ -99,7 +101,7 @@ def test_every_flag_that_is_a_path_is_in_the_list(command):
   """A flag's help says "folder", "file", "rows" or "vocabulary" where the flag takes a path."""
   listed = {}
   for name, flag in PATHS:
-    listed.setdefault(name.replace("to-hf", "convert"), set()).add(flag)
+    listed.setdefault(COMMAND.get(name, name), set()).add(flag)
   for name, flags in listed.items():
     lines = command_help(name)
     takes = {flag for flag, help_text in lines.items() if any(word in help_text for word in ("folder", "file", "rows, "))}
@@ -126,8 +128,8 @@ def test_config_values_that_are_paths(monkeypatch):
   monkeypatch.setenv("HOME", "/home/somebody")
   changed = override_config(stored, ["--config.evaluate.folder=~/tasks", "--config.evaluate.data=a=~/x,b=tfds,c=y/z"])
   assert changed.evaluate.folder == "/home/somebody/tasks" and changed.evaluate.data == "a=/home/somebody/x,b=tfds,c=y/z"
-  with pytest.raises(UserError, match=r"--config\.evaluate\.data=s3://b/x: must be a path"):
-    override_config(stored, ["--config.evaluate.data=a=x,b=s3://b/x"])
+  with pytest.raises(UserError, match=r"--config\.evaluate\.data=hdfs://b/x: must be a path"):
+    override_config(stored, ["--config.evaluate.data=a=x,b=hdfs://b/x"])
 
 
 def test_home_is_expanded(command, text, monkeypatch, tmp_path):
@@ -232,7 +234,7 @@ def test_whole_files_and_folders_on_a_full_disk(tmp_path, before):
   with files_of_at_most(1000), pytest.raises(OSError) as error:
     files.write_json(path, {"scores": list(range(10_000))})
   assert errors.told(error.value) == f"{path}: File too large"
-  with files_of_at_most(1000), pytest.raises(OSError) as error, files.whole_folder(tmp_path / "hf") as folder:
+  with files_of_at_most(1000), pytest.raises(OSError) as error, folders.whole_folder(tmp_path / "hf") as folder:
     (folder / "weights").write_bytes(bytes(2000))
   assert errors.told(error.value) == f"{tmp_path / 'hf'}: File too large"
   assert {path.name: path.read_text() for path in tmp_path.iterdir()} == ({"scores.json": before} if before else {})

@@ -10,9 +10,10 @@ import pytest
 
 from xlmr_jax.errors import EXIT_RESTART, UserError, run_command
 from xlmr_jax.hardware import refuse_missing_platform
-from xlmr_jax.run import hosts
-from xlmr_jax.run.checkpoint import sound_steps
+from xlmr_jax.run.checkpoint_folder import sound_steps
 from xlmr_jax.run.children import run_child
+from xlmr_jax.run.preemption import Preemption
+from xlmr_jax.run.signals import listener
 from xlmr_jax.run.workdir import Workdir
 
 ROOT = Path(__file__).parents[1]
@@ -23,12 +24,13 @@ def handlers():
   """Puts the handlers of the test's own process back."""
   before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
   yield
+  listener.forget()
   for number, handler in before.items():
     signal.signal(number, handler)
 
 
 def test_the_first_interrupt_is_a_preemption_and_the_second_is_the_systems(handlers, capsys):
-  preemption = hosts.Preemption()
+  preemption = Preemption()
   assert not preemption.stop()
   os.kill(os.getpid(), signal.SIGINT)
   assert preemption.stop()
@@ -39,8 +41,9 @@ def test_the_first_interrupt_is_a_preemption_and_the_second_is_the_systems(handl
 def test_an_impatient_user_need_not_wait():
   program = (
     "import os, signal, time\n"
-    "from xlmr_jax.run.hosts import Preemption\n"
+    "from xlmr_jax.run.preemption import Preemption\n"
     "preemption = Preemption()\n"
+    "preemption.stop()\n"
     "for _ in range(2):\n"
     "  os.kill(os.getpid(), signal.SIGINT)\n"
     "  time.sleep(0.2)\n"

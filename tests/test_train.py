@@ -16,8 +16,10 @@ from xlmr_jax.errors import EXIT_DONE, EXIT_RESTART, UserError
 from xlmr_jax.hardware import tuning_of
 from xlmr_jax.model.build import build_model, family_of
 from xlmr_jax.model.dropout import Drop, dropout
+from xlmr_jax.run.metrics import Outcome
 from xlmr_jax.run.workdir import Workdir
 from xlmr_jax.training import loop, program, sharding
+from xlmr_jax.training.progress import Progress
 from xlmr_jax.training.step import make_init
 
 
@@ -90,12 +92,12 @@ def test_a_bad_step_changes_nothing_but_the_step(poison):
     before = before.replace(params=before.params | {"head_bias": before.params["head_bias"].at[7].set(jnp.inf)})
   kept = jax.tree.map(np.array, before)  # The step takes its state's memory.
   after, metrics = tiny.step(made, before, bad_batch)
-  assert not metrics["finite"] and int(after.step) == int(kept.step) + 1
+  assert not metrics["made"] and int(after.step) == int(kept.step) + 1
   for a, b in zip(jax.tree.leaves((kept.params, kept.opt_state)), jax.tree.leaves((after.params, after.opt_state))):
     np.testing.assert_array_equal(a, b)
   if poison == "weights":  # the run goes on
     recovered, metrics = tiny.step(made, after, batch)
-    assert metrics["finite"] and np.abs(recovered.params["head_bias"] - kept.params["head_bias"]).max() > 0
+    assert metrics["made"] and np.abs(recovered.params["head_bias"] - kept.params["head_bias"]).max() > 0
 
 
 def test_every_leaf_has_a_rule():
@@ -186,11 +188,12 @@ def test_what_happens_at_a_step(step, changes, evaluate, save, end):
 
 
 def test_progress_counts_bad_steps_in_a_row():
-  assert loop.Progress().after([]) == loop.Progress(0, -1)
-  progress = loop.Progress(held_out_at=8).after([False, False])
-  assert progress == loop.Progress(2, 8) and progress.after([False]).bad_in_a_row == 3
-  assert progress.after([True]).bad_in_a_row == 0 and progress.after([True, False]).bad_in_a_row == 1
-  assert progress == loop.Progress(2, 8)  # a value: nothing changes it
+  good, bad = Outcome(True, 1.0), Outcome(False, np.inf)
+  assert Progress().after([], 9) == Progress(0, -1)
+  progress = Progress(held_out_at=8).after([bad, bad], 9)
+  assert progress == Progress(2, 8, 2) and progress.after([bad], 9).bad_in_a_row == 3
+  assert progress.after([good], 9).bad_in_a_row == 0 and progress.after([good, bad], 9).bad_in_a_row == 1
+  assert progress == Progress(2, 8, 2)  # a value: nothing changes it
 
 
 # --- the loop ----------------------------------------------------------------------------------------------------
@@ -349,7 +352,9 @@ def test_compiler_options():
     program.compiler_options(tiny.config(compiler_options="a=1,b"), tpu)
   made = tiny.program(tiny.config(compiler_options="xla_no_such=1"))
   with jax.set_mesh(made.mesh), pytest.raises(Exception, match="xla_no_such"):
-    made.train_step.lower(made.state, program.abstract_batch(made.mesh, 16, tiny.SEQ_LEN, 8)).compile()
+    made.train_step.lower(
+      made.state, program.abstract_batch(made.mesh, 16, tiny.SEQ_LEN, 8), program.abstract_limit(made.mesh)
+    ).compile()
 
 
 @pytest.mark.slow

@@ -481,13 +481,13 @@ def test_files_are_a_path_a_glob_a_folder_or_a_list(tmp_path, monkeypatch):
     ("@list2", r"list2, line 4: .*/a is also in line 1"),
     ("@list3", r"list3, line 1: .*/empty: no file to read"),
     ("@list4", r"list4, line 1: not UTF-8"),
-    ("@list5", r"list5, line 1: gs://bucket/a: must be a path of this machine"),
+    ("@list5", r"list5, line 1: hdfs://bucket/a: must be a path of this machine or of a bucket"),
   ],
 )
 def test_files_that_are_not_there(tmp_path, given, message):
   (tmp_path / "empty").mkdir()
   (tmp_path / "a").write_bytes(b"x")
-  for number, text in enumerate([b"#\n\n", b"a\n# b\nb\nc", b"a\n\n\n./a", b"empty\n", b"\xff\xfe\n", b"gs://bucket/a\n"]):
+  for number, text in enumerate([b"#\n\n", b"a\n# b\nb\nc", b"a\n\n\n./a", b"empty\n", b"\xff\xfe\n", b"hdfs://bucket/a\n"]):
     (tmp_path / f"list{number}").write_bytes(text)
   given = f"@{tmp_path}/{given[1:]}" if given.startswith("@") else f"{tmp_path}/{given}"
   with pytest.raises(UserError, match=message):

@@ -140,14 +140,14 @@ def program(config, data: int = 1, fsdp: int = 1):
     return build_program(config, mesh, vocabulary_size=VOCABULARY, languages=len(ROWS), seq_len=SEQ_LEN)
 
 
-def step(program, state, batch):
+def step(program, state, batch, limit=np.inf):
   """(state, metrics) after one step of a program from `state`, whose memory it takes, on a batch of NumPy arrays."""
   import jax
 
   from xlmr_jax.training.sharding import to_global
 
   with jax.set_mesh(program.mesh):
-    return program.train_step(state, to_global(program.mesh, batch, len(batch["ids"])))
+    return program.train_step(state, to_global(program.mesh, batch, len(batch["ids"])), np.float32(limit))
 
 
 def init(program, seed: int = 0):

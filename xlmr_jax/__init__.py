@@ -3,12 +3,16 @@
 `from xlmr_jax import open_model` opens a run or a Hugging Face folder; the commands are `xlmr --help`.
 """
 
+import os
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
   from xlmr_jax.open_model import open_model
+
+# Before the first import of etils, which would let TensorFlow read buckets: that knows no other server, and no patience.
+os.environ.setdefault("EPATH_USE_TF", "false")
 
 __version__ = "0.2.0"
 __all__ = ["__version__", "open_model"]

@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+from xlmr_jax.run.signals import listener
+
 # In the order in which a user meets them. Each is a module of commands/ with a function run().
 COMMANDS = (
   "demo",
@@ -52,6 +54,8 @@ def main() -> None:
   if command not in COMMANDS:
     print(f"error: no command {command!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
     sys.exit(1)
+  if command == "pretrain":  # Its imports take seconds, in which a scheduler may already want the machine back.
+    listener.open()
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's notices are not the user's; set before its import.
   os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
   # Without this, importing TensorFlow imports Keras, which takes two seconds and imports matplotlib.

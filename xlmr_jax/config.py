@@ -26,10 +26,19 @@ def default_config() -> ConfigDict:
   c.batch_rows = 8192  # rows of all hosts and micro-batches together (paper, section 5.2)
   c.micro_batches = 1  # gradient accumulation: parts that a batch is computed in; the result does not depend on it
   c.rows_per_device = 0  # rows of a micro-batch on a device, above 0: micro_batches follows from it and the devices (ours)
-  c.max_bad_steps = 20  # steps in a row with a non-finite loss or gradient before the run ends (ours)
+  c.max_bad_steps = 20  # steps in a row that are skipped before the run goes back to an earlier checkpoint (ours)
+  c.max_recoveries = 3  # times that a run goes back and past the batches of the bad steps before it ends; 0: never (ours)
+  c.check_replicas_every = 1000  # steps between two comparisons of what all devices should hold alike; 0: never (ours)
   c.compile_cache = ""  # folder of compiled programs; "": ~/.cache/xlmr_jax, for several processes in the workdir; off
   c.compiler_options = ""  # NAME=VALUE,NAME=VALUE: XLA's options for the train step, besides those of hardware.py
   c.watchdog_s = 1800.0  # seconds without a step before a hung process ends itself with exit 42; 0: off (ours)
+
+  c.watchdog = ConfigDict()  # seconds after which a process that hangs elsewhere ends itself with exit 42 (ours)
+  c.watchdog.join_s = 600.0  # in the start of a run of several processes, until all of them have come
+  c.watchdog.heartbeat_s = 60.0  # without a sign of life of another process, which then counts as dead
+  c.watchdog.restore_s = 3600.0  # in a restore; 0: off
+  c.watchdog.compile_s = 3600.0  # from there to the first step, which is mostly compilation; 0: off
+  c.watchdog.save_s = 1800.0  # in a save, where it holds up the steps, and at the end; 0: off
 
   c.model = ConfigDict()
   c.model.family = "xlmr"  # the encoder: model/build.py has the families
@@ -56,6 +65,7 @@ def default_config() -> ConfigDict:
   c.data = ConfigDict()
   c.data.rows = ""  # folder made by `xlmr build_rows`; "demo": the built-in corpus, made in the workdir
   c.data.languages = ()  # names; (): all languages of the rows
+  c.data.cache = ""  # folder of this machine that rows of a bucket are brought to; "": one of this user's
   c.data.verify = "once"  # the rows' files against their manifest: once per machine | always, at each start | off (ours)
   c.data.alpha = 0.3  # exponent of language sampling (paper, section 3.1)
   c.data.mask_share = 0.15  # of a row's non-special tokens (fairseq multilingual_masked_lm)
@@ -74,6 +84,10 @@ def default_config() -> ConfigDict:
   c.optimizer.decay_pattern = ".*"  # paths that decay: fairseq decays every parameter
   c.optimizer.clip_norm = 1.0  # global norm of the gradient (PKB); 0: off
 
+  c.spikes = ConfigDict()  # steps that are skipped because their gradient is much longer than others (ours)
+  c.spikes.factor = 0.0  # a norm above this many times the running mean of the steps made is a spike; 0: off
+  c.spikes.mean_steps = 100  # steps made that the mean spans; before so many, nothing is a spike
+
   c.mesh = ConfigDict()
   c.mesh.data = -1  # devices that hold different rows and the same parameters; -1: all that fsdp leaves
   c.mesh.fsdp = 1  # devices that hold different rows and different parts of the parameters
@@ -82,6 +96,7 @@ def default_config() -> ConfigDict:
   c.checkpoint = ConfigDict()
   c.checkpoint.every_steps = 3000  # PKB
   c.checkpoint.keep = 3  # newest ones
+  c.checkpoint.max_failed_saves = 3  # saves that fail in a row, as on a full disk, before the run ends (ours)
   c.checkpoint.keep_every = 60_000  # steps that are a multiple stay for good; 0: none
 
   c.held_out = ConfigDict()
@@ -115,6 +130,7 @@ def default_config() -> ConfigDict:
   c.log = ConfigDict()
   c.log.every_steps = 100  # steps that a line of train.jsonl averages over
   c.log.tensorboard = True
+  c.log.goodput_s = 5.0  # seconds between two writes of goodput.json; a kill loses the account of so many at most
   return c.lock()
 
 

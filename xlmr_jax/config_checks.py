@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from xlmr_jax.config import SETTINGS
-from xlmr_jax.errors import UserError
+from xlmr_jax.errors import UserError, is_secret_name, redacted
 from xlmr_jax.files import flatten
 
 
@@ -25,11 +25,15 @@ def _refuse_below(flat: dict[str, Any], least: Mapping[str, float]) -> None:
 def check_config(config: ConfigDict) -> None:
   """Refuses by name every value that would fail later. UserError."""
   flat = flatten(config.to_dict())
+  refuse_secrets(flat)  # Before any other message could show one.
   least = {
     "train_steps": 1,
     "batch_rows": 1,
     "micro_batches": 1,
     "max_bad_steps": 1,
+    "max_recoveries": 0,
+    "check_replicas_every": 0,
+    "spikes.mean_steps": 1,
     "model.layers": 1,
     "model.hidden": 1,
     "model.heads": 1,
@@ -37,6 +41,7 @@ def check_config(config: ConfigDict) -> None:
     "log.every_steps": 1,
     "checkpoint.every_steps": 1,
     "checkpoint.keep_every": 0,
+    "checkpoint.max_failed_saves": 1,
     "held_out.every_steps": 0,
     "held_out.max_rows_per_language": 0,
     "model.vocabulary_size": 0,
@@ -46,6 +51,11 @@ def check_config(config: ConfigDict) -> None:
     "optimizer.clip_norm": 0.0,
     "rows_per_device": 0,
     "watchdog_s": 0.0,
+    "watchdog.join_s": 1.0,
+    "watchdog.heartbeat_s": 5.0,
+    "watchdog.compile_s": 0.0,
+    "watchdog.restore_s": 0.0,
+    "watchdog.save_s": 0.0,
   }
   _refuse_below(flat, least)
   if not 0.0 <= config.data.alpha <= 1.0:
@@ -53,6 +63,10 @@ def check_config(config: ConfigDict) -> None:
   for name in ("model.dropout", "model.attention_dropout", "optimizer.b1", "optimizer.b2"):
     if not 0.0 <= flat[name] < 1.0:
       raise UserError(f"config.{name}={flat[name]}: must lie in [0, 1)")
+  if config.spikes.factor and not 1.0 < config.spikes.factor < float("inf"):
+    raise UserError(f"config.spikes.factor={config.spikes.factor}: must be above 1, or 0 for no limit")
+  if not config.log.goodput_s > 0.0:
+    raise UserError(f"config.log.goodput_s={config.log.goodput_s}: must be above 0")
   if not 0.0 < config.data.mask_share < 1.0:
     raise UserError(f"config.data.mask_share={config.data.mask_share}: must lie in (0, 1)")
   for name in ("model.init_std", "optimizer.peak_lr", "optimizer.eps", "optimizer.power"):
@@ -108,9 +122,24 @@ def check_config(config: ConfigDict) -> None:
     )
 
 
+def refuse_secrets(flat: dict[str, Any]) -> None:
+  """UserError naming the keys whose values hold a password or a token: config.json keeps every value. It shows none."""
+  found = [
+    name
+    for name, value in flat.items()
+    if redacted(str(value)) != str(value) or (is_secret_name(name) and value not in (None, "", ()))
+  ]
+  if found:
+    raise UserError(
+      f"config.{', config.'.join(found)}: holds a password or a token, which config.json would keep for all to read; leave "
+      "it to the environment or to the store's own credentials"
+    )
+
+
 def check_evaluation(config: ConfigDict) -> None:
-  """Refuses by name every wrong value of config.evaluate and config.stop. UserError."""
+  """Refuses by name every wrong value of config.evaluate and config.stop, and secrets in any key. UserError."""
   flat = flatten(config.to_dict())
+  refuse_secrets(flat)
   for name, value in flat.items():
     if isinstance(value, list | tuple) and not all(isinstance(part, str | int) for part in value):
       raise UserError(f"config.{name}={str(value)[:40]!r}: must be a list of names or whole numbers")

@@ -5,6 +5,7 @@ record, the tokenizer, the parameters of a checkpoint. A run that was imported k
 a Hugging Face folder with a manifest.
 """
 
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,12 +18,14 @@ from ml_collections import ConfigDict
 
 from xlmr_jax.data.tokenizer import Tokenizer, open_tokenizer
 from xlmr_jax.errors import UserError
+from xlmr_jax.files import any_path
 from xlmr_jax.hardware import refuse_missing_platform
 from xlmr_jax.huggingface import folder as hf_folder
 from xlmr_jax.huggingface.importing import record_of_folder
 from xlmr_jax.ids import BOS, EOS, MASK, PAD
 from xlmr_jax.model.build import build_model, init_params, params_shapes
-from xlmr_jax.run.checkpoint import restore_params, sound_steps
+from xlmr_jax.run.checkpoint import restore_params
+from xlmr_jax.run.checkpoint_folder import sound_steps
 from xlmr_jax.run.manifest import DamagedError, verify
 from xlmr_jax.run.workdir import RunRecord, Workdir, is_hugging_face, read_record
 
@@ -37,20 +40,20 @@ Mask = list[tuple[str, float]]  # pieces and their probabilities, the likeliest 
 # --- what belongs to a run -------------------------------------------------------------------------------------------
 
 
-def open_record(path: str | Path) -> RunRecord:
+def open_record(path: str | os.PathLike) -> RunRecord:
   """The record of a run, or of a Hugging Face folder as if a run had been made from it. UserError: path is neither."""
-  path = Path(path)
+  path = any_path(path)
   return record_of_folder(hf_folder.open_folder(path)) if is_hugging_face(path) else read_record(Workdir(path))
 
 
-def open_tokenizer_of(path: str | Path, record: RunRecord) -> Tokenizer:
+def open_tokenizer_of(path: str | os.PathLike, record: RunRecord) -> Tokenizer:
   """The tokenizer of a run or Hugging Face folder. UserError: it is missing, or the run was made with another one."""
-  path = Path(path)
+  path = any_path(path)
   if is_hugging_face(path):
     return open_tokenizer(path, hf_folder.open_folder(path).vocabulary)
   file = Workdir(path).tokenizer
   if record.rows and not file.exists():
-    file = Path(record.rows) / file.name
+    file = any_path(record.rows) / file.name
   tokenizer = open_tokenizer(file)
   if tokenizer.sha256 != record.tokenizer_sha256:
     raise UserError(f"{file} is not the vocabulary that the run in {path} was made with; restore it")
@@ -78,7 +81,7 @@ def load_initial(workdir: Workdir, abstract_params: Any) -> Any:
   return hf_folder.load(hf_folder.open_folder(workdir.initial, tokenizer=False), abstract_params)
 
 
-def load_params(path: str | Path, record: RunRecord, config: ConfigDict, name: str) -> tuple[int, Any]:
+def load_params(path: str | os.PathLike, record: RunRecord, config: ConfigDict, name: str) -> tuple[int, Any]:
   """(step, parameters on the first device) of a checkpoint.
 
   name: a step, "best", "latest", or "initial" for the parameters before step 0. The latest of an imported run without
@@ -236,7 +239,7 @@ class Model:
     return pooled
 
 
-def open_model(path: str | Path, checkpoint: str = "latest") -> Model:
+def open_model(path: str | os.PathLike, checkpoint: str = "latest") -> Model:
   """The model in the folder of a run, or in a Hugging Face folder, as a Model.
 
   checkpoint: a step, "best", "latest" or "initial". Raises UserError if path is neither kind of folder, or if there is no

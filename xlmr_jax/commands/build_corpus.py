@@ -7,7 +7,7 @@ FILES is a path, a glob, or @LIST, a file with one path per line. CLEAN gets LAN
 `xlmr train_vocabulary` and `xlmr build_rows` take as --text=CLEAN; removed/STEP/LANG.jsonl, samples of what was
 removed, and with --removed=all removed/STEP/LANG/*.jsonl.zst, all of it; manifest.json and corpus_report.html. A build that
 was interrupted goes on when the same command is given again. With Beam's own flags, such as --runner=DataflowRunner, Apache
-Beam runs it. With --task=i/n it does one share of n, e.g. of a Slurm array.
+Beam runs it. With --task=i/n it does one share of n, e.g. of a Slurm array. FILES and CLEAN may lie in a bucket, gs://BUCKET/NAME.
 """
 
 import json
@@ -18,9 +18,9 @@ import time
 
 from absl import flags
 
-from xlmr_jax.commands.flags import FLAGS, exit_on_signals, local_path_of, parse_flags, start
+from xlmr_jax.commands.flags import FLAGS, exit_on_signals, parse_flags, path_of, start
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import local_path
+from xlmr_jax.files import local_path, path_given
 
 
 def main(argv: list[str]) -> int | None:
@@ -30,7 +30,7 @@ def main(argv: list[str]) -> int | None:
   from xlmr_jax.corpus.sources.registry import Fields, open_source
   from xlmr_jax.report.corpus_report import write_corpus_report
 
-  out = local_path_of("out", makes="folder")
+  out = path_of("out", makes="folder")
   logging.disable(logging.WARNING)  # Beam's notices; ours do not go through logging.
   stopped = exit_on_signals()
   options = Options(
@@ -40,8 +40,8 @@ def main(argv: list[str]) -> int | None:
     near_duplicates=FLAGS.near_duplicates == "on",
     rehydrate=FLAGS.rehydrate,
     mask_personal_data=FLAGS.pii == "mask",
-    opt_out=str(local_path(FLAGS.opt_out, "--opt_out=")) if FLAGS.opt_out else "",
-    reference=str(local_path(FLAGS.reference, "--reference=")) if FLAGS.reference else "",
+    opt_out=str(path_given(FLAGS.opt_out, "--opt_out=")) if FLAGS.opt_out else "",
+    reference=str(path_given(FLAGS.reference, "--reference=")) if FLAGS.reference else "",
     removed=FLAGS.removed,
     piece_mb=FLAGS.piece_mb,
     file_mb=FLAGS.file_mb,

@@ -5,7 +5,7 @@
 With --add, ROWS may be a finished store, to which the languages of the text are added; those it has are built anew.
 
 It runs on this machine. With Beam's own flags, such as --runner=DataflowRunner, Apache Beam runs it; its workers must see
-all three paths.
+all three paths. Each of them may lie in a bucket, gs://BUCKET/NAME.
 """
 
 import json

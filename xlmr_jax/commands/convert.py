@@ -46,7 +46,8 @@ def main(argv: list[str]) -> None:
   config = flags.override_config(open_record(workdir.root).config, overrides)
   if flags.FLAGS.task:
     config.evaluate.tasks = (flags.FLAGS.task,)
-    flags.load_tasks(config)
+    modules_are_given = any(override.startswith("--config.evaluate.modules=") for override in overrides)
+    flags.load_tasks(config, None if modules_are_given else workdir.root)
     memory.keep_freed_memory()
     compile_cache.use(config.compile_cache, workdir.root)
   result = to_hf(

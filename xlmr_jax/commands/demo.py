@@ -10,7 +10,7 @@ import json
 
 from absl import flags
 
-from xlmr_jax.commands.flags import FLAGS, path_of, refuse_arguments, start
+from xlmr_jax.commands.flags import FLAGS, local_path_of, refuse_arguments, start
 from xlmr_jax.errors import UserError
 
 
@@ -20,11 +20,11 @@ def main(argv: list[str]) -> int | None:
   if FLAGS.text:
     from xlmr_jax.demo.text import write_text
 
-    print(json.dumps(write_text(path_of("text", makes="folder"), scale=FLAGS.scale, seed=FLAGS.seed)))
+    print(json.dumps(write_text(local_path_of("text", makes="folder"), scale=FLAGS.scale, seed=FLAGS.seed)))
     return None
   from xlmr_jax.demo.run import run_demo
 
-  code, summary = run_demo(path_of("workdir", makes="folder"), FLAGS.pass_on)
+  code, summary = run_demo(local_path_of("workdir", makes="folder"), FLAGS.pass_on)
   if code:
     return code
   print(json.dumps(summary))

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from absl import flags
 
+from xlmr_jax import bucket
 from xlmr_jax.commands.flags import (
   FLAGS,
   load_tasks,
@@ -31,7 +32,7 @@ from xlmr_jax.commands.flags import (
 from xlmr_jax.config import split_names
 from xlmr_jax.config_checks import check_evaluation
 from xlmr_jax.errors import EXIT_DONE, EXIT_RESTART, UserError
-from xlmr_jax.files import refuse_blocked, refuse_unwritable
+from xlmr_jax.files import AnyPath, absolute, refuse_blocked, refuse_unwritable
 from xlmr_jax.run.workdir import RunRecord, Workdir, is_hugging_face, read_record
 
 UNTRAINED = ", which holds an imported model as yet; --checkpoint=initial scores that one"
@@ -49,10 +50,10 @@ def wait_for_record(workdir: Workdir) -> RunRecord:
   return read_record(workdir)
 
 
-def default_out(workdir: Workdir, checkpoint: str) -> Path:
+def default_out(workdir: Workdir, checkpoint: str) -> AnyPath:
   """The file of a table's scores: in the run, or in the current folder where the model is no run of ours. UserError."""
   if is_hugging_face(workdir.root):
-    return refuse_unwritable(Path(f"{workdir.root.resolve().name}.scores.json").absolute(), folder=False)
+    return refuse_unwritable(Path(f"{absolute(workdir.root).name}.scores.json").absolute(), folder=False)
   refuse_unwritable(workdir.final_scores, folder=True)
   return workdir.final_scores / f"{checkpoint}.json"
 
@@ -75,7 +76,9 @@ def main(argv: list[str]) -> int:
   if FLAGS.once + FLAGS.replay + bool(FLAGS.checkpoint) > 1:
     raise UserError("--once, --replay and --checkpoint: give one of them")
   workdir = Workdir(path_of("workdir"))
-  refuse_blocked(workdir.root, folder=True)  # The run may come later, but not where a file lies.
+  bucket.end_when_given_up()
+  if isinstance(workdir.root, Path):
+    refuse_blocked(workdir.root, folder=True)  # The run may come later, but not where a file lies.
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_RESTART))  # Anywhere, because it is as safe as kill -9.
   if is_hugging_face(workdir.root):
     if FLAGS.once or FLAGS.replay:
@@ -100,7 +103,8 @@ def main(argv: list[str]) -> int:
     return EXIT_DONE
   if not config.evaluate.tasks:
     raise UserError("config.evaluate.tasks is empty; name tasks, e.g. --config.evaluate.tasks=xnli,panx")
-  load_tasks(config)
+  modules_are_given = any(override.startswith("--config.evaluate.modules=") for override in overrides)
+  load_tasks(config, None if modules_are_given else workdir.root)
   if FLAGS.once and record.is_untrained_import:
     raise UserError(f"{workdir} has no checkpoint{UNTRAINED}")
   from xlmr_jax.evaluation.final_scores import score_final

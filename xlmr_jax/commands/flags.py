@@ -11,8 +11,8 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from xlmr_jax.config import config_path, default_config, flatten, is_below, parse_value, split_names
-from xlmr_jax.errors import UserError, run_command
-from xlmr_jax.files import local_path, refuse_unwritable
+from xlmr_jax.errors import UserError, redacted, run_command
+from xlmr_jax.files import AnyPath, local_path, path_given, refuse_unwritable
 
 FLAGS = flags.FLAGS
 _DEFAULTS = flatten(default_config().to_dict())
@@ -59,7 +59,7 @@ def parse_flags(argv: Sequence[str], *, known_only: bool = False) -> list[str]:
   try:
     return FLAGS([_with_list(_with_config_file(argument)) for argument in argv], known_only=known_only)
   except Exception as error:  # A config file is a program of the user's, which may raise anything.
-    print(f"error: {_one_line(str(error) or type(error).__name__)}", file=sys.stderr)
+    print(f"error: {redacted(_one_line(str(error) or type(error).__name__))}", file=sys.stderr)
     sys.exit(1)
 
 
@@ -112,12 +112,18 @@ def override_config(stored: dict, overrides: Sequence[str], sections: tuple[str,
   return _check_paths(config)
 
 
-def path_of(name: str, *, makes: str = "") -> Path:
-  """The path that --name gives, absolute and with ~ expanded.
+def path_of(name: str, *, makes: str = "") -> AnyPath:
+  """The path that --name gives, of this machine, absolute and with ~ expanded, or of a bucket.
 
-  makes: "file" or "folder" for what the command will write there. Raises UserError: it is empty or names a bucket, or what
-  the command makes cannot be written there.
+  makes: "file" or "folder" for what the command will write there. Raises UserError: it is empty, or what the command makes
+  cannot be written there.
   """
+  found = path_given(FLAGS[name].value or "", f"--{name}=")
+  return refuse_unwritable(found, folder=makes == "folder") if makes else found
+
+
+def local_path_of(name: str, *, makes: str = "") -> Path:
+  """path_of for what must be on this machine. Raises UserError also if the path is a bucket's."""
   found = local_path(FLAGS[name].value or "", f"--{name}=")
   return refuse_unwritable(found, folder=makes == "folder") if makes else found
 
@@ -137,16 +143,17 @@ def exit_on_signals() -> list[int]:
 
 
 def _check_paths(config: ConfigDict) -> ConfigDict:
-  """The config with ~ expanded in each key that is a path. Raises UserError: one of them names a bucket."""
+  """The config with ~ expanded in each key that is a path. Raises UserError: a path of a kind that is not read there."""
 
-  def check(key: str, value: str, words: tuple[str, ...]) -> str:
+  def check(key: str, value: str, words: tuple[str, ...], *, local: bool = False) -> str:
     if value in ("", *words):
       return value
-    found = str(local_path(value, f"--config.{key}="))
+    found = str((local_path if local else path_given)(value, f"--config.{key}="))
     return found if value.startswith("~") else value
 
-  config.compile_cache = check("compile_cache", config.compile_cache, ("off",))
+  config.compile_cache = check("compile_cache", config.compile_cache, ("off",), local=True)
   config.data.rows = check("data.rows", config.data.rows, ("demo",))
+  config.data.cache = check("data.cache", config.data.cache, (), local=True)
   config.evaluate.folder = check("evaluate.folder", config.evaluate.folder, ("tfds",))
   parts = [part.partition("=") for part in config.evaluate.data.split(",")]
   config.evaluate.data = ",".join(f"{task}{equals}{check('evaluate.data', path, ('tfds',))}" for task, equals, path in parts)
@@ -172,15 +179,16 @@ def start(main: Callable[[list[str]], int | None], parser: Callable[[list[str]],
   app.run(run_command(main), flags_parser=parser)
 
 
-def load_tasks(config: ConfigDict) -> None:
+def load_tasks(config: ConfigDict, data: AnyPath | None = None) -> None:
   """Registers the tasks of config.evaluate.modules, and the demo's where one of them is named.
 
+  data: the folder of the run whose config.json names the modules, if that is where the config is from.
   Raises UserError: a module cannot be imported, or config.evaluate names a task, a language or a recipe that there is not.
   """
   from xlmr_jax.evaluation.choices import check_choices
   from xlmr_jax.evaluation.tasks import registry
 
-  registry.load_modules(config.evaluate.modules)
+  registry.load_modules(config.evaluate.modules, data if isinstance(data, Path) else None)
   if any(name.startswith("demo_") for name in config.evaluate.tasks):
     import xlmr_jax.demo.tasks  # noqa: F401  It registers them.
   check_choices(config)

@@ -9,7 +9,7 @@ import sys
 
 from absl import flags
 
-from xlmr_jax.commands.flags import FLAGS, path_of, start
+from xlmr_jax.commands.flags import FLAGS, local_path_of, start
 from xlmr_jax.errors import UserError
 
 
@@ -31,8 +31,8 @@ def _train() -> None:
 
   if not FLAGS.out:
     raise UserError("xlmr language_id train needs --out=FILE")
-  out = path_of("out", makes="file")
-  print(json.dumps(train(path_of("text"), out, quantize=FLAGS.quantize) | {"out": str(out)}))
+  out = local_path_of("out", makes="file")
+  print(json.dumps(train(local_path_of("text"), out, quantize=FLAGS.quantize) | {"out": str(out)}))
 
 
 def _test() -> None:
@@ -40,7 +40,7 @@ def _test() -> None:
   from xlmr_jax.corpus.language_id_training import test
 
   spec = FLAGS.model if FLAGS.model == "cld2" else f"fasttext:{FLAGS.model.removeprefix('fasttext:')}"
-  summary = test(open_identifier(spec), path_of("text"), unit=FLAGS.unit)
+  summary = test(open_identifier(spec), local_path_of("text"), unit=FLAGS.unit)
   print(f"{'language':>10} {'units':>8} {'recall':>7} {'precision':>9}  taken for", file=sys.stderr)
   for row in summary.pop("table"):
     wrong = ", ".join(f"{answer} {number}" for answer, number in row.pop("confusions"))

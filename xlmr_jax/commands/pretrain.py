@@ -6,21 +6,21 @@
 Exit codes: 0 done, 1 the user must act, 42 start me again, 70 a crash.
 """
 
+import atexit
 import json
-import shutil
 import sys
-from pathlib import Path
 
 from absl import flags
 from ml_collections import ConfigDict
 
+from xlmr_jax import bucket
 from xlmr_jax.commands.flags import FLAGS, define_config, load_tasks, path_of, read_config, refuse_arguments, start
 from xlmr_jax.config_checks import check_config
 from xlmr_jax.errors import EXIT_DONE, EXIT_RESTART, UserError
-from xlmr_jax.files import whole_file
+from xlmr_jax.files import AnyPath, absolute, read_bytes, write_whole
 
 
-def open_rows(config: ConfigDict, workdir: Path):
+def open_rows(config: ConfigDict, workdir: AnyPath):
   """The RowStore of the config, checked against its model; the demo's rows are built in the workdir first."""
   from xlmr_jax.data.rows import RowStore
   from xlmr_jax.model.build import family_of
@@ -32,7 +32,7 @@ def open_rows(config: ConfigDict, workdir: Path):
 
     hosts.on_first(lambda: corpus.build_demo_rows(workdir))
     rows = corpus.demo_rows(workdir)
-  store = RowStore(rows, languages=tuple(config.data.languages) or None)
+  store = RowStore(rows, languages=tuple(config.data.languages) or None, cache=config.data.cache)
   wanted = config.model.vocabulary_size
   if wanted and wanted != store.vocabulary_size:
     raise UserError(
@@ -55,29 +55,52 @@ def open_rows(config: ConfigDict, workdir: Path):
 
 
 def main(argv: list[str]) -> int:
+  """Runs the command, and sees to it that no process of the run waits for one that has failed."""
+  from xlmr_jax.run import hosts
+
+  try:
+    return hosts.end(pretrain(argv))
+  except SystemExit as end:  # Some library's or user's; as it is, exit 0 would say that the run is done.
+    error = RuntimeError(f"something inside the run called sys.exit({end.code!r})")
+    hosts.fail(error)
+    raise error from end
+  except BaseException as error:
+    hosts.fail(error)
+    raise
+
+
+def pretrain(argv: list[str]) -> int:
+  """The run from its flags to its result. Returns the exit code."""
   refuse_arguments(argv)
   root = path_of("workdir", makes="folder")
   config = read_config()
   check_config(config)
+  bucket.end_when_given_up()
   import jax  # after the cheap checks
 
   from xlmr_jax.hardware import refuse_missing_platform
   from xlmr_jax.open_model import load_initial
   from xlmr_jax.run import compile_cache, hosts, memory
+  from xlmr_jax.run.preemption import Preemption
   from xlmr_jax.run.workdir import RunRecord, Workdir, is_hugging_face, read_record, read_stop, refuse_other_run
   from xlmr_jax.training import loop, program
 
   workdir = Workdir(root)
   memory.keep_freed_memory()
-  hosts.start(FLAGS.hosts, FLAGS.coordinator, FLAGS.processes, FLAGS.process)
+  peers = hosts.start(
+    FLAGS.hosts, FLAGS.coordinator, FLAGS.processes, FLAGS.process,
+    join_s=config.watchdog.join_s, heartbeat_s=config.watchdog.heartbeat_s,
+  )  # fmt: skip
+  preemption = Preemption(peers)
+  versions = hosts.versions()
+  hosts.refuse_disagreement(
+    {"config": config.to_dict(), "workdir": str(workdir), "versions": versions, "code": hosts.code_digest()}
+  )
   refuse_missing_platform()
-  preemption = hosts.Preemption()
   if config.evaluate.tasks:
     load_tasks(config)  # A misspelt name is refused here and not by the evaluator, when the run has trained for days.
   program.mesh_of(config)  # Refuses a mesh that does not fit before rows are opened or built.
   compile_cache.use(config.compile_cache, workdir.root)
-  versions = hosts.versions()
-  hosts.refuse_disagreement({"config": config.to_dict(), "workdir": str(workdir), "versions": versions})
   hosts.refuse_unshared(workdir.root)
   if is_hugging_face(workdir.root):
     raise UserError(
@@ -89,9 +112,11 @@ def main(argv: list[str]) -> int:
   record = RunRecord(
     config=config.to_dict(), rows_fingerprint=store.fingerprint, languages=store.languages,
     vocabulary_size=store.vocabulary_size, tokenizer_sha256=store.manifest["tokenizer_sha256"],
-    rows=str(store.root.absolute()), seq_len=store.seq_len, versions=versions, imported=imported,
+    rows=str(absolute(store.root)), seq_len=store.seq_len, versions=versions, imported=imported,
   )  # fmt: skip
-  hosts.refuse_disagreement({"rows_fingerprint": record.rows_fingerprint, "languages": record.languages})
+  hosts.refuse_disagreement(
+    {"rows_fingerprint": record.rows_fingerprint, "tokenizer": record.tokenizer_sha256, "languages": record.languages}
+  )
   refuse_other_run(workdir, record, tuple(FLAGS.allow_change))
   prepared = loop.prepare(config, store)
 
@@ -100,8 +125,7 @@ def main(argv: list[str]) -> int:
     if jax.process_index() == 0:
       workdir.root.mkdir(parents=True, exist_ok=True)
       _LOCKS.append(workdir.lock_training())
-      with whole_file(workdir.tokenizer) as unfinished:  # Written in place, a link there would lose its target's content.
-        shutil.copyfile(store.tokenizer_path, unfinished)
+      write_whole(workdir.tokenizer, read_bytes(store.tokenizer_path))  # Whole: a link there keeps its target's content.
       record.write(workdir)
       workdir.result.unlink(missing_ok=True)  # A stopped run may go on.
       say_if_not_exportable(store.tokenizer_path)
@@ -123,7 +147,7 @@ def main(argv: list[str]) -> int:
   return EXIT_DONE
 
 
-def say_if_not_exportable(path: Path) -> None:
+def say_if_not_exportable(path: AnyPath) -> None:
   """Prints one line on stderr if the model of a run with this vocabulary can never be exported to Hugging Face."""
   from xlmr_jax.data.tokenizer import open_tokenizer
   from xlmr_jax.huggingface.tokenizer import why_no_export
@@ -134,6 +158,12 @@ def say_if_not_exportable(path: Path) -> None:
     why = str(error)
   if why:
     print(f"this model will not be exported to Hugging Face: {why}", file=sys.stderr, flush=True)
+
+
+def write_goodput_at_exit() -> None:
+  """Has the time that it took to leave Python in the account of the run, if there was one."""
+  if module := sys.modules.get("xlmr_jax.run.goodput"):
+    module.write_at_exit()
 
 
 _LOCKS = []  # open for as long as the process lives
@@ -152,4 +182,5 @@ def run() -> None:
   flags.DEFINE_integer("process", -1, "Which one this is")
   flags.DEFINE_list("allow_change", [], "Config keys in which a continued run may differ, e.g. optimizer.peak_lr,seed")
   flags.mark_flags_as_required(["config", "workdir"])
+  atexit.register(write_goodput_at_exit)  # Registered before all others, so that it is called after them.
   start(main)

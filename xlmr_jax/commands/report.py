@@ -33,8 +33,8 @@ def _write_corpus(planned: dict[str, int]) -> None:
   """planned: the updates of a training and the rows of each; empty for those of the XLM-R paper."""
   from xlmr_jax.report.corpus_report import write_corpus_report
 
-  corpus = flags.local_path_of("corpus")
-  rows = flags.local_path_of("rows") if flags.FLAGS.rows is not None else None
+  corpus = flags.path_of("corpus")
+  rows = flags.path_of("rows") if flags.FLAGS.rows is not None else None
   print(json.dumps({"report": str(write_corpus_report(corpus, rows, **planned))}))
 
 

@@ -7,8 +7,8 @@ Every row is masked --passes times, each time anew, and always the same for the 
 """
 
 import json
+import os
 import sys
-from pathlib import Path
 from typing import Any
 
 from absl import flags as absl_flags
@@ -17,7 +17,7 @@ from xlmr_jax.commands import flags
 
 
 def score(
-  path: str | Path, rows: str | Path, checkpoint: str = "latest", passes: int = 4, batch_rows: int = 64,
+  path: str | os.PathLike, rows: str | os.PathLike, checkpoint: str = "latest", passes: int = 4, batch_rows: int = 64,
   split: str = "train",
 ) -> dict[str, Any]:  # fmt: skip
   """The held-out pass of a run, by one device, over the rows of a split.

@@ -10,7 +10,7 @@ import sys
 
 from absl import flags
 
-from xlmr_jax.commands.flags import FLAGS, path_of, refuse_arguments, start
+from xlmr_jax.commands.flags import FLAGS, local_path_of, path_of, refuse_arguments, start
 from xlmr_jax.errors import UserError
 
 
@@ -21,7 +21,7 @@ def main(argv: list[str]) -> None:
   from xlmr_jax.corpus.vocabulary import train_vocabulary
 
   compare = path_of("compare") if FLAGS.compare is not None else None
-  report = path_of("report", makes="file") if FLAGS.report is not None else None
+  report = local_path_of("report", makes="file") if FLAGS.report is not None else None
   if report and report.suffix != ".png":
     raise UserError(f"--report={report}: must end in .png; the table goes to a file that ends in .json beside it")
   summary = train_vocabulary(

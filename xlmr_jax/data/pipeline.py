@@ -1,13 +1,15 @@
 """From rows to batches with tf.data: positions, rows and masks, in order, ahead of the step that needs them.
 
-A batch is a function of (seed, step): to start at step 10^6 is to start at step 0 with another number.
+A batch is a function of (seed, step): to start at step 10^6 is to start at step 0 with another number. Where a run went past
+batches, it is a function of (seed, step, skips).
 """
 
 import atexit
 import contextlib
 import dataclasses
+import itertools
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,9 +20,11 @@ from xlmr_jax.data.rows import RowStore
 from xlmr_jax.ids import PAD
 
 Batch = dict[str, np.ndarray]
+Skips = Sequence[tuple[int, int]]  # (step, batches): from this step on, so many batches are left out
 
 # Rows that one call reads. A call of the ArrayRecord reader has a fixed cost per file, which many rows share.
 _ROWS_PER_READ = 2048
+_ROWS_LOOKED_AHEAD = 65536  # of a host, whose files are brought first from a bucket
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,23 +59,59 @@ class BatchSpec:
     return np.asarray(np.arange(self.batch_rows) if self.host_rows is None else self.host_rows, np.int64)
 
 
+# --- which batch a step gets ---------------------------------------------------------------------------------------
+
+
+def data_step(step: int, skips: Skips = ()) -> int:
+  """The number of the batch that a step gets: the step itself, and all that was skipped at or before it."""
+  return step + sum(batches for at, batches in skips if at <= step)
+
+
+def data_ranges(start: int, stop: int, skips: Skips = ()) -> list[tuple[int, int]]:
+  """The batches of steps [start, stop) as ranges [first, end) of their numbers, in order."""
+  cuts = [start, *sorted({at for at, _ in skips if start < at < stop}), stop]
+  return [(data_step(a, skips), data_step(a, skips) + b - a) for a, b in itertools.pairwise(cuts) if a < b]
+
+
+def epochs_read(mixture: Mixture, batch_rows: int, step: int, skips: Skips = ()) -> np.ndarray:
+  """How many epochs of each language the batches of steps [0, step) hold: float64[G]."""
+  ranges = [(first * batch_rows, end * batch_rows) for first, end in data_ranges(0, step, skips)]
+  epochs = [mixture.epochs(end) - mixture.epochs(first) for first, end in ranges]
+  return np.sum(epochs, axis=0) if epochs else np.zeros(len(mixture.counts))
+
+
+# --- batches -------------------------------------------------------------------------------------------------------
+
+
 @contextlib.contextmanager
 def train_batches(
-  store: RowStore, mixture: Mixture, spec: BatchSpec, start_step: int, prefetch: int = 2
+  store: RowStore, mixture: Mixture, spec: BatchSpec, start_step: int, skips: Skips = (), prefetch: int = 2
 ) -> Iterator[Iterator[Batch]]:
   """This host's rows of the batches of steps start_step, start_step + 1, ... without end.
 
-  Step s holds the positions [s * B, (s + 1) * B) of the mixture. Yields an iterator of {"ids" int32[b, L], "positions"
-  int32[b, P], "labels" int32[b, P], "weights" float32[b, P], "language" int32[b]}; the arrays are read-only. Leaving the
-  context ends the iterator, because a tf.data iterator that is still alive can hang the interpreter at its exit.
+  Step s holds the positions [d * B, (d + 1) * B) of the mixture, where d is data_step(s, skips). Yields an iterator of
+  {"ids" int32[b, L], "positions" int32[b, P], "labels" int32[b, P], "weights" float32[b, P], "language" int32[b]}; the
+  arrays are read-only. Leaving the context ends the iterator, because a tf.data iterator that is still alive can hang the
+  interpreter at its exit.
   """
 
   def read(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     language, row, _ = mixture.locate(positions)
     return store.read("train", language, row), language
 
-  with _batches(read, store, spec, start_step, 2**62, prefetch) as batches:
+  ranges = data_ranges(start_step, 2**61, skips)
+  if store.cache:
+    store.cache.bring(_files_in_order(store, mixture, spec, ranges[0][0]))
+  with _batches(read, store, spec, ranges, prefetch) as batches:
     yield batches
+
+
+def _files_in_order(store: RowStore, mixture: Mixture, spec: BatchSpec, first: int) -> list[str]:
+  """All files of the store's train rows; those that this host's batches from number `first` on need come first, in order."""
+  batches = first + np.arange(max(1, _ROWS_LOOKED_AHEAD // len(spec.positions)))
+  language, row, _ = mixture.locate((batches[:, None] * spec.batch_rows + spec.positions).ravel())
+  every = [name for name in sorted(store.manifest["files"]) if name.split("/")[1] in store.languages]
+  return list(dict.fromkeys([*store.files_of("train", language, row), *every]))
 
 
 @contextlib.contextmanager
@@ -100,8 +140,13 @@ def held_out_batches(
       ids[is_real] = store.read(split, language[is_real], row)
     return ids, language
 
-  with _batches(read, store, spec, 0, -(-total // spec.batch_rows), prefetch) as batches:
+  with _batches(read, store, spec, [(0, -(-total // spec.batch_rows))], prefetch) as batches:
     yield batches
+
+
+def load_libraries() -> None:
+  """Imports what batches are made with. It takes seconds, in which a start can do other things."""
+  import tensorflow  # noqa: F401
 
 
 @contextlib.contextmanager
@@ -109,11 +154,10 @@ def _batches(
   read: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
   store: RowStore,
   spec: BatchSpec,
-  start: int,
-  stop: int,
+  ranges: list[tuple[int, int]],
   prefetch: int,
 ) -> Iterator[Iterator[Batch]]:
-  """The tf.data program of both. read: positions int64[n] -> (ids int32[n, L], language int32[n])."""
+  """The tf.data program of both over ranges of batches. read: positions int64[n] -> (ids int32[n, L], language int32[n])."""
   import tensorflow as tf
 
   tf.config.set_visible_devices([], "GPU")
@@ -153,9 +197,11 @@ def _batches(
   # One thread per operation: several batches are masked side by side, rather than several operations of one batch.
   options.threading.private_threadpool_size = cores
   options.threading.max_intra_op_parallelism = 1
+  numbers = tf.data.Dataset.range(*ranges[0])
+  for more in ranges[1:]:
+    numbers = numbers.concatenate(tf.data.Dataset.range(*more))
   dataset = (
-    tf.data.Dataset.range(start, stop)
-    .batch(max(1, _ROWS_PER_READ // len(host_rows)))
+    numbers.batch(max(1, _ROWS_PER_READ // len(host_rows)))
     .map(read_steps, num_parallel_calls=2)
     .unbatch()
     .map(mask, num_parallel_calls=cores)

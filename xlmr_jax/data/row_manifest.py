@@ -2,23 +2,25 @@
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import read_json, sha256_of, write_json
-from xlmr_jax.ids import mask_id
+from xlmr_jax.files import AnyPath, any_path, read_json, sha256_of, write_json
+from xlmr_jax.ids import MOST_ENTRIES, mask_id
+from xlmr_jax.names import is_plain_name, stays_below
 
 FORMAT = 1
 SPLITS = ("train", "held_out")
 _SHARD = re.compile(r"rows/[^/\0]{1,100}/[^/\0]{1,100}/rows-[a-z_]{1,100}\.array_record-\d{5,20}-of-\d{5,20}")
+_LONGEST_ROW = 2**20  # tokens; more are no rows of a model but a damaged file, and would ask for all memory
 COUNTS = ("rows", "tokens", "pieces", "bytes", "documents")
 
 
 def write_manifest(
-  root: str | Path,
+  root: str | os.PathLike,
   *,
   seq_len: int,
   vocabulary_size: int,
@@ -38,7 +40,7 @@ def write_manifest(
   mask: the id of <mask>; by default the last. no_pieces: the other ids, behind <unk>, that stand for no piece of a text.
   shard_bytes: after so many bytes of text the rows went to another file; a language that is added must do the same.
   """
-  root = Path(root)
+  root = any_path(root)
   if files is None:
     paths = [str(p.relative_to(root)) for p in root.glob("rows/*/*/*.array_record-*")]
     files = {path: sha256_of(root / path) for path in paths}
@@ -73,7 +75,7 @@ def fingerprint(manifest: Mapping) -> str:
   return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def read_manifest(root: Path) -> dict[str, Any]:
+def read_manifest(root: AnyPath) -> dict[str, Any]:
   """The manifest of a store. UserError: it is missing, so the store is unfinished, edited, or of another shape or format."""
   path = root / "manifest.json"
   try:
@@ -100,17 +102,22 @@ def _is_count(value: Any, least: int = 0) -> bool:
 
 def _of_another_shape(manifest: dict[str, Any]) -> str:
   """The first key of a manifest whose value is of another kind than write_manifest writes; "" if there is none."""
-  for key in ("seq_len", "vocabulary_size"):
-    if not _is_count(manifest.get(key), 1) or manifest[key] >= 2**31:
+  for key, most in (("seq_len", _LONGEST_ROW), ("vocabulary_size", MOST_ENTRIES)):
+    if not _is_count(manifest.get(key), 1) or manifest[key] > most:
       return key
   if not isinstance(manifest.get("tokenizer_sha256"), str):
     return "tokenizer_sha256"
   files, languages = manifest.get("files"), manifest.get("languages")
-  if not isinstance(files, dict) or not all(isinstance(x, str) and _SHARD.fullmatch(name) for name, x in files.items()):
+  if not isinstance(files, dict):
     return "files"
+  for name, digest in files.items():
+    if not (isinstance(digest, str) and _SHARD.fullmatch(name) and stays_below(name)):
+      return f"files.{name[:200]!r}"
   if not isinstance(languages, dict):
     return "languages"
   for name, splits in languages.items():
+    if not is_plain_name(name):
+      return f"languages.{name[:200]!r}"
     for split in SPLITS:
       counts = splits.get(split) if isinstance(splits, dict) else None
       if not isinstance(counts, dict) or not all(_is_count(counts.get(key)) for key in COUNTS):

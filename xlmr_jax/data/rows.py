@@ -8,6 +8,7 @@ comes when.
     ROWS/rows/LANG/1.0.0/       tfds.builder_from_directory opens it; splits "train" and "held_out"
 """
 
+import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,10 +17,12 @@ from typing import Any
 import numpy as np
 
 from xlmr_jax.data.protobuf import bytes_field
+from xlmr_jax.data.row_cache import RowCache
 from xlmr_jax.data.row_manifest import SPLITS, read_manifest
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import sha256_of
+from xlmr_jax.files import AnyPath, any_path, in_parallel, read_json, sha256_of
 from xlmr_jax.ids import mask_id
+from xlmr_jax.names import is_plain_name
 
 _VERSION = "1.0.0"
 # A reader waits for the disk, or for the network behind it, without Python's lock. So many threads read at once, as long as
@@ -34,9 +37,11 @@ def shard_name(split: str, index: int, count: int) -> str:
   return f"rows-{split}.array_record-{index:05d}-of-{count:05d}"
 
 
-def language_folder(rows_dir: str | Path, language: str) -> Path:
-  """The folder of one language's TFDS dataset under ROWS."""
-  return Path(rows_dir) / "rows" / language / _VERSION
+def language_folder(rows_dir: str | os.PathLike, language: str) -> AnyPath:
+  """The folder of one language's TFDS dataset under ROWS. UserError: the language can be no name of a folder."""
+  if not is_plain_name(language):
+    raise UserError(f"{rows_dir}: a language named {language[:80]!r} can have no folder; name it by a code, such as de")
+  return any_path(rows_dir) / "rows" / language / _VERSION
 
 
 def write_shard(path: str | Path, rows: np.ndarray) -> None:
@@ -59,7 +64,9 @@ def write_shard(path: str | Path, rows: np.ndarray) -> None:
     raise UserError(f"{path}: cannot be written ({str(error).partition(';')[0]})") from error
 
 
-def write_dataset_info(rows_dir: str | Path, language: str, seq_len: int, shard_lengths: Mapping[str, list[int]]) -> None:
+def write_dataset_info(
+  rows_dir: str | os.PathLike, language: str, seq_len: int, shard_lengths: Mapping[str, list[int]]
+) -> None:
   """Writes dataset_info.json and features.json beside the shards of one language, which makes them a TFDS dataset.
 
   shard_lengths: the rows of each shard of each split. A split without shards is left out.
@@ -95,14 +102,22 @@ def row_features(seq_len: int) -> Any:
 class RowStore:
   """An opened folder of rows: counts, and random access to many rows at once. Threads may share it."""
 
-  def __init__(self, root: str | Path, languages: Iterable[str] | None = None, *, tokenizer_sha256: str | None = None):
+  def __init__(
+    self,
+    root: str | os.PathLike,
+    languages: Iterable[str] | None = None,
+    *,
+    tokenizer_sha256: str | None = None,
+    cache: str = "",
+  ):
     """Opens all languages of the store, or the given ones; either way they are sorted.
 
     tokenizer_sha256: the vocabulary that the rows must have been made with; any by default.
+    cache: the folder of this machine to which the files of a bucket are brought; "" for one of this user's.
     Raises UserError: the manifest is missing (so the store is unfinished), edited or of another format; the vocabulary is
     another one; a language or a file is missing; a file does not hold the rows that the manifest says.
     """
-    self.root = Path(root)
+    self.root: AnyPath = any_path(root)
     self.manifest = read_manifest(self.root)
     self.seq_len: int = self.manifest["seq_len"]
     self.vocabulary_size: int = self.manifest["vocabulary_size"]
@@ -118,6 +133,10 @@ class RowStore:
         f"{self.root}: no rows of {', '.join(sorted(asked - set(known))) or 'any language'}; it holds {', '.join(known)}"
       )
     self.languages: tuple[str, ...] = tuple(sorted(asked))
+    # The files lie on this machine, or are brought to it one by one.
+    self.cache = (
+      None if isinstance(self.root, Path) else RowCache(self.root, cache, self.fingerprint, self.manifest["files"])
+    )
     self._splits = {split: _SplitReader(self, split) for split in SPLITS}
 
   def counts(self, split: str) -> np.ndarray:
@@ -131,9 +150,17 @@ class RowStore:
     """
     return self._splits[split].read(np.asarray(language), np.asarray(row))
 
+  def files_of(self, split: str, language: np.ndarray, row: np.ndarray) -> list[str]:
+    """The files that rows lie in, each once, in the order of the rows. language, row: as in read()."""
+    return self._splits[split].files_of(np.asarray(language), np.asarray(row))
+
+  def local_file(self, name: str) -> Path:
+    """The path of a file of the manifest on this machine; waits until it is there."""
+    return self.cache.local(name) if self.cache else Path(str(self.root)) / name
+
   def _check_tokenizer(self, expected: str | None) -> None:
     made_with = self.manifest["tokenizer_sha256"]
-    if not self.tokenizer_path.is_file():
+    if not self.tokenizer_path.exists():
       raise UserError(f"{self.tokenizer_path}: missing; put the vocabulary {made_with[:12]} there")
     if (found := sha256_of(self.tokenizer_path)) != made_with:
       raise UserError(f"{self.tokenizer_path}: sha256 {found[:12]}, but the rows' is {made_with[:12]}")
@@ -153,16 +180,23 @@ class _SplitReader:
     self._prefix = _example_prefix(store.seq_len)
     self._starts = np.cumsum(self._counts) - self._counts  # the key of each language's first row
     listed = sorted(store.manifest["files"])
-    self._paths = []
+    self._store, self._names = store, []
     owners = []
     for index, language in enumerate(store.languages):
       head = f"rows/{language}/{_VERSION}/rows-{split}.array_record-"
       names = [name for name in listed if name.startswith(head)]
-      self._paths += [store.root / name for name in names]
+      self._names += names
       owners += [index] * len(names)
     self._pool = ThreadPoolExecutor(_THREADS)
-    self._readers = list(self._pool.map(self._open, self._paths))
-    self._lengths = np.array([reader.num_records() for reader in self._readers], np.int64)
+    self._readers: list[Any] = [None] * len(self._names)
+    if store.cache is None:
+      self._readers = list(self._pool.map(self._open, self._names))
+      self._lengths = np.array([reader.num_records() for reader in self._readers], np.int64)
+    else:  # Only what TFDS wrote beside them tells how long files are that have not come yet.
+      lengths = in_parallel(lambda language: _lengths_of(store.root, language, split), store.languages)
+      self._lengths = np.array([length for one in lengths for length in one], np.int64)
+      if len(self._lengths) != len(self._names):
+        raise UserError(f"{store.root}: dataset_info.json and manifest.json list different files; copy or rebuild the rows")
     self._ends = np.cumsum(self._lengths)
     held = np.zeros_like(self._counts)
     np.add.at(held, owners, self._lengths)
@@ -173,9 +207,22 @@ class _SplitReader:
           "copy the store again or rebuild it"
         )
 
-  def _open(self, path: Path) -> Any:
+  def _reader(self, file: int) -> Any:
+    """The reader of a file, which is opened when it is first read from, if it had to come from a bucket."""
+    if self._readers[file] is None:
+      reader = self._open(self._names[file])
+      if reader.num_records() != self._lengths[file]:
+        raise UserError(
+          f"{self._names[file]}: holds {reader.num_records()} rows, dataset_info.json says {self._lengths[file]}; copy or "
+          "rebuild the rows"
+        )
+      self._readers[file] = reader
+    return self._readers[file]
+
+  def _open(self, name: str) -> Any:
     from array_record.python.array_record_module import ArrayRecordReader
 
+    path = self._store.local_file(name)
     if not path.is_file():
       raise UserError(f"{path}: named in the manifest, but missing; copy the store again or rebuild it")
     try:
@@ -189,6 +236,11 @@ class _SplitReader:
       raise UserError(f"{path}: its rows are not int32[{self._seq_len}]; rebuild the store")
     return reader
 
+  def files_of(self, language: np.ndarray, row: np.ndarray) -> list[str]:
+    """RowStore.files_of for this split."""
+    files = np.searchsorted(self._ends, self._starts[language] + row, side="right")
+    return [self._names[file] for file in dict.fromkeys(files.tolist())]
+
   def read(self, language: np.ndarray, row: np.ndarray) -> np.ndarray:
     """RowStore.read for this split."""
     if np.any((row < 0) | (row >= self._counts[language])):
@@ -197,6 +249,8 @@ class _SplitReader:
     files = np.searchsorted(self._ends, keys, side="right")
     order = np.argsort(keys, kind="stable")
     files_in_order = files[order].tolist()
+    for file in dict.fromkeys(files_in_order):
+      self._reader(file)
     inside = (keys - (self._ends - self._lengths)[files])[order].tolist()
 
     def read_part(part: slice) -> bytes:
@@ -207,7 +261,8 @@ class _SplitReader:
         try:
           records += self._readers[file].read(i, i + 1)
         except RuntimeError as error:
-          raise UserError(f"{self._paths[file]}: row {i} is damaged ({error}); copy or rebuild it") from error
+          path = self._store.local_file(self._names[file])
+          raise UserError(f"{path}: row {i} is damaged ({error}); copy or rebuild it") from error
       return b"".join(records)
 
     step = max(_ROWS_PER_THREAD, -(-len(keys) // _THREADS))
@@ -221,6 +276,19 @@ class _SplitReader:
       bad = self._languages[language[np.argmax(rows.view(np.uint32).max(1))]]
       raise UserError(f"{bad}: a row holds an id outside [0, {self._vocabulary_size}); rebuild the store")
     return rows
+
+
+def _lengths_of(root: AnyPath, language: str, split: str) -> list[int]:
+  """The rows of each shard of a language's split, from its dataset_info.json. UserError: it is missing or another file."""
+  path = root / "rows" / language / _VERSION / "dataset_info.json"
+  try:
+    splits = {one["name"]: one for one in read_json(path)["splits"]}
+    lengths = [int(length) for length in splits[split]["shardLengths"]] if split in splits else []
+    if not all(0 <= length < 2**48 for length in lengths):
+      raise ValueError(f"{split} has shards of {str(lengths)[:40]} rows")
+    return lengths
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise UserError(f"{path}: cannot be read ({type(error).__name__}: {error}); copy or rebuild the rows") from None
 
 
 def _example_prefix(seq_len: int) -> bytes:

@@ -6,8 +6,8 @@ every real piece moves up by one (fairseq: data/dictionary.py, tasks/multilingua
 
 import functools
 import hashlib
+import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from xlmr_jax.data import masked_text, sentencepiece_file
 from xlmr_jax.data.protobuf import bytes_field
 from xlmr_jax.errors import UserError
+from xlmr_jax.files import any_path
 from xlmr_jax.ids import BOS, EOS, FIRST_PIECE, MASK, MOST_ENTRIES, PAD, UNK, mask_id
 
 _SPECIALS = {BOS: "<s>", PAD: "<pad>", EOS: "</s>", UNK: "<unk>"}
@@ -30,7 +31,7 @@ _ROWS = bytes_field(201, b"xlmr_jax rows %010d" % 0)[:-10]
 class SentencePieceTokenizer:
   """A Tokenizer over a SentencePiece model; data/tokenizer.py describes its methods."""
 
-  def __init__(self, path: str | Path, model: bytes):
+  def __init__(self, path: str | os.PathLike, model: bytes):
     """Raises UserError: `model` is no SentencePiece model, or its first three pieces are in another order."""
     try:
       self._processor = _processor(model)
@@ -43,7 +44,7 @@ class SentencePieceTokenizer:
         f"{path}: the first three pieces are {first}, not {_SENTENCEPIECE_FIRST}; "
         "train with unk_id=0, bos_id=1, eos_id=2 and no pad"
       )
-    self.path, self.model = Path(path), model
+    self.path, self.model = any_path(path), model
     self.sha256 = hashlib.sha256(model).hexdigest()
     self.mask_id = mask_id(self._processor.GetPieceSize() + 2)
     self.size: int = int(model[-10:]) if model[:-10].endswith(_ROWS) else self.mask_id + 1

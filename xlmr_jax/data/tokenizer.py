@@ -1,7 +1,7 @@
 """What every vocabulary can do, and the one place that decides which kind a file holds. xlmr_jax/ids.py has the ids."""
 
+import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -9,12 +9,13 @@ import numpy as np
 from xlmr_jax.data.sentencepiece import SentencePieceTokenizer
 from xlmr_jax.data.tokenizer_json import JsonTokenizer
 from xlmr_jax.errors import UserError
+from xlmr_jax.files import AnyPath, read_bytes
 
 
 class Tokenizer(Protocol):
   """Text to ids and back."""
 
-  path: Path
+  path: AnyPath
   model: bytes  # the content of the vocabulary's file
   sha256: str  # of that content
   size: int  # entries, <pad> and <mask> counted; and the rows of a padded embedding behind them, where there are any
@@ -60,7 +61,7 @@ class Tokenizer(Protocol):
     ...
 
 
-def open_tokenizer(path: str | Path, model: bytes | None = None) -> Tokenizer:
+def open_tokenizer(path: str | os.PathLike, model: bytes | None = None) -> Tokenizer:
   """Opens a SentencePiece model, or a tokenizer.json of the tokenizers library with a unigram or BPE.
 
   model: the content of the file, for a vocabulary that lies in no file; `path` then only appears in messages.
@@ -68,9 +69,9 @@ def open_tokenizer(path: str | Path, model: bytes | None = None) -> Tokenizer:
   """
   if model is None:
     try:
-      model = Path(path).read_bytes()
+      model = read_bytes(path)
     except OSError as error:
-      raise UserError(f"{path}: no vocabulary ({error.strerror}); name a .model file") from error
+      raise UserError(f"{path}: no vocabulary ({error.strerror or 'no such file'}); name a .model file") from error
   kind = JsonTokenizer if model[:1] == b"{" else SentencePieceTokenizer
   return kind(path, model)
 

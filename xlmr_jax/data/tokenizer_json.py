@@ -6,15 +6,15 @@ Its special pieces must have XLM-R's ids: <s>, <pad>, </s> and <unk> are 0 to 3.
 import functools
 import hashlib
 import json
+import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from xlmr_jax.data import masked_text
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import parse_json
+from xlmr_jax.files import any_path, parse_json
 from xlmr_jax.ids import BOS, EOS, FIRST_PIECE, MASK, MOST_ENTRIES, PAD, UNK
 
 SPECIALS = {"<s>": BOS, "<pad>": PAD, "</s>": EOS, "<unk>": UNK}
@@ -31,7 +31,7 @@ class JsonTokenizer:
   piece() shows it as "▁".
   """
 
-  def __init__(self, path: str | Path, model: bytes):
+  def __init__(self, path: str | os.PathLike, model: bytes):
     """Raises UserError naming the step or the piece: the file cannot be read, or it holds what we cannot do as it says."""
     try:
       whole = parse_json(model)
@@ -53,7 +53,7 @@ class JsonTokenizer:
         raise UserError(f"{path}: {piece} has id {found}, not {id} as in RoBERTa and XLM-R")
     if self._entries.get(MASK, 0) < FIRST_PIECE:
       raise UserError(f"{path}: {MASK} has id {self._entries.get(MASK)}; it must be an entry of its own behind <unk>")
-    self.path, self.model = Path(path), model
+    self.path, self.model = any_path(path), model
     self.sha256 = hashlib.sha256(model).hexdigest()
     self.mask_id: int = self._entries[MASK]
     self.size: int = max(rows, max(self._entries.values()) + 1)
@@ -130,7 +130,7 @@ class JsonTokenizer:
     return _named(self._backend.id_to_token(int(id)) or "").replace(self._space, "▁")
 
 
-def library_tokenizer(path: str | Path, whole: dict) -> Any:
+def library_tokenizer(path: str | os.PathLike, whole: dict) -> Any:
   """The tokenizers.Tokenizer of a tokenizer.json. UserError: the library is missing, or cannot read or run the file."""
   try:
     import tokenizers
@@ -188,7 +188,7 @@ def _named(text: str) -> str:
   return text.replace(_HIDE, "")
 
 
-def _refuse_model(path: str | Path, kind: str, model: dict) -> None:
+def _refuse_model(path: str | os.PathLike, kind: str, model: dict) -> None:
   """UserError for a model whose ids would be others each time, or whose unknown pieces are not <unk>."""
   if kind not in ("Unigram", "BPE"):
     raise UserError(f"{path}: a tokenizer of kind {kind}; it must be a unigram such as XLM-R's, or a BPE such as RoBERTa's")
@@ -200,7 +200,7 @@ def _refuse_model(path: str | Path, kind: str, model: dict) -> None:
     raise UserError(f"{path}: model.{named}; it must be <unk>, which has id {UNK}")
 
 
-def _refuse_post_processor(path: str | Path, backend: Any) -> None:
+def _refuse_post_processor(path: str | os.PathLike, backend: Any) -> None:
   """UserError for a post-processor that makes something else than `<s> text </s>`. Without one, we add <s> and </s>."""
   plain, whole = (backend.encode("a", add_special_tokens=add).ids for add in (False, True))
   if whole not in (plain, [BOS, *plain, EOS]):

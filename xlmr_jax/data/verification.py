@@ -19,7 +19,8 @@ MODES = ("once", "always", "off")
 
 def record_path(store: RowStore) -> Path:
   """Where this machine keeps which files of a store it has found sound. RuntimeError: there is no home folder."""
-  key = hashlib.sha256(f"{store.root.absolute()} {store.fingerprint}".encode()).hexdigest()[:16]
+  place = store.cache.folder if store.cache else Path(str(store.root)).absolute()
+  key = hashlib.sha256(f"{place} {store.fingerprint}".encode()).hexdigest()[:16]
   return user_cache() / "verified" / f"{key}.json"
 
 
@@ -42,12 +43,16 @@ class Verification:
 
   mode: "once" leaves out files that this machine has found sound and that have not changed since; "always" does not;
   "off" does nothing. part: (i, n) for the i-th of n hosts, which share the work, unless the mode is "always".
+  Of a bucket's rows, those that an earlier start has brought to this machine are compared; others are when they come.
   """
 
   def __init__(self, store: RowStore, mode: str = "once", part: tuple[int, int] = (0, 1)):
     self._store, self._error = store, None
     self._stop = threading.Event()
     files = [name for name in sorted(store.manifest["files"]) if name.split("/")[1] in store.languages]
+    if store.cache:
+      folder, part = store.cache.folder, (0, 1)  # Each machine has copies of its own.
+      files = [name for name in files if (folder / name).exists()]
     self._known = _read_record(store) if mode == "once" else {}
     self._files = files if mode == "always" else [] if mode == "off" else files[part[0] :: part[1]]
     self._thread = threading.Thread(target=self._run, daemon=True, name="verify rows")
@@ -87,7 +92,7 @@ class Verification:
     for name in self._files:
       if self._stop.is_set():
         break
-      path = self._store.root / name
+      path = self._store.local_file(name)
       state = _state_of(path)
       if self._known.get(name) != state:
         if sha256_of(path) != self._store.manifest["files"][name]:

@@ -25,6 +25,7 @@ from xlmr_jax.demo.crawl import shown
 from xlmr_jax.demo.progress import Progress
 from xlmr_jax.demo.text import documents
 from xlmr_jax.evaluation.tasks import registry
+from xlmr_jax.files import size_of
 from xlmr_jax.ids import PAD
 from xlmr_jax.model.build import build_model
 from xlmr_jax.open_model import load_params
@@ -103,7 +104,7 @@ def make_rows(path: Path) -> None:
 
   with Progress(waiting_for):
     build_demo_rows(path)
-  for line in shown(home / "clean"):
+  for line in shown(Path(home) / "clean"):
     say(f"     {line}")
   manifest = json.loads((demo_rows(path) / "manifest.json").read_text())
   counts = {name: splits["train"]["rows"] for name, splits in manifest["languages"].items()}
@@ -117,7 +118,7 @@ def pretrain(workdir: Workdir, pass_on: list[str]) -> int:
   def waiting_for() -> str:
     if workdir.result.exists():
       return "training is done, and its last checkpoint is being scored"
-    if not workdir.held_out_log.exists() or not workdir.held_out_log.stat().st_size:
+    if not workdir.held_out_log.exists() or not size_of(workdir.held_out_log):
       return "two programs start, and the training step is compiled"
     lines = read_train(workdir)
     return f"training, {lines[-1]['step'] if lines else 0} steps are done; a line comes every 100 steps"

@@ -39,10 +39,10 @@ def write_text(out_dir: str | Path, scale: float = 1.0, seed: int = 0) -> dict:
   """
   if not scale > 0:
     raise UserError(f"--scale={scale}: must be above 0")
-  out_dir, total, count = refuse_unwritable(local_path(out_dir, "--text="), folder=True), 0, 0
-  out_dir.mkdir(parents=True, exist_ok=True)
+  folder, total, count = refuse_unwritable(local_path(out_dir, "--text="), folder=True), 0, 0
+  folder.mkdir(parents=True, exist_ok=True)
   for language in LANGUAGES:
-    with whole_file(out_dir / f"{language}.txt") as unfinished, unfinished.open("wb") as file:
+    with whole_file(folder / f"{language}.txt") as unfinished, unfinished.open("wb") as file:
       for document in documents(language, size=max(1, round(1000 * SIZES[language] * scale)), seed=seed):
         total += file.write(_layout(document))
         count += 1

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -14,12 +13,12 @@ from xlmr_jax.evaluation import paper_table
 from xlmr_jax.evaluation.finetune import Announcer
 from xlmr_jax.evaluation.follower import score_checkpoint
 from xlmr_jax.evaluation.scorer import Scorer
-from xlmr_jax.files import read_sealed_json, write_sealed_json
+from xlmr_jax.files import AnyPath, read_sealed_json, write_sealed_json
 from xlmr_jax.run import stopping
 
 
 def score_final(
-  out: Path, config: ConfigDict, vocabulary_size: int, tokenizer: Tokenizer, load: Callable[[], tuple[int, Any]],
+  out: AnyPath, config: ConfigDict, vocabulary_size: int, tokenizer: Tokenizer, load: Callable[[], tuple[int, Any]],
   name: str, settings: list[str], split: str, model: str = "",
 ) -> dict[str, Any]:  # fmt: skip
   """Scores checkpoint `name` in each setting and writes the file `out`, which keeps other tasks that it has.
@@ -71,7 +70,7 @@ def score_final(
   return {"step": step, "means": means, "failed": sorted(errors), "missing": missing, "file": str(out)}
 
 
-def _read_before(path: Path) -> dict[str, Any]:
+def _read_before(path: AnyPath) -> dict[str, Any]:
   """What was scored before and is in a file of scores, {} where there is none. UserError: the file is damaged."""
   try:
     before = read_sealed_json(path)

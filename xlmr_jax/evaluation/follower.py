@@ -5,7 +5,6 @@ where it was, because evaluations/STEP.json, written last, says that a step is d
 """
 
 import contextlib
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,8 +15,10 @@ from ml_collections import ConfigDict
 from xlmr_jax.errors import EXIT_DONE, UserError
 from xlmr_jax.evaluation.ledger import Entry, conclude, read_ledger
 from xlmr_jax.evaluation.tasks.registry import TASKS
-from xlmr_jax.run import stopping
-from xlmr_jax.run.checkpoint import restore_params, sound_steps
+from xlmr_jax.folders import remove_folder
+from xlmr_jax.run import board, stopping
+from xlmr_jax.run.checkpoint import restore_params
+from xlmr_jax.run.checkpoint_folder import sound_steps
 from xlmr_jax.run.hosts import versions
 from xlmr_jax.run.manifest import DamagedError, read_manifest
 from xlmr_jax.run.retention import clear_pins, evaluated_steps, pin, renew_pin
@@ -169,10 +170,8 @@ class Board:
   """evaluations/tensorboard, made anew from the ledger at every start: a killed evaluator leaves no gap or double."""
 
   def __init__(self, workdir: Workdir):
-    from tensorboardX import SummaryWriter
-
-    shutil.rmtree(workdir.evaluation_board, ignore_errors=True)
-    self._writer = SummaryWriter(str(workdir.evaluation_board))
+    remove_folder(workdir.evaluation_board)
+    self._writer = board.Board(workdir.evaluation_board)
     for entry in read_ledger(workdir):
       self.add(entry)
 
@@ -216,7 +215,7 @@ def follow(config: ConfigDict, workdir: Workdir, scorer: Scores, abstract_params
   with _only_evaluator(workdir):
     conclude(config, workdir)  # A killed evaluator may have had this still to do; its pin holds until then.
     clear_pins(workdir)
-    board = Board(workdir) if config.log.tensorboard else None
+    scores = Board(workdir) if config.log.tensorboard else None
     announced_waiting, failed = False, set()
     try:
       while once or not workdir.stop.exists():
@@ -228,8 +227,8 @@ def follow(config: ConfigDict, workdir: Workdir, scorer: Scores, abstract_params
           announced_waiting = False
           entry = evaluate_step(config, workdir, waiting[0], abstract_params, scorer)
           failed |= set(entry.errors) if entry else set()
-          if entry and board:
-            board.add(entry)
+          if entry and scores:
+            scores.add(entry)
         elif once or trained:
           print("nothing is left to evaluate", flush=True)
           if once and failed:
@@ -242,8 +241,8 @@ def follow(config: ConfigDict, workdir: Workdir, scorer: Scores, abstract_params
           announced_waiting = True
           time.sleep(config.evaluate.wait_s)
     finally:
-      if board:
-        board.close()
+      if scores:
+        scores.close()
   stop = read_stop(workdir)
   print(f"{workdir.stop} ends the run: {stop.reason if stop else 'unreadable'}", flush=True)
   return EXIT_DONE

@@ -5,17 +5,16 @@ ledger and config.stop alone.
 """
 
 import dataclasses
-import shutil
 import sys
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import read_sealed_json, write_json, write_sealed_json
+from xlmr_jax.files import AnyPath, in_parallel, read_sealed_json, write_json, write_sealed_json
+from xlmr_jax.folders import copy_folder, entries, remove_folder
 from xlmr_jax.run import stopping
-from xlmr_jax.run.manifest import DamagedError, verify
+from xlmr_jax.run.manifest import MANIFEST, DamagedError, verify
 from xlmr_jax.run.workdir import Workdir, step_of
 
 # {task: {language: {metric: [one per seed]}}}; None for a score that was not finite.
@@ -50,7 +49,7 @@ class Entry:
     write_sealed_json(workdir.evaluation(self.step), {key: x for key, x in value.items() if key != "error" or x is not None})
 
 
-def read_entry(path: Path) -> Entry:
+def read_entry(path: AnyPath) -> Entry:
   """One entry. UserError: it is damaged."""
   try:
     value = read_sealed_json(path)
@@ -69,8 +68,9 @@ def read_entry(path: Path) -> Entry:
 
 def read_ledger(workdir: Workdir) -> list[Entry]:
   """The entries of all steps that were evaluated or could not be, by step. UserError: one is damaged."""
-  paths = (path for path in workdir.evaluations.glob("*.json") if step_of(path.stem) is not None)
-  return sorted(map(read_entry, paths), key=lambda entry: entry.step)
+  names = (name for name in entries(workdir.evaluations) if name.endswith(".json"))
+  paths = [workdir.evaluations / name for name in names if step_of(name.removesuffix(".json")) is not None]
+  return sorted(in_parallel(read_entry, paths), key=lambda entry: entry.step)
 
 
 def history(ledger: list[Entry], which: str) -> list[dict[str, Any]]:
@@ -107,19 +107,20 @@ def conclude(config: ConfigDict, workdir: Workdir) -> stopping.Decision:
 
 
 def keep_best(workdir: Workdir, step: int) -> None:
-  """Makes a verified copy of a checkpoint the only one in best/; says so where it has gone or is damaged."""
-  best, temporary = workdir.best, workdir.best.with_suffix(".tmp")
-  shutil.rmtree(temporary, ignore_errors=True)
-  if not (best / str(step)).exists():
+  """Makes a verified copy of a checkpoint the only one in best/; says so where it has gone or is damaged.
+
+  Its manifest is copied last. A copy without one, of a process that was killed, is made again.
+  """
+  copy = workdir.best / str(step)
+  if not (copy / MANIFEST).exists():
     try:
-      shutil.copytree(workdir.checkpoints / str(step), temporary / str(step))
-      verify(temporary / str(step))
-    except (OSError, shutil.Error, DamagedError) as error:
-      print(f"checkpoint {step}, the best, is not in {best}: {error}", file=sys.stderr, flush=True)
+      remove_folder(copy)
+      copy_folder(workdir.checkpoints / str(step), copy, last=MANIFEST)
+      verify(copy)
+    except (OSError, DamagedError) as error:
+      remove_folder(copy)
+      print(f"checkpoint {step}, the best, is not in {workdir.best}: {error}", file=sys.stderr, flush=True)
       return
-    best.mkdir(exist_ok=True)
-    (temporary / str(step)).rename(best / str(step))
-    temporary.rmdir()
-  for old in best.iterdir():
-    if old.name != str(step):
-      shutil.rmtree(old)
+  for name in entries(workdir.best):
+    if step_of(name) is not None and name != str(step):  # `best` may be a link to a folder that holds more.
+      remove_folder(workdir.best / name)

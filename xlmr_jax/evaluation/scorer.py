@@ -3,11 +3,11 @@
 import contextlib
 import dataclasses
 import functools
+import os
 import sys
 import traceback
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,11 +15,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from xlmr_jax.data.tokenizer import Tokenizer
-from xlmr_jax.errors import UserError
+from xlmr_jax.errors import StoreError, UserError
 from xlmr_jax.evaluation.choices import check_choices, languages_of, task_folders, training_plan, with_recipe
 from xlmr_jax.evaluation.finetune import Announcer, Arrays, Finetuner
 from xlmr_jax.evaluation.tasks import registry
 from xlmr_jax.evaluation.tasks.reading import MissingError
+from xlmr_jax.files import any_path, is_bucket
+from xlmr_jax.folders import local_folder
 from xlmr_jax.training import sharding
 
 LanguageScores = dict[str, dict[str, float]]  # {language: {metric: value}}
@@ -33,7 +35,7 @@ def _as_user_errors(what: str) -> Iterator[None]:
   """
   try:
     yield
-  except (UserError, jax.errors.JaxRuntimeError):  # What a device cannot do is no fault of the data.
+  except (UserError, StoreError, jax.errors.JaxRuntimeError):  # What a device or a store cannot do is no fault of the data.
     raise
   except Exception as error:
     reason = " ".join(f"{type(error).__name__}: {error}".split()).encode(errors="backslashreplace").decode()
@@ -89,10 +91,11 @@ class Scorer:
     """(examples, arrays) of a split; read and tokenised once for all checkpoints."""
     finetuner = self.finetuners[name]
     root = self.folders[""]
-    folder = self.folders.get(name) or (root if root == "tfds" else str(Path(root) / name))
+    folder = self.folders.get(name) or (root if root == "tfds" else os.path.join(root, name))
     what = f"{name}, {split} in {language} ({folder})"
     with Announcer(f"{name}: reading {split} of {language}"), _as_user_errors(what):
-      examples = finetuner.task.load(folder, language, split)
+      here = str(local_folder(any_path(folder))) if is_bucket(folder) else folder
+      examples = finetuner.task.load(here, language, split)
     limit = self.config.max_train_examples if split == "train" else self.config.max_examples
     if limit and len(examples) > limit:  # The same ones at every checkpoint, from all over the file.
       chosen = np.random.default_rng(0).permutation(len(examples))[:limit]

@@ -13,7 +13,8 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import flatten, read_json
+from xlmr_jax.files import AnyPath, flatten, read_json
+from xlmr_jax.folders import local_folder
 from xlmr_jax.huggingface import names, safetensors_file
 from xlmr_jax.huggingface.names import Sizes
 from xlmr_jax.huggingface.tokenizer import read_vocabulary
@@ -47,11 +48,15 @@ class Folder(NamedTuple):
     return bool(self.config.get(OURS, {}).get("isolate_documents", False))
 
 
-def open_folder(path: Path, tokenizer: bool = True) -> Folder:
-  """Opens a folder. tokenizer: whether the folder must have one, which is then read.
+def open_folder(path: AnyPath, tokenizer: bool = True) -> Folder:
+  """Opens a folder; one of a bucket is copied here first. tokenizer: whether it must have one, which is then read.
 
   Raises UserError naming the file, and the tensor or key, that is missing or not as it must be.
   """
+  try:
+    path = local_folder(path)
+  except FileNotFoundError:
+    raise UserError(f"{path}: no such folder") from None
   config = _read_config(path)
   sizes = _sizes(path, config)
   tensors = _find_tensors(path)

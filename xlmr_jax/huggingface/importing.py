@@ -3,11 +3,11 @@
 import dataclasses
 import hashlib
 import shutil
-from pathlib import Path
 from typing import Any
 
 from xlmr_jax.config import default_config
-from xlmr_jax.files import whole_folder
+from xlmr_jax.files import AnyPath
+from xlmr_jax.folders import whole_folder
 from xlmr_jax.huggingface import names, safetensors_file
 from xlmr_jax.huggingface.folder import WEIGHTS, Folder, layer_norm_epsilon, open_folder
 from xlmr_jax.run import hosts
@@ -31,7 +31,7 @@ def record_of_folder(folder: Folder) -> RunRecord:
   )  # fmt: skip
 
 
-def from_hf(source: Path, workdir: Workdir, isolate_documents: bool | None = None) -> dict[str, Any]:
+def from_hf(source: AnyPath, workdir: Workdir, isolate_documents: bool | None = None) -> dict[str, Any]:
   """Makes a run of a Hugging Face folder. Returns {"workdir", "parameters", "vocabulary", "layers", "hidden"}.
 
   isolate_documents: whether documents that share a row do not see each other; None: as config.json says, else they do.
@@ -42,11 +42,11 @@ def from_hf(source: Path, workdir: Workdir, isolate_documents: bool | None = Non
   if isolate_documents is not None:
     record.config["model"]["isolate_documents"] = isolate_documents
   with whole_folder(workdir.root) as root:
-    run = Workdir(root)
-    run.initial.mkdir(parents=True)
+    run, initial = Workdir(root), root / "initial" / "0"
+    initial.mkdir(parents=True)
     shapes = {name: (tensor.dtype, tensor.shape) for name, tensor in folder.tensors.items()}
-    safetensors_file.write(run.initial / WEIGHTS, shapes, folder.tensors.__getitem__)
-    shutil.copyfile(source / "config.json", run.initial / "config.json")
+    safetensors_file.write(initial / WEIGHTS, shapes, folder.tensors.__getitem__)
+    shutil.copyfile(folder.path / "config.json", run.initial / "config.json")
     leaves = {path: [list(leaf.shape), "float32"] for path, leaf in names.leaves(folder.sizes).items()}
     write_manifest(run.initial, leaves)
     run.tokenizer.write_bytes(folder.vocabulary)

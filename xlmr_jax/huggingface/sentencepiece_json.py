@@ -11,7 +11,7 @@ Besides, "<s>", "</s>", "<pad>" and "<mask>" in a text are special tokens there.
 """
 
 import base64
-from pathlib import Path
+import os
 from typing import Any
 
 from xlmr_jax.data import sentencepiece_file as sentencepiece
@@ -26,7 +26,7 @@ _ALWAYS = 1e3  # a score so high that the piece is part of every best way, as a 
 _TIE = 1e-3  # two cuts of a text whose scores differ by less are equally good
 
 
-def fast_tokenizer(path: str | Path, vocabulary: sentencepiece.Vocabulary) -> dict:
+def fast_tokenizer(path: str | os.PathLike, vocabulary: sentencepiece.Vocabulary) -> dict:
   """The tokenizer.json of a SentencePiece unigram model. path: for messages.
 
   Raises UserError naming the switch of the model that a tokenizer.json cannot say.

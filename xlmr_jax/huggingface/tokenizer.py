@@ -14,7 +14,7 @@ from xlmr_jax.data.sentencepiece import with_rows, without_rows
 from xlmr_jax.data.tokenizer import Tokenizer, open_tokenizer
 from xlmr_jax.data.tokenizer_json import ROWS, SPECIALS, decoder_of, library_tokenizer
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import read_json, write_json
+from xlmr_jax.files import AnyPath, read_json, write_json
 from xlmr_jax.huggingface.probe import PROBE
 from xlmr_jax.huggingface.sentencepiece_json import (
   added_token,
@@ -207,7 +207,7 @@ def why_no_export(tokenizer: Tokenizer) -> str:
   return ""
 
 
-def _makes_our_pairs(path: Path, whole: dict) -> bool:
+def _makes_our_pairs(path: AnyPath, whole: dict) -> bool:
   """Whether the post-processor makes `<s> A </s></s> B </s>`, all of token type 0, as fine-tuning does."""
   backend = library_tokenizer(path, whole)
   a, b = (backend.encode(text, add_special_tokens=False).ids for text in "ab")

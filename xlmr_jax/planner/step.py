@@ -79,7 +79,7 @@ def compile_step(config: ConfigDict, where: Topology, vocabulary: int) -> Compil
   with jax.set_mesh(mesh), heartbeat(f"compiling for {where.name}"):
     built = program.build_program(config, mesh, vocabulary_size=vocabulary, languages=LANGUAGES)
     batch = program.abstract_batch(mesh, config.batch_rows, seq_len, masking.slots_per_row(seq_len, config.data.mask_share))
-    lowered = built.train_step.lower(built.state, batch)
+    lowered = built.train_step.lower(built.state, batch, program.abstract_limit(mesh))
     try:
       compiled = lowered.compile()
     except Exception as error:

@@ -4,18 +4,16 @@ It is drawn from manifest.json and removed/STEP/LANG.jsonl alone. The same files
 nothing from elsewhere.
 """
 
-from pathlib import Path
-
 from xlmr_jax.data.row_manifest import read_manifest
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import read_json, whole_file
+from xlmr_jax.files import AnyPath, read_json, whole_file
 from xlmr_jax.report.corpus_page.numbers import BATCH_ROWS, TRAIN_STEPS, Corpus, Sampling
 from xlmr_jax.report.corpus_page.page import whole_page
 
 
 def write_corpus_report(
-  out: Path, rows: Path | None = None, *, train_steps: int = TRAIN_STEPS, batch_rows: int = BATCH_ROWS
-) -> Path:
+  out: AnyPath, rows: AnyPath | None = None, *, train_steps: int = TRAIN_STEPS, batch_rows: int = BATCH_ROWS
+) -> AnyPath:
   """Writes out/corpus_report.html from what a finished build left in the folder `out`; returns its path.
 
   rows: a folder of `xlmr build_rows`, whose counts are then used for shares and epochs. train_steps, batch_rows: how many

@@ -1,53 +1,37 @@
 """Orbax behind a few functions: asynchronous saves, verified restore, and the removal of what is superfluous.
 
-What makes a checkpoint sound is manifest.py's; which ones stay is decided by the Retention that a run passes.
+What makes a checkpoint sound is manifest.py's; which ones stay is decided by the Retention that a run passes;
+what is done with their folder, on a disk or in a bucket, is checkpoint_folder.py's.
 """
 
 import concurrent.futures
 import contextlib
 import logging
 import os
-import shutil
 import sys
-import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import absl.logging
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
-from xlmr_jax.errors import UserError
+from xlmr_jax import bucket
+from xlmr_jax.errors import StoreError, UserError
+from xlmr_jax.files import AnyPath, absolute, is_bucket
+from xlmr_jax.folders import remove_folder
 from xlmr_jax.run import hosts
-from xlmr_jax.run.manifest import (
-  MANIFEST,
-  DamagedError,
-  describe_leaves,
-  read_manifest,
-  refuse_other_leaves,
-  verify,
-  write_manifest,
-)
+from xlmr_jax.run.checkpoint_folder import CheckpointFolder, finished_steps, sound_steps, warn
+from xlmr_jax.run.manifest import MANIFEST, DamagedError, describe_leaves, read_manifest, refuse_other_leaves, verify
 from xlmr_jax.run.retention import Retention
-from xlmr_jax.run.workdir import Workdir, step_of
+from xlmr_jax.run.workdir import Workdir
 
-_DELETING = "deleting-"  # The folder of a step that is being removed has this before its name.
 # Several files and chunks, so that threads share the writing, reading and hashing of a large table.
 _FILE_BYTES, _CHUNK_BYTES = 256 * 2**20, 64 * 2**20
-
-
-def _finished_steps(directory: Path) -> list[int]:
-  """The steps with a finished Orbax directory, newest first."""
-  steps = [step_of(path.name) for path in directory.iterdir() if path.is_dir()]
-  return sorted((step for step in steps if step is not None), reverse=True)
-
-
-def _warn(text: str) -> None:
-  print(text, file=sys.stderr, flush=True)
 
 
 def _hush_tensorstore(unraisable: Any) -> None:
@@ -57,8 +41,9 @@ def _hush_tensorstore(unraisable: Any) -> None:
 
 
 def _is_no_echo(record: logging.LogRecord) -> bool:
-  """A filter of logs: leaves out the reports, with tracebacks of 100 lines, of what Orbax raises as well."""
-  return not (record.exc_info and (record.name == "asyncio" or "orbax" in record.pathname))
+  """A filter of logs: leaves out Orbax's advice on waiting, and its reports, of 100 lines each, of what it raises too."""
+  is_advice = str(record.msg).startswith("Waiting for previous save")
+  return not is_advice and not (record.exc_info and (record.name == "asyncio" or "orbax" in record.pathname))
 
 
 class _Manager(ocp.CheckpointManager):
@@ -74,15 +59,19 @@ _copied = jax.jit(lambda state, room: jax.tree.map(jnp.copy, state), donate_argn
 class Checkpoints:
   """The checkpoints of one run. Every process constructs it and makes the same calls.
 
-  retention: which checkpoints stay; None: the newest two.
+  retention: which checkpoints stay; None: the newest two. max_failed_saves: a save that fails is told, and the run goes on;
+  so many in a row end it.
   """
 
-  def __init__(self, workdir: Workdir, retention: Retention | None = None):
-    self.directory = Path(os.path.abspath(workdir.checkpoints))  # Orbax refuses relative paths, and late.
-    self._damaged = Path(os.path.abspath(workdir.damaged))
-    self._retention = retention or Retention(workdir)
-    self._is_first = jax.process_index() == 0
-    if self._is_first:
+  def __init__(self, workdir: Workdir, retention: Retention | None = None, max_failed_saves: int = 1):
+    self.directory = absolute(workdir.checkpoints)  # Orbax refuses relative paths, and late.
+    self._has_retention = retention is not None
+    self._max_failed, self._failed = max_failed_saves, 0
+    self._process, self._processes = jax.process_index(), jax.process_count()
+    self._folder = CheckpointFolder(
+      self.directory, absolute(workdir.damaged), retention or Retention(workdir), self._process, self._processes
+    )
+    if self._process == 0:
       self.directory.mkdir(parents=True, exist_ok=True)
     if jax.process_count() > 1:
       multihost_utils.sync_global_devices("checkpoints")
@@ -103,7 +92,9 @@ class Checkpoints:
       logger.addFilter(_is_no_echo)
     self._sealer = concurrent.futures.ThreadPoolExecutor(1, "seal")
     self._unsealed: tuple[int, dict[str, list]] | None = None
+    self._saving: int | None = None  # the step of the newest save, until it is sealed
     self._sealing: concurrent.futures.Future | None = None
+    self._removing: concurrent.futures.Future | None = None
     self._room: Any = None  # On a CPU: the memory for a copy of the state that is being written.
 
   # --- restore -----------------------------------------------------------------------------------------------------
@@ -116,6 +107,8 @@ class Checkpoints:
     UserError when none of several is sound, or when the newest sound one has other leaves than abstract_state.
     """
     found = self._restore_latest(abstract_state)
+    if self._has_retention:
+      hosts.on_first(self._folder.remove_superfluous)  # The start before may have kept more.
     if jax.default_backend() == "cpu":  # The memory is claimed in the background, so that the first save need not wait.
       shardings = jax.tree.map(lambda x: x.sharding, abstract_state)
       self._room = jax.jit(
@@ -124,7 +117,7 @@ class Checkpoints:
     return found
 
   def _restore_latest(self, abstract_state: Any) -> tuple[int, Any, dict] | None:
-    step = hosts.on_first(self._choose)
+    step = self._choose()
     self._manager.reload()  # What process 0 moved away is then gone for every process.
     if step is None:
       return None
@@ -133,56 +126,69 @@ class Checkpoints:
     notes = self._manager.restore(step, args=ocp.args.Composite(notes=ocp.args.JsonRestore()))["notes"]
     return step, _restore(directory / "state", abstract_state), notes
 
+  def settled_steps(self) -> list[int]:
+    """The sealed steps, newest first and the same on all processes, once the save that is under way has ended."""
+    with self._counting_failures():
+      self._finish()
+    return hosts.on_first(lambda: sound_steps(self.directory))
+
+  def go_back(self, step: int, abstract_state: Any) -> tuple[int, Any, dict] | None:
+    """As restore_latest, after the removal of the checkpoints later than `step`; no save may be under way.
+
+    The run takes them back. A pin does not keep them, because a restore would take them. What the evaluator said of them
+    stays.
+    """
+
+    def remove_later() -> None:
+      for later in finished_steps(self.directory):
+        if later > step:
+          (self.directory / str(later) / MANIFEST).unlink(missing_ok=True)  # first: the rest alone counts as unfinished
+          remove_folder(self.directory / str(later))
+
+    hosts.on_first(remove_later)
+    return self._restore_latest(abstract_state)
+
   def _choose(self) -> int | None:
-    """The newest sound step, on process 0; None when no save was ever finished. UserError: none of several is sound.
+    """The newest sound step, the same on all processes; None when no save was ever finished. UserError: none is sound.
 
     A save that was killed before its manifest is removed. A damaged one is moved aside, but only for a sound one.
     """
-    self._finish_removals()
-    chosen, unfinished, damaged = None, [], []
-    for step in _finished_steps(self.directory):
-      if not (self.directory / str(step) / MANIFEST).exists():
-        unfinished.append(step)
-        continue
-      try:
-        verify(self.directory / str(step))
+    chosen, damaged = None, []
+    for step in hosts.on_first(self._folder.sealed_steps):
+      if self._is_sound_for_all(step):
         chosen = step
         break
-      except (DamagedError, OSError) as error:
-        _warn(f"checkpoint {step} cannot be used: {error}")
-        damaged.append(step)
-    for step in unfinished:
-      _warn(
-        f"checkpoint {step} cannot be used: {self.directory / str(step) / MANIFEST} is missing: the save was not "
-        "finished; removed"
-      )
-      shutil.rmtree(self.directory / str(step))
+      damaged.append(step)
     if chosen is None and damaged:
       raise UserError(f"none of the checkpoints in {self.directory} is sound (see above); start in a new workdir")
-    for step in damaged:
-      aside = self._damaged / f"{step}-{time.time_ns()}"
-      aside.parent.mkdir(exist_ok=True)
-      (self.directory / str(step)).rename(aside)
-      _warn(f"going back to checkpoint {chosen}; {step} is now {aside} (may be deleted)")
+    hosts.on_first(lambda: self._folder.move_aside(damaged, chosen))
     return chosen
 
-  def _finish_removals(self) -> None:
-    """After a kill in the middle of a removal: a step that is still whole comes back, the rest of another goes."""
-    for aside in self.directory.glob(f"{_DELETING}*"):
-      original = self.directory / aside.name.removeprefix(_DELETING)
-      if (aside / MANIFEST).exists() and not original.exists():
-        aside.rename(original)
-      else:
-        shutil.rmtree(aside)
+  def _is_sound_for_all(self, step: int) -> bool:
+    """Whether a step's files are as saved. Each process reads its share of them, and says what is wrong with it."""
+    sound = True
+    try:
+      verify(self.directory / str(step), (self._process, self._processes))
+    except (DamagedError, OSError) as error:
+      warn(f"checkpoint {step} cannot be used: {error}")
+      sound = False
+    if self._processes > 1:
+      sound = bool(np.all(multihost_utils.process_allgather(np.bool_(sound))))
+    return sound
 
   # --- save --------------------------------------------------------------------------------------------------------
 
   def save(self, step: int, state: Any, notes: dict) -> None:
-    """Starts an asynchronous save, and first waits for one that is still under way. notes: small JSON kept with it."""
-    self.wait()
-    with self._refusing_failures():
+    """Starts an asynchronous save, and first waits for one that is still under way. notes: small JSON kept with it.
+
+    Raises UserError or StoreError: this save, or the one before it, is one too many in a row that failed.
+    """
+    with self._counting_failures():
+      self._finish()
+    with self._counting_failures():
+      self._saving = step
       self._start_save(step, state, notes)
-    self._unsealed = (step, describe_leaves(state))
+      self._unsealed = (step, describe_leaves(state))
 
   def _start_save(self, step: int, state: Any, notes: dict) -> None:
     chunks = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES), state)
@@ -198,20 +204,30 @@ class Checkpoints:
       raise RuntimeError(f"Orbax refused to save step {step}")
 
   @contextlib.contextmanager
-  def _refusing_failures(self) -> Iterator[None]:
-    """Turns what Orbax raises into one line, and removes what the failed save wrote, which may have filled the disk."""
+  def _counting_failures(self, *, last: bool = False) -> Iterator[None]:
+    """Tells a save that failed, and clears away what it wrote, which may have filled the disk. One too many raises.
+
+    last: there will be no other save, so that a failure always raises.
+    """
     try:
       yield
-    except (OSError, RuntimeError, ValueError) as error:  # a disk's, JAX's and TensorStore's; other errors are our own
-      self._unsealed = None
-      for unfinished in self.directory.glob("*.orbax-checkpoint-tmp"):
-        shutil.rmtree(unfinished, ignore_errors=True)
+    except (OSError, RuntimeError, ValueError, StoreError) as error:  # a disk's, JAX's, TensorStore's, and the store's
+      if isinstance(error, UserError):
+        raise
+      step, self._saving, self._unsealed, self._failed = self._saving, None, None, self._failed + 1
+      final = last or self._failed >= self._max_failed
       text = " ".join(str(error).split())
-      why = "no space left on the disk" if "No space left" in text or "quota exceeded" in text else text[:300]
-      raise UserError(
-        f"a checkpoint could not be saved in {self.directory}: {why}; those before it are whole: mend that, and the same "
-        "command goes on from them"
-      ) from error
+      full = "No space left" in text or "quota exceeded" in text
+      why = "no space left on the disk" if full else text[:300]
+      if not bucket.has_given_up():
+        self._folder.clear_away(step)
+      said = f"checkpoint {'' if step is None else f'{step} '}could not be saved in {self.directory}: {why}"
+      if not final:
+        warn(f"{said}; the run goes on ({self._failed} of {self._max_failed} failures in a row)")
+        return
+      if is_bucket(self.directory):
+        raise StoreError(f"{said}; those before it are whole") from error
+      raise UserError(f"{said}; those before it are whole: mend that, and the same command goes on from them") from error
 
   def _to_write(self, state: Any) -> Any:
     """What Orbax may read while the loop goes on and donates `state` to the next step.
@@ -226,47 +242,48 @@ class Checkpoints:
     return self._room
 
   def poll(self) -> None:
-    """Seals a save that has finished in the background. It is cheap: call it every step."""
-    if self._unsealed and not self._manager.is_saving_in_progress():
-      with self._refusing_failures():
-        self._manager.wait_until_finished()  # Raises what went wrong in the background, such as a full disk.
-      step, leaves = self._unsealed
-      self._unsealed = None
-      if self._is_first:
-        self._sealing = self._sealer.submit(self._seal, step, leaves)
+    """Seals a save that has finished in the background. It is cheap: call it every step. Raises as save() does."""
+    with self._counting_failures():
+      if self._sealing and self._sealing.done():
+        sealing, self._sealing = self._sealing, None
+        sealing.result()
+        self._saving, self._failed = None, 0
+      if self._unsealed and not self._manager.is_saving_in_progress():
+        self._begin_to_seal()
 
-  def _seal(self, step: int, leaves: dict[str, list]) -> None:
-    """Runs on process 0, in the background. Only a sealed checkpoint makes older ones superfluous."""
-    write_manifest(self.directory / str(step), leaves)
-    for old in self._retention.superfluous(_finished_steps(self.directory)):
-      self._remove(old)
+  def _begin_to_seal(self) -> None:
+    self._manager.wait_until_finished()  # Raises what went wrong in the background, such as a full disk.
+    if self._unsealed:
+      (step, leaves), self._unsealed = self._unsealed, None
+      self._sealing = self._sealer.submit(self._folder.seal, step, leaves)
+      # A slow store takes long to remove; the next save does not wait for it.
+      self._removing = self._sealer.submit(self._folder.remove_superfluous)
 
-  def _remove(self, step: int) -> None:
-    """Removes a checkpoint, unless an evaluator has pinned it.
-
-    The folder is renamed first and the pins are checked again after it. An evaluator that pinned the step before the
-    rename will either find it missing or have it restored.
-    """
-    directory, aside = self.directory / str(step), self.directory / f"{_DELETING}{step}"
-    directory.rename(aside)
-    if self._retention.is_pinned(step):
-      aside.rename(directory)
-      return
-    self._retention.on_removed(step)
-    (aside / MANIFEST).unlink(missing_ok=True)  # It goes first, because a folder with a manifest counts as whole.
-    shutil.rmtree(aside)
-
-  def wait(self) -> None:
+  def _finish(self) -> None:
     """Waits until everything saved so far is on disk and sealed. Raises what went wrong."""
-    with self._refusing_failures():
-      self._manager.wait_until_finished()
-    self.poll()
+    self._begin_to_seal()
     sealing, self._sealing = self._sealing, None
     if sealing:
       sealing.result()
+      self._saving, self._failed = None, 0
+
+  def wait(self) -> None:
+    """Waits until everything saved so far is on disk and sealed, and what is superfluous removed.
+
+    Raises UserError or StoreError: it could not be saved.
+    """
+    with self._counting_failures(last=True):
+      self._finish()
+    if self._removing:
+      self._removing.result()
 
   def close(self) -> None:
-    """Waits, and frees the threads. Without it, a process that ends right after save() loses the checkpoint silently."""
+    """Waits, and frees the threads. Without it, a process that ends right after save() loses the checkpoint silently.
+
+    A store that has failed for good is not waited for.
+    """
+    if bucket.has_given_up():
+      return
     try:
       self.wait()
     finally:
@@ -274,7 +291,7 @@ class Checkpoints:
       self._sealer.shutdown()
 
 
-def _restore(path: Path, abstract: Any, *, partial: bool = False) -> Any:
+def _restore(path: AnyPath, abstract: Any, *, partial: bool = False) -> Any:
   """The tree at path, whose files were verified, onto the shardings of abstract."""
   largest = max(x.size * x.dtype.itemsize for x in jax.tree.leaves(abstract))
   # Few arrays at a time: each then reuses the memory of the one before. Getting new memory is what takes longest.
@@ -293,15 +310,8 @@ def restore_params(directory: str | os.PathLike, step: int, abstract_params: Any
   directory: of the checkpoints, such as Workdir.checkpoints or Workdir.best. Raises DamagedError, or UserError when the
   checkpoint has other parameters.
   """
-  directory = Path(os.path.abspath(directory))
+  directory = absolute(directory)
   manifest = verify(directory / str(step))
   saved = {name: leaf for name, leaf in manifest["leaves"].items() if name.startswith("params/")}
   refuse_other_leaves(directory, step, saved, describe_leaves({"params": abstract_params}))
   return _restore(directory / str(step) / "state", {"params": abstract_params}, partial=True)["params"]
-
-
-def sound_steps(directory: str | os.PathLike) -> list[int]:
-  """The steps whose save was finished, newest first. Their files are not read."""
-  directory = Path(directory)
-  steps = _finished_steps(directory) if directory.exists() else []
-  return [step for step in steps if (directory / str(step) / MANIFEST).exists()]

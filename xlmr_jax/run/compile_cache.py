@@ -14,7 +14,10 @@ from typing import Any
 
 import jax
 
-from xlmr_jax.files import sha256_of, user_cache
+from xlmr_jax import bucket
+from xlmr_jax.errors import StoreError
+from xlmr_jax.files import AnyPath, absolute, in_parallel, read_bytes, sha256_of, user_cache, write_whole
+from xlmr_jax.folders import entries
 from xlmr_jax.hardware import refuse_missing_platform
 
 WRITTEN_S = 5.0  # JAX has written a program whose file has not changed for so long.
@@ -34,14 +37,17 @@ def machine() -> str:
   return hashlib.sha256("\n".join([platform.machine(), *cpu]).encode()).hexdigest()[:16]
 
 
-def default_folder(workdir: Path) -> Path:
-  """For one process, a folder on this machine per workdir. For several, one in the workdir: process 0 writes for all."""
-  if jax.process_count() > 1:
+def default_folder(workdir: AnyPath) -> Path:
+  """For one process, a folder on this machine per workdir. For several, one in the workdir: process 0 writes for all.
+
+  JAX reads a folder of this machine only, so a workdir in a bucket has one on each; use() fills it from the bucket.
+  """
+  if isinstance(workdir, Path) and jax.process_count() > 1:
     return workdir / "compiled" / machine()
-  return user_cache() / "compiled" / f"{hashlib.sha256(str(workdir.absolute()).encode()).hexdigest()[:16]}-{machine()}"
+  return user_cache() / "compiled" / f"{hashlib.sha256(str(absolute(workdir)).encode()).hexdigest()[:16]}-{machine()}"
 
 
-def use(value: str, workdir: Path) -> Path | None:
+def use(value: str, workdir: AnyPath) -> Path | None:
   """Switches the cache of config.compile_cache on, before the first compilation. Returns its folder, None without one.
 
   value: "" for the default folder, unless JAX_COMPILATION_CACHE_DIR names another; "off"; or a folder. If the folder
@@ -64,10 +70,13 @@ def use(value: str, workdir: Path) -> Path | None:
     print(f"no compilation cache: {error}; set config.compile_cache to another folder, or off", file=sys.stderr, flush=True)
     jax.config.update("jax_enable_compilation_cache", False)
     return None
+  shared = None if value or isinstance(workdir, Path) or jax.process_count() == 1 else workdir / "compiled" / machine()
+  if shared is not None:
+    bring(shared, folder)
   _remove_broken(folder)
   if jax.process_index() == 0:  # JAX has it write for all.
-    threading.Thread(target=_seal_again_and_again, args=(folder,), daemon=True, name="seal programs").start()
-    atexit.register(seal, folder, 0.0)
+    threading.Thread(target=_seal_again_and_again, args=(folder, shared), daemon=True, name="seal programs").start()
+    atexit.register(seal, folder, 0.0, shared)
   if not value and jax.process_count() == 1:
     _remove_forgotten(folder.parent)
   jax.config.update("jax_enable_compilation_cache", True)
@@ -78,25 +87,41 @@ def use(value: str, workdir: Path) -> Path | None:
   return folder
 
 
-def _seal_of(path: Path) -> Path:
+def _seal_of(path: Any) -> Any:
   return path.with_name(f"{path.name}.sha256")
 
 
-def seal(folder: Path, untouched_s: float = WRITTEN_S) -> None:
-  """Writes the sha256 of each program beside it, once nobody has written to it for some seconds."""
+def bring(shared: AnyPath, folder: Path) -> None:
+  """Copies the programs of a bucket that this machine has not. What cannot be had is compiled."""
+  try:
+    names = [name for name in entries(shared) if name.endswith("-cache") and not (folder / name).exists()]
+    in_parallel(lambda name: write_whole(folder / name, read_bytes(shared / name)), names)
+    in_parallel(lambda name: write_whole(_seal_of(folder / name), read_bytes(_seal_of(shared / name))), names)
+  except (OSError, StoreError) as error:
+    print(f"compiled programs cannot be had from {shared}: {error}", file=sys.stderr, flush=True)
+
+
+def seal(folder: Path, untouched_s: float = WRITTEN_S, shared: AnyPath | None = None) -> None:
+  """Writes the sha256 of each program beside it, once nobody has written to it for some seconds.
+
+  shared: the folder in a bucket that it is copied to then, for the other hosts' next start.
+  """
   for path in folder.glob("*-cache"):  # JAX's name for a program's file
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, StoreError):
       if not _seal_of(path).exists() and time.time() - path.stat().st_mtime > untouched_s:
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         temporary.write_text(sha256_of(path))
         temporary.replace(_seal_of(path))
+        if shared is not None and not bucket.has_given_up():
+          write_whole(shared / path.name, path.read_bytes())
+          write_whole(_seal_of(shared / path.name), _seal_of(path).read_bytes())
 
 
-def _seal_again_and_again(folder: Path) -> None:
+def _seal_again_and_again(folder: Path, shared: AnyPath | None) -> None:
   """Runs beside the process that compiles, until it ends."""
   while True:
     time.sleep(WRITTEN_S)
-    seal(folder)
+    seal(folder, shared=shared)
 
 
 def _remove_broken(folder: Path) -> None:

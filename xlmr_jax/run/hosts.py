@@ -1,50 +1,71 @@
-"""Several hosts as one run: start-up, agreement before step 1, preemption, and a watchdog for hung collectives.
+"""Several hosts as one run: start-up, agreement before step 1, what one process says to all, and a common end.
 
 Every function here is called on all processes, at the same place. A run of one process calls the same functions.
 """
 
-import faulthandler
 import hashlib
 import importlib.metadata
 import json
-import os
 import secrets
-import signal
 import sys
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from jax._src import distributed  # Orbax takes the client from there, too: JAX has no public name for it.
 from jax.experimental import multihost_utils
 
-from xlmr_jax.errors import EXIT_RESTART, UserError
+from xlmr_jax.errors import EXIT_CRASH, EXIT_RESTART, EXIT_USER, RestartError, UserError, report
+from xlmr_jax.files import AnyPath, flatten
+from xlmr_jax.run.peers import Peers, catch_abort
+from xlmr_jax.run.signals import listener
+from xlmr_jax.run.watchdog import leave
 
 T = TypeVar("T")
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-cpu", "array_record", "numpy")
+SHOWN = 10  # A message names so many differences.
+
+_peers: Peers | None = None
+_exchanges = 0
 
 
-def start(mode: str, coordinator: str, processes: int, process: int) -> None:
+def start(
+  mode: str, coordinator: str, processes: int, process: int, *, join_s: float = 600.0, heartbeat_s: float = 60.0
+) -> Peers | None:
   """Joins this process to the run. UserError when the flags do not say how, or no cluster is found.
 
   mode: "off"; "auto", where Cloud TPU, GKE or Slurm tells which processes take part; "explicit", where the other
   arguments do: coordinator "HOST:PORT" of process 0, how many processes there are, and which one this is.
+  join_s: the process ends with 42 unless all have come by then. heartbeat_s: a process that was not heard of for so long
+  counts as dead, and the others end with 42. Returns what reaches the other processes, None for a run of one.
   """
   if mode == "off":
-    return
+    return None
+  waiting = f"the others at {coordinator}" if mode == "explicit" else "the other processes"
+
+  def on_abort() -> None:
+    if _peers is not None:
+      _peers.on_abort()
+    leave(f"not all processes came within {join_s:g} s: this one waited for {waiting}, as the others that came say in their "
+          f"own output; exit {EXIT_RESTART}")  # fmt: skip
+
+  limits: Any = {"initialization_timeout": int(join_s), "heartbeat_timeout_seconds": int(heartbeat_s)}
+  jax.config.update("jax_enable_preemption_service", False)  # preemption.py says why.
   if mode == "explicit":
     if not coordinator or processes < 1 or not 0 <= process < processes:
       raise UserError(
         f"--hosts=explicit needs --coordinator=HOST:PORT (is {coordinator!r}), --processes (is "
         f"{processes}) and --process in [0, processes) (is {process})"
       )
-    jax.distributed.initialize(coordinator, processes, process)
+    print(f"process {process} of {processes} waits for {waiting}", flush=True)
+    catch_abort(on_abort)
+    jax.distributed.initialize(coordinator, processes, process, **limits)
   elif mode == "auto":
+    catch_abort(on_abort)
     try:
-      jax.distributed.initialize()
+      jax.distributed.initialize(**limits)
     except (ValueError, RuntimeError) as error:
       raise UserError(
         f"--hosts=auto found no cluster ({' '.join(str(error).split())}); use --hosts=off on one machine, or "
@@ -52,6 +73,53 @@ def start(mode: str, coordinator: str, processes: int, process: int) -> None:
       ) from None
   else:
     raise UserError(f"--hosts={mode!r}: must be one of off, auto, explicit")
+  return _meet()
+
+
+def _meet() -> Peers | None:
+  """The notes of the processes that have joined; None where one process is all."""
+  global _peers
+  state = distributed.global_state
+  if state.client is not None and state.num_processes > 1:
+    _peers = Peers(state.client, state.process_id, state.num_processes)
+  return _peers
+
+
+def end(code: int) -> int:
+  """Waits until all processes are done, and returns code. From here on no signal changes how this process ends."""
+  listener.close()
+  if _peers is not None:
+    _peers.end(code)
+  return code
+
+
+def fail(error: BaseException) -> None:
+  """To be called where an error ends this process. In a run of several it reports the error, and does not return.
+
+  The other processes learn of it and end with 42 within seconds. If the error only says that another process is lost, this
+  one ends with 42, too.
+  """
+  if _peers is None:
+    return
+  listener.close()
+  code = report(error)
+  is_doubtful = code in (EXIT_USER, EXIT_CRASH) and _comes_from_the_runtime(error)
+  lost = _peers.lost(code) if is_doubtful else ""
+  if lost:
+    print(f"{lost}: the error above is the consequence, exit {EXIT_RESTART}", file=sys.stderr)
+    code = EXIT_RESTART
+  sys.stdout.flush()
+  sys.stderr.flush()
+  _peers.fail(code, " ".join(str(error).split())[:200] or type(error).__name__, is_doubtful=is_doubtful)
+
+
+def _comes_from_the_runtime(error: BaseException | None) -> bool:
+  """Whether an error is one that JAX raises in a collective, a transfer or a barrier whose other end is gone."""
+  while error is not None:
+    if isinstance(error, jax.errors.JaxRuntimeError | TimeoutError) or "Gloo" in str(error):
+      return True
+    error = error.__cause__ or error.__context__
+  return False
 
 
 def say(text: str) -> None:
@@ -91,7 +159,7 @@ def on_first(work: Callable[[], Any]) -> Any:
   return json.loads(text)
 
 
-def refuse_unshared(folder: Path) -> None:
+def refuse_unshared(folder: AnyPath) -> None:
   """UserError unless all processes see one and the same folder. Process 0 makes it where it is not there."""
   if jax.process_count() == 1:
     return
@@ -122,91 +190,59 @@ def versions() -> dict[str, str]:
   return found
 
 
-def refuse_disagreement(facts: dict[str, object]) -> None:
-  """Compares facts (config, rows, versions, ...) over all processes. UserError names those that differ, and where.
+def code_digest() -> str:
+  """A digest of this package's own source files: two hosts with another one run another program."""
+  root = Path(__file__).parents[1]
+  digest = hashlib.sha256()
+  for path in sorted(root.rglob("*.py")):
+    digest.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+  return digest.hexdigest()[:16]
 
-  facts: name -> value of JSON; what JSON does not know is compared by its str().
+
+def refuse_disagreement(facts: dict[str, Any], timeout_s: float = 300.0) -> None:
+  """Compares facts (config, rows, versions, ...) over all processes. UserError names those that differ, and their values.
+
+  facts: name -> value of JSON; what JSON does not know is compared by its str(). Parts of a dict are compared one by one
+  as NAME.KEY. RestartError: a process says nothing within timeout_s.
   """
-  if jax.process_count() == 1:
+  global _exchanges
+  if _peers is None:
     return
-  names = sorted(facts)
-  digests = np.stack(
-    [
-      np.frombuffer(hashlib.sha256(json.dumps(facts[name], sort_keys=True, default=str).encode()).digest()[:8], np.uint32)
-      for name in names
-    ]
-  )
-  everyone = np.asarray(multihost_utils.process_allgather(digests))  # [processes, facts, 2]
-  differing = [
-    f"{name} (process {', '.join(map(str, np.flatnonzero(unlike)))})"
-    for i, name in enumerate(names)
-    if (unlike := (everyone[:, i] != everyone[0, i]).any(axis=-1)).any()
-  ]
-  if differing:
-    raise UserError(
-      f"these differ from process 0: {'; '.join(differing)}; start all hosts from the same code, "
-      "environment, config and rows"
-    )
+  _exchanges += 1
+  mine = {name: json.dumps(value, sort_keys=True, default=str) for name, value in flatten(facts).items()}
+  try:
+    differences = _peers.exchange(str(_exchanges), json.dumps(mine), _differences, timeout_s)
+  except TimeoutError as error:
+    raise RestartError(str(error)) from None
+  if differences:
+    raise UserError(f"{differences}; start all hosts from the same code, environment, config and rows")
 
 
-class Preemption:
-  """Learns by SIGTERM or Ctrl-C that the process is to end, and agrees with the other processes when to stop.
-
-  A second Ctrl-C ends the process at once. To be made in the main thread, because it sets signal handlers.
-  """
-
-  def __init__(self):
-    self._is_preempted = False
-    self._calls = 0
-    if jax.process_count() == 1:  # With several processes, JAX's coordination service listens to SIGTERM itself.
-      signal.signal(signal.SIGTERM, self._on_signal)
-    signal.signal(signal.SIGINT, self._on_interrupt)
-
-  def _on_signal(self, *_: Any) -> None:
-    self._is_preempted = True
-
-  def _on_interrupt(self, *_: Any) -> None:
-    # The system's own action for the next one works also where Python's would wait for a long call to return.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    print("interrupted: saving and ending; interrupt again to end at once", file=sys.stderr, flush=True)
-    os.kill(os.getpid(), signal.SIGTERM)  # From here on it is a preemption, on all hosts.
-
-  def stop(self) -> bool:
-    """Whether to stop now; it turns true at the same call on every process.
-
-    Call it on every process at the same places: every step, and in evaluations.
-    """
-    if jax.process_count() > 1 and not self._is_preempted:
-      self._calls += 1
-      self._is_preempted = multihost_utils.reached_preemption_sync_point(self._calls)
-    return self._is_preempted
+def _differences(texts: list[str]) -> str:
+  """What differs between the facts of several processes, each a JSON object of texts; "" if nothing does."""
+  facts = [json.loads(text) for text in texts]
+  lines = []
+  for name in sorted(set().union(*facts)):
+    values: dict[str, list[int]] = {}
+    for process, theirs in enumerate(facts):
+      values.setdefault(theirs.get(name, "absent"), []).append(process)
+    if len(values) > 1:
+      lines.append(f"{name}: {', '.join(f'{_short(value)} on {_processes(who)}' for value, who in values.items())}")
+  more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+  return "; ".join(lines[:SHOWN] + more)
 
 
-class Watchdog:
-  """Ends a hung process with exit 42, because a collective does not notice a peer that hangs, only one that dies.
+def _short(text: str) -> str:
+  return text if len(text) <= 100 else f"{text[:60]}...{text[-30:]}"
 
-  seconds: alive() must be called more often than that; 0 switches the watchdog off.
-  """
 
-  def __init__(self, seconds: float):
-    self._seconds = seconds
-    self._seen = time.monotonic()
-    self._done = threading.Event()
-    if seconds:
-      threading.Thread(target=self._watch, daemon=True, name="watchdog").start()
-
-  def alive(self) -> None:
-    """Says that the process makes progress."""
-    self._seen = time.monotonic()
-
-  def close(self) -> None:
-    """Ends the watching."""
-    self._done.set()
-
-  def _watch(self) -> None:
-    while not self._done.wait(min(1.0, self._seconds / 4)):
-      if time.monotonic() - self._seen > self._seconds:
-        print(f"watchdog: no step for {self._seconds:g} s; stacks follow, exit {EXIT_RESTART}", file=sys.stderr)
-        faulthandler.dump_traceback(file=sys.stderr)
-        sys.stderr.flush()
-        os._exit(EXIT_RESTART)
+def _processes(numbers: list[int]) -> str:
+  """ "process 3", or "processes 0-6, 9"."""
+  runs: list[list[int]] = []
+  for number in numbers:
+    if runs and runs[-1][1] == number - 1:
+      runs[-1][1] = number
+    else:
+      runs.append([number, number])
+  text = ", ".join(f"{first}-{last}" if first < last else str(first) for first, last in runs)
+  return f"process{'es' if len(numbers) > 1 else ''} {text}"

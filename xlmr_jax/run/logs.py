@@ -6,12 +6,11 @@ written is cut off; but a checkpoint knows what its logs were, and a run that co
 
 import hashlib
 import json
-import os
 import sys
-from pathlib import Path
 from typing import Any
 
-from xlmr_jax.files import naming, parse_json, whole_file
+from xlmr_jax.files import AnyPath, parse_json
+from xlmr_jax.run.growing import open_growing, read_growing
 from xlmr_jax.run.workdir import Workdir
 
 # What a line must have to be of use, beside its "step".
@@ -34,12 +33,12 @@ def _parse(raw: bytes, types: dict[str, Any]) -> dict | None:
   return line if all(isinstance(x, dict) and "loss" in x for x in losses) else None
 
 
-def _sound_lines(path: Path, types: dict[str, Any]) -> list[tuple[bytes, dict]]:
+def _sound_lines(path: AnyPath, types: dict[str, Any]) -> list[tuple[bytes, dict]]:
   """The sound lines of a log with what they say. The numbers of the others are told on stderr.
 
   A last line without its end is left out silently: its writer was killed, or is at work.
   """
-  lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+  lines = read_growing(path).splitlines(keepends=True)
   if lines and not lines[-1].endswith(b"\n"):
     lines.pop()
   parsed = [(raw, _parse(raw, types)) for raw in lines]
@@ -62,7 +61,7 @@ def read_held_out(workdir: Workdir) -> list[dict]:
 class JsonLines:
   """An append-only log. Opening it at a step cuts off all later lines and those that are damaged."""
 
-  def __init__(self, path: Path, start: int, types: dict[str, Any], noted: dict | None = None):
+  def __init__(self, path: AnyPath, start: int, types: dict[str, Any], noted: dict | None = None):
     """types: what a line must have. noted: what note() said when the checkpoint of `start` was saved, if it did."""
     sound = [(raw, line) for raw, line in _sound_lines(path, types) if line["step"] <= start]
     self.last: dict | None = sound[-1][1] if sound else None  # the newest line
@@ -70,29 +69,23 @@ class JsonLines:
     if noted and noted != self.note():
       what = f"not as it was when checkpoint {start} was saved ({noted['lines']} lines then, {self._count} sound ones now)"
       print(f"{path}: {what}; the run goes on, with a gap in its curve", file=sys.stderr, flush=True)
-    if path.exists():
-      with whole_file(path) as unfinished:
-        unfinished.write_bytes(b"".join(raw for raw, _ in sound))
-    self._file = path.open("ab")
+    self._file = open_growing(path, b"".join(raw for raw, _ in sound))
 
   def note(self) -> dict[str, Any]:
     """What the log is by now: {"lines", "sha256"}. Kept with a checkpoint."""
     return {"lines": self._count, "sha256": self._digest.hexdigest()}
 
   def write(self, line: dict) -> None:
-    """Appends one line and hands it to the operating system."""
+    """Appends one line and hands it to the operating system, or to a bucket within growing.UPLOAD_EVERY_S."""
     self.last = line
     raw = json.dumps(line).encode() + b"\n"
     self._count += 1
     self._digest.update(raw)
-    with naming(self._file.name):
-      self._file.write(raw)
-      self._file.flush()
+    self._file.append(raw)
 
   def sync(self) -> None:
     """Waits until the lines are on the disk: no checkpoint may outlive the lines before it."""
-    with naming(self._file.name):
-      os.fsync(self._file.fileno())
+    self._file.sync()
 
   def close(self) -> None:
     """Closes the file."""

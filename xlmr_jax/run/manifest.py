@@ -9,15 +9,17 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
 
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import read_json, sha256_of, whole_file
+from xlmr_jax.files import AnyPath, any_path, read_json, sha256_of, size_of, write_whole
+from xlmr_jax.folders import files_below
+from xlmr_jax.names import stays_below
 
 MANIFEST = "MANIFEST.json"
+Files = dict[str, dict[str, Any]]  # {path below the checkpoint: {"bytes", "sha256"}}
 _HASHING_THREADS = 16  # hashlib releases the GIL.
 T = TypeVar("T")
 Result = TypeVar("Result")
@@ -50,26 +52,34 @@ def describe_leaves(tree: Any) -> dict[str, list]:
   return {jax.tree_util.keystr(path, simple=True, separator="/"): [list(x.shape), str(x.dtype)] for path, x in flat}
 
 
-def write_manifest(directory: str | os.PathLike, leaves: dict[str, list]) -> None:
-  """Seals a finished checkpoint, a directory named by its step. leaves: what describe_leaves says of its state."""
-  directory = Path(directory)
-  paths = sorted(path for path in directory.rglob("*") if path.is_file() and not path.name.startswith(MANIFEST))
-  files = {
-    path.relative_to(directory).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256}
-    for path, sha256 in zip(paths, _in_threads(sha256_of, paths))
-  }
-  manifest = {"step": int(directory.name), "files": files, "leaves": leaves}
+def hash_files(directory: AnyPath, is_mine: Callable[[str], bool] = lambda name: True) -> Files:
+  """What a manifest says of the files of a finished checkpoint, or of those that is_mine picks by their path below it."""
+  names = [name for name in files_below(directory) if not name.startswith(MANIFEST) and is_mine(name)]
+
+  def describe(name: str) -> dict[str, Any]:
+    return {"bytes": size_of(directory / name), "sha256": sha256_of(directory / name)}
+
+  return dict(zip(names, _in_threads(describe, names)))
+
+
+def write_manifest(directory: str | os.PathLike, leaves: dict[str, list], files: Files | None = None) -> None:
+  """Seals a finished checkpoint, a directory named by its step. leaves: what describe_leaves says of its state.
+
+  files: what hash_files says of all its files; None: they are hashed here.
+  """
+  directory = any_path(directory)
+  manifest = {"step": int(directory.name), "files": hash_files(directory) if files is None else files, "leaves": leaves}
   # No newline at the end: every byte of the file counts, so that a file that was cut short is no valid JSON.
-  with whole_file(directory / MANIFEST) as unfinished:
-    unfinished.write_text(json.dumps(manifest | {"digest": _digest(manifest)}, indent=1, sort_keys=True))
+  write_whole(directory / MANIFEST, json.dumps(manifest | {"digest": _digest(manifest)}, indent=1, sort_keys=True).encode())
 
 
 def read_manifest(directory: str | os.PathLike) -> dict[str, Any]:
   """The manifest of a checkpoint: {"step", "files", "leaves", "digest"}. Raises DamagedError if it is missing or altered."""
-  directory = Path(directory)
+  directory = any_path(directory)
   try:
     manifest = read_json(directory / MANIFEST)
     sound = manifest["digest"] == _digest(manifest) and manifest["step"] == int(directory.name)
+    sound = sound and all(map(stays_below, manifest["files"]))
   except FileNotFoundError:
     raise DamagedError(f"{directory / MANIFEST} is missing: the save was not finished") from None
   except (ValueError, KeyError, TypeError):
@@ -79,25 +89,32 @@ def read_manifest(directory: str | os.PathLike) -> dict[str, Any]:
   return manifest
 
 
-def verify(directory: str | os.PathLike) -> dict[str, Any]:
-  """The manifest of a checkpoint whose every file is as saved. Raises DamagedError naming the first that is not."""
-  directory, manifest = Path(directory), read_manifest(directory)
+def verify(directory: str | os.PathLike, part: tuple[int, int] = (0, 1)) -> dict[str, Any]:
+  """The manifest of a checkpoint whose every file is as saved. Raises DamagedError naming the first that is not.
 
-  def verify_file(item: tuple[str, dict]) -> None:
-    path, expected = directory / item[0], item[1]
-    if not path.exists():
-      raise DamagedError(f"{path} is missing")
-    if path.stat().st_size != expected["bytes"]:
-      raise DamagedError(f"{path} has {path.stat().st_size} bytes, but {expected['bytes']} were saved")
+  part: (i, n) for the i-th of n hosts, each of which reads its share of the files.
+  """
+  directory, manifest = any_path(directory), read_manifest(directory)
+  # The largest first, so that the shares are of about one size.
+  names = sorted(manifest["files"], key=lambda name: (-manifest["files"][name]["bytes"], name))[part[0] :: part[1]]
+
+  def verify_file(name: str) -> None:
+    path, expected = directory / name, manifest["files"][name]
+    try:
+      size = size_of(path)
+    except FileNotFoundError:
+      raise DamagedError(f"{path} is missing") from None
+    if size != expected["bytes"]:
+      raise DamagedError(f"{path} has {size} bytes, but {expected['bytes']} were saved")
     if sha256_of(path) != expected["sha256"]:
       raise DamagedError(f"{path} has changed since it was saved (sha256 differs)")
 
-  for _ in _in_threads(verify_file, manifest["files"].items()):
+  for _ in _in_threads(verify_file, names):
     pass
   return manifest
 
 
-def refuse_other_leaves(directory: Path, step: int, saved: dict[str, list], wanted: dict[str, list]) -> None:
+def refuse_other_leaves(directory: AnyPath, step: int, saved: dict[str, list], wanted: dict[str, list]) -> None:
   """UserError naming the first leaf whose shape or dtype differs between a checkpoint and this run."""
 
   def describe(leaf: list | None) -> str:

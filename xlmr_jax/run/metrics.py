@@ -14,6 +14,8 @@ import numpy as np
 
 from xlmr_jax.hardware import peak_flops
 from xlmr_jax.run import logs
+from xlmr_jax.run.board import Board
+from xlmr_jax.run.goodput import Goodput
 from xlmr_jax.run.logs import JsonLines
 from xlmr_jax.run.workdir import Workdir
 
@@ -31,6 +33,13 @@ class Rate(NamedTuple):
 
   tokens_per_step: int  # of all hosts
   flops_per_token: float
+
+
+class Outcome(NamedTuple):
+  """What became of a step."""
+
+  made: bool  # whether its update was made
+  grad_norm: float
 
 
 class RunLog:
@@ -54,13 +63,14 @@ class RunLog:
     epochs: Callable[[int], np.ndarray],
     rate: Rate,
     tensorboard: bool = True,
+    goodput: Goodput | None = None,
   ):
     """start, held_out_at: lines of later steps are cut off. notes: of the checkpoint that the run resumes from.
 
     shares: float[G], the wanted share of each language. epochs: step -> float[G], epochs of each language consumed by then.
     """
     self._every, self._train_steps, self._languages, self._shares = every_steps, train_steps, languages, shares
-    self._epochs, self._rate = epochs, rate
+    self._epochs, self._rate, self._goodput = epochs, rate, goodput
     self._peak = peak_flops(jax.devices()[0].device_kind)
     self._pending: tuple[int, dict] | None = None
     self._clear()
@@ -70,7 +80,7 @@ class RunLog:
       self._steps = notes["steps"]
       self._rows_seen = np.asarray(notes["rows_seen"], np.int64)
     self.restart_clock()
-    self._board: Any = None
+    self._board: Board | None = None
     self._train: JsonLines | None = None
     if jax.process_index() == 0:
       noted = (notes or {}).get("logs") or {}  # Older checkpoints have none.
@@ -78,9 +88,7 @@ class RunLog:
       self._held_out = JsonLines(workdir.held_out_log, held_out_at, logs.HELD_OUT, noted.get("held_out"))
       self._timing = JsonLines(workdir.timing_log, start, logs.TIMING)
       if tensorboard:
-        from tensorboardX import SummaryWriter  # It takes a second to import; processes that write nothing skip it.
-
-        self._board = SummaryWriter(str(workdir.tensorboard), purge_step=start + 1)
+        self._board = Board(workdir.tensorboard, purge_step=start + 1)
 
   def _clear(self) -> None:
     self._sums: dict[str, Any] = {}
@@ -100,39 +108,41 @@ class RunLog:
       "logs": {"train": self._train.note(), "held_out": self._held_out.note()} if self._train else {},
     }
 
-  def later(self, step: int, metrics: dict) -> list[bool]:
+  def later(self, step: int, metrics: dict) -> list[Outcome]:
     """Takes the metrics of the step just dispatched and fetches those of the one before.
 
-    Returns whether each fetched step's update was finite, none or one.
+    Returns what became of each fetched step, none or one.
     """
     before, self._pending = self._pending, (step, metrics)
     return [self._add(*before)] if before else []
 
-  def flush(self) -> list[bool]:
+  def flush(self) -> list[Outcome]:
     """Fetches what is pending, so that all steps so far are in the sums or on the disk; returns as later() does."""
     before, self._pending = self._pending, None
-    finite = [self._add(*before)] if before else []
+    outcomes = [self._add(*before)] if before else []
     if self._train:
       self._train.sync()
       self._held_out.sync()
-    return finite
+    return outcomes
 
-  def _add(self, step: int, metrics: dict) -> bool:
+  def _add(self, step: int, metrics: dict) -> Outcome:
     metrics = jax.device_get(metrics)
-    finite = bool(metrics["finite"])
+    made = bool(metrics["made"])
     self._rows_seen += np.asarray(metrics["language_rows"]).astype(np.int64)
     for name in _SUMMED:  # A bad step's sums stay out of the averages.
       value = np.asarray(metrics[name], np.float64)
-      self._sums[name] = self._sums.get(name, 0.0) + (value if finite else np.zeros_like(value))
-    self._sums["skipped"] = self._sums.get("skipped", 0.0) + (not finite)
+      self._sums[name] = self._sums.get(name, 0.0) + (value if made else np.zeros_like(value))
+    self._sums["skipped"] = self._sums.get("skipped", 0.0) + (not made)
     self._steps += 1
     self._clock_steps += 1
     if (step + 1) % self._every == 0 or step + 1 == self._train_steps:
       self._write(step + 1, float(metrics["lr"]))
-    return finite
+    return Outcome(made, float(metrics["grad_norm"]))
 
   def _write(self, done: int, lr: float) -> None:
     """One line about the interval that ends with `done` steps made."""
+    step_s = (time.perf_counter() - self._clock) / max(self._clock_steps, 1)
+    spread = self._goodput.spread(step_s) if self._goodput else {}
     if self._train:
       sums, good = self._sums, max(self._steps - float(self._sums["skipped"]), 1.0)
       loss = float(sums["loss_sum"]) / float(sums["weight"]) if sums["weight"] else None
@@ -156,17 +166,19 @@ class RunLog:
           "share_wanted": round(float(self._shares[i]), 6),
         }
       self._train.write(line)
-      self._write_timing(done, line)
+      self._write_timing(done, line, step_s, spread)
     self._clear()
     self.restart_clock()
 
-  def _write_timing(self, done: int, line: dict) -> None:
+  def _write_timing(self, done: int, line: dict, step_s: float, spread: dict) -> None:
     if not self._clock_steps:
       return
-    step_s = (time.perf_counter() - self._clock) / self._clock_steps
     tokens_per_s = self._rate.tokens_per_step / step_s
     mfu = self._rate.flops_per_token * tokens_per_s / jax.device_count() / self._peak if self._peak else None
-    self._timing.write({"step": done, "step_s": step_s, "tokens_per_s": tokens_per_s, "mfu": mfu})
+    parts = self._goodput.total().parts if self._goodput else {}
+    goodput = {name: round(seconds, 3) for name, seconds in parts.items()}  # seconds so far, over all starts
+    timing = {"step": done, "step_s": step_s, "tokens_per_s": tokens_per_s, "mfu": mfu}
+    self._timing.write(timing | ({"goodput": goodput} if goodput else {}) | spread)
     loss = "none" if line["loss"] is None else f"{line['loss']:.3f}"
     print(
       f"step {done}/{self._train_steps}  loss {loss}  lr {line['lr']:.2e}  {tokens_per_s:,.0f} tokens/s"
@@ -178,13 +190,15 @@ class RunLog:
     if self._board:
       scalars = {"grad_norm": line["grad_norm"], "lr": line["lr"], "skipped": line["skipped"], "loss": line["loss"],
                  "speed/tokens_per_s": tokens_per_s, "speed/mfu": mfu}  # fmt: skip
+      scalars |= {f"goodput/{name}": seconds / max(sum(parts.values()), 1e-9) for name, seconds in parts.items()}
+      scalars |= {f"hosts/{name}": spread[name][1] for name in ("hosts_step_s", "hosts_late_s") if name in spread}
       for name, values in line["languages"].items():
         scalars |= {f"epochs/{name}": values["epochs"], f"loss/{name}": values["loss"]}
       self._add_scalars(scalars, done)
 
   def _add_scalars(self, scalars: Mapping[str, float | None], step: int) -> None:
     for name, value in scalars.items():
-      if value is not None:
+      if value is not None and self._board:
         self._board.add_scalar(name, value, step)
 
   def first_step(self, step: int, seconds: float, compiling: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 from xlmr_jax.files import read_json, write_json
+from xlmr_jax.folders import entries
 from xlmr_jax.run.workdir import Workdir, best_step, step_of
 
 STALE_PIN_S = 12 * 3600.0  # The evaluator of an older pin is gone: a live one renews its pin.
@@ -22,7 +23,7 @@ def _numbers(names: Iterable[str]) -> set[int]:
 
 def evaluated_steps(workdir: Workdir) -> set[int]:
   """The steps that have an entry in the ledger."""
-  return _numbers(path.stem for path in workdir.evaluations.glob("*.json"))
+  return _numbers(name.removesuffix(".json") for name in entries(workdir.evaluations) if name.endswith(".json"))
 
 
 # --- pins ----------------------------------------------------------------------------------------------------------
@@ -46,14 +47,14 @@ def pin(workdir: Workdir, step: int) -> Iterator[None]:
 
 def clear_pins(workdir: Workdir) -> None:
   """Removes the pins of an evaluator that was killed. For an evaluator that knows itself to be the only one."""
-  for path in workdir.pins.glob("*"):
-    path.unlink(missing_ok=True)
+  for name in entries(workdir.pins):
+    (workdir.pins / name).unlink(missing_ok=True)
 
 
 def pinned_steps(workdir: Workdir) -> set[int]:
   """The steps with a pin that is not stale. A pin that cannot be read counts."""
   found = set()
-  for step in _numbers(path.name for path in workdir.pins.glob("*")):
+  for step in _numbers(entries(workdir.pins)):
     try:
       age = time.time() - read_json(workdir.pins / str(step))["time"]
     except FileNotFoundError:

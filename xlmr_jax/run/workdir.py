@@ -5,18 +5,20 @@ No other module spells a name that lies in a workdir.
 
 import dataclasses
 import json
+import os
 import re
 import sys
-from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 from xlmr_jax.config import is_below, with_defaults
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import flatten, lock, read_json, write_json
+from xlmr_jax.files import AnyPath, Lock, any_path, flatten, lock, read_json, write_json
+from xlmr_jax.folders import entries
 
 # The keys in which a continued run may differ from what it was: they change rounding at most, or nothing that it computes.
-MAY_CHANGE = ("compile_cache", "compiler_options", "mesh", "micro_batches", "rows_per_device", "log", "checkpoint",
-              "watchdog_s", "data.rows", "data.verify", "held_out", "evaluate", "stop", "model.remat", "model.ops",
+MAY_CHANGE = ("compile_cache", "compiler_options", "mesh", "micro_batches", "rows_per_device", "log",
+              "checkpoint", "watchdog_s", "watchdog", "max_recoveries", "check_replicas_every", "data.rows",
+              "data.cache", "data.verify", "held_out", "evaluate", "stop", "model.remat", "model.ops",
               "model.attention", "model.fuse", "model.unroll_layers")  # fmt: skip
 # What of a config the shapes of a model's parameters depend on.
 MODEL_SIZES = ("layers", "hidden", "heads", "ffn", "max_positions")
@@ -25,13 +27,15 @@ MODEL_SIZES = ("layers", "hidden", "heads", "ffn", "max_positions")
 class Workdir:
   """The paths of one run's folder. Making one touches nothing."""
 
-  def __init__(self, root: str | Path):
-    self.root = Path(root)
+  def __init__(self, root: str | os.PathLike):
+    self.root = any_path(root)
     self.record = self.root / "config.json"
     self.tokenizer = self.root / "tokenizer.model"
     self.train_log = self.root / "train.jsonl"
     self.held_out_log = self.root / "held_out.jsonl"
     self.timing_log = self.root / "timing.jsonl"
+    self.goodput = self.root / "goodput.json"  # where the time went, over all starts
+    self.recoveries = self.root / "recoveries.json"  # batches that the run went past: what a step reads depends on it
     self.tensorboard = self.root / "tensorboard"
     self.result = self.root / "result.json"  # its presence says that the run is done
     self.stop = self.root / "STOP.json"
@@ -48,17 +52,17 @@ class Workdir:
   def __str__(self) -> str:
     return str(self.root)
 
-  def evaluation(self, step: int) -> Path:
+  def evaluation(self, step: int) -> AnyPath:
     """The ledger's entry for a step; its presence says that nothing more will be done about the step."""
     return self.evaluations / f"{step}.json"
 
-  def lock_training(self) -> TextIO:
-    """Takes the trainer's lock until the returned file is closed. UserError if another process holds it."""
+  def lock_training(self) -> Lock:
+    """Takes the trainer's lock until what is returned is closed. UserError if another process holds it."""
     return lock(self.root / ".lock",
                 f"{self.root} is being trained in by another process; wait for it or use a new workdir")  # fmt: skip
 
-  def lock_evaluation(self) -> TextIO:
-    """Takes the evaluator's lock until the returned file is closed. UserError if another process holds it."""
+  def lock_evaluation(self) -> Lock:
+    """Takes the evaluator's lock until what is returned is closed. UserError if another process holds it."""
     self.evaluations.mkdir(parents=True, exist_ok=True)
     return lock(self.evaluations / ".lock",
                 f"{self.root} is being evaluated by another process; wait for it or end it")  # fmt: skip
@@ -69,7 +73,7 @@ def step_of(name: str) -> int | None:
   return int(name) if re.fullmatch("0|[1-9][0-9]*", name) else None
 
 
-def is_hugging_face(path: Path) -> bool:
+def is_hugging_face(path: AnyPath) -> bool:
   """Whether a folder has the config.json of a Hugging Face model; a run's is another one."""
   try:
     return "model_type" in read_json(path / "config.json")
@@ -118,7 +122,7 @@ _TYPES = {
 _OPTIONAL = ("languages", "rows", "versions", "imported")
 
 
-def parse_record(path: Path, value: Any) -> RunRecord:
+def parse_record(path: AnyPath, value: Any) -> RunRecord:
   """The RunRecord of parsed JSON. UserError naming the file and the key that is missing or of another type."""
 
   def refuse(what: str) -> UserError:
@@ -162,7 +166,7 @@ def refuse_other_run(workdir: Workdir, record: RunRecord, allowed: tuple[str, ..
   allowed: further keys that may change, such as a learning rate after a divergence.
   """
   if not workdir.record.exists():
-    steps = [path.name for path in workdir.checkpoints.glob("*") if step_of(path.name) is not None]
+    steps = [name for name in entries(workdir.checkpoints) if step_of(name) is not None]
     if steps:
       raise UserError(
         f"{workdir.record} is missing, but {workdir.checkpoints} has {len(steps)} checkpoints of what was trained here; "

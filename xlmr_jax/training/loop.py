@@ -1,5 +1,8 @@
 """Pretraining, read top to bottom: what is prepared before anything is written, what each step decides, the loop."""
 
+import concurrent.futures
+import contextlib
+import math
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,15 +17,21 @@ from xlmr_jax.data.verification import Verification
 from xlmr_jax.errors import UserError
 from xlmr_jax.model.build import family_of
 from xlmr_jax.run import compile_cache, hosts, stopping
-from xlmr_jax.run.checkpoint import Checkpoints
+from xlmr_jax.run.checkpoint import Checkpoints, sound_steps
+from xlmr_jax.run.goodput import Goodput, describe
 from xlmr_jax.run.heartbeat import heartbeat
 from xlmr_jax.run.metrics import Rate, RunLog
+from xlmr_jax.run.preemption import Preemption
 from xlmr_jax.run.retention import Retention
+from xlmr_jax.run.watchdog import Watchdog
 from xlmr_jax.run.workdir import Workdir, read_stop
 from xlmr_jax.training import program as programs
-from xlmr_jax.training import sharding
+from xlmr_jax.training import recovery, sharding
+from xlmr_jax.training.fingerprint import refuse_corruption
 from xlmr_jax.training.held_out import bits_per_nat, held_out_losses
 from xlmr_jax.training.program import Program
+from xlmr_jax.training.progress import Progress
+from xlmr_jax.training.recovery import Ledger
 
 
 class Prepared(NamedTuple):
@@ -34,20 +43,6 @@ class Prepared(NamedTuple):
   program: Program
   train: BatchSpec
   held_out: BatchSpec
-
-
-class Progress(NamedTuple):
-  """What decides about a run and is not its state; saved beside it, the same on every process."""
-
-  bad_in_a_row: int = 0  # steps whose update was not finite
-  held_out_at: int = -1  # the newest step with a held-out evaluation
-
-  def after(self, finite: list[bool]) -> "Progress":
-    """This progress after the steps whose updates were finite or not."""
-    progress = self
-    for good in finite:
-      progress = progress._replace(bad_in_a_row=0 if good else progress.bad_in_a_row + 1)
-    return progress
 
 
 class Action(NamedTuple):
@@ -104,12 +99,11 @@ def prepare(config: ConfigDict, store: RowStore) -> Prepared:
   return Prepared(config, store, mix, program, batch_spec(config.batch_rows), batch_spec(micro_batch_rows))
 
 
-def _restore(
-  prepared: Prepared, workdir: Workdir, checkpoints: Checkpoints, initial: Callable[[Any], Any] | None
+def _begin(
+  prepared: Prepared, workdir: Workdir, restored: tuple[int, Any, dict] | None, initial: Callable[[Any], Any] | None
 ) -> tuple[int, Any, dict | None]:
-  """(step, state, notes) of the newest checkpoint, of `initial`, or drawn from the seed."""
+  """(step, state, notes) of what was restored; without it of `initial`, or drawn from the seed."""
   config, program = prepared.config, prepared.program
-  restored = checkpoints.restore_latest(program.state)
   if restored:
     hosts.say(f"resuming at step {restored[0]}")
     if restored[0] > config.train_steps:
@@ -120,15 +114,34 @@ def _restore(
   return 0, program.init(jax.random.key(config.seed)), None
 
 
-def _open_log(prepared: Prepared, workdir: Workdir, start: int, held_out_at: int, notes: dict | None) -> RunLog:
-  config, store, mix = prepared.config, prepared.store, prepared.mix
+def _open_log(
+  prepared: Prepared, workdir: Workdir, start: int, held_out_at: int, notes: dict | None, ledger: Ledger, goodput: Goodput
+) -> RunLog:
+  """A log that goes on at step `start`; the epochs that it tells leave out the batches that the run went past."""
+  config, store, mix, skips = prepared.config, prepared.store, prepared.mix, recovery.skips_of(ledger)
   per_token = family_of(config).flops_per_token(config.model, store.vocabulary_size, store.seq_len, prepared.train.slots)
   return RunLog(
     workdir, start=start, held_out_at=held_out_at, notes=notes, train_steps=config.train_steps,
     every_steps=config.log.every_steps, languages=store.languages, shares=mix.shares,
-    epochs=lambda step: mix.epochs(step * config.batch_rows), rate=Rate(config.batch_rows * store.seq_len, per_token),
-    tensorboard=config.log.tensorboard,
+    epochs=lambda step: pipeline.epochs_read(mix, config.batch_rows, step, skips),
+    rate=Rate(config.batch_rows * store.seq_len, per_token), tensorboard=config.log.tensorboard, goodput=goodput,
   )  # fmt: skip
+
+
+def _compile(prepared: Prepared) -> tuple[Any, Any]:
+  """The train step and the held-out step, compiled side by side.
+
+  In the loop nothing compiles: a compilation there could last longer than the time that a preempted process has for a save.
+  """
+  program, mesh, seq_len = prepared.program, prepared.program.mesh, prepared.store.seq_len
+
+  def batch(spec: BatchSpec) -> dict:
+    return programs.abstract_batch(mesh, spec.batch_rows, seq_len, spec.slots)
+
+  with jax.set_mesh(mesh), concurrent.futures.ThreadPoolExecutor(1, "compile the held-out step") as other:
+    held_out_step = other.submit(program.held_out_step.lower(program.state.params, batch(prepared.held_out)).compile)
+    train_step = program.train_step.lower(program.state, batch(prepared.train), programs.abstract_limit(mesh)).compile()
+    return train_step, held_out_step.result()
 
 
 def _asked_to_end(workdir: Workdir, step: int) -> bool:
@@ -146,15 +159,28 @@ def _asked_to_end(workdir: Workdir, step: int) -> bool:
     return hosts.on_first(is_asked)
 
 
-def run(
-  prepared: Prepared, workdir: Workdir, preemption: hosts.Preemption, initial: Callable[[Any], Any] | None = None
-) -> Result:
+def run(prepared: Prepared, workdir: Workdir, preemption: Preemption, initial: Callable[[Any], Any] | None = None) -> Result:
   """Trains in a claimed workdir from its newest checkpoint, or from the start, and returns how it ended.
 
   initial: abstract parameters -> those before step 0, if they are not to be drawn from config.seed.
   """
+  config = prepared.config
+  limits = {"step": config.watchdog_s, **config.watchdog}
+  watchdog = Watchdog(
+    {work.removesuffix("_s"): limit for work, limit in limits.items()}, work="restore",
+    hung_s=config.watchdog_s + 60.0 if config.watchdog_s and jax.process_count() > 1 else 0.0,
+  )  # fmt: skip
+  with contextlib.closing(watchdog), concurrent.futures.ThreadPoolExecutor(2, "start") as workers:
+    return _train(prepared, workdir, preemption, initial, watchdog, workers)
+
+
+def _train(
+  prepared: Prepared, workdir: Workdir, preemption: Preemption, initial: Callable[[Any], Any] | None, watchdog: Watchdog,
+  workers: concurrent.futures.Executor,
+) -> Result:  # fmt: skip
   config, store, mix, program, train, held_out = prepared
-  mesh = program.mesh
+  mesh, spikes = program.mesh, config.spikes
+  has_replicas = config.check_replicas_every > 0 and mesh.size > 1
   for line in programs.describe_program(program, config, store.seq_len):
     hosts.say(line)
 
@@ -166,11 +192,17 @@ def run(
     is_eligible=is_eligible if config.evaluate.tasks else None,
     keep_unevaluated=config.evaluate.keep_unevaluated,
   )  # fmt: skip
-  checkpoints = Checkpoints(workdir, retention)
-  start, state, notes = _restore(prepared, workdir, checkpoints, initial)
-  progress = Progress(notes["bad_in_a_row"], notes["held_out_at"]) if notes else Progress()
-  log = _open_log(prepared, workdir, start, progress.held_out_at, notes)
-  watchdog = hosts.Watchdog(config.watchdog_s)
+  checkpoints = Checkpoints(workdir, retention, config.checkpoint.max_failed_saves)
+  goodput = Goodput(workdir, write_every_s=config.log.goodput_s)
+  ledger = recovery.read_ledger_of_first(workdir)
+  is_finished = hosts.on_first(lambda: sound_steps(workdir.checkpoints)[:1]) == [config.train_steps]
+  compiling = None if is_finished else workers.submit(_compile, prepared)  # beside the restore
+  workers.submit(pipeline.load_libraries)
+  start, state, notes = _begin(prepared, workdir, checkpoints.restore_latest(program.state), initial)
+  hosts.refuse_disagreement({"start step": start})
+  recovery.refuse_lost(workdir, ledger, notes)
+  progress = Progress.at(start, notes, recovery.is_at(start, ledger))
+  log = _open_log(prepared, workdir, start, progress.held_out_at, notes, ledger, goodput)
   verification = Verification(store, config.data.verify, (jax.process_index(), jax.process_count()))
 
   def go_on() -> bool:
@@ -182,24 +214,31 @@ def run(
     limit = config.held_out.max_rows_per_language or None
     with pipeline.held_out_batches(store, held_out, max_rows_per_language=limit) as batches:
       with heartbeat(f"held-out evaluation at step {step}"):
-        sums = held_out_losses(
-          program.held_out_step, params, batches, mesh, held_out.batch_rows, len(store.languages), go_on
-        )
+        sums = held_out_losses(held_out_step, params, batches, mesh, held_out.batch_rows, len(store.languages), go_on)
     if sums is not None:
       log.held_out(step, sums[0], sums[1], bits_per_nat(store, "held_out"))
     return sums is not None
 
+  def begin_at(step: int) -> tuple[int, Any, dict | None]:
+    return _begin(prepared, workdir, checkpoints.go_back(step, program.state), initial)
+
+  def feed() -> Any:
+    return pipeline.train_batches(store, mix, train, start_step=start, skips=recovery.skips_of(ledger))
+
   try:
-    with jax.set_mesh(mesh), pipeline.train_batches(store, mix, train, start_step=start) as batches:
-      train_step = program.train_step
-      if start < config.train_steps:  # A finished run has nothing to compile.
-        with heartbeat("compiling the train step"):
-          abstract = programs.abstract_batch(mesh, train.batch_rows, store.seq_len, train.slots)
-          train_step = train_step.lower(program.state, abstract).compile()
+    watchdog.begin("compile")
+    with jax.set_mesh(mesh), contextlib.ExitStack() as fed:
+      batches = fed.enter_context(feed())
+      limit = sharding.to_every_device(mesh, math.inf)
+      train_step, held_out_step = program.train_step, program.held_out_step
+      if start < config.train_steps:
+        with heartbeat("compiling the train step"), goodput.during("compiling"):
+          train_step, held_out_step = compiling.result() if compiling else _compile(prepared)
         hosts.say(programs.describe_memory(train_step))
-      watchdog.alive()
+      watchdog.begin("step")
       with jax.transfer_guard("disallow"):
-        for step in range(start, config.train_steps + 1):
+        step, first_step = start, start
+        while True:
           # Order is law: evaluation and checkpoint see the state before this step's batch is fetched.
           preempted, asked = preemption.stop(), False
           if step == start or due(step, config.log.every_steps) or due(step, config.checkpoint.every_steps):
@@ -209,40 +248,61 @@ def run(
             checkpoint_every=config.checkpoint.every_steps, held_out_at=progress.held_out_at, asked_to_end=asked,
             preempted=preempted,
           )  # fmt: skip
-          if action.evaluate or action.save:
-            progress = progress.after(log.flush())
+          if (action.evaluate or action.save) and progress.bad_in_a_row < config.max_bad_steps:
+            progress = progress.after(log.flush(), spikes.mean_steps)
           if progress.bad_in_a_row >= config.max_bad_steps:
-            raise UserError(
-              f"loss or gradients were not finite in {progress.bad_in_a_row} steps in a row up to step {step}; "
-              "go on with a lower learning rate or another order of the data, e.g. --config.seed=1 --allow_change=seed"
-            )
+            state = metrics = None  # Its memory is needed for the one that is restored.
+            with goodput.during("recovery"), watchdog.during("restore"), jax.transfer_guard("allow"):
+              fed.close()
+              bad = (progress.seen - progress.bad_in_a_row, progress.seen)
+              sound = checkpoints.settled_steps()
+              ledger, (start, state, notes) = recovery.go_back(workdir, ledger, bad, sound, config.max_recoveries, begin_at)
+              progress = Progress.at(start, notes, is_recovery=True)
+              log.close()
+              log = _open_log(prepared, workdir, start, progress.held_out_at, notes, ledger, goodput)
+              batches = fed.enter_context(feed())
+            step = start
+            continue
           if action.evaluate:
-            if evaluate(step, state.params):
+            with goodput.during("evaluation"):
+              is_evaluated = evaluate(step, state.params)
+            if is_evaluated:
+              hosts.say(describe(goodput.total()))
               progress = progress._replace(held_out_at=step)
             else:
               preempted, action = True, Action(True, step > start, True)
+          if has_replicas and step > start and (action.save or due(step, config.check_replicas_every)):
+            refuse_corruption(program.fingerprints(state), mesh, program.state, family_of(config).sharding, step)
           if action.save:
-            checkpoints.save(step, state, log.notes() | progress._asdict())
+            with goodput.during("save"), watchdog.during("save"):
+              checkpoints.save(step, state, log.notes() | progress._asdict() | {"recoveries": len(ledger)})
           if action.evaluate or action.save:
             log.restart_clock()
           if action.end:
             break
           with jax.profiler.StepTraceAnnotation("train", step_num=step):
-            state, metrics = train_step(state, sharding.to_global(mesh, next(batches), train.batch_rows))
-          progress = progress.after(log.later(step, metrics))  # of the step before
-          if step == start:
+            batch = sharding.to_global(mesh, goodput.next_of(step, batches), train.batch_rows)
+            if spikes.factor:
+              limit = sharding.to_every_device(mesh, progress.limit(step, spikes.factor, spikes.mean_steps))
+            state, metrics = train_step(state, batch, limit)
+          goodput.sent(step, metrics["lr"])
+          progress = progress.after(log.later(step, metrics), spikes.mean_steps)  # of the step before
+          if step == first_step:
             jax.block_until_ready(metrics)
             log.first_step(step, compile_cache.seconds_since_start(), compile_cache.so_far())
             log.restart_clock()
+            first_step = None
           checkpoints.poll()
           verification.poll()
           watchdog.alive()
+          step += 1
   finally:
     try:
-      checkpoints.close()
+      with goodput.during("save"), watchdog.during("save"):
+        checkpoints.close()
     finally:
       log.close()
-      watchdog.close()
+      goodput.close()
       verification.close()
   verification.poll()
   _say_why_it_ended(workdir, step, start, restored=notes is not None, preempted=preempted, train_steps=config.train_steps)

@@ -1,5 +1,6 @@
 """Learning-rate schedule, AdamW, decay mask and clipping, and the one update rule of pretraining and fine-tuning."""
 
+import math
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -61,26 +62,26 @@ class Updated(NamedTuple):
   opt_state: Any
   grad_norm: jax.Array  # before clipping
   lr: jax.Array
-  finite: jax.Array  # whether the update was made
+  made: jax.Array  # whether the update was made
 
 
 def apply_if_finite(
   tx: optax.GradientTransformation, schedule: Schedule, step: jax.Array, params: Any, opt_state: Any, grads: Any,
-  loss: jax.Array, is_frozen: Callable[[str], bool] = lambda path: False,
+  loss: jax.Array, is_frozen: Callable[[str], bool] = lambda path: False, limit: jax.Array | float = math.inf,
 ) -> Updated:  # fmt: skip
-  """params - lr x update, made in step `step` (from 0) unless the loss or a gradient is not finite.
+  """params - lr x update, made in step `step` (from 0) if loss and gradients are finite and the norm is not above limit.
 
   Selected, never multiplied, because 0 x NaN is NaN: neither the parameters nor the moments see a bad step. is_frozen: which
-  parameters, by path, stay as they are.
+  parameters, by path, stay as they are. limit: of the gradient's norm before clipping.
   """
   grad_norm = optax.global_norm(grads)
-  finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+  made = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & (grad_norm <= limit)
   updates, new_opt_state = tx.update(grads, opt_state, params)
   lr = schedule(step + 1)
 
   def update(path, p: jax.Array, u: jax.Array) -> jax.Array:
-    return p if is_frozen(path_of(path)) else jnp.where(finite, p - lr * u, p)
+    return p if is_frozen(path_of(path)) else jnp.where(made, p - lr * u, p)
 
   params = jax.tree_util.tree_map_with_path(update, params, updates)
-  opt_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new_opt_state, opt_state)
-  return Updated(params, opt_state, grad_norm, lr, finite)
+  opt_state = jax.tree.map(lambda new, old: jnp.where(made, new, old), new_opt_state, opt_state)
+  return Updated(params, opt_state, grad_norm, lr, made)

@@ -17,6 +17,7 @@ from xlmr_jax.hardware import tuning_of
 from xlmr_jax.model.build import build_model, choose_model_ops, count_parameters, family_of
 from xlmr_jax.model.head import MaskedLanguageModel
 from xlmr_jax.training import sharding
+from xlmr_jax.training.fingerprint import make_fingerprints
 from xlmr_jax.training.optimizer import Schedule, adamw_without_rate, polynomial_schedule
 from xlmr_jax.training.step import TrainState, begin_with, make_held_out_step, make_init, make_train_step
 
@@ -30,8 +31,9 @@ class Program(NamedTuple):
   state: TrainState  # of ShapeDtypeStructs with their shardings
   init: Callable[[jax.Array], TrainState]
   begin_with: Callable[[Any], TrainState]
-  train_step: Any  # (state, batch) -> (state, metrics); jitted, takes its state's memory
+  train_step: Any  # (state, batch, limit) -> (state, metrics); jitted, takes its state's memory
   held_out_step: Callable[[Any, dict], tuple[jax.Array, jax.Array]]
+  fingerprints: Callable[[TrainState], jax.Array]  # as fingerprint.make_fingerprints makes it
 
 
 def build_optimizer(config: ConfigDict) -> tuple[optax.GradientTransformation, Schedule]:
@@ -115,7 +117,7 @@ def build_program(
     begin_with=jax.jit(begin_with(tx), out_shardings=shardings),
     train_step=jax.jit(
       train_step,
-      in_shardings=(shardings, batch_sharding),
+      in_shardings=(shardings, batch_sharding, replicated),
       out_shardings=(shardings, replicated),
       donate_argnums=0,
       compiler_options=compiler_options(config, device) or None,
@@ -125,6 +127,7 @@ def build_program(
       in_shardings=(shardings.params, batch_sharding),
       out_shardings=replicated,
     ),
+    fingerprints=make_fingerprints(mesh, family.sharding),
   )
 
 
@@ -142,6 +145,11 @@ def abstract_batch(mesh: jax.sharding.Mesh, rows: int, seq_len: int, slots: int)
     "weights": array(jnp.float32, slots),
     "language": array(jnp.int32),
   }
+
+
+def abstract_limit(mesh: jax.sharding.Mesh) -> jax.ShapeDtypeStruct:
+  """The shape of the train step's last argument, the limit of the gradient's norm."""
+  return jax.ShapeDtypeStruct((), jnp.float32, sharding=sharding.replicated(mesh))
 
 
 # --- what a run prints at its start --------------------------------------------------------------------------------

@@ -160,6 +160,12 @@ def host_rows(mesh: Mesh, batch_rows: int) -> np.ndarray:
   return np.concatenate([np.arange(first, end) for first, end in _device_rows(mesh, batch_rows)])
 
 
+def to_every_device(mesh: Mesh, value: float) -> jax.Array:
+  """A number as an fp32 scalar that all devices hold."""
+  with jax.transfer_guard("allow"):  # as in to_global
+    return jax.make_array_from_callback((), replicated(mesh), lambda _: np.float32(value))
+
+
 def to_global(mesh: Mesh, batch: dict[str, np.ndarray], batch_rows: int) -> dict[str, jax.Array]:
   """This host's rows of each array, in the order of host_rows(), as a global array of batch_rows rows."""
   sharding = batch_sharding(mesh)

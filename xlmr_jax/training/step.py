@@ -90,8 +90,10 @@ def make_train_step(
   model: MaskedLanguageModel, tx: optax.GradientTransformation, schedule: Schedule, *, mesh: jax.sharding.Mesh,
   rules: sharding.Rules, seed: int, languages: int, micro_batches: int = 1, reduce_dtype: Any = jnp.float32,
   chunk_bytes: int = losses.CHUNK_BYTES,
-) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:  # fmt: skip
-  """(state, batch) -> (state, metrics), pure. Metrics are sums and weights; a non-finite update is not made.
+) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:  # fmt: skip
+  """(state, batch, limit) -> (state, metrics), pure. Metrics are sums and weights.
+
+  An update that is not finite, or whose gradient has a norm above `limit` (fp32 scalar; inf: no limit), is not made.
 
   batch: the global batch, ids int32[B, L], positions and labels int32[B, P], weights fp32[B, P], language int32[B].
   rules: how parameters are divided over the mesh. reduce_dtype: of gradients on the network. chunk_bytes: of logits, as in
@@ -122,7 +124,7 @@ def make_train_step(
       grads = sharding.reduce(sums.grads, specs, mesh, reduce_dtype)
       return grads, jax.lax.psum((sums.loss_G, sums.weight_G), sharding.BATCH_AXES)
 
-  def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+  def train_step(state: TrainState, batch: Batch, limit: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
     key = jax.random.fold_in(jax.random.key(seed, impl=generator), state.step)
     weight = batch["weights"].sum()
     specs = sharding.specs(state.params, rules)
@@ -130,10 +132,10 @@ def make_train_step(
     grads, (loss_G, weight_G) = sharded(state.params, normalised(batch, weight), key)
     mean_loss = loss_G.sum()
     with jax.named_scope("optimizer"):
-      new = apply_if_finite(tx, schedule, state.step, state.params, state.opt_state, grads, mean_loss)
+      new = apply_if_finite(tx, schedule, state.step, state.params, state.opt_state, grads, mean_loss, limit=limit)
     rows_G = jax.ops.segment_sum(jnp.ones_like(batch["language"]), batch["language"], languages)
     metrics = {"loss_sum": mean_loss * weight, "weight": weight, "grad_norm": new.grad_norm, "lr": new.lr,
-               "finite": new.finite, "language_loss": loss_G * weight, "language_weight": weight_G * weight,
+               "made": new.made, "language_loss": loss_G * weight, "language_weight": weight_G * weight,
                "language_rows": rows_G}  # fmt: skip
     return TrainState(state.step + 1, new.params, new.opt_state), metrics
 

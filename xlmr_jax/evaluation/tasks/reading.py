@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from xlmr_jax.data.tfds_features import refuse_foreign_features
 from xlmr_jax.errors import UserError
 from xlmr_jax.evaluation.tasks.registry import Task
 
@@ -129,6 +130,7 @@ def tfds_rows(name: str, split: str) -> tuple[list[dict], Mapping]:
   """(rows as NumPy values, features) of a TFDS dataset, downloaded if need be. UserError: TFDS cannot get it."""
   import tensorflow_datasets as tfds
 
+  refuse_foreign_features(name)
   try:
     builder: Any = tfds.builder(name)
     builder.download_and_prepare()

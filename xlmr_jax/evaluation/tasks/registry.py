@@ -5,7 +5,7 @@ fine-tuning recipe. Reading, encoding and scoring are in sentence.py, tagging.py
 """
 
 import dataclasses
-import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -97,20 +97,34 @@ def register(task: Task) -> Task:
   return task
 
 
-def load_modules(names: Sequence[str]) -> None:
+def load_modules(names: Sequence[str], data: str | os.PathLike | None = None) -> None:
   """Imports a user's modules, which call register(). UserError: one cannot be imported, or registers a task twice.
 
   Modules are also looked for in the current folder, which an installed command does not search by itself.
+  data: a folder of data, whose config.json may have named the modules. What lies in it is not imported, because whoever
+  only opens somebody else's run must not run code that came with it. UserError.
   """
   if names and os.getcwd() not in sys.path:
     sys.path.append(os.getcwd())
   for name in names:
     try:
+      if data is not None:
+        _refuse_code_in(Path(data), name)
       importlib.import_module(name)
     except Exception as error:  # A user's module can raise anything.
       reason = str(error) if isinstance(error, (ImportError, UserError)) else f"{type(error).__name__}: {error}"
       raise UserError(f"config.evaluate.modules: {name!r} cannot be imported ({' '.join(reason.split())}); run the command "
                       "where the module is found, or set PYTHONPATH") from None  # fmt: skip
+
+
+def _refuse_code_in(folder: Path, name: str) -> None:
+  """UserError if a module, or a package that it is in, lies in a folder of data."""
+  parts, home = name.split("."), os.path.realpath(folder)
+  for end in range(1, len(parts) + 1):  # find_spec imports the packages before the last part, which were looked at before.
+    spec = importlib.util.find_spec(".".join(parts[:end]))
+    places = [spec.origin or "", *(spec.submodule_search_locations or ())] if spec else []
+    if any(Path(os.path.realpath(place)).is_relative_to(home) for place in places if os.path.isabs(place)):
+      raise UserError(f"{folder} is data, and code in it is not run; move the module to a folder of yours")
 
 
 def get(name: str) -> Task:

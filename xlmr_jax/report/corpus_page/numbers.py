@@ -3,14 +3,14 @@
 import json
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from xlmr_jax.corpus import filters
 from xlmr_jax.data.mixture import smoothed_shares
-from xlmr_jax.files import below
+from xlmr_jax.files import AnyPath, read_bytes
+from xlmr_jax.names import below
 from xlmr_jax.report.corpus_page.steps import STEPS
 
 ALPHAS = (0.01, 0.3, 0.7, 1.0)  # the exponents of Conneau et al. 2020, figure 5
@@ -23,7 +23,7 @@ ASSUMED_BYTES_PER_TOKEN, ASSUMED_ROW_TOKENS = 4.0, 512
 class Corpus:
   """The manifest of a build, and the samples beside it."""
 
-  def __init__(self, manifest: Mapping[str, Any], removed: Path):
+  def __init__(self, manifest: Mapping[str, Any], removed: AnyPath):
     self.manifest, self._removed = manifest, removed
     found = manifest["languages"]
     # The largest language comes first everywhere; the code decides between equals.
@@ -65,7 +65,7 @@ class Corpus:
     """The samples of what a step removed of a language, and how many lines of the file are none. A file may be missing."""
     try:
       path = below(self._removed, step, f"{code}.jsonl")
-      lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+      lines = read_bytes(path).decode("utf-8", "replace").split("\n")
     except FileNotFoundError:
       return [], 0
     samples, bad = [], 0
