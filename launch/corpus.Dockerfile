@@ -4,4 +4,4 @@
 ARG BEAM=2.77.0
 FROM apache/beam_python3.11_sdk:${BEAM}
 COPY . /xlmr_jax
-RUN pip install --no-cache-dir '/xlmr_jax[corpus]' && rm -rf /xlmr_jax
+RUN pip install --no-cache-dir '/xlmr_jax[corpus,gcs]' && rm -rf /xlmr_jax

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # A corpus on Google Dataflow.
 #   launch/corpus_dataflow.sh --project=P --region=us-central1 --image=IMAGE --temp=gs://B/tmp [--workers=200] \
-#       [--dry-run] -- --source=wet:@/data/wet.txt --out=/data/clean
-# IMAGE is what launch/corpus.Dockerfile makes. The workers and this machine must see the text and --out under the same path.
-# Buckets are not read or written yet, so IMAGE must mount a share, such as Filestore, at /data when it starts; and so must you.
+#       [--dry-run] -- --source=wet:@wet.txt --out=gs://B/clean
+# IMAGE is what launch/corpus.Dockerfile makes. The text and --out lie in buckets, gs://..., which the service account of the
+# workers must be allowed to read and write. A list of files (@wet.txt) may lie here. Or both lie on a share, such as
+# Filestore, that IMAGE mounts at /data when it starts, and so must you: --source=wet:@/data/wet.txt --out=/data/clean.
 # --dry-run prints the command and runs nothing. Nobody has run this on Dataflow yet; the same graph runs in the tests by
 # Beam's portable job service with outside workers.
 set -euo pipefail
@@ -20,8 +21,14 @@ done
 for option in project region image temp; do [ -n "${!option}" ] || die "--$option is needed"; done
 [[ $temp == gs://* ]] || die "--temp=$temp: must be a folder in a bucket, gs://..."
 [[ $workers =~ ^[0-9]+$ ]] || die "--workers=$workers: must be a number"
-case " $* " in *" --source="*) ;; *) die "the flags of build_corpus (behind --) lack --source=";; esac
-case " $* " in *" --out=/data/"*) ;; *) die "the flags of build_corpus (behind --) lack --out=/data/...";; esac
+source='' out=''
+for word in "$@"; do case $word in --source=*) source=${word#*=};; --out=*) out=${word#*=};; esac; done
+[ -n "$source" ] || die "the flags of build_corpus (behind --) lack --source="
+case $source in
+  *:gs://*|*:@*|*:/data/*|tfds:*) ;;
+  *) die "--source=$source: the workers see buckets, gs://..., and what is below /data; copy the text to a bucket";;
+esac
+case $out in gs://*|/data/*) ;; *) die "the flags of build_corpus (behind --) lack --out=gs://... or --out=/data/...";; esac
 command=("${XLMR:-xlmr}" build_corpus "$@" --runner=DataflowRunner --project="$project" --region="$region" --temp_location="$temp"
   --sdk_container_image="$image" --max_num_workers="$workers" --machine_type=n2-standard-8 --experiments=use_runner_v2
   --job_name="xlmr-corpus-$(date +%Y%m%d-%H%M%S)")

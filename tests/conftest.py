@@ -63,3 +63,14 @@ def tiny_run(tiny_store, tiny_rows, tmp_path_factory) -> Path:
   ).write(Workdir(workdir))  # fmt: skip
   assert tiny.run(config, workdir, tiny_store) == 0
   return workdir
+
+
+@pytest.fixture(scope="session")
+def bucket_port():
+  """The port of a server of buckets, which this process's clients ask for as long as it lives: they remember it."""
+  from tests import bucket_server
+
+  with bucket_server.serving() as port, pytest.MonkeyPatch.context() as patched:
+    for name, value in bucket_server.environment(port).items():
+      patched.setenv(name, value)
+    yield port

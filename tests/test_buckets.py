@@ -31,17 +31,8 @@ from xlmr_jax.run.growing import open_growing, read_growing
 from xlmr_jax.run.workdir import Workdir
 
 
-@pytest.fixture(scope="module")
-def server():
-  """The server's port; this process's clients ask it from here on."""
-  with bucket_server.serving() as port, pytest.MonkeyPatch.context() as patched:
-    for name, value in bucket_server.environment(port).items():
-      patched.setenv(name, value)
-    yield port
-
-
 @pytest.fixture
-def folder(server):
+def folder(bucket_port):
   """An unused place in the bucket."""
   return any_path(f"gs://{bucket_server.BUCKET}/{uuid.uuid4().hex[:8]}")
 
@@ -110,7 +101,7 @@ def test_a_folder_counts_once_its_last_file_is_there(folder, monkeypatch):
     pass
 
 
-def test_a_bucket_that_is_not_there_is_named(server):
+def test_a_bucket_that_is_not_there_is_named(bucket_port):
   from xlmr_jax.files import refuse_unwritable
 
   with pytest.raises(UserError, match="there is no bucket gs://no-such-bucket; make it"):
@@ -152,7 +143,7 @@ def test_a_lock_whose_holder_is_silent_is_taken_and_the_holder_notices(folder, m
   second.close()
 
 
-def test_the_lock_of_a_process_that_was_killed_is_taken_at_once(folder, server):
+def test_the_lock_of_a_process_that_was_killed_is_taken_at_once(folder, bucket_port):
   program = "import time; from xlmr_jax.files import any_path, lock; "
   program += f"held = lock(any_path('{folder}/.lock'), 'x'); print(1, flush=True); time.sleep(60)"
   holder = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
@@ -269,7 +260,7 @@ def test_checkpoints_in_a_bucket_are_sealed_verified_and_removed(folder, capfd):
 
 
 @pytest.fixture(scope="module")
-def rows(server, tiny_store):
+def rows(bucket_port, tiny_store):
   """The tiny rows, in the bucket."""
   root = any_path(f"gs://{bucket_server.BUCKET}/rows-{uuid.uuid4().hex[:8]}")
   copy_folder(Path(str(tiny_store.root)), root, last="manifest.json")
@@ -338,22 +329,24 @@ def command(*arguments, port, timeout=600):
                         env=environment)  # fmt: skip
 
 
-def test_a_missing_bucket_ends_a_command_in_one_line(server):
-  ended = command("pretrain", "--config=smoke:runlocal", "--workdir=gs://no-such-bucket/run", port=server)
+def test_a_missing_bucket_ends_a_command_in_one_line(bucket_port):
+  ended = command("pretrain", "--config=smoke:runlocal", "--workdir=gs://no-such-bucket/run", port=bucket_port)
   assert ended.returncode == 1 and ended.stderr.splitlines()[-1].startswith(
     "error: gs://no-such-bucket/run: there is no bucket"
   )
 
 
 @pytest.mark.slow
-def test_a_run_in_a_bucket_is_the_run_on_a_disk(server, folder, rows, tiny_store, tmp_path):
+def test_a_run_in_a_bucket_is_the_run_on_a_disk(bucket_port, folder, rows, tiny_store, tmp_path):
   """Same parameters, same logs; it resumes there, scores, and its export opens."""
   options = ["--config=smoke:runlocal", "--config.train_steps=6", "--config.optimizer.warmup_steps=2",
              "--config.checkpoint.every_steps=3",
              "--config.held_out.every_steps=3", "--config.log.every_steps=2"]  # fmt: skip
-  disk = command("pretrain", *options, f"--config.data.rows={tiny_store.root}", f"--workdir={tmp_path / 'run'}", port=server)
+  disk = command(
+    "pretrain", *options, f"--config.data.rows={tiny_store.root}", f"--workdir={tmp_path / 'run'}", port=bucket_port
+  )
   there = command("pretrain", *options, f"--config.data.rows={rows}", f"--config.data.cache={tmp_path / 'cache'}",
-                  f"--workdir={folder}", port=server)  # fmt: skip
+                  f"--workdir={folder}", port=bucket_port)  # fmt: skip
   assert disk.returncode == there.returncode == 0, disk.stderr + there.stderr
   a, b = Workdir(tmp_path / "run"), Workdir(folder)
   for log in ("train_log", "held_out_log"):

@@ -24,6 +24,7 @@ from xlmr_jax.evaluation import ledger as ledgers
 from xlmr_jax.evaluation.final_scores import score_final
 from xlmr_jax.model.build import params_shapes
 from xlmr_jax.run import checkpoint, retention, stopping
+from xlmr_jax.run.manifest import verify
 from xlmr_jax.run.workdir import RunRecord, Workdir, parse_record, read_record
 
 ROOT = Path(__file__).parents[1]
@@ -151,11 +152,11 @@ def test_killed_between_its_writes_it_goes_on(workdir):
     path.unlink()
   shutil.rmtree(workdir.best)
   (workdir.pins / "8").write_text("{}")
-  (workdir.root / "best.tmp" / "8").mkdir(parents=True)
+  (workdir.best / "4" / "state").mkdir(parents=True)  # a copy whose manifest was still to come
   follow(workdir, config_of(stop__patience=1), scorer)
   assert scorer.steps == [4, 8] and read(workdir.stop)["step"] == 8
-  assert read(workdir.best_note)["step"] == 4 and (workdir.best / "4").exists()
-  assert not (workdir.root / "best.tmp").exists() and not (workdir.pins / "8").exists()
+  assert read(workdir.best_note)["step"] == 4 and not (workdir.pins / "8").exists()
+  verify(workdir.best / "4")
 
 
 @pytest.mark.parametrize("name", ["state/_METADATA", "MANIFEST.json"])

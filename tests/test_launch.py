@@ -172,12 +172,20 @@ def test_corpus_slurm_starts_its_share_and_refuses_to_run_outside_an_array(tmp_p
 DATAFLOW = ("--project=p", "--region=r", "--image=i", "--temp=gs://b/t", "--dry-run")
 
 
-def test_corpus_dataflow_prints_a_command_whose_flags_beam_knows():
+@pytest.mark.parametrize(
+  "given",
+  [
+    ("--source=wet:@/data/l", "--out=/data/c"),
+    ("--source=wet:gs://b/x y/*.gz", "--out=gs://b/c"),
+    ("--source=wet:@list of files", "--out=gs://b/c"),
+  ],
+)
+def test_corpus_dataflow_prints_a_command_whose_flags_beam_knows(given):
   beam = pytest.importorskip("apache_beam.options.pipeline_options")
-  out = shell("bash", "launch/corpus_dataflow.sh", *DATAFLOW, "--", "--source=wet:@/data/l", "--out=/data/c")
+  out = shell("bash", "launch/corpus_dataflow.sh", *DATAFLOW, "--", *given)
   assert out.returncode == 0, out.stderr
   name, command, *flags = shlex.split(out.stdout)
-  assert (name, command, flags[:2]) == ("xlmr", "build_corpus", ["--source=wet:@/data/l", "--out=/data/c"])
+  assert (name, command, flags[:2]) == ("xlmr", "build_corpus", list(given))
   options = beam.PipelineOptions(flags[2:])
   assert set(options.get_all_options(retain_unknown_options=True)) == set(options.get_all_options())
 
@@ -185,7 +193,9 @@ def test_corpus_dataflow_prints_a_command_whose_flags_beam_knows():
 @pytest.mark.parametrize(
   "given, said",
   [
-    ((*DATAFLOW, "--", "--source=wet:x"), "--out=/data/"),
+    ((*DATAFLOW, "--", "--source=wet:gs://b/x"), "--out=gs://... or --out=/data/"),
+    ((*DATAFLOW, "--", "--source=wet:gs://b/x", "--out=here"), "--out=gs://... or --out=/data/"),
+    ((*DATAFLOW, "--", "--source=wet:x", "--out=gs://b/c"), "copy the text to a bucket"),
     ((*DATAFLOW, "--", "--out=/data/c"), "--source="),
     (("--project=p", "--dry-run"), "--region is needed"),
     ((*DATAFLOW, "--temp=/tmp", "--"), "gs://"),

@@ -7,9 +7,7 @@ of them must see both under the same path.
 import dataclasses
 import functools
 import json
-import shutil
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from xlmr_jax.corpus.held_out import Report, scan
@@ -19,7 +17,8 @@ from xlmr_jax.corpus.sources import Shard
 from xlmr_jax.corpus.stages import Item, Stage, finish, unfinished
 from xlmr_jax.corpus.workers import Failure, attempt, results_of
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import whole_file
+from xlmr_jax.files import AnyPath, any_path, each, read_json, whole_file
+from xlmr_jax.folders import entries, remove_folder
 
 _LOCAL_RUNNERS = (None, "DirectRunner", "FnApiRunner")
 
@@ -80,10 +79,10 @@ def _run_stages(runner: Any, options: Any, stages: Sequence[Stage]) -> None:
   except ValueError as error:  # The runner cannot do without some flag.
     raise UserError(f"--runner: {'; '.join(str(error).splitlines())}") from error
   for stage in stages:
-    shutil.rmtree(_failures(stage), ignore_errors=True)
+    remove_folder(_failures(stage))
 
   def finished() -> int:
-    return sum(1 for stage in stages if stage.folder.exists() for path in stage.folder.iterdir() if path.suffix == ".json")
+    return sum(name.endswith(".json") for stage in stages for name in entries(stage.folder))
 
   with Progress("Beam builds the corpus", 0, "items", finished), pipeline:
     done = None
@@ -93,11 +92,11 @@ def _run_stages(runner: Any, options: Any, stages: Sequence[Stage]) -> None:
         beam.FlatMap(_items, stage) if done is None else beam.FlatMap(_items_after, stage, AsIter(done))
       )
       done = items | f"{stage.name} spread" >> beam.Reshuffle() | f"{stage.name} work" >> beam.Map(_finish, stage)
-  failures = [_read_outcome(path) for stage in stages for path in sorted(_failures(stage).glob("*.json"))]
+  failures = [outcome for stage in stages for outcome in _read_outcomes(_failures(stage))]
   results_of(failures)
 
 
-def _failures(stage: Stage) -> Path:
+def _failures(stage: Stage) -> AnyPath:
   return stage.folder.with_name(f"{stage.name}.failures")
 
 
@@ -108,7 +107,8 @@ def _items(_: int, stage: Any) -> list[Item]:
 
 def _items_after(_: int, stage: Any, done: Iterable[bool]) -> list[Item]:
   """The items of a stage, once all items of the stage before it are done; none if an item of any stage failed."""
-  return _items(0, stage) if all(done) and not any(stage.folder.parent.glob("*.failures/*.json")) else []
+  failed = [name for name in entries(stage.folder.parent) if name.endswith(".failures")]
+  return _items(0, stage) if all(done) and not any(entries(stage.folder.parent / name) for name in failed) else []
 
 
 def _finish(item: Item, stage: Any) -> bool:
@@ -124,13 +124,12 @@ def _run(runner: Any, options: Any, shards: list[Shard], job: Job) -> list[Writt
   import apache_beam as beam
   from apache_beam.pvalue import AsList
 
-  outcomes = Path(job.folder) / "outcomes"
-  outcomes.mkdir()
+  outcomes = any_path(job.folder) / "outcomes"
   try:
     pipeline = beam.Pipeline(runner=runner, options=options)
   except ValueError as error:  # The runner cannot do without some flag.
     raise UserError(f"--runner: {'; '.join(str(error).splitlines())}") from error
-  with Progress("Beam builds the rows", len(shards), "shards", lambda: sum(1 for _ in outcomes.glob("*.json"))), pipeline:
+  with Progress("Beam builds the rows", len(shards), "shards", lambda: len(entries(outcomes))), pipeline:
     reports = pipeline | "shards" >> beam.Create(list(enumerate(shards))) | "scan" >> beam.Map(_scan, job)
     _ = (
       pipeline
@@ -139,7 +138,7 @@ def _run(runner: Any, options: Any, shards: list[Shard], job: Job) -> list[Writt
       | "spread" >> beam.Reshuffle()
       | "tokenise" >> beam.Map(_write_rows, job)
     )
-  return results_of(_read_outcome(path) for path in sorted(outcomes.glob("*.json")))
+  return results_of(_read_outcomes(outcomes))
 
 
 def _scan(numbered: tuple[int, Shard], job: Job) -> tuple[int, Report | Failure]:
@@ -158,13 +157,16 @@ def _write_rows(item: WorkItem | Failure, job: Job) -> None:
   """Writes a shard's rows, and beside them the outcome. A worker that tries an item again overwrites both."""
   outcome = item if isinstance(item, Failure) else attempt(functools.partial(write_rows, job=job), item)
   name = "failure" if isinstance(item, Failure) else f"{item.number:08d}"
-  path = Path(job.folder) / "outcomes" / f"{name}.json"
-  path.with_suffix(".tmp").write_text(json.dumps(dataclasses.asdict(outcome)), encoding="utf-8")
-  path.with_suffix(".tmp").rename(path)
+  with whole_file(any_path(job.folder) / "outcomes" / f"{name}.json", many_writers=True) as path:
+    path.write_text(json.dumps(dataclasses.asdict(outcome)), encoding="utf-8")
 
 
-def _read_outcome(path: Path) -> Written | Failure:
-  content = json.loads(path.read_text(encoding="utf-8"))
+def _read_outcomes(folder: AnyPath) -> list[Written | Failure]:
+  names = sorted(name for name in entries(folder) if name.endswith(".json"))
+  return each(lambda name: _read_outcome(read_json(folder / name)), names, folder)
+
+
+def _read_outcome(content: dict[str, Any]) -> Written | Failure:
   if "message" in content:
     return Failure(**content)
   return Written(content["languages"], [RowFile(**file) for file in content["files"]])

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import glob
 import os
+import secrets
 import shutil
 import socket
 import time
@@ -14,15 +15,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from xlmr_jax.bucket_lock import BucketLock
 from xlmr_jax.corpus import beam
 from xlmr_jax.corpus.held_out import scan
-from xlmr_jax.corpus.merge import exchange, one_at_a_time, read_store
+from xlmr_jax.corpus.merge import UNFINISHED, exchange, interrupted, is_empty, one_at_a_time, publish, read_store
 from xlmr_jax.corpus.packing import check_seq_len
 from xlmr_jax.corpus.shards import Job, Written, finish_store, open_once, plan, write_rows
 from xlmr_jax.corpus.sources import Shard, Source
 from xlmr_jax.corpus.workers import cores, run_stage
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import local_path, naming, refuse_unwritable
+from xlmr_jax.files import AnyPath, naming, path_given, refuse_unwritable, write_whole
+from xlmr_jax.folders import entries, remove_folder
 
 # From so much text per worker on, processes are worth the second that each takes to start. Below it, threads are as fast,
 # because SentencePiece runs without Python's lock.
@@ -31,8 +34,8 @@ PROCESS_BYTES = 128 << 20
 
 def build_rows(
   source: Source,
-  tokenizer: str | Path,
-  out: str | Path,
+  tokenizer: str | os.PathLike,
+  out: str | os.PathLike,
   *,
   seq_len: int = 512,
   held_out: float = 0.01,
@@ -50,16 +53,17 @@ def build_rows(
   The rows depend on the text, the vocabulary, seq_len, held_out and shard_mb alone, not on workers or runner.
   Raises UserError for whatever the user must mend; then nothing is left at `out` or beside it.
   """
-  out, tokenizer = local_path(out, "--out="), local_path(tokenizer, "--tokenizer=")
+  out, tokenizer = path_given(out, "--out="), path_given(tokenizer, "--tokenizer=")
   workers = cores() if workers is None else workers
   check_seq_len(seq_len)
   if not 0 <= held_out < 1:
     raise UserError(f"--held_out={held_out}: a share of the documents, at least 0 and below 1")
   if workers < 1 or shard_mb <= 0:
     raise UserError(f"--workers={workers} --shard_mb={shard_mb}: both must be above 0")
-  if out.exists() and not add:
-    raise UserError(f"{out}: exists; remove it, choose another --out, or pass --add to put these languages into it")
   refuse_unwritable(out, folder=True)
+  left = interrupted(out)
+  if not add and not (left["manifest"] is None if left else is_empty(out)):
+    raise UserError(f"{out}: exists; remove it, choose another --out, or pass --add to put these languages into it")
   shard_bytes = max(1, int(shard_mb * 1e6))
   sha256 = open_once(str(tokenizer)).sha256
   alike = {"tokenizer_sha256": sha256, "seq_len": seq_len, "held_out_share": held_out, "shard_bytes": shard_bytes}
@@ -72,14 +76,19 @@ def build_rows(
   began = time.perf_counter()
   shards = source.shards(shard_bytes)
   with _unfinished(out) as folder, naming(out):
-    shutil.copyfile(tokenizer, folder / "tokenizer.model")
+    write_whole(folder / "tokenizer.model", open_once(str(tokenizer)).model)
     job = Job(source, str(folder), str(tokenizer), seq_len, held_out, shard_bytes)
     written = run_by_beam(shards, job) if run_by_beam else _run_here(shards, job, workers)
-    shutil.rmtree(folder / "outcomes", ignore_errors=True)
+    remove_folder(folder / "outcomes")
     with one_at_a_time(out) if add else contextlib.nullcontext():
       store = read_store(out, **alike) if add else None  # Another build may have added a language in the meantime.
       counts = finish_store(job, written, out, store)
-      exchange(folder, out) if store else folder.rename(out)
+      if not isinstance(folder, Path) or not isinstance(out, Path):
+        publish(folder, out, store, counts)
+      elif store:
+        exchange(folder, out)
+      else:
+        folder.rename(out)
   total = {
     key: sum(split[key] for language in counts.values() for split in language.values())
     for key in ("rows", "tokens", "bytes")
@@ -104,11 +113,26 @@ def _run_here(shards: list[Shard], job: Job, workers: int) -> list[Written]:
 
 
 @contextlib.contextmanager
-def _unfinished(out: Path) -> Iterator[Path]:
+def _unfinished(out: AnyPath) -> Iterator[AnyPath]:
   """A new folder beside `out`, which is removed if anything goes wrong, also by SIGTERM.
 
   Its name tells host and process. So what a killed build left is removed by the next one, and no other build's folder is.
+  In a bucket it is a folder in `out`, and a lock keeps other builds out meanwhile.
   """
+  if not isinstance(out, Path):
+    held = BucketLock(out / UNFINISHED / "lock", f"{out}: another build is working there; wait for it or stop it")
+    try:
+      for name, is_folder in entries(out / UNFINISHED).items():
+        if is_folder:
+          remove_folder(out / UNFINISHED / name)
+      folder = out / UNFINISHED / secrets.token_hex(4)
+      try:
+        yield folder
+      finally:
+        remove_folder(folder)
+    finally:
+      held.remove()
+    return
   prefix = f".{out.name}.unfinished-{socket.gethostname()}-"
   for left in out.parent.glob(f"{glob.escape(prefix)}*"):
     pid = left.name.removeprefix(prefix)

@@ -4,6 +4,8 @@ A piece is a zip file of NumPy arrays that are not compressed, so that a stage r
 directory comes last, so half a piece is no zip file; and a piece gets its name when it is whole.
 """
 
+import contextlib
+import io
 import json
 import os
 import struct
@@ -15,24 +17,29 @@ from typing import Any
 import numpy as np
 
 from xlmr_jax.corpus.sources import Document
-from xlmr_jax.files import whole_file
+from xlmr_jax.files import AnyPath, open_bytes, whole_file
 
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")  # of a zip file's entry; its last two numbers are the lengths of name and extra
 
 
-def write_piece(path: Path, arrays: dict[str, np.ndarray]) -> None:
+def write_piece(path: AnyPath, arrays: dict[str, np.ndarray]) -> None:
   """Writes a piece whole or not at all. The bytes follow from the arrays."""
   with whole_file(path, many_writers=True) as unfinished, open(unfinished, "wb") as file:
     np.savez(file, allow_pickle=False, **arrays)
 
 
 class Piece:
-  """A piece, read array by array."""
+  """A piece, read array by array. Of a bucket's, no more is fetched than that, and its directory."""
 
-  def __init__(self, path: Path):
+  def __init__(self, path: AnyPath):
     self._path = path
-    with zipfile.ZipFile(path) as archive:
+    # Opening a bucket's is a request, so that it stays open.
+    self._open = None if isinstance(path, Path) else open_bytes(path)
+    with self._file() as file, zipfile.ZipFile(file) as archive:
       self._entries = {info.filename.removesuffix(".npy"): info.header_offset for info in archive.infolist()}
+
+  def _file(self) -> contextlib.AbstractContextManager[io.BufferedReader]:
+    return contextlib.nullcontext(self._open) if self._open else open_bytes(self._path)
 
   @property
   def names(self) -> list[str]:
@@ -41,7 +48,7 @@ class Piece:
 
   def array(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
     """array[start:stop], of one dimension, or all of an array of more."""
-    with open(self._path, "rb") as file:
+    with self._file() as file:
       file.seek(self._entries[name])
       header = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
       file.seek(header[-2] + header[-1], os.SEEK_CUR)
@@ -49,10 +56,18 @@ class Piece:
       read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
       shape, _, dtype = read_header(file)
       if len(shape) != 1:
-        return np.fromfile(file, dtype, int(np.prod(shape))).reshape(shape)
+        return _read(file, dtype, int(np.prod(shape))).reshape(shape)
       start, stop, _ = slice(start, stop).indices(shape[0])
       file.seek(start * dtype.itemsize, os.SEEK_CUR)
-      return np.fromfile(file, dtype, max(0, stop - start))
+      return _read(file, dtype, max(0, stop - start))
+
+
+def _read(file: io.BufferedReader, dtype: np.dtype, count: int) -> np.ndarray:
+  """The next numbers of a file. Raises EOFError: it has fewer."""
+  found = np.empty(count, dtype)
+  if count and file.readinto(found.view(np.uint8).data) != found.nbytes:
+    raise EOFError(f"{getattr(file, 'name', 'a piece')}: cut; remove the unfinished build and give the command again")
+  return found
 
 
 def pack_documents(documents: Sequence[Document]) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from xlmr_jax.data import rows as row_files
 from xlmr_jax.data.row_manifest import COUNTS, SPLITS, write_manifest
 from xlmr_jax.data.tokenizer import Tokenizer, open_tokenizer
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import sha256_of
+from xlmr_jax.files import AnyPath, any_path, each, move_file, sha256_of, whole_file
+from xlmr_jax.folders import copy_folder
 from xlmr_jax.ids import EOS, FIRST_PIECE, PAD
 
 
@@ -136,13 +138,15 @@ class _Tokens:
       lengths = np.concatenate(self._lengths[split])
       rows = pack(tokens, lengths, job.seq_len)
       path = row_files.language_folder(job.folder, language) / f"{split}.{name}"
-      row_files.write_shard(path, rows)
+      with whole_file(path, many_writers=True) as unfinished:
+        row_files.write_shard(unfinished, rows)
+        sha256 = sha256_of(unfinished)
       files.append(
         RowFile(
           language=language,
           split=split,
           name=path.name,
-          sha256=sha256_of(path),
+          sha256=sha256,
           rows=len(rows),
           tokens=int(np.count_nonzero(rows != PAD)),
           pieces=int(np.count_nonzero(rows > EOS)),
@@ -159,20 +163,43 @@ def open_once(path: str) -> Tokenizer:
   return open_tokenizer(path)
 
 
+def _write_dataset_infos(folder: AnyPath, lengths: dict[str, dict[str, list[int]]], seq_len: int) -> None:
+  """Writes what makes the files of each language a data set of TFDS."""
+  if isinstance(folder, Path):
+    for language, found in lengths.items():
+      row_files.write_dataset_info(folder, language, seq_len, found)
+    return
+  with tempfile.TemporaryDirectory() as here:
+    for language, found in lengths.items():
+      # TFDS wants to see files of these names, and does not look into them.
+      where = Path(here) / "rows" / language / row_files.language_folder(folder, language).name
+      where.mkdir(parents=True)
+      names = [row_files.shard_name(split, i, len(rows)) for split, rows in found.items() for i in range(len(rows))]
+      for name in names:
+        (where / name).touch()
+      row_files.write_dataset_info(here, language, seq_len, found)
+      for name in names:
+        (where / name).unlink()
+    copy_folder(Path(here), folder)
+
+
 def finish_store(
-  job: Job, written: list[Written], out: Path, kept: Mapping[str, Any] | None = None
+  job: Job, written: list[Written], out: AnyPath, kept: Mapping[str, Any] | None = None
 ) -> dict[str, dict[str, dict[str, int]]]:
   """Gives the files TFDS's names and writes its metadata and the manifest. Returns the counts of the languages built.
 
-  kept: the manifest of the store at `out`, whose other languages the new store holds too.
+  kept: the manifest of the store at `out`, whose other languages the new store holds too; in a bucket their files stay at
+  `out`, where merge.publish brings the new ones.
   Raises UserError: a split of a language has no tokens although it should, or a file of another language is missing.
   """
-  folder = Path(job.folder)
+  folder = any_path(job.folder)
   by_split: dict[tuple[str, str], list[RowFile]] = {}
   for file in (file for shard in written for file in shard.files):
     by_split.setdefault((file.language, file.split), []).append(file)
   digests: dict[str, str] = {}
   counts: dict[str, dict[str, dict[str, int]]] = {}
+  names: list[tuple[AnyPath, AnyPath]] = []
+  lengths_of: dict[str, dict[str, list[int]]] = {}
   for language in sorted({language for shard in written for language in shard.languages}):
     lengths: dict[str, list[int]] = {}
     counts[language] = {}
@@ -183,11 +210,13 @@ def finish_store(
       where = row_files.language_folder(folder, language)
       for index, part in enumerate(parts):
         path = where / row_files.shard_name(split, index, len(parts))
-        (where / part.name).rename(path)
+        names.append((where / part.name, path))
         digests[str(path.relative_to(folder))] = part.sha256
       lengths[split] = [part.rows for part in parts]
       counts[language][split] = {key: sum(getattr(part, key) for part in parts) for key in COUNTS}
-    row_files.write_dataset_info(folder, language, job.seq_len, lengths)
+    lengths_of[language] = lengths
+  each(lambda pair: move_file(*pair), names, folder)
+  _write_dataset_infos(folder, lengths_of, job.seq_len)
   kept_counts = {}
   if kept:
     keep_languages(out, kept, folder, set(counts))

@@ -14,7 +14,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -23,10 +23,14 @@ from typing import Any, Protocol
 from xlmr_jax.corpus.progress import Progress
 from xlmr_jax.corpus.workers import Failure, attempt, results_of
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import read_json, whole_file
+from xlmr_jax.files import AnyPath, each, read_json, whole_file, write_whole
+from xlmr_jax.folders import entries, signs
 
 _BEAT_S = 5.0  # between two signs of life of a task
 _SILENT_S = 60.0  # after which a task without one is taken for dead
+_POLL_S = 1.0  # between two looks at what other tasks have finished
+_BUCKET_POLL_S = 5.0  # and in a bucket, where a look costs requests and an object may be written once per second
+_LOOKING = 20  # A task spends at most one part of so many in looking.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Stage(Protocol):
     ...
 
   @property
-  def folder(self) -> Path:
+  def folder(self) -> AnyPath:
     """Of its outcomes."""
     ...
 
@@ -65,14 +69,14 @@ class Stage(Protocol):
     ...
 
 
-def outcome_path(stage: Stage, number: int) -> Path:
+def outcome_path(stage: Stage, number: int) -> AnyPath:
   """The file that says that an item is finished."""
   return stage.folder / f"{number:07d}.json"
 
 
 def outcomes(stage: Stage, items: Sequence[Item]) -> list[dict[str, Any]]:
   """The outcomes of items, all of which are finished, in their order."""
-  return [read_json(outcome_path(stage, item.number)) for item in items]
+  return each(lambda item: read_json(outcome_path(stage, item.number)), items, stage.folder)
 
 
 def finish(stage: Stage, item: Item) -> None:
@@ -86,7 +90,7 @@ def finish(stage: Stage, item: Item) -> None:
 
 def unfinished(stage: Stage, items: Sequence[Item]) -> list[Item]:
   """Those items whose outcome is not there."""
-  done = {entry.name for entry in os.scandir(stage.folder)} if stage.folder.exists() else set()
+  done = entries(stage.folder)
   return [item for item in items if outcome_path(stage, item.number).name not in done]
 
 
@@ -133,30 +137,39 @@ def _run_stage(stage: Stage, pool: ProcessPoolExecutor | None, workers: int) -> 
   results_of(results)
 
 
-def run_task(stages: Sequence[Stage], folder: Path, task: int, tasks: int) -> list[int]:
+def run_task(
+  stages: Sequence[Stage], folder: AnyPath, task: int, tasks: int, is_over: Callable[[], bool] = lambda: False
+) -> list[int]:
   """This task's share of each stage, of `tasks` that are started in any order, on machines that see the same `folder`.
 
   Returns the tasks that were never started and are waited for; with none, the build is finished. A stage must be finished
   before the next one begins, so a task waits for the others while they live, and does the work of those that died. If some
   were not started yet, it ends, and the last task to be started does with the others that live then what is left.
+  is_over: whether another task has finished the build and put its folder away. Raises FileNotFoundError then.
   """
   if not 0 <= task < tasks:
     raise UserError(f"--task={task}/{tasks}: there are the tasks 0/{tasks} to {tasks - 1}/{tasks}")
   lives = folder / "tasks"
-  lives.mkdir(parents=True, exist_ok=True)
   with _signs_of_life(lives / str(task)):
     for stage in stages:
       items = stage.items()
       owner = {item.number: position % tasks for position, item in enumerate(items)}
       print(f"task {task} of {tasks}: {stage.what}, {len(items)} items", file=sys.stderr, flush=True)
       results_of(attempt(functools.partial(finish, stage), item) for item in unfinished(stage, items[task::tasks]))
-      while left := unfinished(stage, items):
+      while True:
+        began = time.monotonic()
+        if not (left := unfinished(stage, items)):
+          break
+        # A bucket has no folders that could be missing.
+        if is_over():
+          raise FileNotFoundError(2, "the build is finished", os.fspath(folder))
         living, begun = _tasks(lives, lives / str(task))
         owners = {owner[item.number] for item in left}
         if missing := sorted(owners - begun):
           return missing
         if owners <= living:
-          time.sleep(1.0)
+          least = _POLL_S if isinstance(folder, Path) else _BUCKET_POLL_S
+          time.sleep(max(least, _LOOKING * (time.monotonic() - began)))
           continue
         # Items of a task that died. Each task begins elsewhere, and what two of them do comes out the same.
         orphans = [item for item in left if owner[item.number] not in living]
@@ -165,15 +178,17 @@ def run_task(stages: Sequence[Stage], folder: Path, task: int, tasks: int) -> li
 
 
 @contextlib.contextmanager
-def _signs_of_life(path: Path) -> Iterator[None]:
-  """Touches a file every _BEAT_S seconds while it is open; afterwards the file says that its task has ended."""
+def _signs_of_life(path: AnyPath) -> Iterator[None]:
+  """Writes a sign every _BEAT_S seconds while it is open; afterwards the sign says that its task has ended."""
   ended = threading.Event()
 
   def beat() -> None:
     while not ended.wait(_BEAT_S):
-      path.touch()
+      _touch(path)
 
-  path.touch()
+  if isinstance(path, Path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+  _touch(path)
   thread = threading.Thread(target=beat, daemon=True)
   thread.start()
   try:
@@ -182,12 +197,23 @@ def _signs_of_life(path: Path) -> Iterator[None]:
     ended.set()
     thread.join()
     with contextlib.suppress(FileNotFoundError):  # The build's folder goes when the build is finished.
-      os.utime(path, (0, 0))
+      _touch(path, has_ended=True)
 
 
-def _tasks(lives: Path, own: Path) -> tuple[set[int], set[int]]:
-  """(the tasks that live, those that were ever started), by the clock of the file system, which all of them share."""
-  own.touch()
-  now = own.stat().st_mtime
-  seen = {int(path.name): path.stat().st_mtime for path in lives.iterdir()}
-  return {task for task, time_s in seen.items() if now - time_s < _SILENT_S}, set(seen)
+def _touch(path: AnyPath, *, has_ended: bool = False) -> None:
+  """Gives a sign of life the present time; of a task that has ended, 1970 on a disk, and in a bucket an empty file."""
+  if not isinstance(path, Path):
+    write_whole(path, b"" if has_ended else b"alive\n")
+    return
+  path.touch()
+  if has_ended:
+    os.utime(path, (0, 0))
+
+
+def _tasks(lives: AnyPath, own: AnyPath) -> tuple[set[int], set[int]]:
+  """(the tasks that live, those that were ever started), by the clock of the store, which all of them share."""
+  _touch(own)
+  seen = {int(name): sign for name, sign in signs(lives).items()}
+  now = seen[int(own.name)].time_s
+  living = {task for task, sign in seen.items() if now - sign.time_s < _SILENT_S}
+  return living if isinstance(own, Path) else {task for task in living if seen[task].size}, set(seen)

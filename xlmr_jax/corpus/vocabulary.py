@@ -7,11 +7,11 @@ import dataclasses
 import functools
 import hashlib
 import io
+import os
 import re
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from xlmr_jax.corpus.workers import cores, run_stage
 from xlmr_jax.data.mixture import smoothed_shares
 from xlmr_jax.data.tokenizer import Tokenizer, open_tokenizer
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import local_path, refuse_unwritable, whole_file
+from xlmr_jax.files import path_given, refuse_unwritable, whole_file
 from xlmr_jax.ids import UNK
 
 # The number of threads is part of the result, because sums over threads are rounded in their order. So it does not follow
@@ -41,7 +41,7 @@ _RESERVED = str.maketrans("\t\u2585", "  ")
 
 def train_vocabulary(
   source: Source,
-  out: str | Path,
+  out: str | os.PathLike,
   *,
   size: int,
   alpha: float = 0.3,
@@ -49,7 +49,7 @@ def train_vocabulary(
   seed: int = 0,
   character_coverage: float = 0.9995,
   memory_gb: float | None = None,
-  compare: str | Path | None = None,
+  compare: str | os.PathLike | None = None,
 ) -> dict[str, Any]:
   """Trains and writes a vocabulary of `size` ids; returns the command's summary, and under "table" one row per language.
 
@@ -64,7 +64,7 @@ def train_vocabulary(
   Raises UserError for whatever the user must mend. `out` is written whole or not at all.
   """
   began = time.perf_counter()
-  out = local_path(out, "--out=")
+  out = path_given(out, "--out=")
   if out.exists():
     raise UserError(f"{out}: exists; remove it or choose another --out")
   refuse_unwritable(out, folder=False)
@@ -74,7 +74,7 @@ def train_vocabulary(
     raise UserError(f"--alpha={alpha}: must lie in [0, 1]")
   if size < 16:
     raise UserError(f"--size={size}: too small for a vocabulary")
-  other = None if compare is None else open_tokenizer(local_path(compare, "--compare="))
+  other = None if compare is None else open_tokenizer(path_given(compare, "--compare="))
   shards = source.shards(_SHARD_BYTES)
   counted = count_paragraphs(source, shards)
   counts = np.array(list(counted.values()))

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from xlmr_jax.corpus.held_out import one_message
 from xlmr_jax.corpus.progress import Progress
-from xlmr_jax.errors import UserError
+from xlmr_jax.errors import StoreError, UserError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -21,10 +21,11 @@ Result = TypeVar("Result")
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-  """Why a work item failed. `trace` is empty if the user can mend it."""
+  """Why a work item failed. `trace` is empty if the user can mend it, or a fresh start does."""
 
   message: str
   trace: str = ""
+  is_of_store: bool = False  # A bucket fails for a passing reason.
 
 
 def attempt(work: Callable[[Item], Result], item: Item) -> Result | Failure:
@@ -33,6 +34,8 @@ def attempt(work: Callable[[Item], Result], item: Item) -> Result | Failure:
     return work(item)
   except UserError as error:
     return Failure(str(error))
+  except StoreError as error:
+    return Failure(str(error), is_of_store=True)
   except OSError as error:
     return Failure(f"{error.filename}: {error.strerror}" if error.filename else f"--out: {error.strerror or error}")
   except Exception as error:
@@ -40,7 +43,10 @@ def attempt(work: Callable[[Item], Result], item: Item) -> Result | Failure:
 
 
 def results_of(outcomes: Iterable[Result | Failure]) -> list[Result]:
-  """The outcomes, none of which may be a Failure. Raises UserError for what the user can mend, else RuntimeError."""
+  """The outcomes, none of which may be a Failure.
+
+  Raises RuntimeError: a worker crashed; StoreError: a bucket failed; UserError for what the user can mend.
+  """
   results: list[Result] = []
   failures: list[Failure] = []
   for outcome in outcomes:
@@ -51,6 +57,9 @@ def results_of(outcomes: Iterable[Result | Failure]) -> list[Result]:
   for failure in failures:
     if failure.trace:
       raise RuntimeError(f"a worker failed:\n{failure.trace}")
+  for failure in failures:
+    if failure.is_of_store:
+      raise StoreError(failure.message)
   if failures:
     raise UserError(one_message([failure.message for failure in failures]))
   return results

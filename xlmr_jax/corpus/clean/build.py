@@ -6,7 +6,10 @@ number of workers, on any runner, after any interruption, and language by langua
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
+import json
+import secrets
 import shutil
 import sys
 from collections import Counter
@@ -14,12 +17,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from xlmr_jax import bucket_lock
 from xlmr_jax.corpus import beam
 from xlmr_jax.corpus.clean.duplicates import Clusters, Pairs
 from xlmr_jax.corpus.clean.filter import Filter, Learn
 from xlmr_jax.corpus.clean.finish import MANIFEST, Finish
 from xlmr_jax.corpus.clean.gather import Gather
-from xlmr_jax.corpus.clean.job import Job
+from xlmr_jax.corpus.clean.job import Job, is_over
 from xlmr_jax.corpus.clean.read import Read, common_root, write_shards
 from xlmr_jax.corpus.clean.repeats import Paragraphs
 from xlmr_jax.corpus.clean.write import Write
@@ -31,7 +35,9 @@ from xlmr_jax.corpus.sources import Shard, Source
 from xlmr_jax.corpus.stages import Stage, outcomes, run_here, run_task
 from xlmr_jax.corpus.workers import cores
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import lock, naming, read_json, refuse_unwritable, sha256_of, write_json
+from xlmr_jax.files import AnyPath, lock, naming, read_json, refuse_unwritable, sha256_of, write_json
+from xlmr_jax.folders import entries, remove_folder
+from xlmr_jax.names import below
 
 VERSION = 2  # of what a build does; another one makes other bytes of the same text
 WORK = ".work"
@@ -58,7 +64,7 @@ class Options:
 
 def build_corpus(
   source: Source,
-  out: Path,
+  out: AnyPath,
   options: Options,
   *,
   languages: Iterable[str] | None = None,
@@ -85,20 +91,22 @@ def build_corpus(
   job = new_job(work, source, shards, options, languages)
   fingerprint = _fingerprint(options, shards, job.root, job.reference)
   with naming(out), contextlib.ExitStack() as open_files:
-    if not _begin(out, fingerprint, job):
+    if not (job := _begin(out, fingerprint, job)):
       return _summary(read_json(out / MANIFEST))
     write_shards(job, shards)
     if task is None:
-      open_files.enter_context(lock(work / "lock", f"{out}: another build is working there; wait for it or stop it"))
+      open_files.enter_context(lock(job.path("lock"), f"{out}: another build is working there; wait for it or stop it"))
     stages: list[Stage] = [stage(job) for stage in (Read, Paragraphs, Learn, Filter, Pairs, Clusters, Write, Gather)]
     stages.append(Finish(job, fingerprint))
     if task is not None:
       try:
-        missing = run_task(stages, work, *task)
+        missing = run_task(stages, job.folder, *task, is_over=functools.partial(is_over, job))
       except (OSError, UserError):
         # Whichever task sees the end first removes the unfinished build, and the others look for their files in vain.
-        if (work / "job.json").exists() or not (out / MANIFEST).exists():
+        is_gone = is_over(job) or not (work / "job.json").exists()
+        if not is_gone or not (out / MANIFEST).exists():
           raise
+        _put_away(job)
         return _summary(read_json(out / MANIFEST))
       if missing:
         return {"task": f"{task[0]}/{task[1]}", "finished": False, "waits_for_tasks": missing}
@@ -111,13 +119,23 @@ def build_corpus(
         _print_rates(stages)
         if job.reference:
           _print_references(outcomes(Learn(job), Learn(job).items()))
-  # job.json goes first, so that a task that is still waiting knows why its files are gone.
-  (work / "job.json").unlink(missing_ok=True)
-  shutil.rmtree(work, ignore_errors=True)
+  _put_away(job)
   return _summary(read_json(out / MANIFEST))
 
 
-def new_job(folder: Path, source: Source, shards: Sequence[Shard], options: Options, languages: Sequence[str]) -> Job:
+def _put_away(job: Job) -> None:
+  """Removes the folder of a build that is finished."""
+  # job.json goes first, so that a task that is still waiting knows why its files are gone.
+  if isinstance(job.folder, Path):
+    (job.folder / "job.json").unlink(missing_ok=True)
+    shutil.rmtree(job.folder, ignore_errors=True)
+    return
+  if not is_over(job):
+    (job.folder.parent / "job.json").unlink(missing_ok=True)
+  remove_folder(job.folder)
+
+
+def new_job(folder: AnyPath, source: Source, shards: Sequence[Shard], options: Options, languages: Sequence[str]) -> Job:
   """What the stages of a build in `folder` need to know."""
   return Job(
     folder=folder,
@@ -189,21 +207,23 @@ def _fingerprint(options: Options, shards: Sequence[Shard], root: str, reference
   }
 
 
-def _begin(out: Path, fingerprint: dict[str, Any], job: Job) -> bool:
-  """Makes the folder of an unfinished build, or finds its own. False: the build is finished.
+def _begin(out: AnyPath, fingerprint: dict[str, Any], job: Job) -> Job | None:
+  """Makes the folder of an unfinished build, or finds its own; returns the job with this folder. None: it is finished.
 
+  In a bucket it has a name of its own below `.work`, because a task that is late may write into it when it is gone.
   Raises UserError: something else is there.
   """
   wanted = {"fingerprint": fingerprint, "languages": list(job.languages)}
   begun = out / WORK / "job.json"
   if begun.exists():
     found = read_json(begun)
+    folder = found.pop("folder", "")
     if found != wanted:
       raise UserError(
         f"{out}: an unfinished build with another {_difference(found, wanted)} is there; finish it with the same flags, or "
         f"remove {out / WORK}"
       )
-    return True
+    return dataclasses.replace(job, folder=below(job.folder, folder)) if folder else job
   if (out / MANIFEST).exists():
     manifest = read_json(out / MANIFEST)
     if manifest["build"] != fingerprint:
@@ -212,12 +232,16 @@ def _begin(out: Path, fingerprint: dict[str, Any], job: Job) -> bool:
       )
     if not job.languages:
       print(f"{out}: finished before", file=sys.stderr, flush=True)
-      return False
-  elif out.exists() and any(path.name != WORK for path in out.iterdir()):
+      return None
+  elif any(name != WORK for name in entries(out)):
     raise UserError(f"{out}: exists and is not empty; choose another --out or remove it")
+  if not isinstance(begun, Path):
+    # Of several tasks that begin at once, one writes it.
+    bucket_lock.create(begun, json.dumps(wanted | {"folder": secrets.token_hex(4)}, indent=1, sort_keys=True).encode())
+    return _begin(out, fingerprint, job)
   begun.parent.mkdir(parents=True, exist_ok=True)
   write_json(begun, wanted)
-  return True
+  return job
 
 
 def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:

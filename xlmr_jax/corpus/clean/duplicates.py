@@ -7,9 +7,10 @@ import numpy as np
 
 from xlmr_jax.corpus import near_duplicates
 from xlmr_jax.corpus.clean.filter import Filter, filtered_parts
-from xlmr_jax.corpus.clean.job import JobStage
+from xlmr_jax.corpus.clean.job import JobStage, Part
 from xlmr_jax.corpus.pieces import Piece, write_piece
 from xlmr_jax.corpus.stages import Item
+from xlmr_jax.files import each
 
 
 class Pairs(JobStage):
@@ -27,12 +28,13 @@ class Pairs(JobStage):
   def work(self, item: Item) -> dict[str, Any]:
     language, band = item.content
     began = time.process_time()
-    keys = [
-      Piece(self.job.path(Filter.name, f"{part.piece}.npz")).array(
-        f"{language}/bands", band * part.documents, (band + 1) * part.documents
-      )
-      for part in filtered_parts(self.job)[language]
-    ]
+    folder = self.job.path(Filter.name)
+
+    def keys_of(part: Part) -> np.ndarray:
+      first, last = band * part.documents, (band + 1) * part.documents
+      return Piece(folder / f"{part.piece}.npz").array(f"{language}/bands", first, last)
+
+    keys = each(keys_of, filtered_parts(self.job)[language], folder)
     pairs = near_duplicates.pairs_of_band(np.concatenate(keys))
     write_piece(self.job.path(self.name, f"{language}.{band:02d}.npz"), {"pairs": pairs})
     return {"pairs": len(pairs), "seconds": {"minhash": time.process_time() - began}}
@@ -54,9 +56,9 @@ class Clusters(JobStage):
     language = item.content
     began = time.process_time()
     documents = sum(part.documents for part in filtered_parts(self.job)[language])
-    pairs = [
-      Piece(self.job.path(Pairs.name, f"{language}.{band:02d}.npz")).array("pairs") for band in range(near_duplicates.BANDS)
-    ]
+    folder = self.job.path(Pairs.name)
+    bands = range(near_duplicates.BANDS)
+    pairs = each(lambda band: Piece(folder / f"{language}.{band:02d}.npz").array("pairs"), bands, folder)
     first = near_duplicates.clusters(pairs, documents)
     sizes = np.bincount(first, minlength=documents).astype(np.uint32)
     write_piece(self.job.path(self.name, f"{language}.npz"), {"first": first, "sizes": sizes})

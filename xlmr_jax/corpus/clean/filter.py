@@ -15,6 +15,7 @@ from xlmr_jax.corpus.pieces import Piece, named, pack_documents, unpack_document
 from xlmr_jax.corpus.profile import Profile
 from xlmr_jax.corpus.removed import Removed
 from xlmr_jax.corpus.stages import Item, outcomes
+from xlmr_jax.files import ahead, on_this_machine
 
 # Of each language, from which its limits are learnt. Characters, because a letter of some scripts takes three bytes.
 SAMPLE_CHARACTERS, SAMPLE_DOCUMENTS = 1 << 20, 1000
@@ -55,8 +56,9 @@ class Learn(JobStage):
     """Those documents of a language that have the lowest hashes, without repeated paragraphs, by their hashes."""
     lowest = np.zeros((0, 2), np.uint64)
     parts = parts_by_language(self.job)[language]
-    for index, part in enumerate(parts):
-      hashes = Piece(self.job.path(Read.name, f"{part.piece}.npz")).array(f"{language}/documents")
+    folder = self.job.path(Read.name)
+    every = ahead(lambda part: Piece(folder / f"{part.piece}.npz").array(f"{language}/documents"), parts, folder)
+    for index, hashes in enumerate(every):
       hashes = np.sort(hashes)[:SAMPLE_DOCUMENTS]
       lowest = np.concatenate([lowest, np.stack([hashes, np.full_like(hashes, index)], 1)])
       lowest = lowest[np.lexsort((lowest[:, 1], lowest[:, 0]))][:SAMPLE_DOCUMENTS]
@@ -84,16 +86,21 @@ class Filter(JobStage):
     return [Item(number, sizes[name], (name, pieces[name])) for number, name in enumerate(sorted(pieces))]
 
   def work(self, item: Item) -> dict[str, Any]:
+    # All of the piece is read, and in a bucket each array would be a request.
+    with on_this_machine(self.job.path(Read.name, f"{item.content[0]}.npz")) as path:
+      return self._work(item, Piece(path))
+
+  def _work(self, item: Item, piece: Piece) -> dict[str, Any]:
     name, parts = item.content
     removed, clock = Removed(keep_all=self.job.keep_removed), Clock()
     arrays: dict[str, np.ndarray] = {}
     languages: dict[str, dict[str, int]] = {}
     for language, index in parts:
       if self.job.keep_removed:
-        documents = unpack_documents(Piece(self.job.path(Read.name, f"{name}.npz")), language)
+        documents = unpack_documents(piece, language)
         removed.urls = {document.id: document.url for document in documents}
       with clock("paragraphs"):
-        documents, hashes = remaining_documents(self.job, language, index, removed)
+        documents, hashes = remaining_documents(self.job, language, index, removed, piece)
       profile, limits, sampled = _learnt(self.job, language)
       texts = [document.text for document in documents]
       with clock("filters"):

@@ -9,15 +9,18 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from xlmr_jax.bucket_lock import BucketLock
 from xlmr_jax.corpus.clean.duplicates import Clusters
 from xlmr_jax.corpus.clean.filter import Filter, Learn
-from xlmr_jax.corpus.clean.job import Job, of_language
+from xlmr_jax.corpus.clean.job import Job, is_over, of_language
 from xlmr_jax.corpus.clean.read import Read
 from xlmr_jax.corpus.clean.write import Write
 from xlmr_jax.corpus.removed import REPAIR, Removed
 from xlmr_jax.corpus.stages import Item, outcome_path, outcomes
-from xlmr_jax.files import below, read_json, write_json, write_whole
-from xlmr_jax.folders import remove_folder
+from xlmr_jax.errors import UserError
+from xlmr_jax.files import AnyPath, each, move_file, read_json, write_json, write_whole
+from xlmr_jax.folders import entries, remove_folder, replace_folder
+from xlmr_jax.names import below
 
 MANIFEST = "manifest.json"
 _MOST_EXAMPLES = 20  # places of damage in the manifest
@@ -32,7 +35,7 @@ class Finish:
   name, what = "9_finish", "finishing"
 
   @property
-  def folder(self) -> Path:
+  def folder(self) -> AnyPath:
     """Of its outcome."""
     return self.job.path(self.name)
 
@@ -42,15 +45,17 @@ class Finish:
 
   def work(self, item: Item) -> dict[str, Any]:
     """Any number of workers may try: whoever comes second finds the work done."""
-    out = self.job.folder.parent
+    out = self.job.out
     with _exclusive(self.job.path("finish.lock")):
       if (done := outcome_path(self, item.number)).exists():
         return read_json(done)
+      if is_over(self.job):  # Then what is missing was put away, and must not be placed anew.
+        raise FileNotFoundError(2, "the build is finished", str(done))
       found = self._manifest()
       before = self._before(out)
       # Readers refuse a folder with an unfinished build and without a manifest. So it goes first and comes last.
       if (out / MANIFEST).exists():
-        (out / MANIFEST).replace(self.job.path("before.json"))
+        move_file(out / MANIFEST, self.job.path("before.json"))
       removed = found.pop("removed")
       languages = sorted({*found["languages"], *(language for step in removed.values() for language in step)})
       self._place_removed(out, removed, languages)
@@ -63,25 +68,37 @@ class Finish:
       write_json(out / MANIFEST, manifest)
     return {"documents": sum(value["documents"] for value in found["languages"].values())}
 
-  def _before(self, out: Path) -> dict[str, Any] | None:
+  def _before(self, out: AnyPath) -> dict[str, Any] | None:
     """The manifest of the finished build that this one adds languages to."""
     for path in (self.job.path("before.json"), out / MANIFEST):
       if path.exists():
         return read_json(path)
     return None
 
-  def _place(self, new: Path, old: Path, *, is_there: bool) -> None:
-    """Puts a folder in the place of an older one. An earlier try, which was interrupted, may have done so."""
+  def _place(self, new: AnyPath, old: AnyPath, *, is_there: bool) -> None:
+    """Puts a folder in the place of an older one. An earlier try, which was interrupted, may have done so.
+
+    In a bucket it is copied, and stays until the unfinished build goes, so that each try does the same.
+    """
+    if not isinstance(new, Path) or not isinstance(old, Path):
+      if is_there:
+        replace_folder(new, old)
+      else:
+        remove_folder(old)
+      return
     if old.exists() and (new.exists() or not is_there):
       remove_folder(old)
     if is_there and new.exists():
       new.replace(old)
 
-  def _place_removed(self, out: Path, removed: dict[str, Any], languages: Iterable[str]) -> None:
+  def _place_removed(self, out: AnyPath, removed: dict[str, Any], languages: Iterable[str]) -> None:
     for step, found in removed.items():
       folder = below(out, "removed", step)
-      folder.mkdir(parents=True, exist_ok=True)
-      for language, counts in found.items():
+      if isinstance(folder, Path):
+        folder.mkdir(parents=True, exist_ok=True)
+
+      def place(language: str, step: str = step, found: dict[str, Any] = found, folder: AnyPath = folder) -> None:
+        counts = found[language]
         lines = [
           json.dumps({"reason": reason, "id": id, "text": text}, ensure_ascii=False)
           for _, reason, id, text in counts["samples"]
@@ -90,15 +107,22 @@ class Finish:
         if self.job.keep_removed and step != REPAIR:
           self._place(self.job.path("removed", step, language), of_language(folder, language), is_there=True)
 
-  def _place_clusters(self, out: Path, clusters: dict[str, list[Any]], languages: Iterable[str]) -> None:
+      each(place, found, folder)
+
+  def _place_clusters(self, out: AnyPath, clusters: dict[str, list[Any]], languages: Iterable[str]) -> None:
     folder = out / "clusters"
-    for language in languages:
+    there = entries(folder)
+    if isinstance(folder, Path) and any(clusters.get(language) for language in languages):
+      folder.mkdir(exist_ok=True)
+
+    def place(language: str) -> None:
       if found := clusters.get(language):
-        folder.mkdir(exist_ok=True)
         text = "".join(f"{file}\t{document}\t{size}\n" for file, document, size in found)
         write_whole(of_language(folder, language, ".tsv"), text.encode())
-      else:
-        of_language(folder, language, ".tsv").unlink(missing_ok=True)
+      elif (path := of_language(folder, language, ".tsv")).name in there:
+        path.unlink(missing_ok=True)
+
+    each(place, languages, folder)
 
   def _manifest(self) -> dict[str, Any]:
     """The manifest of this build, with the samples of what was removed, and the clusters of more than one document."""
@@ -180,8 +204,26 @@ def merge_manifests(before: dict[str, Any], new: dict[str, Any]) -> dict[str, An
 
 
 @contextlib.contextmanager
-def _exclusive(path: Path) -> Iterator[None]:
+def _exclusive(path: AnyPath) -> Iterator[None]:
   """Waits until nobody else is inside."""
+  if not isinstance(path, Path):
+    held = _wait_for(path)
+    try:
+      yield
+    finally:
+      held.remove()
+    return
   with open(path, "a") as file:
     fcntl.flock(file, fcntl.LOCK_EX)
     yield
+
+
+def _wait_for(path: AnyPath) -> BucketLock:
+  """The lock of a bucket, which looks for some seconds each time whether its holder lives."""
+  message = "another task is finishing the build"
+  while True:
+    try:
+      return BucketLock(path, message)  # pyright: ignore[reportArgumentType]
+    except UserError as error:
+      if not str(error).startswith(message):
+        raise

@@ -23,6 +23,8 @@ from xlmr_jax.corpus.sources import Shard, Source
 from xlmr_jax.corpus.stages import Stage, finish, outcomes
 from xlmr_jax.corpus.workers import cores
 from xlmr_jax.errors import UserError
+from xlmr_jax.files import AnyPath
+from xlmr_jax.folders import files_below
 
 _LANGUAGES = 3  # of the most text, that go through the stages after reading; smaller ones would make each call too small
 _SECONDS_PER_KEY = 2e-7  # that sorting takes for a hash of a paragraph or a band of a document (ours)
@@ -47,7 +49,7 @@ class Forecast:
   worker_memory: int
   between_stages: int  # the size of the files that go when the build is finished
   clean: int  # of the clean text
-  free: int  # on the disk of --out
+  free: int | None  # on the disk of --out; None in a bucket
   largest_partition: int  # of the hashes that a worker sorts at a time
   largest_language: str
   sample: int  # text that was built for a trial
@@ -79,8 +81,8 @@ class Forecast:
       f"workers{waiting}: {steps}",
       f"needs about {_size(self.worker_memory)} of memory per worker; the largest partition of hashes, of "
       f"{self.largest_language}, has {_size(self.largest_partition)}",
-      f"needs about {_size(self.disk)} of disk, {_size(self.clean)} of it for clean text and the rest until it is finished; "
-      f"{_size(self.free)} are free",
+      f"needs about {_size(self.disk)} of disk, {_size(self.clean)} of it for clean text and the rest until it is finished"
+      + (f"; {_size(self.free)} are free" if self.free is not None else ", in the bucket"),
     ]
 
   def to_json(self) -> dict[str, Any]:
@@ -94,22 +96,22 @@ class Forecast:
       "sample_seconds": round(self.sample_seconds, 2),
     }
 
-  def refuse_too_small_a_disk(self, out: Path) -> None:
+  def refuse_too_small_a_disk(self, out: AnyPath) -> None:
     """Raises UserError: the disk of `out` surely has not enough room."""
-    if self.free < _SURELY * self.disk:
+    if self.free is not None and self.free < _SURELY * self.disk:
       raise UserError(
         f"--out={out}: the build needs about {_size(self.disk)} of disk, {_size(self.clean)} of it for clean text, and "
         f"{_size(self.free)} are free; choose another disk or a part of the source"
       )
 
 
-def is_new(out: Path) -> bool:
+def is_new(out: AnyPath) -> bool:
   """Whether nothing of a build is in the folder yet, so that all of its cost is still to come."""
   return not (out / WORK / "job.json").exists() and not (out / MANIFEST).exists()
 
 
 def forecast(
-  source: Source, out: Path, options: Options, *, languages: Iterable[str] | None = None, workers: int | None = None
+  source: Source, out: AnyPath, options: Options, *, languages: Iterable[str] | None = None, workers: int | None = None
 ) -> Forecast:
   """The cost of build_corpus with the same arguments. It writes nothing but a small folder for a time, elsewhere.
 
@@ -242,12 +244,14 @@ def _seconds(stage: Stage) -> float:
   return time.process_time() - began
 
 
-def _bytes_below(folder: Path) -> int:
-  return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+def _bytes_below(folder: AnyPath) -> int:
+  return sum(files_below(folder).values())
 
 
-def _free(out: Path) -> int:
-  """The free bytes of the disk that a folder lies on or will lie on."""
+def _free(out: AnyPath) -> int | None:
+  """The free bytes of the disk that a folder lies on or will lie on; None in a bucket."""
+  if not isinstance(out, Path):
+    return None
   return shutil.disk_usage(next(path for path in (out, *out.parents) if path.exists())).free
 
 

@@ -9,7 +9,7 @@ from xlmr_jax.corpus.clean.write import Write
 from xlmr_jax.corpus.pieces import Piece
 from xlmr_jax.corpus.removed import REPAIR
 from xlmr_jax.corpus.stages import Item, outcomes
-from xlmr_jax.files import whole_file
+from xlmr_jax.files import ahead, whole_file
 
 
 class Gather(JobStage):
@@ -32,13 +32,11 @@ class Gather(JobStage):
 
   def work(self, item: Item) -> dict[str, Any]:
     name, number, first, last = item.content
-    folder = self.job.path("removed", name)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{number:05d}.jsonl{'.zst' if self.job.compress else ''}"
+    path = self.job.path("removed", name) / f"{number:05d}.jsonl{'.zst' if self.job.compress else ''}"
     with whole_file(path, many_writers=True) as unfinished, open(unfinished, "wb") as file:
-      for part in _removed_parts(self.job)[name][first:last]:
+      parts = _removed_parts(self.job)[name][first:last]
+      for frame in ahead(lambda part: Piece(self.job.path(part.piece)).array(name).tobytes(), parts, path):
         # Frames of zstd may follow each other in a file.
-        frame = Piece(self.job.path(part.piece)).array(name).tobytes()
         file.write(frame if self.job.compress else _uncompressed(frame))
     return {"file": f"{name}/{path.name}"}
 

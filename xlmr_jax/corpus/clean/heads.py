@@ -17,6 +17,7 @@ from xlmr_jax.corpus.sources.parquet import Parquet
 from xlmr_jax.corpus.sources.paths import FileSource
 from xlmr_jax.corpus.sources.text_file import compression, open_text
 from xlmr_jax.errors import UserError
+from xlmr_jax.files import open_bytes
 
 _HEADS = 6  # files whose heads are read
 _HEAD_BYTES = 160 << 10  # of each, as they are stored
@@ -68,7 +69,7 @@ def _head(source: Source, shard: Shard, folder: Path) -> tuple[Shard, int, int]:
   """A shard of the begin of another one, how many of its stored bytes that has, and the bytes of text in it."""
   size = min(shard.size, _HEAD_BYTES)
   copy = folder / os.path.basename(shard.name)
-  with open(shard.name, "rb") as file:
+  with open_bytes(shard.name) as file:
     copy.write_bytes(file.read(size))
   head = dataclasses.replace(shard, name=str(copy), size=size)
   text = _text_bytes(source, head)

@@ -4,23 +4,26 @@ import contextlib
 import dataclasses
 import functools
 import json
+import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from xlmr_jax.corpus.languages import LANGUAGES, normal_code
 from xlmr_jax.corpus.reference import Reference
 from xlmr_jax.corpus.sources import Source
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import below, parse_json, whole_file
+from xlmr_jax.files import AnyPath, P, any_path, parse_json, read_bytes, read_json, whole_file
+from xlmr_jax.names import below
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
   """What the stages need to know. All workers see `folder` under the same path."""
 
-  folder: Path  # of the unfinished build, inside the folder of clean text
+  folder: AnyPath  # of the unfinished build, inside the folder of clean text
   source: Source
   root: str  # what the paths of all files of the source begin with; what is written names a file by the rest
   language_id: str  # "cld2" or "fasttext:FILE"
@@ -37,9 +40,21 @@ class Job:
   file_bytes: int  # of text, from which on another file of clean text begins
   compress: bool
 
-  def path(self, *names: str) -> Path:
+  def __getstate__(self) -> dict[str, Any]:
+    return self.__dict__ | {"folder": os.fspath(self.folder)}
+
+  def __setstate__(self, state: dict[str, Any]) -> None:
+    # A bucket's path needs its client, which a worker that has just begun does not have yet.
+    self.__dict__.update(state | {"folder": any_path(state["folder"])})
+
+  def path(self, *names: str) -> AnyPath:
     """A path in the folder of the unfinished build. UserError: it would lead out of it."""
     return below(self.folder, *names)
+
+  @property
+  def out(self) -> AnyPath:
+    """The folder of clean text. In a bucket, each build has a folder of its own in the one for unfinished builds."""
+    return self.folder.parent if isinstance(self.folder, Path) else self.folder.parent.parent
 
   def wants(self, language: str) -> bool:
     """Whether text of a language is written."""
@@ -57,11 +72,11 @@ class JobStage:
   job: Job
 
   @property
-  def folder(self) -> Path:
+  def folder(self) -> AnyPath:
     return self.job.path(self.name)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def removed_path(stage: JobStage, item: int) -> Path:
+def removed_path(stage: JobStage, item: int) -> AnyPath:
   """The piece with all that an item of a stage removed."""
   return stage.folder / f"{item:07d}.removed.npz"
 
@@ -91,7 +106,17 @@ class Part:
   bytes: int
 
 
-def of_language(folder: Path, language: str, ending: str = "") -> Path:
+def is_over(job: Job) -> bool:
+  """Whether another process has finished a build in a bucket, where the folder that is gone would not be missed."""
+  if isinstance(job.folder, Path):
+    return False
+  try:
+    return read_json(job.folder.parent / "job.json").get("folder") != job.folder.name
+  except FileNotFoundError:
+    return True
+
+
+def of_language(folder: P, language: str, ending: str = "") -> P:
   """A language's folder, or its file with an ending. UserError: what an outcome calls a language is no code of one."""
   if not normal_code(language):
     raise UserError(f"{folder}: {str(language)[:80]!r} is no code of a language, so that nothing is written under that name")
@@ -101,15 +126,20 @@ def of_language(folder: Path, language: str, ending: str = "") -> Path:
 def load_parts(job: Job, name: str, make: Callable[[Job], dict[str, list[Part]]]) -> dict[str, list[Part]]:
   """The result of make(job), which is stored in a file: a worker should not have to read all outcomes for each item."""
   path = job.path(name)
-  if not path.exists():
-    write_parts(path, make(job))
-  parts = _read_parts(str(path), path.stat().st_mtime_ns)
-  for language in parts:
-    below(job.folder, language)  # Many files are named by it.
+  if isinstance(path, Path):
+    if not path.exists():
+      write_parts(path, make(job))
+    parts = _read_parts(str(path), path.stat().st_mtime_ns)
+  else:  # No other build has this path, and asking for its time would be a request each time.
+    try:
+      parts = _read_parts(str(path), 0)
+    except FileNotFoundError:
+      write_parts(path, make(job))
+      parts = _read_parts(str(path), 0)
   return parts
 
 
-def write_parts(path: Path, parts: dict[str, list[Part]]) -> None:
+def write_parts(path: AnyPath, parts: dict[str, list[Part]]) -> None:
   """Writes what load_parts reads, as JSON: others may write into the folder too, and a pickle would run what they wrote."""
   rows = {language: [dataclasses.astuple(part) for part in found] for language, found in parts.items()}
   with whole_file(path, many_writers=True) as unfinished:
@@ -119,10 +149,10 @@ def write_parts(path: Path, parts: dict[str, list[Part]]) -> None:
 @functools.lru_cache(4)
 def _read_parts(path: str, _: int) -> dict[str, list[Part]]:
   try:
-    rows = parse_json(Path(path).read_text(encoding="utf-8"))
+    rows = parse_json(read_bytes(path))
     parts = {language: [Part(*row) for row in found] for language, found in rows.items()}
-    if not all(isinstance(part.piece, str) for found in parts.values() for part in found):
-      raise ValueError("a part without a piece")
+    for language, found in parts.items():  # Many files are named by these.
+      below(Path(path).parent, language, *(part.piece for part in found))
     return parts
   except (ValueError, TypeError, AttributeError) as error:
     raise UserError(f"{path}: cannot be read ({error}); remove it, and it is made again") from None

@@ -21,7 +21,7 @@ from xlmr_jax.corpus.repair import repair_all
 from xlmr_jax.corpus.sources import Damage, Document, Shard
 from xlmr_jax.corpus.stages import Item, outcomes
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import read_json, whole_file
+from xlmr_jax.files import is_bucket, read_json, whole_file
 
 RANGES = 256  # the most partitions into which the hashes of a language are divided
 _DAMAGES = 100  # places that are named; all are counted
@@ -159,6 +159,9 @@ def common_root(shards: Sequence[Shard]) -> str:
   Without it, two builds of the same files in different places write the same bytes.
   """
   folders = {os.path.dirname(shard.name) for shard in shards}
+  if folders and all(map(is_bucket, folders)):
+    schemes, paths = zip(*(folder.split("://", 1) for folder in folders))
+    return os.path.join(f"{schemes[0]}://{os.path.commonpath(paths)}", "") if len(set(schemes)) == 1 else ""
   if not folders or not all(map(os.path.isabs, folders)):
     return ""
   return os.path.join(os.path.commonpath(folders), "")

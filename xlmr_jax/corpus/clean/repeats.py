@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from xlmr_jax.corpus import paragraphs as paragraph_hashes
-from xlmr_jax.corpus.clean.job import Job, JobStage
+from xlmr_jax.corpus.clean.job import Job, JobStage, Part
 from xlmr_jax.corpus.clean.read import RANGES, Read, parts_by_language
 from xlmr_jax.corpus.pieces import Piece, unpack_documents, write_piece
 from xlmr_jax.corpus.removed import Removed
 from xlmr_jax.corpus.sources import Document
 from xlmr_jax.corpus.stages import Item
+from xlmr_jax.files import each
 
 # The hashes that one worker sorts at a time. Each has 8 bytes, and twice that while it is sorted.
 PARTITION = 1 << 19
@@ -34,14 +35,16 @@ class Paragraphs(JobStage):
   def work(self, item: Item) -> dict[str, Any]:
     language, index, ranges = item.content
     began = time.process_time()
-    hashes, which = [], []
+    folder = self.job.path(Read.name)
     first, last = index * RANGES // ranges, (index + 1) * RANGES // ranges
-    for part in parts_by_language(self.job)[language]:
-      piece = Piece(self.job.path(Read.name, f"{part.piece}.npz"))
+
+    def hashes_of(part: Part) -> tuple[np.ndarray, np.ndarray]:
+      piece = Piece(folder / f"{part.piece}.npz")
       bounds = piece.array(f"{language}/bounds")
       start, stop = int(bounds[first]), int(bounds[last])
-      hashes.append(piece.array(f"{language}/hashes", start, stop))
-      which.append(piece.array(f"{language}/which", start, stop))
+      return piece.array(f"{language}/hashes", start, stop), piece.array(f"{language}/which", start, stop)
+
+    hashes, which = zip(*each(hashes_of, parts_by_language(self.job)[language], folder))
     bounds = np.cumsum([0, *map(len, hashes)])
     repeated = paragraph_hashes.repeated(np.concatenate(hashes))
     dropped = [np.sort(which[i][repeated[a:b]]) for i, (a, b) in enumerate(itertools.pairwise(bounds))]
@@ -60,16 +63,26 @@ def ranges_of(hashes: int) -> int:
   return ranges
 
 
-def remaining_documents(job: Job, language: str, index: int, removed: Removed | None) -> tuple[list[Document], np.ndarray]:
-  """The documents of part `index` of a language without repeated paragraphs, and the hash of each before, uint64[D]."""
+def remaining_documents(
+  job: Job, language: str, index: int, removed: Removed | None, piece: Piece | None = None
+) -> tuple[list[Document], np.ndarray]:
+  """The documents of part `index` of a language without repeated paragraphs, and the hash of each before, uint64[D].
+
+  piece: of the part, by whoever has it open already.
+  """
   parts = parts_by_language(job)[language]
   part = parts[index]
-  piece = Piece(job.path(Read.name, f"{part.piece}.npz"))
+  piece = piece or Piece(job.path(Read.name, f"{part.piece}.npz"))
+  folder = job.path(Paragraphs.name)
   repeated = piece.array(f"{language}/within")
-  for i in range(ranges_of(sum(part.hashes for part in parts))):
-    drops = Piece(job.path(Paragraphs.name, f"{language}.{i:03d}.npz"))
+
+  def dropped(i: int) -> np.ndarray:
+    drops = Piece(folder / f"{language}.{i:03d}.npz")
     start, stop = drops.array("bounds", index, index + 2).tolist()
-    repeated[drops.array("dropped", start, stop)] = True
+    return drops.array("dropped", start, stop)
+
+  for which in each(dropped, range(ranges_of(sum(part.hashes for part in parts))), folder):
+    repeated[which] = True
   kept, hashes, at = [], [], 0
   for document, key in zip(unpack_documents(piece, language), piece.array(f"{language}/documents").tolist()):
     lines = document.text.split("\n")

@@ -16,7 +16,7 @@ from xlmr_jax.corpus.pieces import Piece, unpack_documents, write_piece
 from xlmr_jax.corpus.removed import Removed
 from xlmr_jax.corpus.sources import Document
 from xlmr_jax.corpus.stages import Item
-from xlmr_jax.files import sha256_of, whole_file
+from xlmr_jax.files import ahead, sha256_of, whole_file
 
 
 class Write(JobStage):
@@ -41,26 +41,26 @@ class Write(JobStage):
     counts, personal, clusters = Counter(), Counter(), []
     began = time.process_time()
     opt_outs = _opt_outs(self.job.opt_out) if self.job.opt_out else None
-    folder = self.job.path("clean", language)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{number:05d}.txt{'.zst' if self.job.compress else ''}"
-    with whole_file(path, many_writers=True) as unfinished, _TextWriter(unfinished, self.job.compress) as write:
-      for document, size in self._documents(language, first_part, last_part, removed):
-        if opt_outs and opt_outs.has(document.url):
-          removed.add("opt_outs", language, "opted out", document.id, document.text, url=document.url, documents=1)
-          continue
-        text = document.text
-        if self.job.mask_personal_data:
-          text, found = personal_data.mask(text)
-          personal.update(found)
-        if size > 1:
-          clusters.append((path.name, counts["documents"], size))
-        data = text.encode("utf-8")
-        for _ in range(near_duplicates.repeats(size) if self.job.rehydrate else 1):
-          write(b"\n" + data + b"\n" if counts["documents"] else data + b"\n")
-          counts["documents"] += 1
-          counts["paragraphs"] += text.count("\n") + 1
-          counts["bytes"] += len(data)
+    path = self.job.path("clean", language) / f"{number:05d}.txt{'.zst' if self.job.compress else ''}"
+    with whole_file(path, many_writers=True) as unfinished:
+      with _TextWriter(unfinished, self.job.compress) as write:
+        for document, size in self._documents(language, first_part, last_part, removed):
+          if opt_outs and opt_outs.has(document.url):
+            removed.add("opt_outs", language, "opted out", document.id, document.text, url=document.url, documents=1)
+            continue
+          text = document.text
+          if self.job.mask_personal_data:
+            text, found = personal_data.mask(text)
+            personal.update(found)
+          if size > 1:
+            clusters.append((path.name, counts["documents"], size))
+          data = text.encode("utf-8")
+          for _ in range(near_duplicates.repeats(size) if self.job.rehydrate else 1):
+            write(b"\n" + data + b"\n" if counts["documents"] else data + b"\n")
+            counts["documents"] += 1
+            counts["paragraphs"] += text.count("\n") + 1
+            counts["bytes"] += len(data)
+      sha256 = sha256_of(unfinished)
     if not counts["documents"]:
       path.unlink()
     if self.job.keep_removed:
@@ -68,7 +68,7 @@ class Write(JobStage):
     return {
       "language": language,
       "file": path.name if counts["documents"] else "",
-      "sha256": sha256_of(path) if counts["documents"] else "",
+      "sha256": sha256 if counts["documents"] else "",
       "counts": {key: counts[key] for key in ("documents", "paragraphs", "bytes")},
       "clusters": clusters,
       "personal": dict(sorted(personal.items())),
@@ -81,8 +81,10 @@ class Write(JobStage):
     parts = filtered_parts(self.job)[language]
     at = sum(part.documents for part in parts[:first_part])
     clusters = Piece(self.job.path(Clusters.name, f"{language}.npz")) if self.job.near_duplicates else None
-    for part in parts[first_part:last_part]:
-      documents = unpack_documents(Piece(self.job.path(Filter.name, f"{part.piece}.npz")), language)
+    folder = self.job.path(Filter.name)
+    for documents in ahead(
+      lambda part: unpack_documents(Piece(folder / f"{part.piece}.npz"), language), parts[first_part:last_part], folder
+    ):
       numbers = range(at, at + len(documents))
       at = numbers.stop
       if not clusters:

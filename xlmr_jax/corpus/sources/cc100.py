@@ -10,10 +10,13 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from xlmr_jax.corpus.sources import BLOCK_BYTES, Block, Damage, Document, Shard, Source, refuse
 from xlmr_jax.corpus.sources.text_file import ENDINGS, ending, open_text
 from xlmr_jax.errors import UserError
+from xlmr_jax.files import AnyPath, any_path, each
+from xlmr_jax.folders import listing
 
 LONGEST_DOCUMENT = 16 << 20  # bytes; a file that lost its blank lines must not fill the memory
 LONGEST_LINE = 64 << 20  # bytes; neither must one that has no lines
@@ -43,26 +46,38 @@ class CC100(Source):
 
   shard_type = _Range
 
-  def __init__(self, folder: str | Path, languages: Iterable[str] | None = None):
+  def __init__(self, folder: str | os.PathLike, languages: Iterable[str] | None = None):
     """languages: only these; all by default.
 
     Names on stderr, once, each file that is left out because it is hidden or no text.
     Raises UserError: there is no such folder, a name is no language code, a text is there twice, or a language is missing.
     """
-    folder = Path(folder)
+    place = any_path(folder)
     try:
-      self.files, left_out = _find_files(folder, languages)
+      there, left_out = _find_files(place, languages)
     except OSError as error:
       raise UserError(f"{error.filename or folder}: cannot be read ({error.strerror})") from error
     for why, names in left_out.items():
       print(f"{folder}: left out, {why}: {', '.join(names)}", file=sys.stderr, flush=True)
+    self.files: dict[str, list[AnyPath]] = {language: [found.path for found in files] for language, files in there.items()}
+    self.sizes = {str(found.path): found.size for files in there.values() for found in files if found.size is not None}
+
+  def __getstate__(self) -> dict[str, Any]:
+    files = {language: list(map(str, paths)) for language, paths in self.files.items()}
+    return self.__dict__ | {"files": files}
+
+  def __setstate__(self, state: dict[str, Any]) -> None:
+    # A bucket's path needs its client, which a worker that has just begun does not have yet.
+    files = {language: list(map(any_path, paths)) for language, paths in state["files"].items()}
+    self.__dict__.update(state | {"files": files})
 
   def shards(self, shard_bytes: int) -> list[Shard]:
     """Shards of about shard_bytes, each some whole blocks of a plain file. A compressed file is one shard."""
     shards: list[Shard] = []
     for language, paths in self.files.items():
       for path in paths:
-        name, size = str(path.absolute()), os.path.getsize(path)
+        name = str(path.absolute()) if isinstance(path, Path) else str(path)
+        size = self.sizes[name] if name in self.sizes else os.path.getsize(path)
         if ending(path.name) != ".txt":
           shards.append(_Range(name, size, language))
           continue
@@ -94,7 +109,7 @@ class CC100(Source):
       try:
         block = next(blocks, None)
       except UserError as error:
-        if not (tolerant and os.path.exists(shard.name)):
+        if not (tolerant and any_path(shard.name).exists()):
           raise
         reason = str(error).removeprefix(f"{shard.name}: ")
         on_damage(Damage(shard.name, f"{reason}; {position:,} bytes of its text were read, the rest is lost"))
@@ -114,7 +129,7 @@ class CC100(Source):
       position += len(block)
 
 
-def read_blocks(path: str | Path, start: int = 0, length: int | None = None) -> Iterator[bytes]:
+def read_blocks(path: str | os.PathLike, start: int = 0, length: int | None = None) -> Iterator[bytes]:
   """Whole documents, about BLOCK_BYTES at a time; joined they are the file's bytes [start, start + length).
 
   If reading begins at the start of any block, the blocks from there on are the same. So a file can be cut into shards
@@ -155,7 +170,7 @@ def split_documents(text: str) -> list[str]:
   return [document for part in _BLANK_LINES.split(text) if (document := part.strip(" \t\n\r\f\v"))]
 
 
-def _block_ends(path: Path, size: int) -> Iterator[int]:
+def _block_ends(path: AnyPath, size: int) -> Iterator[int]:
   """Where read_blocks would end the blocks of a plain file of `size` bytes, from a glance at the end of each block."""
   with open_text(path) as file:
     start, window = 0, BLOCK_BYTES
@@ -177,7 +192,7 @@ def _block_ends(path: Path, size: int) -> Iterator[int]:
   yield size
 
 
-def _last_boundary(window: bytes, path: str | Path) -> int:
+def _last_boundary(window: bytes, path: str | os.PathLike) -> int:
   """Where the last document of a window begins, in bytes. 0 means that the window must grow to hold a blank line."""
   if (last := window.rfind(b"\n\n")) >= 0:
     return last + 2
@@ -206,77 +221,104 @@ def _decode(block: bytes, path: str, position: int) -> str:
     raise UserError(f"{path}, line {line}: not UTF-8 (byte 0x{block[error.start]:02x}); mend that line") from error
 
 
-def _find_files(folder: Path, languages: Iterable[str] | None) -> tuple[dict[str, list[Path]], dict[str, list[str]]]:
+@dataclasses.dataclass(frozen=True)
+class _Found:
+  """What lies in a folder."""
+
+  path: AnyPath
+  is_folder: bool
+  is_file: bool
+  size: int | None  # bytes of a bucket's file, which its folder's listing tells
+
+  @property
+  def name(self) -> str:
+    return self.path.name
+
+
+def _look(folder: AnyPath) -> list[_Found]:
+  """What lies in a folder, by name."""
+  if isinstance(folder, Path):
+    return [_Found(path, path.is_dir(), path.is_file(), None) for path in sorted(folder.iterdir())]
+  return [_Found(folder / name, size is None, size is not None, size) for name, size in listing(folder).items()]
+
+
+def _find_files(folder: AnyPath, languages: Iterable[str] | None) -> tuple[dict[str, list[_Found]], dict[str, list[str]]]:
   """The text files of each language, in order; and by reason the names of what is left out."""
-  if not folder.is_dir():
+  there = _look(folder) if not isinstance(folder, Path) or folder.is_dir() else None
+  if not there and (there is None or not isinstance(folder, Path)):
     raise UserError(f"{folder}: no such folder; --text wants a folder with LANG.txt files")
   wanted = None if languages is None else sorted(set(languages))
-  found: dict[str, list[Path]] = {}
+  files: dict[str, list[_Found]] = {}
   left_out: dict[str, list[str]] = {}
-  is_built = (folder / _MANIFEST).is_file()
-  if (folder / _WORK).is_dir() and not is_built:
+  is_built = any(found.name == _MANIFEST and found.is_file for found in there)
+  if not is_built and any(found.name == _WORK and found.is_folder for found in there):
     raise UserError(f"{folder}: `xlmr build_corpus` has not finished here; run it again with the same flags")
-  for path in sorted(folder.iterdir()):
-    language = _stem(path)
-    if is_built and path.name in _BUILT:
+  for found in there:
+    language = _stem(found)
+    if is_built and found.name in _BUILT:
       continue
-    if why := _why_no_text(path, folder=True):
-      left_out.setdefault(why, []).append(path.name)
+    if why := _why_no_text(found, folder=True):
+      left_out.setdefault(why, []).append(found.name)
     elif wanted is not None and language not in wanted:
       if not _LANGUAGE.fullmatch(language):
-        left_out.setdefault("no language code", []).append(path.name)
+        left_out.setdefault("no language code", []).append(found.name)
     elif not _LANGUAGE.fullmatch(language):
       raise UserError(
-        f"{path}: {language!r} is no language code; name it like en.txt, zh-Hans.txt.xz or en/, or name those that you want "
-        "with --languages"
+        f"{found.path}: {language!r} is no language code; name it like en.txt, zh-Hans.txt.xz or en/, or name those that "
+        "you want with --languages"
       )
-    elif language in found:
-      raise UserError(f"{path}: {language} is also in {found[language][0]}; keep one of them")
+    elif language in files:
+      raise UserError(f"{found.path}: {language} is also in {files[language][0].path}; keep one of them")
     else:
-      found[language] = [_regular(path)] if ending(path.name) else _files_of_language(path, left_out)
-  if not found and wanted is None:
+      files[language] = [_regular(found) if ending(found.name) else found]
+  folders = {language: found[0].path for language, found in files.items() if found[0].is_folder}
+  for (language, path), content in zip(folders.items(), each(_look, folders.values(), folder)):
+    files[language] = _files_of_language(path, content, left_out)
+  if not files and wanted is None:
     raise UserError(f"{folder}: no LANG.txt, LANG.txt.gz or the like, and no LANG/ in it")
-  if missing := [language for language in wanted or () if language not in found]:
-    raise UserError(f"{folder}: no text of {', '.join(missing)}; it has {', '.join(_languages(folder)) or 'none'}")
-  return found, left_out
+  if missing := [language for language in wanted or () if language not in files]:
+    raise UserError(f"{folder}: no text of {', '.join(missing)}; it has {', '.join(_languages(there)) or 'none'}")
+  return files, left_out
 
 
-def _languages(folder: Path) -> list[str]:
+def _languages(there: list[_Found]) -> list[str]:
   """The languages that a folder seems to have."""
-  built = _BUILT if (folder / _MANIFEST).is_file() else ()
-  stems = {_stem(path) for path in folder.iterdir() if path.name not in built and not _why_no_text(path, folder=True)}
+  built = _BUILT if any(found.name == _MANIFEST and found.is_file for found in there) else ()
+  stems = {_stem(found) for found in there if found.name not in built and not _why_no_text(found, folder=True)}
   return sorted(filter(_LANGUAGE.fullmatch, stems))
 
 
-def _files_of_language(folder: Path, left_out: dict[str, list[str]]) -> list[Path]:
-  files: dict[str, Path] = {}
-  for path in sorted(folder.iterdir()):
-    if why := _why_no_text(path):
-      left_out.setdefault(why, []).append(f"{folder.name}/{path.name}")
-    elif (stem := _stem(path)) in files:
-      raise UserError(f"{path}: {stem} is there twice, also as {files[stem].name}; keep one of them")
+def _files_of_language(folder: AnyPath, there: list[_Found], left_out: dict[str, list[str]]) -> list[_Found]:
+  files: dict[str, _Found] = {}
+  for found in there:
+    if why := _why_no_text(found):
+      left_out.setdefault(why, []).append(f"{folder.name}/{found.name}")
+    elif (stem := _stem(found)) in files:
+      raise UserError(f"{found.path}: {stem} is there twice, also as {files[stem].name}; keep one of them")
     else:
-      files[stem] = _regular(path)
+      files[stem] = _regular(found)
   if not files:
     raise UserError(f"{folder}: no text in it, whose name would end in {', '.join(ENDINGS)}; add text or remove the folder")
   return list(files.values())
 
 
-def _why_no_text(path: Path, folder: bool = False) -> str:
+def _why_no_text(found: _Found, folder: bool = False) -> str:
   """Why a file is left out, by its name; "" if it is not. folder: whether a folder is taken too."""
-  if path.name.startswith("."):
+  if found.name.startswith("."):
     return "hidden"
-  return "" if ending(path.name) or (folder and path.is_dir()) else f"none of {', '.join(ENDINGS)}"
+  return "" if ending(found.name) or (folder and found.is_folder) else f"none of {', '.join(ENDINGS)}"
 
 
-def _stem(path: Path) -> str:
-  return path.name[: len(path.name) - len(ending(path.name))]
+def _stem(found: _Found) -> str:
+  return found.name[: len(found.name) - len(ending(found.name))]
 
 
-def _regular(path: Path) -> Path:
-  """path. UserError: it has the name of a text, but is something else."""
-  if path.is_dir():
-    raise UserError(f"{path}: a folder with the name of a file; call it {_stem(path)}")
-  if not path.is_file():
-    raise UserError(f"{path}: {'a link to nothing' if path.is_symlink() else 'no file to read'}; mend or remove it")
-  return path
+def _regular(found: _Found) -> _Found:
+  """What was found. UserError: it has the name of a text, but is something else."""
+  path = found.path
+  if found.is_folder:
+    raise UserError(f"{path}: a folder with the name of a file; call it {_stem(found)}")
+  if not found.is_file:
+    is_link = isinstance(path, Path) and path.is_symlink()
+    raise UserError(f"{path}: {'a link to nothing' if is_link else 'no file to read'}; mend or remove it")
+  return found

@@ -9,7 +9,7 @@ from xlmr_jax.corpus.sources.lines import tidy, without_surrogates
 from xlmr_jax.corpus.sources.paths import FileSource, find_files, with_compressed
 from xlmr_jax.corpus.sources.text_file import compression, open_text
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import parse_json
+from xlmr_jax.files import open_bytes, parse_json
 
 ENDINGS = with_compressed(".jsonl", ".json", ".ndjson")
 LONGEST_LINE = 64 << 20  # bytes; a longer one is named and left out
@@ -145,7 +145,7 @@ def _lines(shard: _Range, damaged: Callable[[str], None]) -> Iterator[tuple[int,
 def _count_lines(path: str, end: int) -> int:
   """How many lines of a plain file begin before byte `end`, if a line may begin there."""
   count, left = 0, end
-  with open(path, "rb") as file:
+  with open_bytes(path) as file:
     while left and (piece := file.read(min(left, _PIECE))):
       count += piece.count(b"\n")
       left -= len(piece)

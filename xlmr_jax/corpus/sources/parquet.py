@@ -9,6 +9,7 @@ from xlmr_jax.corpus.sources import Damage, Document, Shard, refuse
 from xlmr_jax.corpus.sources.fields import DEFAULT, Fields
 from xlmr_jax.corpus.sources.lines import decode, tidy
 from xlmr_jax.corpus.sources.paths import FileSource, find_files
+from xlmr_jax.files import is_bucket, open_bytes
 
 ENDINGS = (".parquet", ".parq", ".pq")
 _BATCH = 256  # rows at a time, and fewer of long ones
@@ -125,7 +126,8 @@ class Parquet(FileSource):
 def _open(path: str) -> Any:
   from pyarrow.parquet import ParquetFile
 
-  return ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER, page_checksum_verification=True)
+  file: Any = open_bytes(path) if is_bucket(path) else path
+  return ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER, page_checksum_verification=True)
 
 
 def _row_groups(metadata: Any) -> Iterator[Any]:

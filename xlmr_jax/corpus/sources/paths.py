@@ -3,6 +3,8 @@
 import copy
 import glob
 import os
+import posixpath
+import re
 import stat
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -10,7 +12,8 @@ from typing import NamedTuple
 from xlmr_jax.corpus.sources import Shard, Source
 from xlmr_jax.corpus.sources.text_file import COMPRESSED, open_text
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import local_path
+from xlmr_jax.files import any_path, in_parallel, is_bucket, local_path, path_given
+from xlmr_jax.folders import files_below, listing
 
 _GLOB = frozenset("*?[")
 
@@ -18,7 +21,7 @@ _GLOB = frozenset("*?[")
 class File(NamedTuple):
   """A file that is there."""
 
-  path: str  # absolute
+  path: str  # absolute, or a bucket's
   size: int  # bytes, as it is stored
 
 
@@ -32,12 +35,14 @@ def find_files(given: str, endings: tuple[str, ...], flag: str = "--source=") ->
 
   given: a path; a glob, in which ** stands for any folders; a folder, which stands for all files below it that have one of
   `endings` and are not hidden; or @LIST, a file, plain or compressed, with a path per line, relative to the list's folder,
-  in which empty lines and those that begin with # do not count. Every file is looked at once.
+  in which empty lines and those that begin with # do not count. Every file is looked at once; in a bucket, every folder.
   Raises UserError, naming the file, and the line of a list: something is missing, there twice, no file or no list, or
   nothing is left.
   """
   if given.startswith("@"):
-    return list(_listed(str(local_path(given[1:], f"{flag}@")), flag))
+    return list(_listed(str(path_given(given[1:], f"{flag}@")), flag))
+  if is_bucket(given):
+    return _in_bucket(str(any_path(given)), endings, flag)
   path = str(local_path(given, flag))
   if not os.path.lexists(path) and _GLOB.intersection(path):
     found = [file for name in sorted(glob.glob(path, recursive=True)) if (file := _file(name, path, folders=True))]
@@ -52,6 +57,63 @@ def find_files(given: str, endings: tuple[str, ...], flag: str = "--source=") ->
   file = _file(path, flag.rstrip("="))
   assert file
   return [file]
+
+
+def _in_bucket(given: str, endings: tuple[str, ...], flag: str) -> list[File]:
+  """find_files of a bucket. A glob, a folder or a file takes one listing."""
+  place, _, last = given.rpartition("/")
+  if given.count("/") > 2 and not _GLOB.intersection(place):
+    there = listing(any_path(place))
+    if there.get(last) is not None:  # Also where its name looks like a glob.
+      return [File(given, there[last] or 0)]
+    if _GLOB.intersection(last):
+      matches = _pattern(last).fullmatch
+      found = [File(f"{place}/{name}", size) for name, size in there.items() if size is not None and matches(name)]
+      return found or _refuse(f"{flag}{given}: no file has such a name")
+  if _GLOB.intersection(given):
+    fixed = given[: min(map(given.find, _GLOB.intersection(given)))].rpartition("/")[0]
+    matches = _pattern(given[len(fixed) + 1 :]).fullmatch
+    found = [File(f"{fixed}/{name}", size) for name, size in files_below(any_path(fixed)).items() if matches(name)]
+    return sorted(found) or _refuse(f"{flag}{given}: no file has such a name")
+  there = files_below(any_path(given))
+  if not there:
+    _refuse(f"{given}: cannot be read (no such file or folder in the bucket; asked for by {flag.rstrip('=')})")
+  found = [
+    File(f"{given}/{name}", size)
+    for name, size in there.items()
+    if name.lower().endswith(endings) and not any(part.startswith(".") for part in name.split("/"))
+  ]
+  return sorted(found) or _refuse(f"{given}: no file in it whose name ends in {', '.join(endings)}")
+
+
+def _refuse(message: str) -> list[File]:
+  raise UserError(message)
+
+
+def _pattern(pattern: str) -> re.Pattern:
+  """A glob as glob.glob reads it: * and ? stay within a name, ** stands for any folders, and none matches hidden names."""
+  parts = pattern.split("/")
+  told: list[str] = []
+  for index, part in enumerate(parts):
+    if part == "**":
+      told.append(r"(?:[^/.][^/]*/)*" if index < len(parts) - 1 else r"(?:[^/.][^/]*/)*[^/.][^/]*")
+      continue
+    hidden = "" if part.startswith(".") else r"(?!\.)"
+    told.append(hidden + _of_one_name(part) + ("/" if index < len(parts) - 1 else ""))
+  return re.compile("".join(told), re.DOTALL)
+
+
+def _of_one_name(part: str) -> str:
+  """A regular expression of what a part of a glob between two slashes stands for."""
+  kinds = {"*": "[^/]*", "?": "[^/]"}
+
+  def translated(sign: str) -> str:
+    if len(sign) == 1:
+      return kinds.get(sign) or re.escape(sign)
+    but = "^" if sign[1] == "!" else ""
+    return f"(?!/)[{but}" + re.sub(r"([\\\[^&~|])", r"\\\1", sign[1 + len(but) : -1]) + "]"
+
+  return "".join(map(translated, re.findall(r"\[!?\]?[^\]]*\]|.", part, re.DOTALL)))
 
 
 def _below(folder: str, endings: tuple[str, ...]) -> Iterator[str]:
@@ -82,6 +144,7 @@ def _listed(path: str, flag: str) -> Iterator[File]:
   """The files of a list."""
   folder = os.path.dirname(path)
   lines: dict[str, int] = {}  # by path, which line has it
+  found: list[File | None] = []  # None: it is in a bucket, whose folders are looked at together
   with open_text(path) as file:
     for number, line in enumerate(file, 1):
       try:
@@ -94,20 +157,36 @@ def _listed(path: str, flag: str) -> Iterator[File]:
       if "\0" in name:
         raise UserError(f"{where}: a zero byte; is it a list of paths?")
       if "://" in name:
-        local_path(name, f"{where}: ")
+        name = str(path_given(name, f"{where}: "))
       if name.startswith("~"):
         name = str(local_path(name, f"{where}: "))
-      name = os.path.normpath(os.path.join(folder, name))
+      name = _joined(folder, name)
       if (before := lines.setdefault(name, number)) != number:
         raise UserError(f"{where}: {name} is also in line {before}")
       try:
-        found = _file(name, where)
+        found.append(None if is_bucket(name) else _file(name, where))
       except UserError as error:
         raise UserError(f"{where}: {error}") from None
-      assert found
-      yield found
   if not lines:
     raise UserError(f"{flag}@{path}: the list is empty")
+  folders = sorted({name.rpartition("/")[0] for name, file in zip(lines, found) if file is None})
+  sizes = dict(zip(folders, in_parallel(lambda folder: listing(any_path(folder)), folders)))
+  for (name, number), file in zip(lines.items(), found, strict=True):
+    if file is None:
+      there, _, last = name.rpartition("/")
+      if (size := sizes[there].get(last)) is None:
+        what = "no file to read" if last in sizes[there] else "cannot be read (no such file in the bucket)"
+        raise UserError(f"{path}, line {number}: {name}: {what}")
+      file = File(name, size)
+    yield file
+
+
+def _joined(folder: str, name: str) -> str:
+  """The path of a list's line, which may be relative to the list's folder."""
+  if is_bucket(name) or (is_bucket(folder) and not os.path.isabs(name)):
+    scheme, _, rest = (name if is_bucket(name) else f"{folder}/{name}").partition("://")
+    return f"{scheme}://{posixpath.normpath(rest)}"
+  return os.path.normpath(os.path.join(folder, name))
 
 
 class FileSource(Source):

@@ -11,12 +11,12 @@ from xlmr_jax.corpus.sources.tfds_text import TfdsText
 from xlmr_jax.corpus.sources.warc import Warc
 from xlmr_jax.corpus.sources.wet import Wet
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import local_path
+from xlmr_jax.files import path_given
 
 SOURCES: dict[str, Callable[[str, Iterable[str] | None, Fields], Source]] = {
   "wet": lambda given, languages, _: Wet(given, languages),
   "warc": lambda given, languages, _: Warc(given, languages),
-  "cc100": lambda given, languages, _: CC100(local_path(given, "--source=cc100:"), languages),
+  "cc100": lambda given, languages, _: CC100(path_given(given, "--source=cc100:"), languages),
   "jsonl": JsonLines,
   "parquet": Parquet,
   "tfds": TfdsText,
@@ -47,4 +47,4 @@ def text_source(text: str | None, source: str | None, languages: Iterable[str] |
     return open_source(source, languages=languages)
   if text is None:
     raise UserError("no text: give --text=DIR, in CC-100's layout, or --source=FORMAT:WHERE")
-  return CC100(local_path(text, "--text="), languages)
+  return CC100(path_given(text, "--text="), languages)

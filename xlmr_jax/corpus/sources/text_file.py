@@ -11,10 +11,10 @@ import lzma
 import os
 import zlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from xlmr_jax.errors import UserError
+from xlmr_jax.files import open_bytes
 
 _READ = 8 << 10  # bytes at a time
 _ZSTANDARD = 1 << 10  # and of those, for zstandard, which returns all that they hold, at most 32,768 times as much
@@ -108,14 +108,14 @@ def compression(name: str) -> str:
 
 
 @contextlib.contextmanager
-def open_text(path: str | Path, compressed: str | None = None) -> Iterator[io.BufferedReader]:
+def open_text(path: str | os.PathLike, compressed: str | None = None) -> Iterator[io.BufferedReader]:
   """The uncompressed bytes of a file; only a plain one can seek. While it is open, errors of reading become UserErrors.
 
   compressed: one of COMPRESSED, or "" for a plain file; by default the name tells.
   """
   compressed = compression(os.fspath(path)) if compressed is None else compressed
   try:
-    with open(path, "rb") as file:
+    with open_bytes(path) as file:
       if known := _FORMATS.get(compressed):
         yield io.BufferedReader(_Uncompressed(_uncompressed(file, *known)), _MOST)
       else:

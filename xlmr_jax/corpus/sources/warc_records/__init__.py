@@ -13,6 +13,7 @@ from xlmr_jax.corpus.sources.warc_records.careful import read_carefully
 from xlmr_jax.corpus.sources.warc_records.fast import begins_with_a_member_per_record, read_fast
 from xlmr_jax.corpus.sources.warc_records.record import Record
 from xlmr_jax.errors import UserError
+from xlmr_jax.files import is_bucket, on_this_machine
 
 __all__ = ["Record", "read_records"]
 
@@ -22,8 +23,28 @@ _MAGIC = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst", b"BZh": ".bz2", b"\xf
 def read_records(path: str, kind: str, on_damage: Callable[[Damage], None]) -> Iterator[Record]:
   """The records of type `kind`, such as "conversion", in order. Files without any are damage too.
 
+  One of a bucket is on this machine's disk while it is read; records and damage name its place in the bucket.
   Raises UserError: the file cannot be opened.
   """
+  if not is_bucket(path):
+    yield from _read(path, kind, on_damage)
+    return
+  try:
+    with on_this_machine(path) as copy:
+
+      def in_bucket(place: str) -> str:
+        return path + place.removeprefix(str(copy)) if place.startswith(str(copy)) else place
+
+      def report(damage: Damage) -> None:
+        on_damage(Damage(in_bucket(damage.where), damage.reason))
+
+      for record in _read(str(copy), kind, report):
+        yield record._replace(id=in_bucket(record.id), where=in_bucket(record.where))
+  except FileNotFoundError as error:
+    raise UserError(f"{path}: cannot be read (no such file)") from error
+
+
+def _read(path: str, kind: str, on_damage: Callable[[Damage], None]) -> Iterator[Record]:
   try:
     with open(path, "rb") as file:
       magic = file.read(6)
