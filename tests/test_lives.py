@@ -357,9 +357,10 @@ def fault_free(results):
 
 
 @pytest.mark.slow
-def test_sigterm_at_20_random_moments_saves_one_common_step(tmp_path):
-  result = lives.term(tmp_path, 20, seed=0)
-  assert not result["wrong"] and result["saved_a_step"] >= 3
+def test_sigterm_at_random_moments_saves_one_common_step(tmp_path):
+  """`python -m benchmarks.lives --what=term` tries 20 moments."""
+  result = lives.term(tmp_path, 6, seed=0)
+  assert not result["wrong"] and result["saved_a_step"] >= 1
   assert (
     result["seconds_at_most"] < 30.0 or len(os.sched_getaffinity(0)) < 4
   )  # Where steps wait for cores, all takes longer.
