@@ -354,3 +354,18 @@ def test_a_run_in_a_bucket_is_the_run_on_a_disk(bucket_port, folder, rows, tiny_
   left, right = (json.loads(run.stdout.splitlines()[-1]) for run in (disk, there))
   assert left | {"workdir": ""} == right | {"workdir": ""}
   assert sound_steps(b.checkpoints) == [6, 3] and read_json(b.result)["step"] == 6
+
+
+@pytest.mark.slow
+def test_two_processes_seal_a_checkpoint_in_a_bucket_and_one_goes_on(bucket_port, folder, rows, tmp_path):
+  options = ["--config=smoke:runlocal", "--config.checkpoint.every_steps=5", f"--config.data.rows={rows}",
+             f"--config.data.cache={tmp_path / 'cache'}", f"--workdir={folder}"]  # fmt: skip
+  environment = os.environ | bucket_server.environment(bucket_port) | {"JAX_PLATFORMS": "cpu", "PYTHON": sys.executable}
+  ended = subprocess.run(["bash", "launch/local.sh", "2", *options, "--config.train_steps=10"], env=environment,
+                         cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=600)  # fmt: skip
+  assert ended.returncode == 0, ended.stdout + ended.stderr
+  assert sound_steps(Workdir(folder).checkpoints) == [10, 5]
+  manifest = read_json(folder / "checkpoints" / "10" / "MANIFEST.json")
+  assert {"state/ocdbt.process_0/manifest.ocdbt", "state/ocdbt.process_1/manifest.ocdbt"} <= set(manifest["files"])
+  ended = command("pretrain", *options, "--config.train_steps=10", port=bucket_port)
+  assert ended.returncode == 0 and "resuming at step 10" in ended.stdout
