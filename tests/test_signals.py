@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture
 def handlers():
   """Puts the handlers of the test's own process back."""
+  listener.forget()  # Another test's command may have left it open, with what it heard.
   before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
   yield
   listener.forget()

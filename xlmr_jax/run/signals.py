@@ -71,6 +71,8 @@ class Listener:
   def _read(self, pipe: int) -> None:
     while numbers := os.read(pipe, 64):
       for number in numbers:
+        if self._pipe is None or self._pipe[0] != pipe:
+          continue  # It came to a listener that was forgotten.
         if number == signal.SIGINT and signal.getsignal(signal.SIGINT) in (self._on_signal, signal.SIG_DFL):
           self._interrupts += 1
           if self._interrupts > 1:
