@@ -4,12 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from xlmr_jax.errors import EXIT_RESTART, UserError, run_command
 from xlmr_jax.hardware import refuse_missing_platform
+from xlmr_jax.run import signals
 from xlmr_jax.run.checkpoint_folder import sound_steps
 from xlmr_jax.run.children import run_child
 from xlmr_jax.run.preemption import Preemption
@@ -22,7 +24,6 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture
 def handlers():
   """Puts the handlers of the test's own process back."""
-  listener.forget()  # Another test's command may have left it open, with what it heard.
   before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
   yield
   listener.forget()
@@ -122,3 +123,21 @@ def test_jax_that_fails_is_a_users_error(monkeypatch):
   monkeypatch.setattr(jax, "devices", fail)
   with pytest.raises(UserError, match="already in use by process with pid 7"):
     refuse_missing_platform()
+
+
+def test_a_listener_that_was_forgotten_ends_nothing(monkeypatch):
+  """What it had heard must not end the process later, which by then does other things."""
+  left = []
+  monkeypatch.setattr(signals, "LEAVE_S", 0.2)
+  monkeypatch.setattr(signals, "leave", left.append)
+  listener.open()
+  os.kill(os.getpid(), signal.SIGTERM)
+  time.sleep(0.05)
+  assert listener.heard
+  listener.forget()
+  time.sleep(0.5)
+  assert not left and not listener.heard
+  listener.open()
+  os.kill(os.getpid(), signal.SIGTERM)
+  time.sleep(0.5)
+  assert len(left) == 1

@@ -28,6 +28,7 @@ class Listener:
     self._act: Callable[[], Any] | None = None
     self._interrupts = 0
     self._pipe: tuple[int, int] | None = None
+    self._life = object()  # another one after forget()
 
   def open(self, *, interrupts: bool = False) -> None:
     """Listens to SIGTERM from now on, and to Ctrl-C if asked to. To be called in the main thread; a second call is fine."""
@@ -92,11 +93,11 @@ class Listener:
       if self._act is not None:
         self._act()
       else:
-        threading.Thread(target=self._leave_in_time, args=(self._act,), daemon=True, name="grace").start()
+        threading.Thread(target=self._leave_in_time, args=(self._life,), daemon=True, name="grace").start()
 
-  def _leave_in_time(self, act: object) -> None:
+  def _leave_in_time(self, life: object) -> None:
     time.sleep(LEAVE_S)
-    if self._act is act:
+    if self._act is None and self._life is life:
       leave(f"stopped by a signal before the processes had joined; nothing was saved, exit {EXIT_RESTART}")
 
 
