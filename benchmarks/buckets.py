@@ -69,14 +69,12 @@ def fingerprint(workdir: str) -> dict[str, str]:
   import numpy as np
   from ml_collections import ConfigDict
 
-  from xlmr_jax.model.build import params_shapes
   from xlmr_jax.open_model import load_params, open_record
   from xlmr_jax.run.growing import read_growing
   from xlmr_jax.run.workdir import Workdir
 
   record, paths = open_record(workdir), Workdir(workdir)
   step, params = load_params(workdir, record, ConfigDict(record.config), "latest")
-  del params_shapes
   digest = hashlib.sha256()
   for leaf in jax.tree.leaves(params):
     digest.update(np.asarray(leaf).tobytes())

@@ -1,7 +1,10 @@
 """Before anything imports jax: the CPU, as 8 devices, so that meshes can be tested on any machine."""
 
 import importlib.metadata
+import logging
 import os
+import signal
+import sys
 import tempfile
 from pathlib import Path
 
@@ -67,10 +70,27 @@ def tiny_run(tiny_store, tiny_rows, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def bucket_port():
-  """The port of a server of buckets, which this process's clients ask for as long as it lives: they remember it."""
+  """The port of a server of buckets, which this process's clients ask for as long as it lives: they remember it.
+
+  So do the tests that come after it in this process, and their children. Their paths are none of a bucket.
+  """
   from tests import bucket_server
 
   with bucket_server.serving() as port, pytest.MonkeyPatch.context() as patched:
     for name, value in bucket_server.environment(port).items():
       patched.setenv(name, value)
     yield port
+
+
+@pytest.fixture(autouse=True)
+def _as_it_was():
+  """Undoes what a command in a test's own process leaves for its end: handlers of signals, and logs switched off."""
+  numbers = (signal.SIGINT, signal.SIGTERM)
+  handlers, disabled = [signal.getsignal(number) for number in numbers], logging.root.manager.disable
+  yield
+  logging.disable(disabled)
+  if "xlmr_jax.run.signals" in sys.modules:
+    sys.modules["xlmr_jax.run.signals"].listener.forget()
+  for number, handler in zip(numbers, handlers):
+    if signal.getsignal(number) != handler:
+      signal.signal(number, handler)

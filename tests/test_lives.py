@@ -61,9 +61,9 @@ def test_the_watchdog_has_a_limit_for_each_kind_of_work():
 def test_the_watchdog_lets_live_what_shows_life_and_what_is_done():
   code = (
     "import time\nfrom xlmr_jax.run.watchdog import Watchdog\n"
-    "dog = Watchdog({'step': 0.6}, work='step')\n"
-    "for _ in range(15):\n  dog.alive()\n  time.sleep(0.1)\n"
-    "dog.close()\nprint('now')\ntime.sleep(2)"
+    "dog = Watchdog({'step': 3.0}, work='step')\n"
+    "for _ in range(40):\n  dog.alive()\n  time.sleep(0.1)\n"
+    "dog.close()\nprint('now')\ntime.sleep(4)"
   )
   assert ended(code)[:2] == (0, "")
 
@@ -157,7 +157,6 @@ def test_nothing_compiles_and_nothing_is_transferred_unasked_in_the_loop(tiny_st
   config = tiny.config(train_steps=50, held_out__every_steps=10, checkpoint__every_steps=7)
   monkeypatch.setattr(logger, "propagate", False)
   monkeypatch.setattr(logger, "disabled", False)
-  monkeypatch.setattr(logging.root.manager, "disable", logging.NOTSET)  # Another test's command may have switched logs off.
   before = logger.level
   logger.setLevel(logging.DEBUG)
   jax.config.update("jax_log_compiles", True)  # jax.log_compiles() would be for this thread only.
@@ -352,35 +351,32 @@ def folder(tmp_path_factory):
   return folder
 
 
-def fault_free(results):
-  assert not [result for result in results if result["wrong"]], results
-
-
 @pytest.mark.slow
 def test_sigterm_at_random_moments_saves_one_common_step(tmp_path):
   """`python -m benchmarks.lives --what=term` tries 20 moments."""
   result = lives.term(tmp_path, 6, seed=0)
   assert not result["wrong"] and result["saved_a_step"] >= 1
-  assert (
-    result["seconds_at_most"] < 30.0 or len(os.sched_getaffinity(0)) < 4
-  )  # Where steps wait for cores, all takes longer.
+  # Where the processes' steps wait for each other's cores, all takes longer.
+  assert result["seconds_at_most"] < (30.0 if len(os.sched_getaffinity(0)) >= 4 else 60.0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["kill", "stop"])
 def test_a_process_that_is_lost_ends_the_other(folder, what):
-  fault_free([lives.lose(folder, what, victim) for victim in range(2)])
+  results = [lives.lose(folder, what, victim) for victim in range(2)]
+  assert not [result for result in results if result["wrong"]]
 
 
 @pytest.mark.slow
 def test_an_exception_in_one_process_ends_the_other(folder):
-  fault_free([lives.fail(folder, victim) for victim in range(2)])
+  results = [lives.fail(folder, victim) for victim in range(2)]
+  assert not [result for result in results if result["wrong"]]
 
 
 @pytest.mark.slow
 def test_two_that_should_not_run_together_are_refused_with_both_values(folder):
   found = lives.drift(folder)
-  fault_free(found)
+  assert not [result for result in found if result["wrong"]]
   said = {result["what"]: result["said"] for result in found}
   assert "config.seed: 0 on process 0, 1 on process 1" in said["seed"]
   assert "config.model.dropout: 0.1 on process 0, 0.2 on process 1" in said["config"]

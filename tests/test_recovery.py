@@ -3,13 +3,13 @@
 import contextlib
 import itertools
 import json
-import os
 
 import jax
 import numpy as np
 import pytest
 
 from tests import tiny
+from tests.bucket_server import free_port
 from tests.test_hosts import finish, two_processes
 from tests.test_train import assert_same_run, final_state
 from xlmr_jax.data import pipeline
@@ -417,7 +417,7 @@ def test_two_processes_go_back_together(tiny_rows, recovered, tmp_path):
     "where = ['--hosts=explicit', '--processes=2', f'--process={sys.argv[1]}', f'--coordinator={sys.argv[2]}']\n"
     f"sys.argv = ['xlmr', 'pretrain', *{flags!r}, *where]\nmain()"
   )
-  said = [finish(process) for process in two_processes(code, 20000 + (os.getpid() + 11) % 20000)]
+  said = [finish(process) for process in two_processes(code, free_port())]
   assert "going on from step 8 with 4 batches left out" in said[0] and "going on" not in said[1]
   assert recovery.read_ledger(Workdir(tmp_path / "run")) == recovery.read_ledger(Workdir(recovered[0]))
   a, b = (read_train(Workdir(root)) for root in (recovered[0], tmp_path / "run"))

@@ -23,14 +23,12 @@ from xlmr_jax.names import below
 
 def entries(folder: AnyPath) -> dict[str, bool]:
   """{name: whether it is a folder} of what lies in a folder; {} where there is none. A bucket's takes one request."""
+  if not isinstance(folder, Path):
+    return {name: size is None for name, size in listing(folder).items()}
   try:
-    if isinstance(folder, Path):
-      return {path.name: path.is_dir() for path in folder.iterdir()}
-    found = bucket.file_system(folder).ls(os.fspath(folder), detail=True)
+    return {path.name: path.is_dir() for path in folder.iterdir()}
   except FileNotFoundError:
     return {}
-  named = {os.path.basename(info["name"].rstrip("/")): info["type"] == "directory" for info in found}
-  return {name: is_folder for name, is_folder in named.items() if name != folder.name or len(found) > 1}
 
 
 class Sign(NamedTuple):

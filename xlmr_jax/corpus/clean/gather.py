@@ -3,7 +3,7 @@
 from typing import Any
 
 from xlmr_jax.corpus.clean.filter import Filter
-from xlmr_jax.corpus.clean.job import Job, JobStage, Part, load_parts, removed_path
+from xlmr_jax.corpus.clean.job import Job, JobStage, Part, items_by_file, load_parts, removed_path
 from xlmr_jax.corpus.clean.read import Read
 from xlmr_jax.corpus.clean.write import Write
 from xlmr_jax.corpus.pieces import Piece
@@ -18,17 +18,7 @@ class Gather(JobStage):
   name, what = "8_removed", "gathering what was removed"
 
   def items(self) -> list[Item]:
-    if not self.job.keep_removed:
-      return []
-    items: list[Item] = []
-    for name, parts in _removed_parts(self.job).items():
-      first, size, number = 0, 0, 0
-      for index, part in enumerate(parts):
-        size += part.bytes
-        if size >= self.job.file_bytes or index == len(parts) - 1:
-          items.append(Item(len(items), size, (name, number, first, index + 1)))
-          first, size, number = index + 1, 0, number + 1
-    return items
+    return items_by_file(_removed_parts(self.job), self.job.file_bytes) if self.job.keep_removed else []
 
   def work(self, item: Item) -> dict[str, Any]:
     name, number, first, last = item.content

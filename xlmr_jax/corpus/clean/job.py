@@ -14,6 +14,7 @@ from typing import Any
 from xlmr_jax.corpus.languages import LANGUAGES, normal_code
 from xlmr_jax.corpus.reference import Reference
 from xlmr_jax.corpus.sources import Source
+from xlmr_jax.corpus.stages import Item
 from xlmr_jax.errors import UserError
 from xlmr_jax.files import AnyPath, P, any_path, parse_json, read_bytes, read_json, whole_file
 from xlmr_jax.names import below
@@ -137,6 +138,19 @@ def load_parts(job: Job, name: str, make: Callable[[Job], dict[str, list[Part]]]
       write_parts(path, make(job))
       parts = _read_parts(str(path), 0)
   return parts
+
+
+def items_by_file(parts: dict[str, list[Part]], file_bytes: int) -> list[Item]:
+  """Items (NAME, number of its file, first part, end), of as many parts beside each other as fill a file with text."""
+  items: list[Item] = []
+  for name, own in parts.items():
+    first, size, number = 0, 0, 0
+    for index, part in enumerate(own):
+      size += part.bytes
+      if size >= file_bytes or index == len(own) - 1:
+        items.append(Item(len(items), size, (name, number, first, index + 1)))
+        first, size, number = index + 1, 0, number + 1
+  return items
 
 
 def write_parts(path: AnyPath, parts: dict[str, list[Part]]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from xlmr_jax.corpus import near_duplicates, personal_data
 from xlmr_jax.corpus.clean.duplicates import Clusters
 from xlmr_jax.corpus.clean.filter import Filter, filtered_parts
-from xlmr_jax.corpus.clean.job import JobStage, removed_path
+from xlmr_jax.corpus.clean.job import JobStage, items_by_file, removed_path
 from xlmr_jax.corpus.opt_outs import OptOuts
 from xlmr_jax.corpus.pieces import Piece, unpack_documents, write_piece
 from xlmr_jax.corpus.removed import Removed
@@ -25,15 +25,7 @@ class Write(JobStage):
   name, what = "7_write", "writing clean text"
 
   def items(self) -> list[Item]:
-    items: list[Item] = []
-    for language, parts in filtered_parts(self.job).items():
-      first, size, number = 0, 0, 0
-      for index, part in enumerate(parts):
-        size += part.bytes
-        if size >= self.job.file_bytes or index == len(parts) - 1:
-          items.append(Item(len(items), size, (language, number, first, index + 1)))
-          first, size, number = index + 1, 0, number + 1
-    return items
+    return items_by_file(filtered_parts(self.job), self.job.file_bytes)
 
   def work(self, item: Item) -> dict[str, Any]:
     language, number, first_part, last_part = item.content
