@@ -2,8 +2,8 @@
 # Runs a command until it ends with 0 (done) or 1 (the user must act). After 42, a crash or a signal (134, 137, 143) it starts it again.
 #   launch/babysit.sh [--dry-run] xlmr pretrain --config=... --workdir=...
 # It gives up after five starts in a row that each end within a minute (SHORT_S), because such a run cannot start, and after
-# twenty in a row (STUCK) that leave nothing newer in --workdir. A newer checkpoint, or a newer evaluation if the command
-# evaluates, sets both counts to zero. A workdir in a bucket is looked at with gcloud; without it the first rule alone holds.
+# twenty in a row (STUCK) that leave nothing newer, or nothing at all, in --workdir. A newer checkpoint, or a newer evaluation if the
+# command evaluates, sets both counts to zero. A workdir in a bucket is looked at with gcloud; if that fails, the first rule alone holds.
 # It passes TERM on to the command, and then ends. It waits PAUSE_S seconds (5) before it starts the command again.
 set -u
 usage="usage: launch/babysit.sh COMMAND..."
@@ -18,13 +18,17 @@ for word in "$@"; do
   case $word in --workdir=*) workdir=${word#*=};; evaluate) kind=evaluations;; esac
 done
 
-# The newest step that the workdir holds, or nothing if it holds none or cannot be seen.
+# The newest step that the workdir holds, or nothing if it holds none. Fails if the workdir cannot be seen.
 newest() {
+  local listed
   case $workdir in
-    '') ;;
-    gs://*) command -v gcloud >/dev/null && timeout 60 gcloud storage ls "${workdir%/}/$kind/" 2>/dev/null;;
-    *) ls "$workdir/$kind" 2>/dev/null;;
-  esac | sed -nE 's|^(.*/)?([0-9]+)(\.json)?/?$|\2|p' | sort -n | tail -n 1
+    '') return 1;;
+    gs://*)
+      # gcloud fails with these words where no object has the prefix.
+      listed=$(timeout 60 gcloud storage ls "${workdir%/}/$kind/" 2>&1) || [[ $listed == *"matched no objects"* ]] || return 1;;
+    *) listed=$(ls "$workdir/$kind" 2>/dev/null);;
+  esac
+  printf '%s\n' "$listed" | sed -nE 's|^(.*/)?([0-9]+)(\.json)?/?$|\2|p' | sort -n | tail -n 1
 }
 
 told='' short=0 stuck=0 child='' seen=$(newest)
@@ -37,12 +41,12 @@ while :; do
   [ -z "$told" ] || exit "$code"
   case $code in 0|1) exit "$code";; esac
   if [ $((SECONDS - began)) -lt "${SHORT_S:-60}" ]; then short=$((short + 1)); else short=0; fi
-  now=$(newest)
-  if [ "$now" != "$seen" ]; then short=0 stuck=0; elif [ -n "$now" ]; then stuck=$((stuck + 1)); fi
-  seen=$now
+  if now=$(newest); then
+    if [ -n "$now" ] && [ "$now" != "$seen" ]; then short=0 stuck=0 seen=$now; else stuck=$((stuck + 1)); fi
+  fi
   [ "$short" -lt 5 ] || { echo "babysit: five quick ends in a row, the last with exit $code: giving up" >&2; exit "$code"; }
   [ "$stuck" -lt "${STUCK:-20}" ] || {
-    echo "babysit: $stuck starts in a row left nothing newer than step $seen, the last with exit $code: giving up" >&2; exit "$code"
+    echo "babysit: $stuck starts in a row left no ${kind%s}${seen:+ newer than step $seen}, the last with exit $code: giving up" >&2; exit "$code"
   }
   echo "babysit: exit $code after $((SECONDS - began)) s, starting again" >&2
   child=''

@@ -93,24 +93,30 @@ state_of() {
 # Whether $1 is one of the words of $2.
 among() { case " $2 " in *" $1 "*) return 0;; *) return 1;; esac; }
 
-# Keeps one TPU running until its run has ended, and exits as the run did: supervise WORKDIR TRIES LOST THERE HALTED
+# Keeps one TPU running until its run has ended, and exits as the run did: supervise WORKDIR TRIES LOST THERE HALTED [EXPIRED]
 # WORKDIR: the bucket's folder that has a result.json at the end, or "" where nothing there tells the end.
 # LOST: the states in which the TPU was taken away, so that it is deleted and made again, at most TRIES times. THERE: those in
-# which it can be used. HALTED: those that somebody chose, which end the launcher. All other states are waited for. The launcher defines what the loop calls:
+# which it can be used. HALTED: those that somebody chose, which end the launcher. EXPIRED: those that end it if the TPU was never THERE
+# since it was asked for. All other states are waited for. The launcher defines what the loop calls:
 #   look, why    print the state, and more about it       make, remove   ask for the TPU, and delete it
 #   begin        starts the run on it                     watch LINES    follows the log
-#   finish CODE  does what is left to do, and exits; after --stop it is called as finish CODE stopped
+#   finish CODE  does what is left to do, and exits; it is called as finish CODE stopped after --stop, and as finish CODE unseen
+#                when the launcher lost sight of a run that may be healthy, so that the TPU must stay
 supervise() {
-  local workdir=$1 tries=$2 lost=$3 there=$4 halted=$5
-  local state since made=0 begun='' lines=+1 unknown=0 broken=0 failed=0 waited=0
+  local workdir=$1 tries=$2 lost=$3 there=$4 halted=$5 expired=${6:-}
+  local state since queued='' made=0 begun='' lines=+1 unknown=0 broken=0 failed=0 waited=0
   while :; do
     if is_done "$workdir"; then note "the run is done: ${workdir%/}/result.json is there; remove that file to go on with it"; finish 0; fi
     state=$(look)
     [ "$state" = UNKNOWN ] || unknown=0
     if [ "$state" = UNKNOWN ]; then
       unknown=$((unknown + 1))
-      [ "$unknown" -lt "$patience" ] || { echo "error: the state could not be read $unknown times in a row" >&2; finish 1; }
+      [ "$unknown" -lt "$patience" ] || { echo "error: the state could not be read $unknown times in a row" >&2; finish 1 unseen; }
       sleep "$poll_s"
+    elif [ -n "$queued" ] && among "$state" "$expired"; then
+      why || true
+      echo "error: the TPU is $state and was never $there: its time to wait ran out, or it cannot be had at all" >&2
+      finish 1
     elif [ "$state" = NONE ] || among "$state" "$lost"; then
       [ "$made" -le "$tries" ] || { echo "error: the TPU was lost $made times (--tries=$tries)" >&2; finish 1; }
       if [ "$state" != NONE ]; then
@@ -122,22 +128,23 @@ supervise() {
         note "asking for it again ($made of --tries=$tries)"
         sleep "$poll_s"
       fi
-      made=$((made + 1)) begun='' waited=0
-      make || [ "$made" -gt 1 ] || die "the TPU could not be asked for; the reason is above"
+      made=$((made + 1)) begun='' waited=0 queued=''
+      if make; then queued=1; elif [ "$made" = 1 ]; then die "the TPU could not be asked for; the reason is above"; fi
     elif among "$state" "$halted"; then
       echo "error: the TPU is $state; start it, or delete it, which the same launcher does with --delete" >&2
       finish 1
     elif ! among "$state" "$there"; then
+      [ -n "$begun" ] || queued=1
       note "the TPU is $state"
       sleep "$poll_s"
     elif [ -z "$begun" ] && ! begin; then
       # The TPU may have been taken away meanwhile, which the next look shows.
-      failed=$((failed + 1))
-      [ "$failed" -lt 5 ] || { echo "error: the run could not be started five times; the reason is above" >&2; finish 1; }
+      failed=$((failed + 1)) queued=''
+      [ "$failed" -lt 5 ] || { echo "error: the run could not be started five times; the reason is above" >&2; finish 1 unseen; }
       sleep "$poll_s"
     else
       [ -n "$begun" ] || lines=+1
-      begun=1 failed=0 since=$SECONDS
+      begun=1 failed=0 queued='' since=$SECONDS
       watch "$lines"
       lines=50
       if [ $((SECONDS - since)) -ge 60 ]; then broken=0 waited=0; fi
@@ -147,7 +154,7 @@ supervise() {
         *stopped) note "the run was stopped, with exit ${ended% *}; the same command goes on"; finish 42 stopped;;
         '')
           broken=$((broken + 1))
-          [ "$broken" -lt "$patience" ] || { echo "error: the log could not be followed $broken times in a row" >&2; finish 1; }
+          [ "$broken" -lt "$patience" ] || { echo "error: the log could not be followed $broken times in a row" >&2; finish 1 unseen; }
           sleep "$poll_s";;
         *)
           # babysit.sh ends like this when the machine shuts down, and when it gives up. A few more looks tell which.

@@ -32,7 +32,8 @@ done
 [ -n "$name" ] || die "--name is needed"
 check_name "$name"
 check_number tries "$tries"
-kube=(kubectl); [ -z "$namespace" ] || kube+=(--namespace="$namespace")
+kube=(kubectl) same=("$0" --name="$name")
+[ -z "$namespace" ] || { kube+=(--namespace="$namespace"); same+=(--namespace="$namespace"); }
 check_tool kubectl https://kubernetes.io/docs/tasks/tools
 
 # The hosts of a topology: hosts_of FLAG TOPOLOGY
@@ -65,6 +66,11 @@ show() {
   run "${kube[@]}" logs --follow --tail=-1 --pod-running-timeout=1h \
     --selector="jobset.sigs.k8s.io/jobset-name=$name,batch.kubernetes.io/job-completion-index=0"
 }
+# Says that the evaluator's Job is there. It waits for checkpoints on its own chips, also of a run that has failed or was stopped.
+name_evaluator() {
+  [ -n "$("${kube[@]}" get job "$name-evaluator" --ignore-not-found --output=name || true)" ] || return 0
+  note "the evaluator's Job $name-evaluator is still there and may be charged. Delete it and the JobSet: $(quoted "${same[@]}" --delete)"
+}
 follow_to_end() {
   if [ -n "$dry" ]; then show; return; fi
   local state broken=0 ran=''
@@ -83,9 +89,13 @@ follow_to_end() {
       *" Completed "*) note "the run is done"; return 0;;
       *" Failed "*)
         "${kube[@]}" get jobset "$name" -o "jsonpath={.status.conditions[?(@.type=='Failed')].message}" >&2 || true
+        name_evaluator
         die "the run failed: it ended with 1, which its last line explains, or was started again --max-restarts times";;
       *" Suspended "*)
-        [ -z "$ran" ] || { note "the run is suspended: it was stopped, or waits in its queue. The first command goes on"; return 42; };;
+        [ -z "$ran" ] || {
+          name_evaluator
+          note "the run is suspended: it was stopped, or waits in its queue. The first command goes on"; return 42
+        };;
       *) ran=1; show || true;;
     esac
     sleep "$poll_s"

@@ -13,6 +13,8 @@ echo "node: boot of $(hostname) at $(date -u)"
 [ ! -e run.stopped ] || { echo "node: the run was stopped; it is not started again"; exit 0; }
 rm -f run.exit
 
+# The disk goes with the machine, which the launcher may delete as soon as run.exit is there.
+keep_log() { gcloud storage cp run.log "$xlmr_staging/$(hostname).log"; }
 install() {
   gcloud storage cp "$xlmr_staging/xlmr_jax.tar.gz" xlmr_jax.tar.gz && mkdir -p code && tar -xzf xlmr_jax.tar.gz -C code &&
     python3 -m pip install -q uv &&
@@ -22,7 +24,7 @@ install() {
 for try in 1 2 3 4 5; do
   if install; then break; fi
   echo "node: the installation failed ($try of 5)"
-  [ "$try" -lt 5 ] || { echo 1 > run.exit; exit 1; }
+  [ "$try" -lt 5 ] || { keep_log; echo 1 > run.exit; exit 1; }
   sleep "${PAUSE_S:-30}"
 done
 
@@ -39,6 +41,6 @@ fi
 code=$?
 cd ..
 echo "node: the run ended with exit $code"
-gcloud storage cp run.log "$xlmr_staging/$(hostname).log"
+keep_log
 # The launcher waits for this file, so it comes last.
 if [ -e run.stopped ]; then echo "$code stopped" > run.exit; else echo "$code" > run.exit; fi

@@ -8,9 +8,10 @@
 #   launch/queued_resource.sh --name=xlmr --zone=Z --delete [--staging=gs://B/runs/base.launch]
 # Every worker installs and starts the run when it boots (launch/node.sh), so a worker that reboots joins again. A resource that is
 # SUSPENDED or FAILED is deleted and asked for again, at most --tries times. The script ends, and deletes the resource unless --keep
-# is given, when WORKDIR/result.json is there, when the run ends with 1 (the user must act), and when babysit.sh gives up.
-# --wait: give up the place in the queue after so long, such as 6h. The code and the workers' logs lie in WORKDIR.launch
-# (--staging); --delete removes that folder too if it is named. Ctrl-C ends the following and not the run.
+# is given, when WORKDIR/result.json is there, when the run ends with 1 (the user must act), and when babysit.sh gives up. If it
+# cannot see the run any more (XLMR_PATIENCE failures in a row), it ends with 1 and leaves the resource, because the run may be healthy.
+# --wait: give up the place in the queue after so long, such as 6h, and end with 1. The code and the workers' logs lie in
+# WORKDIR.launch (--staging); --delete removes that folder too if it is named. Ctrl-C ends the following and not the run.
 # --dry-run prints every command and runs none.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -75,7 +76,9 @@ make() {
     ${wait:+"--valid-until-duration=$wait"} --metadata-from-file=startup-script="$script"
 }
 finish() {
-  if [ -n "$keep" ] || [ "${2:-}" = stopped ]; then
+  if [ "${2:-}" = unseen ]; then
+    note "$name is left as it is and may be charged, because its run may go on. Delete it: $(quoted "${same[@]}" --delete)"
+  elif [ -n "$keep" ] || [ "${2:-}" = stopped ]; then
     note "$name is still there and is charged. Delete it: $(quoted "${same[@]}" --delete)"
   elif [ "$(look)" != NONE ]; then
     remove || note "$name could not be deleted and may be charged: $(quoted "${same[@]}" --delete)"
@@ -114,4 +117,4 @@ if [ -n "$dry" ]; then
   exit
 fi
 trap 'note "no longer following. The run goes on and is charged. Follow or delete it: $(quoted "${same[@]}") --follow|--delete"; exit 130' INT
-supervise "$workdir" "$tries" "SUSPENDED FAILED" "ACTIVE" ""
+supervise "$workdir" "$tries" "SUSPENDED FAILED" "ACTIVE" "" "${wait:+FAILED}"

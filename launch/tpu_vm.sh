@@ -6,8 +6,9 @@
 #   launch/tpu_vm.sh --name=xlmr --zone=Z --stop      TERM to every worker: the run saves one common step and ends with 42
 #   launch/tpu_vm.sh --name=xlmr --zone=Z --follow    the log of worker 0, of a run that was started before
 #   launch/tpu_vm.sh --name=xlmr --zone=Z --delete    deletes the VM, and the evaluator's if there is one
-# --evaluator=TYPE starts `xlmr evaluate` of the same workdir on a second VM, NAME-evaluator. --delete-at-end deletes both once
-# the run is over; without it they stay and are charged. --tries is how often a preempted VM is made again.
+# --evaluator=TYPE starts `xlmr evaluate` of the same workdir on a second VM, NAME-evaluator, once the run has begun.
+# --delete-at-end deletes both VMs when the run ends with 0. Without it, and after every other end, they stay and are charged.
+# --tries is how often a preempted VM is made again.
 # The workdir and the rows lie in a bucket. --nfs=HOST:/SHARE mounts a share of files at /data instead.
 # The run is started again by launch/babysit.sh when it ends with 42 or is killed. It stops at 0 (done) and 1 (the user must act).
 # A VM that reboots does not start the run again; launch/queued_resource.sh does. --dry-run prints every command and runs none.
@@ -48,7 +49,8 @@ tpu=(gcloud compute tpus tpu-vm)
 on_workers() { run "${tpu[@]}" ssh "$name" "${at[@]}" --worker="$1" --command="$2"; }
 same=("$0" --name="$name" "${at[@]}")
 
-look() { state_of "${tpu[@]}" describe "$name" "${at[@]}" --format='value(state)'; }
+look_at() { state_of "${tpu[@]}" describe "$1" "${at[@]}" --format='value(state)'; }
+look() { look_at "$name"; }
 why() { "${tpu[@]}" describe "$name" "${at[@]}" --format='value(state,health,healthDescription)' >&2; }
 remove() { run "${tpu[@]}" delete "$name" "${at[@]}" --quiet; }
 watch() { follow on_workers 0 "$(remote_follow . "$1")"; }
@@ -56,7 +58,8 @@ make() {
   run "${tpu[@]}" create "$name" "${at[@]}" --accelerator-type="$type" --version="$version" ${spot:+"$spot"} \
     ${account:+"--service-account=$account"} --scopes=https://www.googleapis.com/auth/cloud-platform
 }
-begin() {
+begin() { begin_run && begin_evaluator; }
+begin_run() {
   local mount command
   mount="sudo apt-get install -qy nfs-common && sudo mkdir -p /data && (mountpoint -q /data || sudo mount -t nfs $nfs /data)"
   command=(.venv/bin/python -u -m xlmr_jax "$what")
@@ -79,22 +82,37 @@ python3 -m uv pip install -q --python .venv/bin/python '.[tpu,gcs,evaluate]'" &&
 "trap : TERM; bash launch/babysit.sh \"\$@\"; code=\$?; echo \$code \$(ls ../run.stopped 2>/dev/null | sed s/.*/stopped/) > ../run.exit" \
 babysit "${command[@]}" "${run_flags[@]}") > ../run.log 2>&1 < /dev/null & }"
 }
+# Starts the evaluator once, after the run, so that a run that gets no TPU leaves no other VM behind. --tries=0: nobody watches the run
+# meanwhile. An evaluator that cannot be started does not end the run.
+begin_evaluator() {
+  [ -n "$evaluator" ] && [ -z "$evaluator_begun" ] || return 0
+  evaluator_begun=1
+  "$here/evaluator.sh" ${dry:+--dry-run} --name="$name-evaluator" "${at[@]}" --type="$evaluator" ${spot:+"$spot"} \
+    ${account:+"--service-account=$account"} ${nfs:+"--nfs=$nfs"} --tries=0 --detach -- --workdir="$workdir" ||
+    note "the evaluator could not be started; the reason is above, and launch/evaluator.sh --name=$name-evaluator starts it again"
+}
 finish() {
+  local one left=''
+  # A run that was already done is found so before it begins, and its evaluator may have work left.
+  [ "$1" != 0 ] || begin_evaluator
   if [ -n "$at_end" ] && [ "$1" = 0 ]; then
     if [ -n "$evaluator" ]; then
       note "the run is over; waiting for the evaluator's last scores"
       "$here/tpu_vm.sh" --name="$name-evaluator" "${at[@]}" --follow || true
     fi
     delete_all
-  elif [ "$(look)" != NONE ]; then
-    note "$name is still there and is charged. Delete it: $(quoted "${same[@]}" --delete)"
+  else
+    for one in "$name" ${evaluator:+"$name-evaluator"}; do
+      [ "$(look_at "$one")" = NONE ] || left+=" $one"
+    done
+    [ -z "$left" ] || note "still there and charged:$left. Delete with: $(quoted "${same[@]}" --delete)"
   fi
   exit "$1"
 }
 delete_all() {
   local one
   for one in "$name" "$name-evaluator"; do
-    if [ -n "$dry" ] || [ "$(state_of "${tpu[@]}" describe "$one" "${at[@]}" --format='value(state)')" != NONE ]; then
+    if [ -n "$dry" ] || [ "$(look_at "$one")" != NONE ]; then
       run "${tpu[@]}" delete "$one" "${at[@]}" --quiet
     fi
   done
@@ -113,11 +131,7 @@ case $action in
 esac
 
 run_flags=("$@")
-archive=xlmr_jax.tar.gz
-if [ -n "$evaluator" ]; then
-  "$here/evaluator.sh" ${dry:+--dry-run} --name="$name-evaluator" "${at[@]}" --type="$evaluator" ${spot:+"$spot"} \
-    ${account:+"--service-account=$account"} ${nfs:+"--nfs=$nfs"} --detach -- --workdir="$workdir"
-fi
+archive=xlmr_jax.tar.gz evaluator_begun=''
 if [ -n "$dry" ]; then
   echo "# with --dry-run, as if there were no VM of this name"
   make; begin; on_workers 0 "$(remote_follow . +1)"

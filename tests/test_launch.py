@@ -132,6 +132,9 @@ def count_starts(tmp_path, step, *words, **env):
   ("mkdir -p {0}/checkpoints/$N", (), {}, (10, 0)),  # Each start leaves a newer checkpoint.
   ("mkdir -p {0}/checkpoints/$N.tmp", (), {}, (5, 42)),  # An unfinished one is no progress.
   ("mkdir -p {0}/checkpoints/70", (), {"SHORT_S": "0", "STUCK": "3"}, (4, 42)),  # Long starts that lead nowhere.
+  ("true", (), {"SHORT_S": "0", "STUCK": "3"}, (3, 42)),  # Long starts that never save anything.
+  # A checkpoint that vanishes and comes back is no progress.
+  ("rm -rf {0}/checkpoints; [ $N = 2 ] || mkdir -p {0}/checkpoints/7", (), {"SHORT_S": "0", "STUCK": "3"}, (4, 42)),
   ("mkdir -p {0}/checkpoints/$N", ("evaluate",), {}, (5, 42)),  # The trainer's progress is not the evaluator's.
   ("mkdir -p {0}/evaluations; touch {0}/evaluations/$N.json", ("evaluate",), {}, (10, 0)),
 ])  # fmt: skip
@@ -150,6 +153,22 @@ def test_babysit_sees_progress_in_a_bucket(tmp_path):
   line = ("bash", "launch/babysit.sh", "bash", "-c", script, "-", "--workdir=gs://b/run")
   out = shell(*line, PAUSE_S="0", PATH=f"{gcloud.parent}:{os.environ['PATH']}")
   assert out.returncode == 0 and (tmp_path / "asked").read_text().splitlines()[0] == "storage ls gs://b/run/checkpoints/"
+
+
+@pytest.mark.parametrize("listing, expected", [
+  ("echo 'ERROR: (gcloud.storage.ls) One or more URLs matched no objects.' >&2; exit 1", (3, 42)),
+  ("echo 'ERROR: (gcloud.storage.ls) no route to host' >&2; exit 1", (7, 0)),  # Nobody knows, so nothing is counted.
+])  # fmt: skip
+def test_babysit_gives_up_what_never_saves_in_a_bucket(tmp_path, listing, expected):
+  gcloud = tmp_path / "bin" / "gcloud"
+  gcloud.parent.mkdir()
+  gcloud.write_text(f"#!/bin/sh\n{listing}\n")
+  gcloud.chmod(0o755)
+  script = f"echo >> {tmp_path}/starts; [ $(wc -l < {tmp_path}/starts) -gt 6 ]; exit $((42 * $?))"
+  line = ("bash", "launch/babysit.sh", "bash", "-c", script, "-", "--workdir=gs://b/run")
+  out = shell(*line, PAUSE_S="0", SHORT_S="0", STUCK="3", PATH=f"{gcloud.parent}:{os.environ['PATH']}")
+  assert (len((tmp_path / "starts").read_text()), out.returncode) == expected
+  assert ("3 starts in a row left no checkpoint, the last with exit 42" in out.stderr) == (out.returncode == 42)
 
 
 def test_local_dry_run_prints_a_command_per_process():

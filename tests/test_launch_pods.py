@@ -216,8 +216,8 @@ def test_tpu_vm_stays_when_the_user_must_act_and_says_how_to_delete_it(cloud):
   cloud.answer("describe", "READY")
   cloud.answer("tail -n", "error: no rows\nxlmr-exit 1\n")
   out = cloud.run("launch/tpu_vm.sh", *VM, "--type=v4-8", *RUN)
-  assert out.returncode == 1 and cloud.verbs() == [] and "still there and is charged" in out.stderr
-  (delete,) = re.findall("Delete it: (.*)", out.stderr)
+  assert out.returncode == 1 and cloud.verbs() == [] and "still there and charged: xlmr." in out.stderr
+  (delete,) = re.findall("Delete with: (.*)", out.stderr)
   assert cloud.run(*shlex.split(delete)).returncode == 0 and cloud.verbs() == [
     "delete",
     "delete",
@@ -295,6 +295,31 @@ def test_tpu_vm_starts_the_evaluator_on_a_machine_of_its_own(cloud):
                                  "--scopes=https://www.googleapis.com/auth/cloud-platform"]  # fmt: skip
   (start,) = cloud.calls("nohup")
   assert "evaluate" in start[-1] and "--workdir=gs://b/run" in start[-1] and "--hosts" not in start[-1]
+
+
+def test_tpu_vm_that_cannot_be_made_leaves_no_evaluator_behind(cloud):
+  cloud.answer("storage ls", [1, "", ""])
+  cloud.answer("describe", NOT_FOUND)
+  cloud.answer("create xlmr ", [1, "", "no quota"])
+  out = cloud.run("launch/tpu_vm.sh", *VM, "--type=v4-32", "--evaluator=v4-8", *RUN)
+  assert out.returncode == 1 and "could not be asked for" in out.stderr
+  assert cloud.verbs() == ["create"] and not cloud.calls("xlmr-evaluator")
+
+
+@pytest.mark.parametrize("quota", [True, False])
+def test_tpu_vm_starts_the_evaluator_after_the_run_and_names_it_at_the_end(cloud, quota):
+  cloud.answer("storage ls", [1, "", ""])
+  cloud.answer("create xlmr-evaluator", "" if quota else [1, "", "no quota"])
+  cloud.answer("describe xlmr-evaluator", NOT_FOUND, *["READY" if quota else NOT_FOUND])
+  cloud.answer("describe xlmr ", NOT_FOUND, "READY")
+  cloud.answer("tail -n", [255, "", "lost connection"], "xlmr-exit 1\n")
+  out = cloud.run("launch/tpu_vm.sh", *VM, "--type=v4-32", "--evaluator=v4-8", *RUN)
+  assert out.returncode == 1 and "the run ended with 1" in out.stderr  # Also where the evaluator could not be started.
+  done = [call[-1] if call[4] == "ssh" else call[5] for call in cloud.calls(" create |nohup|tail -n")]
+  assert done[0] == "xlmr" and "pretrain" in done[1] and done[2] == "xlmr-evaluator"
+  assert len(done) == 5 + quota  # It is started once.
+  assert ("still there and charged: xlmr xlmr-evaluator." in out.stderr) == quota
+  assert ("the evaluator could not be started" in out.stderr) != quota
 
 
 @pytest.mark.parametrize("script", ["tpu_vm.sh", "queued_resource.sh"])
@@ -391,6 +416,39 @@ def test_queued_resource_that_always_fails_is_given_up_and_deleted(cloud):
   assert cloud.verbs() == ["create", "delete", "create", "delete", "create", "delete"]
 
 
+@pytest.mark.parametrize("describe, ssh, said", [
+  (["ACTIVE", [1, "", "network unreachable"]], "", "the state could not be read 4 times"),
+  (["ACTIVE"], [255, "", "no route"], "could not be started five times"),
+  ([NOT_FOUND, "ACTIVE"], [255, "", "no route"], "the log could not be followed 4 times"),
+])  # fmt: skip
+def test_queued_resource_that_is_out_of_sight_is_left(cloud, describe, ssh, said):
+  cloud.answer("storage ls", [1, "", ""])
+  cloud.answer("queued-resources describe", *describe)
+  cloud.answer("tpu-vm ssh", ssh)
+  out = cloud.run(*QUEUE, *RUN)
+  assert out.returncode == 1 and said in out.stderr and "delete" not in cloud.verbs()
+  (delete,) = re.findall("its run may go on. Delete it: (.*)", out.stderr)
+  cloud.answers = []
+  cloud.answer("queued-resources describe", "ACTIVE")
+  assert cloud.run(*shlex.split(delete)).returncode == 0 and cloud.verbs()[-1] == "delete"
+
+
+@pytest.mark.parametrize("states, code, verbs", [
+  ([NOT_FOUND, "WAITING_FOR_RESOURCES", "FAILED"], 1, ["create", "delete"]),
+  (["WAITING_FOR_RESOURCES", "FAILED"], 1, ["delete"]),  # The launcher was started again meanwhile.
+  (["FAILED", "FAILED"], 1, ["delete", "create", "delete"]),  # The request of an earlier launcher, and then ours.
+  ([NOT_FOUND, "ACTIVE", "FAILED", "ACTIVE"], 0, ["create", "delete", "create", "delete"]),  # It broke in use.
+])  # fmt: skip
+def test_queued_resource_gives_up_its_place_when_the_time_to_wait_is_over(cloud, states, code, verbs):
+  cloud.answer("storage ls", [1, "", ""])
+  cloud.answer("queued-resources describe.*state.state", *states)
+  cloud.answer("tail -n", [255, "", ""], "xlmr-exit 0\n")
+  out = cloud.run(*QUEUE, "--wait=6h", *RUN)
+  assert (out.returncode, cloud.verbs()) == (code, verbs), out.stderr
+  assert out.stderr.count("error: the TPU is FAILED and was never ACTIVE") == code
+  assert all("--valid-until-duration=6h" in call for call in cloud.calls("queued-resources create"))
+
+
 def test_queued_resource_deletes_everything(cloud):
   cloud.answer("queued-resources describe", "ACTIVE")
   assert cloud.run("launch/queued_resource.sh", *VM, "--delete", "--staging=gs://b/run.launch").returncode == 0
@@ -427,9 +485,10 @@ def test_a_worker_that_cannot_install_says_so_as_an_end(cloud):
   script.write_text(f"xlmr_staging=gs://b/x\nxlmr_root={root}\nxlmr_flags=()\n" + (ROOT / "launch" / "node.sh").read_text())
   assert cloud.run("bash", script, PAUSE_S="0").returncode == 1
   assert (root / "run.exit").read_text() == "1\n" and "the installation failed (5 of 5)" in (root / "run.log").read_text()
+  assert cloud.calls()[-1][:4] == ["gcloud", "storage", "cp", "run.log"] and cloud.calls()[-1][-1].startswith("gs://b/x/")
   (root / "run.stopped").touch()
   assert (
-    cloud.run("bash", script).returncode == 0 and len(cloud.calls()) == 5
+    cloud.run("bash", script).returncode == 0 and len(cloud.calls()) == 6
   )  # A stopped run does not come back by a reboot.
 
 
@@ -556,6 +615,20 @@ def test_gke_follows_to_the_end(cloud, states, code, said):
   cloud.answer("kubectl logs", "step 10\n")
   out = cloud.run("launch/gke_jobset.sh", "--name=xlmr", "--follow")
   assert (out.returncode, said in out.stderr) == (code, True), out.stderr
+
+
+@pytest.mark.parametrize("job", ["job.batch/xlmr-evaluator", ""])
+def test_gke_names_the_evaluator_that_a_failed_run_leaves(cloud, job):
+  cloud.answer("get jobset.*status==", "Failed")
+  cloud.answer("get job xlmr-evaluator", job)
+  out = cloud.run("launch/gke_jobset.sh", "--name=xlmr", "--namespace=n", "--follow")
+  assert out.returncode == 1 and ("xlmr-evaluator is still there" in out.stderr) == bool(job)
+  for delete in re.findall("and the JobSet: (.*)", out.stderr):
+    assert cloud.run(*shlex.split(delete)).returncode == 0
+    assert [call[1:5] for call in cloud.calls("delete")] == [
+      ["--namespace=n", "delete", "jobset", "xlmr"],
+      ["--namespace=n", "delete", "job", "xlmr-evaluator"],
+    ]
 
 
 def test_gke_waits_while_what_it_applied_is_still_suspended(cloud):
