@@ -278,8 +278,8 @@ def test_a_task_that_is_late_changes_nothing(text, folder):
   options = dataclasses.replace(OPTIONS, near_duplicates=False)
   source = open_source(f"wet:{text[1]}/wet")
   shards = source.shards(20_000)
-  job = new_job(folder / "clean" / WORK, source, shards, options, [])
-  late = _begin(folder / "clean", _fingerprint(options, shards, job.root, None), job)
+  job = new_job(folder / "clean" / WORK, source, shards, options, [], None)
+  late = _begin(folder / "clean", _fingerprint(options, shards, job.root, ""), job, {})
   build_corpus(source, folder / "clean", options, workers=1, quiet=True)
   before = there(folder / "clean")
   with pytest.raises(FileNotFoundError, match="the build is finished"):

@@ -319,11 +319,11 @@ def test_a_build_that_is_killed_again_and_again_comes_out_the_same(wet, built, t
   )
   guarded = f"if __name__ == '__main__':\n  {code.splitlines()[0]}\n  {code.splitlines()[1]}"
   (tmp_path / "run.py").write_text(guarded)
-  for _ in range(60):
+  for life in range(60):
     process = subprocess.Popen([sys.executable, tmp_path / "run.py"], start_new_session=True,
                                env=os.environ | {"PYTHONPATH": os.getcwd()})  # fmt: skip
     try:
-      process.wait(rng.uniform(1, 4))
+      process.wait(rng.uniform(0.5, 1.5) * (1 + life / 4))  # The first is too short to end, the later ones enough to get on.
     except subprocess.TimeoutExpired:
       os.killpg(process.pid, signal.SIGKILL)
       process.wait()

@@ -81,6 +81,25 @@ def test_only_languages_that_are_asked_for_count(folder, tmp_path):
   assert english.largest_language == "en" and english.clean < 0.8 * every.clean
 
 
+def test_what_is_removed_lies_on_the_disk_twice(tmp_path):
+  """Of text of which a large part is removed, by reading and by later stages; the plan is near what a build writes."""
+  own = texts("en", 60)
+  own += ["".join(f"{(7 * i + j * j) % 977} " for j in range(200)) for i in range(30)]  # no language
+  own += [f"{number} buy now " * 40 for number in range(30)]  # repeats
+  (tmp_path / "x.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in own))
+  source, options = open_source(f"jsonl:{tmp_path}/x.jsonl"), dataclasses.replace(OPTIONS, removed="all")
+  samples, everything = (forecast(source, tmp_path / "out", some, workers=1) for some in (OPTIONS, options))
+  build_corpus(source, tmp_path / "out", options, workers=1, quiet=True)
+  manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+  assert {step for steps in manifest["steps"].values() for step in steps} >= {"language", "filters"}
+  written = sum(path.stat().st_size for path in (tmp_path / "out" / "removed").glob("*/*/*.jsonl.zst"))
+  assert samples.removed == 0 and everything.removed == pytest.approx(written, rel=0.1)
+  assert everything.between_stages - samples.between_stages >= 0.9 * written
+  assert everything.disk - samples.disk >= 1.9 * written
+  assert any("for what is removed" in line for line in everything.lines())
+  assert not any("for what is removed" in line for line in samples.lines())
+
+
 def test_a_disk_without_room_is_refused_by_name(folder, tmp_path):
   found = forecast(open_source(f"cc100:{folder}/plain"), tmp_path / "out", OPTIONS, workers=1)
   found.refuse_too_small_a_disk(tmp_path)
@@ -122,3 +141,10 @@ def test_the_command_prints_the_plan_and_writes_nothing(folder, tmp_path):
   } <= set(plan)
   assert plan["free"] == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.2)
   assert list(tmp_path.iterdir()) == []
+
+
+def test_a_task_has_no_plan_of_this_machine(folder, tmp_path):
+  command = [sys.executable, "-m", "xlmr_jax", "build_corpus", f"--source=cc100:{folder}/plain", f"--out={tmp_path}/out"]
+  result = subprocess.run([*command, "--task=0/2"], capture_output=True, text=True, timeout=120)
+  assert json.loads(result.stdout) == {"task": "0/2", "finished": False, "waits_for_tasks": [1]}
+  assert "of one core" not in result.stderr and "of disk" not in result.stderr

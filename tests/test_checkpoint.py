@@ -291,6 +291,38 @@ def test_a_pinned_one_is_not_even_put_aside(tmp_path, monkeypatch):
   assert left(workdir.checkpoints) == [1, 2, 3] and len(asked) == 3
 
 
+def test_going_back_waits_for_a_slow_removal(tmp_path, monkeypatch):
+  """Whoever goes back looks for what killed processes left; a step that is being removed at that time looks the same."""
+  real, removing = checkpoint_folder.remove_folder, []
+
+  def slow(folder, **options):
+    removing.append(folder.name)
+    for path in [path for path in folder.rglob("*") if path.is_file()]:
+      path.unlink()
+      time.sleep(0.05)
+    real(folder, **options)
+    removing.pop()
+
+  workdir = Workdir(tmp_path)
+  checkpoints = Checkpoints(workdir, Retention(workdir, keep=2))
+  for step in (1, 2, 3, 4):
+    checkpoints.save(step, state_of(step), {"rows_seen": [step]})
+  monkeypatch.setattr(checkpoint_folder, "remove_folder", slow)
+  with checkpoints._counting_failures():
+    checkpoints._finish()
+  while not removing:
+    time.sleep(0.001)
+  assert checkpoints.settled_steps() == [4, 3] and not removing
+  checkpoints.save(5, state_of(5), {"rows_seen": [5]})
+  with checkpoints._counting_failures():
+    checkpoints._finish()
+  while not removing:
+    time.sleep(0.001)
+  assert_is(checkpoints.go_back(4, abstract()), 4)
+  checkpoints.close()
+  assert left(workdir.checkpoints) == [4]
+
+
 def test_killed_while_it_removed_one(folder):
   """Whole ones come back, half removed ones go; neither is taken for a checkpoint or in Orbax's way."""
   for step in (2, 3):

@@ -25,7 +25,7 @@ from xlmr_jax.files import local_path, path_given
 
 def main(argv: list[str]) -> int | None:
   """Builds the corpus and prints one line of JSON. argv: the command's name, and the flags that are left for Beam."""
-  from xlmr_jax.corpus.clean.build import Options, build_corpus
+  from xlmr_jax.corpus.clean.build import Inputs, Options, build_corpus
   from xlmr_jax.corpus.clean.forecast import forecast, is_new
   from xlmr_jax.corpus.sources.registry import Fields, open_source
   from xlmr_jax.report.corpus_report import write_corpus_report
@@ -51,15 +51,18 @@ def main(argv: list[str]) -> int | None:
   began = time.monotonic()
   try:
     source = open_source(FLAGS.source, fields=fields)
-    if FLAGS.plan or is_new(out):
-      expected = forecast(source, out, options, languages=FLAGS.languages, workers=FLAGS.workers)
+    inputs, task, beam_flags = Inputs(source, options), _task(), argv[1:]
+    # This machine's cores say nothing of how long all tasks take, or the workers of a runner.
+    works_alone = task is None and not beam_flags
+    if FLAGS.plan or (works_alone and is_new(out)):
+      expected = forecast(source, out, options, languages=FLAGS.languages, workers=FLAGS.workers, inputs=inputs)
       print(*expected.lines(), sep="\n", file=sys.stdout if FLAGS.plan else sys.stderr, flush=True)
       if FLAGS.plan:
         print(json.dumps(expected.to_json()))
         return None
       expected.refuse_too_small_a_disk(out)
     summary = build_corpus(
-      source, out, options, languages=FLAGS.languages, workers=FLAGS.workers, task=_task(), beam_flags=argv[1:]
+      source, out, options, languages=FLAGS.languages, workers=FLAGS.workers, task=task, beam_flags=beam_flags, inputs=inputs
     )
     if "bytes_in" in summary:
       write_corpus_report(out)

@@ -46,7 +46,10 @@ def _shingles(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _bands(shingles: np.ndarray, document: np.ndarray, documents: int) -> np.ndarray:
-  """uint64[D, BANDS] of the shingles of each document; a document without any has keys of its own from its number."""
+  """uint64[D, BANDS] of the shingles of each document.
+
+  Documents without any shingle all get the same keys. The filters leave none, because such a document has no letter.
+  """
   factors, terms = _permutations()
   lowest = np.full((_PERMUTATIONS, documents), np.iinfo(np.uint32).max, np.uint32)
   short = (shingles >> np.uint64(32)).astype(np.uint32)

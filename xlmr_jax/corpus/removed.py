@@ -17,14 +17,12 @@ REPAIR = "repair"  # a step that removes nothing
 class Removed:
   """Counts and samples by step and language. Which ones are samples follows from their text, not from the order of work.
 
-  keep_all: whether frames() gives all that was removed. urls: the URLs of documents by their ids, for those callers of add
-  that do not know them.
+  keep_all: whether frames() gives all that was removed.
   """
 
   def __init__(self, *, keep_all: bool = False) -> None:
     self.steps: dict[str, dict[str, dict[str, Any]]] = {}
     self.keep_all = keep_all
-    self.urls: dict[str, str] = {}
     self._streams: dict[str, _Frame] = {}
 
   def add(
@@ -42,7 +40,7 @@ class Removed:
     """Counts what was removed of a document: the whole of it (documents=1), or some paragraphs."""
     if self.keep_all and step != REPAIR:
       stream = self._streams.setdefault(f"{step}/{language}", _Frame())
-      found = {"id": id, "url": url or self.urls.get(id, ""), "step": step, "reason": reason}
+      found = {"id": id, "url": url, "step": step, "reason": reason}
       stream.write({**found, "document": bool(documents), "text": text})
     counts = self._counts(step, language)
     counts["documents"] += documents

@@ -127,9 +127,10 @@ class Checkpoints:
     return step, _restore(directory / "state", abstract_state), notes
 
   def settled_steps(self) -> list[int]:
-    """The sealed steps, newest first and the same on all processes, once the save that is under way has ended."""
+    """The sealed steps, newest first and the same on all processes, once a save and a removal under way have ended."""
     with self._counting_failures():
       self._finish()
+    self._wait_for_removals()
     return hosts.on_first(lambda: sound_steps(self.directory))
 
   def go_back(self, step: int, abstract_state: Any) -> tuple[int, Any, dict] | None:
@@ -138,6 +139,8 @@ class Checkpoints:
     The run takes them back. A pin does not keep them, because a restore would take them. What the evaluator said of them
     stays.
     """
+
+    self._wait_for_removals()  # Whoever looks for what killed processes left takes a step that is being removed for that.
 
     def remove_later() -> None:
       for later in finished_steps(self.directory):
@@ -220,6 +223,7 @@ class Checkpoints:
       full = "No space left" in text or "quota exceeded" in text
       why = "no space left on the disk" if full else text[:300]
       if not bucket.has_given_up():
+        self._wait_for_removals()
         self._folder.clear_away(step)
       said = f"checkpoint {'' if step is None else f'{step} '}could not be saved in {self.directory}: {why}"
       if not final:
@@ -274,6 +278,10 @@ class Checkpoints:
     """
     with self._counting_failures(last=True):
       self._finish()
+    self._wait_for_removals()
+
+  def _wait_for_removals(self) -> None:
+    """Waits until the thread removes nothing; what it could not remove, it has told."""
     if self._removing:
       self._removing.result()
 

@@ -21,7 +21,7 @@ from xlmr_jax import bucket_lock
 from xlmr_jax.corpus import beam
 from xlmr_jax.corpus.clean.duplicates import Clusters, Pairs
 from xlmr_jax.corpus.clean.filter import Filter, Learn
-from xlmr_jax.corpus.clean.finish import MANIFEST, Finish
+from xlmr_jax.corpus.clean.finish import MANIFEST, Finish, exclusive, languages_beyond_cc100
 from xlmr_jax.corpus.clean.gather import Gather
 from xlmr_jax.corpus.clean.job import Job, is_over
 from xlmr_jax.corpus.clean.read import Read, common_root, write_shards
@@ -35,7 +35,7 @@ from xlmr_jax.corpus.sources import Shard, Source
 from xlmr_jax.corpus.stages import Stage, outcomes, run_here, run_task
 from xlmr_jax.corpus.workers import cores
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import AnyPath, lock, naming, read_json, refuse_unwritable, sha256_of, write_json
+from xlmr_jax.files import AnyPath, lock, naming, read_json, refuse_unwritable, sha256_of, whole_file
 from xlmr_jax.folders import entries, remove_folder
 from xlmr_jax.names import below
 
@@ -62,6 +62,23 @@ class Options:
   compress: bool = True  # .txt.zst rather than .txt
 
 
+class Inputs:
+  """What a build reads, looked up once, and only when it is asked for, because a long list of files takes its time."""
+
+  def __init__(self, source: Source, options: Options):
+    self.source, self._options = source, options
+
+  @functools.cached_property
+  def shards(self) -> list[Shard]:
+    """Of the source. Raises UserError as it does."""
+    return self.source.shards(max(1, int(self._options.piece_mb * 1e6)))
+
+  @functools.cached_property
+  def reference(self) -> Reference | None:
+    """Of which limits are learnt. Raises UserError as Reference does."""
+    return Reference(self._options.reference) if self._options.reference else None
+
+
 def build_corpus(
   source: Source,
   out: AnyPath,
@@ -72,12 +89,14 @@ def build_corpus(
   task: tuple[int, int] | None = None,
   beam_flags: Sequence[str] = (),
   quiet: bool = False,
+  inputs: Inputs | None = None,
 ) -> dict[str, Any]:
   """Builds clean text in the folder `out`; returns the command's summary.
 
   languages: only these are written; into a finished build of the same text, which keeps its other languages. workers: all
   cores by default. task: (i, n) does the share of task i of n, without any engine. beam_flags: if there are any, Beam runs
-  the build as they say. quiet: says nothing of the rates. A build that was interrupted goes on where it was.
+  the build as they say. quiet: says nothing of the rates. inputs: of the same source and options, by whoever has looked them
+  up already. A build that was interrupted goes on where it was.
   Raises UserError for whatever the user must mend; what is finished stays for the next try.
   """
   workers = cores() if workers is None else workers
@@ -87,13 +106,14 @@ def build_corpus(
   run_by_beam = beam.open_stages(list(beam_flags)) if beam_flags else None
   open_identifier(options.language_id, options.language_id_sha256)
   work = out / WORK
-  shards = source.shards(max(1, int(options.piece_mb * 1e6)))
-  job = new_job(work, source, shards, options, languages)
-  fingerprint = _fingerprint(options, shards, job.root, job.reference)
+  inputs = inputs or Inputs(source, options)
+  job = new_job(work, source, inputs.shards, options, languages, inputs.reference)
   with naming(out), contextlib.ExitStack() as open_files:
-    if not (job := _begin(out, fingerprint, job)):
+    reference = _digest_reference(out, job.reference) if job.reference else {}
+    fingerprint = _fingerprint(options, inputs.shards, job.root, reference.get("sha256", ""))
+    if not (job := _begin(out, fingerprint, job, reference)):
       return _summary(read_json(out / MANIFEST))
-    write_shards(job, shards)
+    write_shards(job, inputs.shards)
     if task is None:
       open_files.enter_context(lock(job.path("lock"), f"{out}: another build is working there; wait for it or stop it"))
     stages: list[Stage] = [stage(job) for stage in (Read, Paragraphs, Learn, Filter, Pairs, Clusters, Write, Gather)]
@@ -135,7 +155,14 @@ def _put_away(job: Job) -> None:
   remove_folder(job.folder)
 
 
-def new_job(folder: AnyPath, source: Source, shards: Sequence[Shard], options: Options, languages: Sequence[str]) -> Job:
+def new_job(
+  folder: AnyPath,
+  source: Source,
+  shards: Sequence[Shard],
+  options: Options,
+  languages: Sequence[str],
+  reference: Reference | None,
+) -> Job:
   """What the stages of a build in `folder` need to know."""
   return Job(
     folder=folder,
@@ -149,7 +176,7 @@ def new_job(folder: AnyPath, source: Source, shards: Sequence[Shard], options: O
     rehydrate=options.rehydrate,
     mask_personal_data=options.mask_personal_data,
     opt_out=options.opt_out,
-    reference=Reference(options.reference) if options.reference else None,
+    reference=reference,
     keep_removed=options.removed == "all",
     piece_bytes=max(1, int(options.piece_mb * 1e6)),
     file_bytes=max(1, int(options.file_mb * 1e6)),
@@ -177,8 +204,8 @@ def check(options: Options, workers: int, languages: Sequence[str]) -> None:
     OptOuts.read(options.opt_out)
 
 
-def _fingerprint(options: Options, shards: Sequence[Shard], root: str, reference: Reference | None) -> dict[str, Any]:
-  """What the result depends on, apart from the languages that are asked for."""
+def _fingerprint(options: Options, shards: Sequence[Shard], root: str, reference: str) -> dict[str, Any]:
+  """What the result depends on, apart from the languages that are asked for. reference: its digest, "" for none."""
   listed = hashlib.sha256()
   for shard in shards:
     shown = dataclasses.replace(shard, name=shard.name.removeprefix(root))
@@ -192,7 +219,7 @@ def _fingerprint(options: Options, shards: Sequence[Shard], root: str, reference
     if path
   }
   if reference:
-    files["reference"] = reference.digest()
+    files["reference"] = reference
   return {
     "version": VERSION,
     # Of a file counts what it holds, not where it lies.
@@ -207,23 +234,40 @@ def _fingerprint(options: Options, shards: Sequence[Shard], root: str, reference
   }
 
 
-def _begin(out: AnyPath, fingerprint: dict[str, Any], job: Job) -> Job | None:
-  """Makes the folder of an unfinished build, or finds its own; returns the job with this folder. None: it is finished.
+def _read_begun(out: AnyPath) -> dict[str, Any] | None:
+  """What an unfinished build wrote of itself when it began; None where there is no such build."""
+  try:
+    return read_json(out / WORK / "job.json")
+  except FileNotFoundError:
+    return None
+
+
+def _digest_reference(out: AnyPath, reference: Reference) -> dict[str, str]:
+  """{"state", "sha256"} of a reference.
+
+  Its text is read when a build begins. Later starts, and other tasks, read it again only if a file of it looks changed.
+  """
+  state = reference.state()
+  before = (_read_begun(out) or {}).get("reference", {})
+  return before if before.get("state") == state else {"state": state, "sha256": reference.digest()}
+
+
+def _begin(out: AnyPath, fingerprint: dict[str, Any], job: Job, reference: dict[str, str]) -> Job | None:
+  """Makes the folder of an unfinished build, or finds its own; returns the job as that build began. None: it is finished.
 
   In a bucket it has a name of its own below `.work`, because a task that is late may write into it when it is gone.
-  Raises UserError: something else is there.
+  reference: what _digest_reference gave. Raises UserError: something else is there.
   """
   wanted = {"fingerprint": fingerprint, "languages": list(job.languages)}
-  begun = out / WORK / "job.json"
-  if begun.exists():
-    found = read_json(begun)
-    folder = found.pop("folder", "")
-    if found != wanted:
+  if (begun := _read_begun(out)) is not None:
+    if (found := {key: begun.get(key) for key in wanted}) != wanted:
       raise UserError(
         f"{out}: an unfinished build with another {_difference(found, wanted)} is there; finish it with the same flags, or "
         f"remove {out / WORK}"
       )
-    return dataclasses.replace(job, folder=below(job.folder, folder)) if folder else job
+    folder = below(job.folder, begun["folder"]) if begun.get("folder") else job.folder
+    return dataclasses.replace(job, folder=folder, known=tuple(begun.get("known", ())))
+  known: list[str] = []
   if (out / MANIFEST).exists():
     manifest = read_json(out / MANIFEST)
     if manifest["build"] != fingerprint:
@@ -233,15 +277,24 @@ def _begin(out: AnyPath, fingerprint: dict[str, Any], job: Job) -> Job | None:
     if not job.languages:
       print(f"{out}: finished before", file=sys.stderr, flush=True)
       return None
+    known = languages_beyond_cc100(manifest)
   elif any(name != WORK for name in entries(out)):
     raise UserError(f"{out}: exists and is not empty; choose another --out or remove it")
-  if not isinstance(begun, Path):
-    # Of several tasks that begin at once, one writes it.
-    bucket_lock.create(begun, json.dumps(wanted | {"folder": secrets.token_hex(4)}, indent=1, sort_keys=True).encode())
-    return _begin(out, fingerprint, job)
-  begun.parent.mkdir(parents=True, exist_ok=True)
-  write_json(begun, wanted)
-  return job
+  _write_begun(out / WORK / "job.json", wanted | {"known": known, "reference": reference})
+  return _begin(out, fingerprint, job, reference)
+
+
+def _write_begun(path: AnyPath, begun: dict[str, Any]) -> None:
+  """Writes job.json unless it is there: of several tasks that begin at once, one writes it, and all go by what it wrote."""
+  if not isinstance(path, Path):
+    begun = begun | {"folder": secrets.token_hex(4)}
+    bucket_lock.create(path, json.dumps(begun, indent=1, sort_keys=True).encode())
+    return
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with exclusive(path.with_name("begin.lock")):
+    if not path.exists():
+      with whole_file(path, many_writers=True) as unfinished:
+        unfinished.write_text(json.dumps(begun, indent=1, sort_keys=True), encoding="utf-8")
 
 
 def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from xlmr_jax.corpus import filters, near_duplicates
 from xlmr_jax.corpus.clean.job import Clock, Job, JobStage, Part, load_parts, removed_path
 from xlmr_jax.corpus.clean.read import Read, parts_by_language
 from xlmr_jax.corpus.clean.repeats import remaining_documents
-from xlmr_jax.corpus.pieces import Piece, named, pack_documents, unpack_documents, write_piece
+from xlmr_jax.corpus.pieces import Piece, named, pack_documents, write_piece
 from xlmr_jax.corpus.profile import Profile
 from xlmr_jax.corpus.removed import Removed
 from xlmr_jax.corpus.stages import Item, outcomes
@@ -96,9 +96,6 @@ class Filter(JobStage):
     arrays: dict[str, np.ndarray] = {}
     languages: dict[str, dict[str, int]] = {}
     for language, index in parts:
-      if self.job.keep_removed:
-        documents = unpack_documents(piece, language)
-        removed.urls = {document.id: document.url for document in documents}
       with clock("paragraphs"):
         documents, hashes = remaining_documents(self.job, language, index, removed, piece)
       profile, limits, sampled = _learnt(self.job, language)

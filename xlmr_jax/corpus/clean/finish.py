@@ -5,7 +5,7 @@ import dataclasses
 import fcntl
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from xlmr_jax.corpus.clean.filter import Filter, Learn
 from xlmr_jax.corpus.clean.job import Job, is_over, of_language
 from xlmr_jax.corpus.clean.read import Read
 from xlmr_jax.corpus.clean.write import Write
+from xlmr_jax.corpus.languages import LANGUAGES
 from xlmr_jax.corpus.removed import REPAIR, Removed
 from xlmr_jax.corpus.stages import Item, outcome_path, outcomes
 from xlmr_jax.errors import UserError
@@ -23,6 +24,7 @@ from xlmr_jax.folders import entries, remove_folder, replace_folder
 from xlmr_jax.names import below
 
 MANIFEST = "manifest.json"
+STEPS_OF_READING = frozenset({"language", REPAIR})  # which a build does for all text, whatever languages it writes
 _MOST_EXAMPLES = 20  # places of damage in the manifest
 
 
@@ -46,25 +48,26 @@ class Finish:
   def work(self, item: Item) -> dict[str, Any]:
     """Any number of workers may try: whoever comes second finds the work done."""
     out = self.job.out
-    with _exclusive(self.job.path("finish.lock")):
+    with exclusive(self.job.path("finish.lock")):
       if (done := outcome_path(self, item.number)).exists():
         return read_json(done)
       if is_over(self.job):  # Then what is missing was put away, and must not be placed anew.
         raise FileNotFoundError(2, "the build is finished", str(done))
       found = self._manifest()
+      removed, clusters = found.pop("removed"), found.pop("clusters")
+      rebuilt = {*self.job.languages, *found["languages"]}
       before = self._before(out)
+      manifest = merge_manifests(before, found, rebuilt) if before else found
       # Readers refuse a folder with an unfinished build and without a manifest. So it goes first and comes last.
       if (out / MANIFEST).exists():
         move_file(out / MANIFEST, self.job.path("before.json"))
-      removed = found.pop("removed")
-      languages = sorted({*found["languages"], *(language for step in removed.values() for language in step)})
-      self._place_removed(out, removed, languages)
-      for language in set(self.job.languages) | set(found["languages"]):
+      self._place_removed(out, removed)
+      if before:
+        self._remove_outdated(out, before["steps"], manifest["steps"])
+      for language in rebuilt:
         new, old = of_language(self.job.path("clean"), language), of_language(out, language)
         self._place(new, old, is_there=language in found["languages"])
-      clusters = found.pop("clusters")
-      self._place_clusters(out, clusters, languages)
-      manifest = merge_manifests(before, found) if before else found
+      self._place_clusters(out, clusters, rebuilt)
       write_json(out / MANIFEST, manifest)
     return {"documents": sum(value["documents"] for value in found["languages"].values())}
 
@@ -91,7 +94,7 @@ class Finish:
     if is_there and new.exists():
       new.replace(old)
 
-  def _place_removed(self, out: AnyPath, removed: dict[str, Any], languages: Iterable[str]) -> None:
+  def _place_removed(self, out: AnyPath, removed: dict[str, Any]) -> None:
     for step, found in removed.items():
       folder = below(out, "removed", step)
       if isinstance(folder, Path):
@@ -108,6 +111,18 @@ class Finish:
           self._place(self.job.path("removed", step, language), of_language(folder, language), is_there=True)
 
       each(place, found, folder)
+
+  def _remove_outdated(self, out: AnyPath, before: dict[str, Any], steps: dict[str, Any]) -> None:
+    """Removes the files of what the older build had removed, and this one has not."""
+    outdated = [(step, language) for language, old in before.items() for step in old.keys() - steps.get(language, {}).keys()]
+
+    def remove(name: tuple[str, str]) -> None:
+      step, language = name
+      folder = below(out, "removed", step)
+      of_language(folder, language, ".jsonl").unlink(missing_ok=True)
+      remove_folder(of_language(folder, language))
+
+    each(remove, sorted(outdated), out)
 
   def _place_clusters(self, out: AnyPath, clusters: dict[str, list[Any]], languages: Iterable[str]) -> None:
     folder = out / "clusters"
@@ -190,21 +205,30 @@ class Finish:
     }
 
 
-def merge_manifests(before: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+def merge_manifests(before: dict[str, Any], new: dict[str, Any], rebuilt: Collection[str]) -> dict[str, Any]:
   """The manifest of a build to which another one of the same text added languages, or built some anew.
 
-  Of the languages that the other one did not write, it knows only what was removed while the text was read.
+  rebuilt: the languages that the other build wrote. Of these it knows everything, and of all others what was removed while
+  the text was read, because it has read all of it. So a language that was removed in `before` and is kept now counts once.
   """
-  steps = {language: before["steps"].get(language, {}) | found for language, found in new["steps"].items()}
-  return {
-    **new,
-    "languages": dict(sorted((before["languages"] | new["languages"]).items())),
-    "steps": dict(sorted((language, dict(sorted(found.items()))) for language, found in (before["steps"] | steps).items())),
-  }
+  languages = {language: found for language, found in before["languages"].items() if language not in rebuilt}
+  steps: dict[str, dict[str, Any]] = {}
+  for language in sorted(before["steps"].keys() | new["steps"].keys()):
+    old = {} if language in rebuilt else before["steps"].get(language, {})
+    later = {step: counts for step, counts in old.items() if step not in STEPS_OF_READING}
+    if found := later | new["steps"].get(language, {}):
+      steps[language] = dict(sorted(found.items()))
+  return {**new, "languages": dict(sorted((languages | new["languages"]).items())), "steps": steps}
+
+
+def languages_beyond_cc100(manifest: dict[str, Any]) -> list[str]:
+  """The languages that a finished build took for languages of the corpus, though CC-100 does not have them."""
+  kept = {language for language, steps in manifest["steps"].items() if steps.keys() - STEPS_OF_READING}
+  return sorted((kept | manifest["languages"].keys()) - LANGUAGES.keys())
 
 
 @contextlib.contextmanager
-def _exclusive(path: AnyPath) -> Iterator[None]:
+def exclusive(path: AnyPath) -> Iterator[None]:
   """Waits until nobody else is inside."""
   if not isinstance(path, Path):
     held = _wait_for(path)

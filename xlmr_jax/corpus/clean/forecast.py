@@ -9,21 +9,22 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from xlmr_jax.corpus.clean.build import MANIFEST, WORK, Options, check, new_job, normal_languages
+from xlmr_jax.corpus.clean.build import MANIFEST, WORK, Inputs, Options, check, new_job, normal_languages
 from xlmr_jax.corpus.clean.duplicates import Clusters, Pairs
 from xlmr_jax.corpus.clean.filter import SAMPLE_CHARACTERS, Filter, Learn
+from xlmr_jax.corpus.clean.gather import Gather
 from xlmr_jax.corpus.clean.heads import take_heads
-from xlmr_jax.corpus.clean.job import Job, write_parts
+from xlmr_jax.corpus.clean.job import Job, removed_path, write_parts
 from xlmr_jax.corpus.clean.read import RANGES, Read, parts_by_language, write_shards
 from xlmr_jax.corpus.clean.repeats import Paragraphs, ranges_of
 from xlmr_jax.corpus.clean.write import Write
 from xlmr_jax.corpus.memory import resident
 from xlmr_jax.corpus.near_duplicates import BANDS
-from xlmr_jax.corpus.sources import Shard, Source
+from xlmr_jax.corpus.sources import Source
 from xlmr_jax.corpus.stages import Stage, finish, outcomes
 from xlmr_jax.corpus.workers import cores
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import AnyPath
+from xlmr_jax.files import AnyPath, size_of
 from xlmr_jax.folders import files_below
 
 _LANGUAGES = 3  # of the most text, that go through the stages after reading; smaller ones would make each call too small
@@ -49,6 +50,7 @@ class Forecast:
   worker_memory: int
   between_stages: int  # the size of the files that go when the build is finished
   clean: int  # of the clean text
+  removed: int  # and of the removed text, if all of it is kept
   free: int | None  # on the disk of --out; None in a bucket
   largest_partition: int  # of the hashes that a worker sorts at a time
   largest_language: str
@@ -58,7 +60,7 @@ class Forecast:
   @property
   def disk(self) -> int:
     """What the disk of --out must have free."""
-    return self.between_stages + self.clean
+    return self.between_stages + self.clean + self.removed
 
   @property
   def core_hours(self) -> float:
@@ -73,6 +75,7 @@ class Forecast:
   def lines(self) -> list[str]:
     """What a user should know before it begins."""
     steps = ", ".join(f"{step} {_duration(seconds)}" for step, seconds in self.core_seconds.items())
+    removed = f", {_size(self.removed)} for what is removed," if self.removed else ""
     waiting = f"; the source has only {self.shards} parts to read" if self.shards < self.workers else ""
     return [
       f"reads {self.files:,} files of {_size(self.stored)}, which hold about {_size(self.text)} of text in "
@@ -81,8 +84,8 @@ class Forecast:
       f"workers{waiting}: {steps}",
       f"needs about {_size(self.worker_memory)} of memory per worker; the largest partition of hashes, of "
       f"{self.largest_language}, has {_size(self.largest_partition)}",
-      f"needs about {_size(self.disk)} of disk, {_size(self.clean)} of it for clean text and the rest until it is finished"
-      + (f"; {_size(self.free)} are free" if self.free is not None else ", in the bucket"),
+      f"needs about {_size(self.disk)} of disk, {_size(self.clean)} of it for clean text{removed} and the rest until it is "
+      "finished" + (f"; {_size(self.free)} are free" if self.free is not None else ", in the bucket"),
     ]
 
   def to_json(self) -> dict[str, Any]:
@@ -111,22 +114,30 @@ def is_new(out: AnyPath) -> bool:
 
 
 def forecast(
-  source: Source, out: AnyPath, options: Options, *, languages: Iterable[str] | None = None, workers: int | None = None
+  source: Source,
+  out: AnyPath,
+  options: Options,
+  *,
+  languages: Iterable[str] | None = None,
+  workers: int | None = None,
+  inputs: Inputs | None = None,
 ) -> Forecast:
   """The cost of build_corpus with the same arguments. It writes nothing but a small folder for a time, elsewhere.
 
+  What options.rehydrate would add and options.opt_out would take away is not counted.
   Raises UserError as build_corpus does for flags that do not go together, and if no text was found in the heads.
   """
   began = time.monotonic()
   workers, languages = cores() if workers is None else workers, normal_languages(languages)
   check(options, workers, languages)
-  shards = source.shards(max(1, int(options.piece_mb * 1e6)))
+  inputs = inputs or Inputs(source, options)
+  shards = inputs.shards
   sizes: Counter[str] = Counter()
   for shard in shards:
     sizes[shard.name] += shard.size
   stored = sum(sizes.values())
   with tempfile.TemporaryDirectory() as folder:
-    trial = _try(source, shards, options, languages, Path(folder))
+    trial = _try(inputs, options, languages, Path(folder))
   if not trial.text:
     heads = ", ".join(sorted(trial.names))
     raise UserError(f"no text was found in the first bytes of {heads}; is --source right?")
@@ -149,6 +160,7 @@ def forecast(
   compared = hashes + (BANDS * documents if options.near_duplicates else 0)
   seconds["compare"] = (compared * _SECONDS_PER_KEY + trial.compare_seconds * len(wanted)) * share
   seconds |= {step: spent * sum(wanted.values()) for step, spent in per_byte.items()}
+  later = sum(wanted.values()) / max(1, trial.later_text)
   of_largest = wanted.get(largest, 0) / max(1, text)
   largest_hashes = int(hashes * of_largest)
   in_partition = largest_hashes / min(RANGES, ranges_of(largest_hashes))
@@ -164,8 +176,9 @@ def forecast(
     core_seconds={step: spent for step, spent in seconds.items() if spent},
     workers=workers,
     worker_memory=round(trial.memory + _BLOCKS + held),
-    between_stages=round((trial.read_bytes + trial.later_bytes / max(1, trial.later_text) * trial.text) * scale * share),
-    clean=round(trial.clean_bytes / max(1, trial.later_text) * sum(wanted.values())),
+    between_stages=round(trial.read_bytes * scale * share + trial.later_bytes * later + trial.read_removed * scale),
+    clean=round(trial.clean_bytes * later),
+    removed=round(trial.gathered_of_read * scale + trial.gathered_later * later),
     free=_free(out),
     largest_partition=round(12 * in_partition),  # 8 bytes of a hash, and 4 of the paragraph's number
     largest_language=largest,
@@ -186,23 +199,27 @@ class _Trial:
   languages: dict[str, int] = dataclasses.field(default_factory=dict)  # bytes
   read_seconds: dict[str, float] = dataclasses.field(default_factory=dict)
   read_bytes: int = 0  # of pieces
+  read_removed: int = 0  # of what was removed while they were made, of any language
   later_text: int = 0  # bytes of the languages that went through the later stages
   later_seconds: dict[str, float] = dataclasses.field(default_factory=dict)
   later_bytes: int = 0  # between these stages
   compare_seconds: float = 0  # of one language, which has hardly any text
   clean_bytes: int = 0
+  gathered_of_read: int = 0  # bytes of what Gather writes, again, of read_removed
+  gathered_later: int = 0  # and of what the later stages removed
   memory: int = 0
 
 
-def _try(source: Source, shards: Sequence[Shard], options: Options, languages: Sequence[str], folder: Path) -> _Trial:
+def _try(inputs: Inputs, options: Options, languages: Sequence[str], folder: Path) -> _Trial:
   """Builds the heads of some shards in a folder, after a first one that only fills caches."""
   trial = _Trial()
-  source, heads, trial.names, trial.expansion = take_heads(source, shards, folder)
+  source, heads, trial.names, trial.expansion = take_heads(inputs.source, inputs.shards, folder)
   if not heads:
     return trial
-  options = dataclasses.replace(options, rehydrate=False, opt_out="", removed="samples")
+  options = dataclasses.replace(options, rehydrate=False, opt_out="")
   for name, chosen in (("first", heads[:1]), ("second", heads)):
-    job = dataclasses.replace(new_job(folder / name, source, chosen, options, ()), root="")
+    job = new_job(folder / name, source, chosen, options, (), inputs.reference)
+    job = dataclasses.replace(job, root="", known=tuple(languages))
     write_shards(job, chosen)
     _run(job, languages, trial)
   trial.memory = resident() or 400 << 20
@@ -224,16 +241,22 @@ def _run(job: Job, languages: Sequence[str], trial: _Trial) -> None:
   trial.documents = sum(part.documents for some in parts.values() for part in some)
   trial.hashes = sum(part.hashes for some in parts.values() for part in some)
   trial.languages = every
-  trial.read_bytes = _bytes_below(read.folder)
+  trial.read_removed = sum(size_of(removed_path(read, item.number)) for item in read.items()) if job.keep_removed else 0
+  trial.read_bytes = _bytes_below(read.folder) - trial.read_removed
   wanted = [language for language in sorted(every, key=lambda language: -every[language])
             if not languages or language in languages][:_LANGUAGES]  # fmt: skip
   write_parts(job.path("parts.json"), {language: parts[language] for language in sorted(wanted)})
   trial.later_text = sum(every[language] for language in wanted)
-  seconds = {stage: _seconds(stage(job)) for stage in (Paragraphs, Learn, Filter, Pairs, Clusters, Write)}
+  seconds = {stage: _seconds(stage(job)) for stage in (Paragraphs, Learn, Filter, Pairs, Clusters, Write, Gather)}
   trial.later_seconds = {"learn": seconds[Learn], "filter": seconds[Filter], "write": seconds[Write]}
+  if job.keep_removed:
+    trial.later_seconds["gather"] = seconds[Gather]
   trial.compare_seconds = (seconds[Paragraphs] + seconds[Pairs] + seconds[Clusters]) / max(1, len(wanted))
-  trial.later_bytes = sum(_bytes_below(stage.folder) for stage in (Paragraphs(job), Filter(job), Pairs(job), Clusters(job)))
+  stages = (Paragraphs(job), Filter(job), Pairs(job), Clusters(job), Write(job))
+  trial.later_bytes = sum(_bytes_below(stage.folder) for stage in stages)
   trial.clean_bytes = _bytes_below(job.path("clean"))
+  trial.gathered_of_read = _bytes_below(job.path("removed", "language"))
+  trial.gathered_later = _bytes_below(job.path("removed")) - trial.gathered_of_read
 
 
 def _seconds(stage: Stage) -> float:

@@ -40,6 +40,7 @@ class Job:
   piece_bytes: int  # of text, that a worker holds at a time
   file_bytes: int  # of text, from which on another file of clean text begins
   compress: bool
+  known: tuple[str, ...] = ()  # languages that CC-100 does not have, of the finished build that this one adds languages to
 
   def __getstate__(self) -> dict[str, Any]:
     return self.__dict__ | {"folder": os.fspath(self.folder)}
@@ -62,8 +63,8 @@ class Job:
     return not self.languages or language in self.languages
 
   def knows(self, language: str) -> bool:
-    """Whether a language is one that a corpus may have: of CC-100's, or asked for."""
-    return language in LANGUAGES or language in self.languages
+    """Whether a language is one that a corpus may have: of CC-100's, asked for, or there already."""
+    return language in LANGUAGES or language in self.languages or language in self.known
 
 
 @dataclasses.dataclass(frozen=True)

@@ -93,9 +93,8 @@ def remaining_documents(
       left = [line for line, is_repeat in zip(lines, again) if not is_repeat]
       gone = "\n".join(line for line, is_repeat in zip(lines, again) if is_repeat)
       if removed is not None:
-        removed.add(
-          "paragraphs", language, "repeated", document.id, gone, documents=int(not left), paragraphs=len(lines) - len(left)
-        )
+        counts = {"documents": int(not left), "paragraphs": len(lines) - len(left)}
+        removed.add("paragraphs", language, "repeated", document.id, gone, url=document.url, **counts)
       if not left:
         continue
       document = document._replace(text="\n".join(left))

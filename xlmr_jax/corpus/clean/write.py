@@ -54,7 +54,7 @@ class Write(JobStage):
             counts["bytes"] += len(data)
       sha256 = sha256_of(unfinished)
     if not counts["documents"]:
-      path.unlink()
+      path.unlink(missing_ok=True)  # Two tasks may do the item of a third one that died.
     if self.job.keep_removed:
       write_piece(removed_path(self, item.number), removed.frames())
     return {

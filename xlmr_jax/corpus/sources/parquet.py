@@ -9,7 +9,7 @@ from xlmr_jax.corpus.sources import Damage, Document, Shard, refuse
 from xlmr_jax.corpus.sources.fields import DEFAULT, Fields
 from xlmr_jax.corpus.sources.lines import decode, tidy
 from xlmr_jax.corpus.sources.paths import FileSource, find_files
-from xlmr_jax.files import is_bucket, open_bytes
+from xlmr_jax.files import in_parallel, is_bucket, open_bytes
 
 ENDINGS = (".parquet", ".parq", ".pq")
 _BATCH = 256  # rows at a time, and fewer of long ones
@@ -43,13 +43,13 @@ class Parquet(FileSource):
     """
     shards: list[Shard] = []
     language, used = self.fields.constant, set(self.fields.used())
-    for path, size in self.files:
-      try:
-        with _open(path) as file:
-          names, groups = file.schema_arrow.names, [_stored_and_rows(group, used) for group in _row_groups(file.metadata)]
-      except _errors():
+    # A footer costs a request or a seek, so those of many files are read side by side.
+    footers = in_parallel(lambda file: _footer(file.path, used), self.files)
+    for (path, size), footer in zip(self.files, footers, strict=True):
+      if footer is None:
         shards.append(_Groups(path, size, language))
         continue
+      names, groups = footer
       self.fields.check(names, path)
       start = row = rows = stored = 0
       for group, (group_stored, group_rows) in enumerate(groups):
@@ -128,6 +128,15 @@ def _open(path: str) -> Any:
 
   file: Any = open_bytes(path) if is_bucket(path) else path
   return ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER, page_checksum_verification=True)
+
+
+def _footer(path: str, used: set[str]) -> tuple[list[str], list[tuple[int, int]]] | None:
+  """The names of the columns of a file, and _stored_and_rows of its row groups; None if they cannot be read."""
+  try:
+    with _open(path) as file:
+      return file.schema_arrow.names, [_stored_and_rows(group, used) for group in _row_groups(file.metadata)]
+  except _errors():
+    return None
 
 
 def _row_groups(metadata: Any) -> Iterator[Any]:
