@@ -268,7 +268,7 @@ def test_a_stop_before_the_first_step_saves_nothing_and_says_so(tiny_store, tmp_
 @pytest.mark.slow
 def test_bad_steps_in_a_row_end_the_run(tiny_store, tmp_path):
   config = tiny.config(optimizer__peak_lr=1e30, max_bad_steps=3, train_steps=40)
-  with pytest.raises(UserError, match="not finite, or a spike, in 3 steps in a row up to step 4; it went back to step 0 before"):
+  with pytest.raises(UserError, match="a spike, in 3 steps in a row up to step 4; it went back to step 0 before"):
     tiny.run(config, tmp_path, tiny_store)
   # Nothing bad was saved: with another rate the same run goes on.
   assert tiny.run(tiny.config(train_steps=10), tmp_path, tiny_store) == EXIT_DONE
