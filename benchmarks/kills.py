@@ -7,6 +7,7 @@ checkpoint must be the same bits, too. Nothing may be lost but the steps since t
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -62,7 +63,10 @@ def killed_run(
       while test_hosts.logged(workdir) < enough and process.poll() is None:
         time.sleep(0.005)
       time.sleep(rng.uniform(0, 0.3))
-    os.killpg(process.pid, signal.SIGKILL)
+    if process.poll():
+      raise SystemExit(f"the run ended with {process.returncode} by itself:\n{log.read_text()[-3000:]}")
+    with contextlib.suppress(ProcessLookupError):
+      os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     saved = sound_steps(Workdir(workdir).checkpoints) if Workdir(workdir).checkpoints.exists() else []
     lost.append(test_hosts.logged(workdir) - (saved[0] if saved else 0))

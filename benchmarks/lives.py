@@ -3,7 +3,7 @@
   python -m benchmarks.lives --what=term [--moments=20] [--seed=0]   # SIGTERM to one of two at random moments
   python -m benchmarks.lives --what=kill,stop,raise                  # kill -9, SIGSTOP, an exception: each of two in turn
   python -m benchmarks.lives --what=drift                            # two processes that should not run together
-  python -m benchmarks.lives --what=restart [--config=base]          # from the command to the first step, in its parts
+  python -m benchmarks.lives --what=restart [--base=base]            # from the command to the first step, in its parts
 
 Faults are injected into a model of a few thousand parameters: what is measured is how processes end, not how they compute.
 A restart is one of Base by default, with two rows of 64 tokens per step, so that it fits a machine of two cores.
@@ -254,14 +254,14 @@ def lose(folder: Path, what: str, victim: int) -> dict:
           "said": reason, "wrong": wrong}  # fmt: skip
 
 
-# Runs the command with a function of the loop replaced; {action} is what one process does before step 20.
+# Runs the command with a function of the loop replaced; {action} is what one process does before step {step}.
 PROGRAM = """
 import sys
 from xlmr_jax.__main__ import main
 from xlmr_jax.training import loop
 decide = loop.decide
 def act(step, **more):
-  if step == 20:
+  if step == {step}:
     {action}
   return decide(step, **more)
 loop.decide = act
@@ -270,23 +270,24 @@ main()
 """
 
 
-def act(folder: Path, name: str, action: str, victim: int, *more: str) -> list[Ended]:
-  """Two processes, of which one does `action`, a line of Python, before step 20; how both end."""
+def act(folder: Path, name: str, action: str, victim: int, *more: str, step: int = 20) -> list[Ended]:
+  """Two processes, of which one does `action`, a line of Python, before a step; how both end."""
   run = two(
-    lambda _: small(folder / "rows", folder / f"{name}{victim}", *more),
-    program_of=lambda i: ["-c", PROGRAM.format(action=action if i == victim else "pass")],
+    lambda _: small(folder / "rows", folder / f"{name}{victim}_{step}", *more),
+    program_of=lambda i: ["-c", PROGRAM.format(action=action if i == victim else "pass", step=step)],
   )
   run.wait_for("step 18/")
   run.fault_at = time.monotonic()
   return run.finish()
 
 
-def fail(folder: Path, victim: int) -> dict:
+def fail(folder: Path, victim: int, step: int = 20) -> dict:
   """An exception in one of two processes: it crashes with 70, and the other ends with 42 within seconds."""
-  ends = act(folder, "raise", "raise KeyError('injected')", victim)
+  ends = act(folder, "raise", "raise KeyError('injected')", victim, step=step)
   wanted = [EXIT_CRASH if i == victim else EXIT_RESTART for i in range(2)]
   codes, seconds = [end.code for end in ends], [round(end.seconds, 1) for end in ends]
   wrong = [f"exit codes {codes}"] * (codes != wanted) + [f"{max(seconds)} s"] * (max(seconds) > 20.0)
+  wrong += ["the error is lost"] * ("KeyError: 'injected'" not in ends[victim].said)
   if wrong:
     print(*(end.said[-3000:] for end in ends), sep="\n", file=sys.stderr)
   return {"what": "raise", "victim": victim, "codes": codes, "seconds": seconds, "wrong": wrong}
@@ -330,15 +331,17 @@ def drift(folder: Path) -> list[dict]:
 
 # Runs the command, and says when each part of a start begins and ends.
 PARTS = """
-import sys, time
+import os, sys, time
+def say(part, what):
+  os.write(1, f"PART {part} {what} {time.time()}\\n".encode())  # at once: threads write side by side
 def mark(module, name, part):
   function = getattr(module, name)
   def timed(*args, **kwargs):
-    print("PART", part, "begin", time.time(), flush=True)
+    say(part, "begin")
     try:
       return function(*args, **kwargs)
     finally:
-      print("PART", part, "end", time.time(), flush=True)
+      say(part, "end")
   setattr(module, name, timed)
 from xlmr_jax.commands import pretrain
 from xlmr_jax.__main__ import main
@@ -349,16 +352,16 @@ def marked(argv):
   pretrain.check_config = lambda config, check=pretrain.check_config: (check(config), late())[0]
   return inner(argv)
 def late():
-  print("PART imports begin", time.time(), flush=True)
+  say("imports", "begin")
   from xlmr_jax import open_model
   from xlmr_jax.run import checkpoint, compile_cache, hosts
-  from xlmr_jax.training import loop
-  print("PART imports end", time.time(), flush=True)
+  from xlmr_jax.training import loop, preparation, segments
+  say("imports", "end")
   mark(pretrain, "open_rows", "rows")
   mark(compile_cache, "use", "devices")
-  mark(loop, "prepare", "program")
+  mark(preparation, "prepare", "program")
   mark(checkpoint.Checkpoints, "restore_latest", "restore")
-  mark(loop, "_compile", "compile")  # beside the restore
+  mark(segments.CompiledSteps, "_compile_train", "compile")  # beside the restore
   mark(loop.pipeline, "load_libraries", "tensorflow")  # beside both
 pretrain.pretrain = marked
 main()

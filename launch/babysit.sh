@@ -36,6 +36,7 @@ trap 'told=1; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null' TERM INT
 while :; do
   began=$SECONDS
   "$@" & child=$!
+  [ -z "$told" ] || kill -TERM "$child" 2>/dev/null  # The signal came before the trap knew this child.
   wait "$child"; code=$?
   while kill -0 "$child" 2>/dev/null; do wait "$child"; code=$?; done
   [ -z "$told" ] || exit "$code"

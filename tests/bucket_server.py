@@ -39,7 +39,7 @@ def environment(port: int) -> dict[str, str]:
   """What makes every client of a process ask the server at a port of loopback."""
   address = f"http://127.0.0.1:{port}"
   return {"STORAGE_EMULATOR_HOST": address, "TENSORSTORE_GCS_HTTP_URL": address, "GOOGLE_AUTH_TOKEN_FOR_TESTING": "none",
-          "EPATH_USE_TF": "false", "XLMR_JAX_LOCK_DEAD_S": "15"}  # fmt: skip
+          "EPATH_USE_TF": "false"}  # fmt: skip
 
 
 @contextlib.contextmanager

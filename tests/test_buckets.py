@@ -145,6 +145,127 @@ def test_a_lock_whose_holder_is_silent_is_taken_and_the_holder_notices(folder, m
   second.close()
 
 
+def test_a_lock_that_cannot_be_renewed_ends_its_holder_before_another_may_take_it(folder, monkeypatch):
+  """Whatever the failure is. One that passes in time costs nothing."""
+  monkeypatch.setattr(bucket_lock, "BEAT_S", 0.1)
+  monkeypatch.setattr(bucket_lock, "DEAD_S", 1.5)
+  lost, fails = threading.Event(), threading.Event()
+  held = bucket_lock.BucketLock(folder / ".lock", "in use", on_loss=lost.set)
+  real = held._write
+
+  def write(generation, **more):
+    if fails.is_set():
+      raise KeyError("an error that nobody thought of")
+    return real(generation, **more)
+
+  monkeypatch.setattr(held, "_write", write)
+  fails.set()
+  time.sleep(0.5)
+  fails.clear()
+  time.sleep(0.5)
+  assert not lost.is_set() and held._thread.is_alive()
+  fails.set()
+  began = time.monotonic()
+  assert lost.wait(10) and 0.9 < time.monotonic() - began < 1.5 + 0.5
+
+
+def test_of_two_that_wait_for_a_dead_holder_one_takes_its_lock(folder, monkeypatch):
+  """Both look at the same generation, and one of them is slow after it."""
+  monkeypatch.setattr(bucket_lock, "BEAT_S", 0.2)
+  monkeypatch.setattr(bucket_lock, "DEAD_S", 1.0)
+  write_json(folder / ".lock", {"host": "another machine", "process": 1})
+  taken, refused, real = [], [], bucket_lock.BucketLock._write
+
+  def write(self, generation, **more):
+    if threading.current_thread().name == "slow" and not taken:
+      time.sleep(0.7)
+    return real(self, generation, **more)
+
+  def take():
+    try:
+      taken.append(bucket_lock.BucketLock(folder / ".lock", "in use", on_loss=lambda: taken.append("lost")))
+    except UserError as error:
+      refused.append(str(error))
+
+  monkeypatch.setattr(bucket_lock.BucketLock, "_write", write)
+  threads = [threading.Thread(target=take, name=name) for name in ("slow", "quick")]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join()
+  assert len(taken) == 1 and len(refused) == 1 and "which lives" in refused[0]
+  taken[0].close()
+
+
+def test_a_process_of_another_container_is_not_taken_for_dead(folder, monkeypatch):
+  """It has the name and the start of this machine, and a number that no process has here."""
+  monkeypatch.setattr(bucket_lock, "BEAT_S", 0.2)
+  monkeypatch.setattr(bucket_lock, "DEAD_S", 1.0)
+  with subprocess.Popen(["true"]) as gone:
+    pass
+  first = lock(folder / ".lock", "in use")
+  holder = read_json(folder / ".lock")
+  first.close()
+  for namespace, at_once in ((holder["namespace"], True), ("pid:[1]", False)):
+    write_json(folder / ".lock", holder | {"process": gone.pid, "namespace": namespace, "given_back": False})
+    began = time.monotonic()
+    lock(folder / ".lock", "in use").close()
+    assert (time.monotonic() - began < 0.9) == at_once
+
+
+# --- requests that fail ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def failing_request(folder, monkeypatch):
+  """Has the requests of gcsfs raise what the test puts into a list, one each, before they are answered."""
+  from gcsfs.core import GCSFileSystem
+
+  (folder / "file").write_bytes(b"content")
+  raised, real = [], GCSFileSystem._request
+
+  async def request(self, *args, **kwargs):
+    if raised:
+      error = raised.pop(0)
+      if error is not None:
+        raise error
+    return await real(self, *args, **kwargs)
+
+  monkeypatch.setattr(GCSFileSystem, "_request", request)
+  return raised
+
+
+def test_what_is_refused_says_who_must_grant_it(folder, failing_request):
+  failing_request.append(OSError("Forbidden: https://storage.googleapis.com/x\nno storage.objects.get access"))
+  with pytest.raises(UserError, match="access is refused .*; give the service account access to the bucket"):
+    (folder / "file").read_bytes()
+
+
+def test_a_server_of_credentials_that_hiccups_is_waited_for(folder, failing_request):
+  from google.auth.exceptions import RefreshError, TransportError
+
+  failing_request += [RefreshError("the metadata server says 503"), TransportError("reset")]
+  assert (folder / "file").read_bytes() == b"content"
+
+
+def test_a_request_that_takes_long_and_fails_once_is_made_again(folder, failing_request, monkeypatch):
+  """Patience is counted from the first failure."""
+  monkeypatch.setattr(buckets, "PATIENCE_S", 0.3)
+
+  from gcsfs.core import GCSFileSystem
+
+  inner = GCSFileSystem._request
+
+  async def late(self, *args, **kwargs):
+    if failing_request:
+      time.sleep(0.5)
+    return await inner(self, *args, **kwargs)
+
+  monkeypatch.setattr(GCSFileSystem, "_request", late)
+  failing_request.append(ConnectionError("reset"))
+  assert (folder / "file").read_bytes() == b"content" and not buckets.has_given_up()
+
+
 def test_the_lock_of_a_process_that_was_killed_is_taken_at_once(folder, bucket_port):
   program = "import time; from xlmr_jax.files import any_path, lock; "
   program += f"held = lock(any_path('{folder}/.lock'), 'x'); print(1, flush=True); time.sleep(60)"
@@ -309,6 +430,18 @@ def test_what_was_left_of_a_start_goes_on_and_what_is_damaged_is_brought_again(r
   for name in (first, second):
     assert store.local_file(name).read_bytes() == whole[name]
   assert (f"{rows}/{first}", 1000) in read and (f"{rows}/{first}", 0) not in read and (f"{rows}/{second}", 0) in read
+
+
+def test_a_row_file_that_the_bucket_lacks_is_named(rows, tmp_path):
+  copy = any_path(f"{rows}-incomplete")
+  copy_folder(rows, copy, last="manifest.json")
+  store = RowStore(copy, cache=str(tmp_path))
+  name = sorted(store.manifest["files"])[0]
+  (copy / name).unlink()
+  with pytest.raises(
+    UserError, match=f"{name}: manifest.json lists it, and the bucket does not have it; copy the rows again"
+  ):
+    store.local_file(name)
 
 
 def test_a_row_file_that_is_another_one_is_refused(rows, tmp_path):

@@ -362,6 +362,40 @@ def test_a_save_that_fails_does_not_end_the_run_but_several_in_a_row_do(folder, 
   assert left(folder) == [9, 15]
 
 
+def test_the_last_save_must_not_fail(folder, monkeypatch):
+  """Else the run would end with 0 and without what it made."""
+  checkpoints = Checkpoints(Workdir(folder.parent), max_failed_saves=3)
+
+  def fail(*_, **__):
+    raise OSError(28, "No space left on device")
+
+  with monkeypatch.context() as patched:
+    patched.setattr(checkpoints, "_start_save", fail)
+    checkpoints.save(12, state_of(12), {})
+    with pytest.raises(UserError, match="checkpoint 15 could not be saved .*no space left"):
+      checkpoints.save(15, state_of(15), {}, last=True)
+  checkpoints.close()
+  assert_is(restore(folder), 9)
+
+
+def test_a_save_that_fails_at_the_end_does_not_hide_why_it_ended(folder, monkeypatch, capfd):
+  checkpoints = Checkpoints(Workdir(folder.parent))
+  checkpoints.save(12, state_of(12), {"rows_seen": [12]})
+  monkeypatch.setattr(checkpoint_folder, "write_manifest", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+  checkpoints.close(KeyError("the error of the run"))
+  assert "checkpoint 12 could not be saved" in capfd.readouterr().err
+
+
+def test_a_step_that_is_made_again_is_evaluated_again(tmp_path):
+  """Where its entry only says that it was gone or damaged; scores stay."""
+  workdir = Workdir(tmp_path)
+  workdir.evaluations.mkdir()
+  write_json(workdir.evaluation(3), {"step": 3, "error": "checkpoint 3 is gone"})
+  write_json(workdir.evaluation(6), {"step": 6, "scores": {}})
+  run_of(workdir, (3, 6))
+  assert retention.evaluated_steps(workdir) == {6}
+
+
 def test_a_save_that_fails_in_the_background_is_one_line_and_leaves_nothing(folder, monkeypatch):
   """TensorStore's words on a full disk. The checkpoints before it stay, and the one that failed is not sealed."""
   checkpoints = Checkpoints(Workdir(folder.parent))

@@ -17,7 +17,7 @@ import pytest
 from benchmarks import lives
 from tests import tiny
 from xlmr_jax.commands import pretrain
-from xlmr_jax.errors import EXIT_CRASH, EXIT_DONE, EXIT_RESTART
+from xlmr_jax.errors import EXIT_CRASH, EXIT_DONE, EXIT_RESTART, EXIT_USER
 from xlmr_jax.run import hosts, preemption
 from xlmr_jax.run.checkpoint import sound_steps
 from xlmr_jax.run.peers import Peers
@@ -368,9 +368,18 @@ def test_a_process_that_is_lost_ends_the_other(folder, what):
 
 
 @pytest.mark.slow
-def test_an_exception_in_one_process_ends_the_other(folder):
-  results = [lives.fail(folder, victim) for victim in range(2)]
+@pytest.mark.parametrize("step", [20, 22])
+def test_an_exception_in_one_process_ends_the_other(folder, step):
+  """Also just after a save, whose seal the other process owes and will not give."""
+  results = [lives.fail(folder, victim, step) for victim in range(2)]
   assert not [result for result in results if result["wrong"]]
+
+
+@pytest.mark.slow
+def test_what_the_user_must_mend_on_one_process_is_exit_1_of_both(folder):
+  ends = lives.act(folder, "user", "from xlmr_jax.errors import UserError; raise UserError('no room here')", 1)
+  assert [end.code for end in ends] == [EXIT_USER, EXIT_USER]
+  assert "process 1 failed: no room here; this one is sound, exit 1" in ends[0].said
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import tracemalloc
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import pytest
 
 from tests import hugging_face, tiny
 from tests.fuzz.targets import TARGETS
-from xlmr_jax import bucket, folders
+from xlmr_jax import bucket, errors, folders
 from xlmr_jax.commands import flags
 from xlmr_jax.config import default_config
 from xlmr_jax.config_checks import check_config, check_evaluation
@@ -32,7 +33,7 @@ from xlmr_jax.data.rows import RowStore
 from xlmr_jax.data.tfds_features import refuse_foreign_features
 from xlmr_jax.demo.text import documents
 from xlmr_jax.errors import StoreError, UserError, one_line, redacted, report, told
-from xlmr_jax.evaluation import ledger
+from xlmr_jax.evaluation import ledger, scorer
 from xlmr_jax.evaluation.tasks import reading, registry
 from xlmr_jax.files import write_json
 from xlmr_jax.huggingface import safetensors_file
@@ -258,6 +259,22 @@ def test_no_command_writes_a_secret(tmp_path, tiny_rows):
   printed += command("report", f"--workdir={run}")
   assert PLANTED not in printed and says(tmp_path, PLANTED) == []
   assert list((run / "evaluations" / "tensorboard").iterdir()) and (out / "model.safetensors").is_file()
+
+
+def test_what_a_users_own_reader_raises_shows_no_secret(monkeypatch, capfd):
+  """Neither in the error, which the ledger keeps, nor in the traceback, nor where a thread ends with it."""
+  for name, value in SECRETS.items():
+    monkeypatch.setenv(name, value)
+  said = f"401 for https://me:{PLANTED}@example.org/data with {SECRETS['HF_TOKEN']}"
+  with pytest.raises(UserError) as error, scorer._as_user_errors("pets"):
+    raise RuntimeError(said)
+  monkeypatch.setattr(threading, "excepthook", errors._report_thread)
+  thread = threading.Thread(target=lambda: (_ for _ in ()).throw(RuntimeError(said)))
+  thread.start()
+  thread.join()
+  printed = capfd.readouterr().err
+  assert "401 for https://***@example.org/data" in printed and "401" in str(error.value)
+  assert printed.count("RuntimeError: 401") == 2 and PLANTED not in printed + str(error.value)
 
 
 # --- names stay in their folder ----------------------------------------------------------------------------------------

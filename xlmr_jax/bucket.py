@@ -83,6 +83,9 @@ def _register() -> None:
   except ImportError as error:
     raise UserError(f"a path begins with gs://, and {error.name} is not installed: pip install 'xlmr_jax[gcs]'") from None
   logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # It logs a traceback for what it raises too.
+  # The last one is what a server of credentials raises that does not answer.
+  transient = (HttpError, requests.RequestException, aiohttp.ClientError, TimeoutError, ConnectionError,
+               google.auth.exceptions.GoogleAuthError)  # fmt: skip
 
   class PatientGCS(GCSFileSystem):
     """gcsfs without a cache of listings, and with PATIENCE_S."""
@@ -94,7 +97,7 @@ def _register() -> None:
       super().__init__(*args, **kwargs)
 
     async def _request(self, method: str, path: str, *args: Any, **kwargs: Any) -> Any:
-      began = time.monotonic()
+      failed_at: float | None = None  # A request that takes long is not one that fails for long.
       shown = f"{method} {path.format(*args) if args else path}".replace(f"{self.base}", "")
       while True:
         try:
@@ -103,16 +106,25 @@ def _register() -> None:
           return found
         except google.auth.exceptions.DefaultCredentialsError as error:
           raise UserError(f"no credentials for gs://: {one_line(error)}") from None
-        except (HttpError, requests.RequestException, aiohttp.ClientError, TimeoutError, ConnectionError) as error:
-          code = str(getattr(error, "code", ""))
-          if code in ("401", "403"):
-            raise UserError(f"{shown}: access is refused ({code}); give the service account access to the bucket") from None
+        except transient as error:
+          if str(getattr(error, "code", "")) in ("401", "403"):
+            raise _refused(shown, error) from None
           if isinstance(error, HttpError) and not is_retriable(error):
             raise StoreError(f"{shown}: {one_line(error)}") from error
-          failing.seen(shown, error, time.monotonic() - began)
+          failed_at = failed_at or time.monotonic()
+          failing.seen(shown, error, time.monotonic() - failed_at)
+        except OSError as error:
+          if str(error).startswith("Forbidden"):  # what gcsfs makes of 403
+            raise _refused(shown, error) from None
+          raise
 
   fsspec.register_implementation("gcs", PatientGCS, clobber=True)
   fsspec.register_implementation("gs", PatientGCS, clobber=True)
+
+
+def _refused(request: str, error: Exception) -> UserError:
+  why = one_line(error)[:200]
+  return UserError(f"{request}: access is refused ({why}); give the service account access to the bucket")
 
 
 class _Failing:
@@ -250,18 +262,19 @@ class ObjectReader(io.RawIOBase):
 
 
 def patiently(request: Callable[[], Any]) -> Any:
-  """request(), whose last failure for a passing reason is a StoreError."""
+  """request(), whose last failure for a passing reason is a StoreError. UserError: it is refused."""
   import google.auth.exceptions
   import requests
   from google.api_core import exceptions
 
   try:
     return request()
-  except exceptions.Forbidden as error:
+  except (exceptions.Forbidden, exceptions.Unauthorized) as error:
     raise UserError(f"access to the bucket is refused: {one_line(error)[:200]}") from None
   except google.auth.exceptions.DefaultCredentialsError as error:
     raise UserError(f"no credentials for gs://: {one_line(error)}") from None
-  except (exceptions.RetryError, exceptions.ServerError, exceptions.TooManyRequests, requests.RequestException) as error:
+  except (exceptions.RetryError, exceptions.ServerError, exceptions.TooManyRequests, requests.RequestException,
+          google.auth.exceptions.GoogleAuthError, TimeoutError, ConnectionError) as error:  # fmt: skip
     raise StoreError(f"the store fails: {one_line(error)[:200]}") from error
 
 

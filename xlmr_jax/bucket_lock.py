@@ -15,17 +15,25 @@ from typing import Any
 from etils import epath
 
 from xlmr_jax import bucket
-from xlmr_jax.errors import EXIT_RESTART, StoreError, UserError
+from xlmr_jax.errors import EXIT_RESTART, StoreError, UserError, one_line
 
-# The holder of a lock is taken for dead when nobody has rewritten it for so long. It rewrites it much more often.
-DEAD_S = float(os.environ.get("XLMR_JAX_LOCK_DEAD_S", "60"))
-BEAT_S = DEAD_S / 6
+# The holder of a lock is taken for dead when nobody has rewritten it for so long. It rewrites it much more often, and ends
+# itself a beat earlier if it cannot. A store that fails for less than bucket.PATIENCE_S costs nobody the lock.
+DEAD_S = float(os.environ.get("XLMR_JAX_LOCK_DEAD_S", "150"))
+BEAT_S = min(10.0, DEAD_S / 6)
 
 
 def _boot() -> str:
   """Names this start of this machine: a process number means nothing after it."""
   with contextlib.suppress(OSError):
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+  return ""
+
+
+def _namespace() -> str:
+  """Names the numbering of processes that this one lives in: two containers of one machine have their own."""
+  with contextlib.suppress(OSError):
+    return os.readlink("/proc/self/ns/pid")
   return ""
 
 
@@ -43,14 +51,15 @@ class BucketLock:
   """A lock that is an object. Its holder writes it anew every BEAT_S, if its generation is the one it wrote last.
 
   Nothing is deleted: a lock that was given back says so. Who finds it held watches it. If it changes, its holder lives; if
-  it does not for DEAD_S, or its holder was a process of this machine that is gone, it is taken over. A holder that was taken
-  for dead notices at its next beat and ends with 42. Clocks of different machines are not compared.
+  it does not for DEAD_S, or its holder was a process of this machine that is gone, it is taken over. A holder that cannot
+  write for nearly so long ends with 42 before that. Clocks of different machines are not compared.
   """
 
   def __init__(self, path: epath.Path, message: str, on_loss: Callable[[], None] | None = None):
     """Takes the lock. UserError(message): another process holds it. on_loss: by default the process ends with 42."""
     self._path, self._on_loss = path, on_loss or (lambda: os._exit(EXIT_RESTART))
-    self._mine = {"host": socket.gethostname(), "boot": _boot(), "process": os.getpid(), "nonce": secrets.token_hex(8)}
+    self._mine = {"host": socket.gethostname(), "boot": _boot(), "namespace": _namespace(), "process": os.getpid(),
+                  "nonce": secrets.token_hex(8)}  # fmt: skip
     self._beats, self._generation, self._done = 0, 0, threading.Event()
     place, _, self._name = os.fspath(path).removeprefix("gs://").partition("/")
     self._bucket = bucket.client().bucket(place)
@@ -81,15 +90,18 @@ class BucketLock:
       return int(blob.generation), value if isinstance(value, dict) else {}
     raise StoreError(f"{self._path}: changes faster than it can be read")
 
-  def _write(self, generation: int, **more: Any) -> bool:
-    """Writes the lock if its generation is still the given one; whether it was."""
+  def _write(self, generation: int, *, limit_s: float | None = None, **more: Any) -> bool:
+    """Writes the lock if its generation is still the given one; whether it was. limit_s: of all tries together."""
     from google.api_core.exceptions import PreconditionFailed
+    from google.cloud.storage.retry import DEFAULT_RETRY
+
+    patience = {} if limit_s is None else {"timeout": limit_s, "retry": DEFAULT_RETRY.with_timeout(limit_s)}
 
     self._beats += 1
     value = self._mine | {"beat": self._beats} | more
     blob = self._bucket.blob(self._name)
     try:
-      bucket.patiently(lambda: blob.upload_from_string(json.dumps(value), if_generation_match=generation))
+      bucket.patiently(lambda: blob.upload_from_string(json.dumps(value), if_generation_match=generation, **patience))
     except PreconditionFailed:
       # An answer that was lost on its way looks the same, when the request is made again.
       self._generation, found = self._read()
@@ -99,7 +111,7 @@ class BucketLock:
 
   def _is_dead(self, holder: dict[str, Any]) -> bool:
     """Whether the holder was a process of this machine that has ended."""
-    here = all(holder.get(key) == self._mine[key] for key in ("host", "boot")) and bool(self._mine["boot"])
+    here = all(holder.get(key) == self._mine[key] for key in ("host", "boot", "namespace")) and bool(self._mine["boot"])
     return here and isinstance(holder.get("process"), int) and not _is_alive(holder["process"])
 
   def _take(self, message: str) -> None:
@@ -116,29 +128,36 @@ class BucketLock:
           now, value = self._read()
           if now != generation:
             if value.get("given_back"):
+              generation = now
               break
             raise UserError(f"{message} ({where}, which lives)")
         else:
           print(f"{self._path}: {where} has shown no life for {DEAD_S:g} s; taking its place", file=sys.stderr, flush=True)
-        generation = self._read()[0]
+      # Under the generation that was looked at: if the holder has come back, or another one was faster, it is another now.
       if self._write(generation):
         return
 
   def _beat(self) -> None:
-    answered = time.monotonic()
+    renewed = time.monotonic()  # when the last beat that was answered began
     while not self._done.wait(BEAT_S):
+      began = time.monotonic()
       try:
-        held = self._write(self._generation)
-        answered = time.monotonic()
-      except StoreError as error:  # Whether the lock is still ours shows when the store answers again.
-        with contextlib.suppress(StoreError):
-          bucket.failing.seen(f"the lock {self._path}", error, time.monotonic() - answered)
-        continue
-      if not held and not self._done.is_set():
-        print(f"{self._path}: another process has taken this one for dead and its place; exit {EXIT_RESTART}",
-              file=sys.stderr, flush=True)  # fmt: skip
+        if self._write(self._generation, limit_s=BEAT_S):
+          renewed = began
+          continue
+        why = "another process has taken this one for dead and its place"
+      except Exception as error:  # Whatever it is, the lock is not renewed, and others look at nothing else.
+        if isinstance(error, StoreError):
+          with contextlib.suppress(StoreError):
+            bucket.failing.seen(f"the lock {self._path}", error, time.monotonic() - renewed)
+        # A beat that is made now may take another BEAT_S to fail.
+        if time.monotonic() - renewed < DEAD_S - 2 * BEAT_S:
+          continue
+        why = f"the lock could not be renewed for {time.monotonic() - renewed:.0f} s ({one_line(error)[:200]})"
+      if not self._done.is_set():
+        print(f"{self._path}: {why}; exit {EXIT_RESTART}", file=sys.stderr, flush=True)
         self._on_loss()
-        return
+      return
 
   def __enter__(self) -> "BucketLock":
     return self
@@ -152,8 +171,8 @@ class BucketLock:
       return
     self._done.set()
     self._thread.join()
-    with contextlib.suppress(StoreError):
-      self._write(self._generation, given_back=True)
+    with contextlib.suppress(StoreError, UserError):
+      self._write(self._generation, limit_s=BEAT_S, given_back=True)
 
   def remove(self) -> None:
     """Gives the lock back and leaves no object, unless another process has taken it in between."""

@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 
@@ -118,6 +119,7 @@ def run_command(main: Callable[..., int | None]) -> Callable[..., None]:
   """
 
   def wrapped(*args):
+    threading.excepthook = _report_thread
     try:
       code = main(*args) or EXIT_DONE
       sys.stdout.flush()  # What is printed may go to a full disk too.
@@ -132,6 +134,13 @@ def run_command(main: Callable[..., int | None]) -> Callable[..., None]:
     sys.exit(code)
 
   return wrapped
+
+
+def _report_thread(args: threading.ExceptHookArgs) -> None:
+  """What is printed where a thread ends with an error."""
+  if args.exc_value is not None and not isinstance(args.exc_value, SystemExit):
+    text = "".join(traceback.format_exception(args.exc_value))
+    print(redacted(f"thread {args.thread.name if args.thread else '?'}: {text}"), end="", file=sys.stderr, flush=True)
 
 
 def _discard_the_rest(stderr_too: bool) -> None:

@@ -190,6 +190,9 @@ def local_folder(folder: AnyPath) -> Path:
     copy.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=copy.parent, prefix=".unfinished-") as unfinished:
       copy_folder(folder, Path(unfinished) / "copy")
-      with contextlib.suppress(FileExistsError, OSError):  # Another process may have been faster.
+      try:
         (Path(unfinished) / "copy").rename(copy)
+      except OSError:
+        if not copy.exists():  # Else another process was faster.
+          raise
   return copy

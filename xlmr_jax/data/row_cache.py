@@ -13,20 +13,30 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from etils import epath
 
 from xlmr_jax import bucket
-from xlmr_jax.errors import StoreError, UserError
+from xlmr_jax.errors import StoreError, UserError, one_line
 from xlmr_jax.files import naming, size_of, user_cache
 
 _THREADS = 8  # files that come at once
 _PART_BYTES = 16 * 2**20  # of a file that one request reads; a start that was killed loses at most this
 _SAY_EVERY_S = 10.0
 _FIRST, _LAST = -1, 2**62  # places in the queue
+
+
+def _of_store(source: epath.Path, request: Callable[[], Any]) -> Any:
+  """request(), whose OSError is the bucket's and not one of this machine's disk."""
+  try:
+    return request()
+  except FileNotFoundError:
+    raise UserError(f"{source}: manifest.json lists it, and the bucket does not have it; copy the rows again") from None
+  except OSError as error:
+    raise StoreError(f"{source}: cannot be read ({one_line(error)[:200]})") from error
 
 
 class RowCache:
@@ -99,8 +109,8 @@ class RowCache:
         if not self._fetch(name):
           return
       except OSError as error:
-        self._fail(UserError(f"{error.filename or self.folder}: {error.strerror or error}; make room for the rows, or set "
-                             "config.data.cache to another disk"))  # fmt: skip
+        self._fail(UserError(f"{error.filename or self.folder}: {error.strerror or one_line(error)}; make room for "
+                             "the rows, or set config.data.cache to another disk"))  # fmt: skip
         return
       except Exception as error:
         self._fail(error)
@@ -125,7 +135,7 @@ class RowCache:
       if path.exists():
         return True
       for is_last in (False, True):
-        digest, size = hashlib.sha256(), size_of(source)
+        digest, size = hashlib.sha256(), _of_store(source, lambda: size_of(source))
         with part.open("ab+") as file:
           file.seek(0)
           while block := file.read(2**20):
@@ -154,7 +164,8 @@ class RowCache:
     while start < size:
       if self._stop:
         return False
-      block = store.cat_file(os.fspath(source), start=start, end=min(start + _PART_BYTES, size))
+      end = min(start + _PART_BYTES, size)
+      block = _of_store(source, lambda start=start, end=end: store.cat_file(os.fspath(source), start=start, end=end))
       if not block:
         raise StoreError(f"{source}: ends after {start} of {size} bytes")
       file.write(block)

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from xlmr_jax.data.rows import RowStore
-from xlmr_jax.errors import UserError
+from xlmr_jax.errors import UserError, one_line
 from xlmr_jax.files import read_json, sha256_of, user_cache, write_json
 
 MODES = ("once", "always", "off")
@@ -84,7 +84,7 @@ class Verification:
       self._error = error
     except OSError as error:
       self._error = UserError(
-        f"{self._store.root}: cannot be verified ({error}); see to the disk, or config.data.verify=off"
+        f"{self._store.root}: cannot be verified ({one_line(error)}); see to the disk, or config.data.verify=off"
       )
 
   def _verify(self) -> int:
@@ -106,5 +106,5 @@ class Verification:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, _read_record(self._store) | found)
       except (OSError, RuntimeError) as error:
-        print(f"rows: no record of what was verified ({error}); the next start does it again", file=sys.stderr, flush=True)
+        print(f"rows: no record of what was verified ({one_line(error)}); the next start does it again", file=sys.stderr, flush=True)
     return checked

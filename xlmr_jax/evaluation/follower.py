@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from ml_collections import ConfigDict
 
-from xlmr_jax.errors import EXIT_DONE, UserError
+from xlmr_jax.errors import EXIT_DONE, UserError, redacted
 from xlmr_jax.evaluation.ledger import Entry, conclude, read_ledger
 from xlmr_jax.evaluation.tasks.registry import TASKS
 from xlmr_jax.folders import remove_folder
@@ -83,7 +83,7 @@ def score_checkpoint(config: ConfigDict, step: int, params: Any, scorer: Scores,
     try:
       found, failed = scorer(params, step, seed)
     except UserError as error:
-      found, failed = {}, {task: str(error) for task in config.evaluate.tasks}
+      found, failed = {}, {task: redacted(str(error)) for task in config.evaluate.tasks}
     entry.errors |= failed
     for task, loss in getattr(scorer, "losses", {}).items():
       entry.losses.setdefault(task, []).append(float(loss) if stopping.is_finite(loss) else None)
@@ -132,7 +132,7 @@ def evaluate_step(config: ConfigDict, workdir: Workdir, step: int, abstract_para
     try:
       params, digest = load(workdir, step, abstract_params)
     except (LookupError, DamagedError) as error:
-      entry = Entry(step, error=str(error.args[0]))
+      entry = Entry(step, error=redacted(str(error.args[0])))
       if not path.exists():
         entry.write(workdir)
       print(f"step {step}: not evaluated: {entry.error}", flush=True)

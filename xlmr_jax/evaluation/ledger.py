@@ -10,7 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from xlmr_jax.errors import UserError
+from xlmr_jax.errors import UserError, one_line
 from xlmr_jax.files import AnyPath, in_parallel, read_sealed_json, write_json, write_sealed_json
 from xlmr_jax.folders import copy_folder, entries, remove_folder
 from xlmr_jax.run import stopping
@@ -119,7 +119,7 @@ def keep_best(workdir: Workdir, step: int) -> None:
       verify(copy)
     except (OSError, DamagedError) as error:
       remove_folder(copy)
-      print(f"checkpoint {step}, the best, is not in {workdir.best}: {error}", file=sys.stderr, flush=True)
+      print(f"checkpoint {step}, the best, is not in {workdir.best}: {one_line(error)}", file=sys.stderr, flush=True)
       return
   for name in entries(workdir.best):
     if step_of(name) is not None and name != str(step):  # `best` may be a link to a folder that holds more.

@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from xlmr_jax.data.tokenizer import Tokenizer
-from xlmr_jax.errors import StoreError, UserError
+from xlmr_jax.errors import StoreError, UserError, redacted
 from xlmr_jax.evaluation.choices import check_choices, languages_of, task_folders, training_plan, with_recipe
 from xlmr_jax.evaluation.finetune import Announcer, Arrays, Finetuner
 from xlmr_jax.evaluation.tasks import registry
@@ -38,10 +38,10 @@ def _as_user_errors(what: str) -> Iterator[None]:
   except (UserError, StoreError, jax.errors.JaxRuntimeError):  # What a device or a store cannot do is no fault of the data.
     raise
   except Exception as error:
-    reason = " ".join(f"{type(error).__name__}: {error}".split()).encode(errors="backslashreplace").decode()
+    reason = redacted(" ".join(f"{type(error).__name__}: {error}".split())).encode(errors="backslashreplace").decode()
     if isinstance(error, FileNotFoundError):
       raise MissingError(f"{what}: {reason}") from error
-    traceback.print_exc()  # It says which line of the reader could not go on.
+    print(redacted(traceback.format_exc()), file=sys.stderr, flush=True)  # It says which line of the reader could not go on.
     raise UserError(f"{what}: {reason}") from error
 
 
@@ -56,8 +56,11 @@ class Scorer:
   UserError: an unknown task, a wrong setting or recipe. Data are read at the first call.
   """
 
-  def __init__(self, config: ConfigDict, vocabulary_size: int, tokenizer: Tokenizer, split: str = "dev"):
-    """config: of the run, with the evaluator's values below `evaluate`. split: "dev" or "test"."""
+  def __init__(
+    self, config: ConfigDict, vocabulary_size: int, tokenizer: Tokenizer, split: str = "dev",
+    pooler: dict[str, np.ndarray] | None = None,
+  ):  # fmt: skip
+    """config: of the run, with the evaluator's values below `evaluate`. split: "dev" or "test". pooler: see Finetuner."""
     check_choices(config)
     self.config, self.split, self.tokenizer = config.evaluate, split, tokenizer
     self.mesh = sharding.make_mesh()
@@ -65,7 +68,7 @@ class Scorer:
     config.model.dtype = self.config.dtype or config.model.dtype
     self.dtype = config.model.dtype
     self.finetuners = {
-      name: Finetuner(config, vocabulary_size, with_recipe(registry.get(name), self.config.recipe), self.mesh)
+      name: Finetuner(config, vocabulary_size, with_recipe(registry.get(name), self.config.recipe), self.mesh, pooler)
       for name in self.config.tasks
     }
     self.folders = task_folders(self.config.folder, self.config.data)
@@ -140,7 +143,7 @@ class Scorer:
       try:
         scores[name] = self.score_task(name, params, step, seed)
       except UserError as error:
-        errors[name] = str(error)
+        errors[name] = redacted(str(error))
       except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
           raise

@@ -13,10 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
+from xlmr_jax.data.tokenizer_json import BERT, XLMR
 from xlmr_jax.errors import UserError
 from xlmr_jax.evaluation.tasks.registry import Task
 from xlmr_jax.files import read_sealed_json
 from xlmr_jax.huggingface import names
+from xlmr_jax.model.build import family_of
 from xlmr_jax.model.task_head import SENTENCE, SPAN, WORDS
 from xlmr_jax.report.pictures import goodput_picture, held_out_picture
 from xlmr_jax.run import logs
@@ -48,11 +50,11 @@ def write(
   consumed = [line for line in logs.read_train(workdir) if line["step"] <= step]
   languages = tuple(consumed[-1]["languages"] if consumed else record.languages) or (tuned.sources if tuned else ())
   parts = [
-    _front_matter(languages, tuned),
-    f"# XLM-R, {f'{tuned.task.name}, ' if tuned else ''}step {step}\n",
+    _front_matter(languages, tuned, config.model.family),
+    f"# {'BERT' if config.model.family == 'bert' else 'XLM-R'}, {f'{tuned.task.name}, ' if tuned else ''}step {step}\n",
     _description(record, config, name, step, tuned),
     _tuned_scores(tuned),
-    _use(tuned),
+    _use(tuned, config.model.family),
     _shares(consumed),
     _held_out(lines),
     *_evaluations(workdir, step),
@@ -75,21 +77,22 @@ def write(
 
 def _without_paths(config: dict[str, Any]) -> dict[str, Any]:
   """A run's config without the places of its data: a card is for others."""
-  paths = {"data": ("rows",), "evaluate": ("folder", "data")}
+  paths = {"data": ("rows", "cache"), "evaluate": ("folder", "data")}
   return {
     section: {key: x for key, x in value.items() if key not in paths.get(section, ())} if isinstance(value, dict) else value
     for section, value in config.items()
+    if section != "compile_cache"
   }
 
 
-def _front_matter(languages: Iterable[str], tuned: Tuned | None) -> str:
+def _front_matter(languages: Iterable[str], tuned: Tuned | None, family: str) -> str:
   codes = sorted({code for name in languages if re.fullmatch(r"[a-z]{2,3}", code := re.split("[_-]", name)[0])})
   lines = [
     "---",
     "library_name: transformers",
     f"pipeline_tag: {_PIPELINE[tuned.task.head] if tuned else 'fill-mask'}",
     "tags:",
-    "- xlm-roberta",
+    f"- {'bert' if family == 'bert' else 'xlm-roberta'}",
     "- multilingual",
     # The codes are quoted because YAML reads no, Norwegian, as false.
     *(["language:", *(f'- "{code}"' for code in codes)] if codes else []),
@@ -101,12 +104,14 @@ def _front_matter(languages: Iterable[str], tuned: Tuned | None) -> str:
 
 def _description(record: RunRecord, config: ConfigDict, name: str, step: int, tuned: Tuned | None) -> str:
   model, optimizer = config.model, config.optimizer
-  sizes = names.Sizes(record.vocabulary_size, model.max_positions, model.layers, model.hidden, model.heads, model.ffn)
+  is_bert = model.family == "bert"
+  sizes = names.Sizes(record.vocabulary_size, model.max_positions, model.layers, model.hidden, model.heads, model.ffn,
+                      model.token_types if is_bert else 1, model.family)  # fmt: skip
   parameters = sum(int(np.prod(shape)) for shape in names.tensor_shapes(sizes).values())
   text = (
-    f"A multilingual encoder of the XLM-R family: {model.layers} layers x {model.hidden}, {model.heads} heads, feed-forward "
-    f"width {model.ffn}, a vocabulary of {record.vocabulary_size:,} pieces, {model.max_positions - 2} positions; "
-    f"{parameters:,} parameters with the masked-language-model head.\n"
+    f"{'An encoder of the BERT' if is_bert else 'A multilingual encoder of the XLM-R'} family: {model.layers} layers x "
+    f"{model.hidden}, {model.heads} heads, feed-forward width {model.ffn}, a vocabulary of {record.vocabulary_size:,} pieces, "
+    f"{family_of(config).max_seq_len(model)} positions; {parameters:,} parameters with the masked-language-model head.\n"
   )
   if tuned:
     recipe = tuned.task.recipe
@@ -141,13 +146,14 @@ def _tuned_scores(tuned: Tuned | None) -> str:
   )
 
 
-def _use(tuned: Tuned | None) -> str:
+def _use(tuned: Tuned | None, family: str) -> str:
   if tuned:
     kind = names.HEADS[tuned.task.head][1]
     return f"## Use\n\n```python\nfrom transformers import AutoModelFor{kind}, AutoTokenizer\n```\n"
+  mask = BERT.mask if family == "bert" else XLMR.mask
   return (
     "## Use\n\n```python\nfrom transformers import pipeline\n\n"
-    'pipeline("fill-mask", model="THIS FOLDER")("Paris is the <mask> of France.")\n```\n'
+    f'pipeline("fill-mask", model="THIS FOLDER")("Paris is the {mask} of France.")\n```\n'
   )
 
 

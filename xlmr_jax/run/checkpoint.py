@@ -21,7 +21,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
 from xlmr_jax import bucket
-from xlmr_jax.errors import StoreError, UserError
+from xlmr_jax.errors import StoreError, UserError, one_line
 from xlmr_jax.files import AnyPath, absolute, is_bucket
 from xlmr_jax.folders import remove_folder
 from xlmr_jax.run import hosts
@@ -60,14 +60,15 @@ class Checkpoints:
   """The checkpoints of one run. Every process constructs it and makes the same calls.
 
   retention: which checkpoints stay; None: the newest two. max_failed_saves: a save that fails is told, and the run goes on;
-  so many in a row end it.
+  so many in a row end it. In a run of several processes the first one does, because the others cannot leave a save in which
+  one of them has failed.
   """
 
   def __init__(self, workdir: Workdir, retention: Retention | None = None, max_failed_saves: int = 1):
     self.directory = absolute(workdir.checkpoints)  # Orbax refuses relative paths, and late.
     self._has_retention = retention is not None
-    self._max_failed, self._failed = max_failed_saves, 0
     self._process, self._processes = jax.process_index(), jax.process_count()
+    self._max_failed, self._failed = max_failed_saves if self._processes == 1 else 1, 0
     self._folder = CheckpointFolder(
       self.directory, absolute(workdir.damaged), retention or Retention(workdir), self._process, self._processes
     )
@@ -181,14 +182,15 @@ class Checkpoints:
 
   # --- save --------------------------------------------------------------------------------------------------------
 
-  def save(self, step: int, state: Any, notes: dict) -> None:
+  def save(self, step: int, state: Any, notes: dict, *, last: bool = False) -> None:
     """Starts an asynchronous save, and first waits for one that is still under way. notes: small JSON kept with it.
 
-    Raises UserError or StoreError: this save, or the one before it, is one too many in a row that failed.
+    last: the run ends with it, so that it must not fail. Raises UserError or StoreError: this save, or the one before it,
+    is one too many in a row that failed.
     """
     with self._counting_failures():
       self._finish()
-    with self._counting_failures():
+    with self._counting_failures(last=last):
       self._saving = step
       self._start_save(step, state, notes)
       self._unsealed = (step, describe_leaves(state))
@@ -219,7 +221,7 @@ class Checkpoints:
         raise
       step, self._saving, self._unsealed, self._failed = self._saving, None, None, self._failed + 1
       final = last or self._failed >= self._max_failed
-      text = " ".join(str(error).split())
+      text = one_line(error)
       full = "No space left" in text or "quota exceeded" in text
       why = "no space left on the disk" if full else text[:300]
       if not bucket.has_given_up():
@@ -285,13 +287,22 @@ class Checkpoints:
     if self._removing:
       self._removing.result()
 
-  def close(self) -> None:
+  def close(self, error: BaseException | None = None) -> None:
     """Waits, and frees the threads. Without it, a process that ends right after save() loses the checkpoint silently.
 
-    A store that has failed for good is not waited for.
+    error: what ends the run, which a failure to save does not hide. Then the other processes of a run, who may wait for
+    this one elsewhere, are not waited for; and neither is a store that has failed for good.
     """
-    if bucket.has_given_up():
+    if bucket.has_given_up() or (error is not None and self._processes > 1):
       return
+    try:
+      self._close()
+    except (UserError, StoreError) as second:
+      if error is None:
+        raise
+      warn(one_line(second))
+
+  def _close(self) -> None:
     try:
       self.wait()
     finally:

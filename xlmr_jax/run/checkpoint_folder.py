@@ -11,7 +11,7 @@ import re
 import sys
 import time
 
-from xlmr_jax.errors import StoreError, one_line
+from xlmr_jax.errors import StoreError, one_line, redacted
 from xlmr_jax.files import AnyPath, any_path, read_bytes, read_json, write_json, write_whole
 from xlmr_jax.folders import entries, files_below, move_folder, remove_folder
 from xlmr_jax.run.manifest import MANIFEST, hash_files, write_manifest
@@ -36,7 +36,7 @@ def _writer_of(name: str, processes: int) -> int:
 
 
 def warn(text: str) -> None:
-  print(text, file=sys.stderr, flush=True)
+  print(redacted(text), file=sys.stderr, flush=True)
 
 
 def sound_steps(directory: str | os.PathLike) -> list[int]:
@@ -113,6 +113,7 @@ class CheckpointFolder:
           raise StoreError(f"{seal} has not come in {_SEAL_LIMIT_S:g} s")
         time.sleep(0.05 if time.monotonic() - began < 5 else 1.0)
       files |= read_json(seal)
+    self._retention.on_sealed(step)
     write_manifest(directory, leaves, files)
     for seal in seals:
       seal.unlink(missing_ok=True)
@@ -136,14 +137,14 @@ class CheckpointFolder:
     directory, note = self.directory / str(step), self.directory / f"{_DELETING}{step}"
     manifest = read_bytes(directory / MANIFEST)
     write_whole(note, manifest)
-    (directory / MANIFEST).unlink()
+    (directory / MANIFEST).unlink(missing_ok=True)  # A request that is made again finds what it has removed missing.
     if self._retention.is_pinned(step):
       write_whole(directory / MANIFEST, manifest)
-      note.unlink()
+      note.unlink(missing_ok=True)
       return
     self._retention.on_removed(step)
     remove_folder(directory)
-    note.unlink()
+    note.unlink(missing_ok=True)
 
   def clear_away(self, step: int | None) -> None:
     """Removes the rest of a save that failed, and the checkpoints that are superfluous by now, to make room."""

@@ -15,8 +15,8 @@ from typing import Any
 import jax
 
 from xlmr_jax import bucket
-from xlmr_jax.errors import StoreError
-from xlmr_jax.files import AnyPath, absolute, in_parallel, read_bytes, sha256_of, user_cache, write_whole
+from xlmr_jax.errors import StoreError, one_line
+from xlmr_jax.files import AnyPath, absolute, in_parallel, read_bytes, sha256_of, user_cache, whole_file, write_whole
 from xlmr_jax.folders import entries
 from xlmr_jax.hardware import refuse_missing_platform
 
@@ -67,7 +67,11 @@ def use(value: str, workdir: AnyPath) -> Path | None:
     probe.unlink()
     os.utime(folder)
   except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder.
-    print(f"no compilation cache: {error}; set config.compile_cache to another folder, or off", file=sys.stderr, flush=True)
+    print(
+      f"no compilation cache: {one_line(error)}; set config.compile_cache to another folder, or off",
+      file=sys.stderr,
+      flush=True,
+    )
     jax.config.update("jax_enable_compilation_cache", False)
     return None
   shared = None if value or isinstance(workdir, Path) or jax.process_count() == 1 else workdir / "compiled" / machine()
@@ -91,14 +95,19 @@ def _seal_of(path: Any) -> Any:
   return path.with_name(f"{path.name}.sha256")
 
 
+def _copy(source: AnyPath, target: Path) -> None:
+  with whole_file(target, many_writers=True) as unfinished:  # Several processes of this machine may have one folder.
+    unfinished.write_bytes(read_bytes(source))
+
+
 def bring(shared: AnyPath, folder: Path) -> None:
   """Copies the programs of a bucket that this machine has not. What cannot be had is compiled."""
   try:
     names = [name for name in entries(shared) if name.endswith("-cache") and not (folder / name).exists()]
-    in_parallel(lambda name: write_whole(folder / name, read_bytes(shared / name)), names)
-    in_parallel(lambda name: write_whole(_seal_of(folder / name), read_bytes(_seal_of(shared / name))), names)
+    in_parallel(lambda name: _copy(shared / name, folder / name), names)
+    in_parallel(lambda name: _copy(_seal_of(shared / name), _seal_of(folder / name)), names)
   except (OSError, StoreError) as error:
-    print(f"compiled programs cannot be had from {shared}: {error}", file=sys.stderr, flush=True)
+    print(f"compiled programs cannot be had from {shared}: {one_line(error)}", file=sys.stderr, flush=True)
 
 
 def seal(folder: Path, untouched_s: float = WRITTEN_S, shared: AnyPath | None = None) -> None:

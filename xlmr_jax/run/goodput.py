@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from xlmr_jax.errors import one_line
 from xlmr_jax.files import read_sealed_json, write_sealed_json
 from xlmr_jax.run import compile_cache
 from xlmr_jax.run.workdir import Workdir
@@ -93,7 +94,11 @@ def read_accounts(workdir: Workdir) -> Accounts:
   except FileNotFoundError:
     return Accounts()
   except (OSError, ValueError, KeyError, TypeError) as error:
-    print(f"{workdir.goodput} cannot be read ({error}); the account of the time begins anew", file=sys.stderr, flush=True)
+    print(
+      f"{workdir.goodput} cannot be read ({one_line(error)}); the account of the time begins anew",
+      file=sys.stderr,
+      flush=True,
+    )
     return Accounts()
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from jax._src import distributed  # Orbax takes the client from there, too: JAX has no public name for it.
 from jax.experimental import multihost_utils
 
-from xlmr_jax.errors import EXIT_CRASH, EXIT_RESTART, EXIT_USER, RestartError, UserError, report
+from xlmr_jax.errors import EXIT_CRASH, EXIT_RESTART, EXIT_USER, RestartError, UserError, one_line, report
 from xlmr_jax.files import AnyPath, flatten
 from xlmr_jax.run.peers import Peers, catch_abort
 from xlmr_jax.run.signals import listener
@@ -96,8 +96,8 @@ def end(code: int) -> int:
 def fail(error: BaseException) -> None:
   """To be called where an error ends this process. In a run of several it reports the error, and does not return.
 
-  The other processes learn of it and end with 42 within seconds. If the error only says that another process is lost, this
-  one ends with 42, too.
+  The other processes learn of it and end within seconds, with 42, or with 1 if the user must act. If the error only says
+  that another process is lost, this one ends with 42, too.
   """
   if _peers is None:
     return
@@ -110,7 +110,7 @@ def fail(error: BaseException) -> None:
     code = EXIT_RESTART
   sys.stdout.flush()
   sys.stderr.flush()
-  _peers.fail(code, " ".join(str(error).split())[:200] or type(error).__name__, is_doubtful=is_doubtful)
+  _peers.fail(code, one_line(error)[:200], is_doubtful=is_doubtful)
 
 
 def _comes_from_the_runtime(error: BaseException | None) -> bool:
@@ -176,7 +176,7 @@ def refuse_unshared(folder: AnyPath) -> None:
 
   on_first(write)
   together(read)
-  on_first(marker.unlink)
+  on_first(lambda: marker.unlink(missing_ok=True))
 
 
 def versions() -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import jax
 
-from xlmr_jax.errors import EXIT_CRASH, EXIT_RESTART
+from xlmr_jax.errors import EXIT_CRASH, EXIT_RESTART, EXIT_USER
 from xlmr_jax.run.watchdog import leave
 
 POLL_S = 0.5  # seconds between two looks at the notes
@@ -82,7 +82,9 @@ class Peers:
     self._thread.join()
 
   def fail(self, code: int, why: str, *, is_doubtful: bool = False) -> NoReturn:
-    """Ends this process at once, and tells the others why, who then end with 42. All output must have been written.
+    """Ends this process at once, and tells the others why, who then end with 42, or with 1 where the user must act.
+
+    All output must have been written.
 
     is_doubtful: its error may be nothing but the end of another process.
     """
@@ -142,8 +144,10 @@ class Peers:
       if failed and self._ending is None:
         self._failed_at = self._failed_at or time.monotonic()
         if time.monotonic() - self._failed_at > FAREWELL_S:
-          name = failed[0]
-          leave(f"process {name.partition('/')[2]} failed: {notes[name]}; this one is sound, exit {EXIT_RESTART}")
+          process = failed[0].partition("/")[2]
+          # What the user must mend there would fail again at the next start, and only this log may be looked at.
+          code = EXIT_USER if notes.get(f"left/{process}") == str(EXIT_USER) else EXIT_RESTART
+          leave(f"process {process} failed: {notes[failed[0]]}; this one is sound, exit {code}", code=code)
 
   # --- where JAX would abort -----------------------------------------------------------------------------------------
 

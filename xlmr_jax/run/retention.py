@@ -131,6 +131,13 @@ class Retention:
     """Whether an evaluator reads this step at the moment."""
     return step in pinned_steps(self._workdir)
 
+  def on_sealed(self, step: int) -> None:
+    """Forgets that a step could not be evaluated, when it was made again: after a fall back, or past bad steps."""
+    entry = self._workdir.evaluation(step)
+    with contextlib.suppress(FileNotFoundError, ValueError):
+      if "error" in read_json(entry):
+        entry.unlink(missing_ok=True)
+
   def on_removed(self, step: int) -> None:
     """Records that a step is gone: one that waited for the evaluator gets an entry in the ledger that says why."""
     entry = self._workdir.evaluation(step)
