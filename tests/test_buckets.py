@@ -237,7 +237,7 @@ def failing_request(folder, monkeypatch):
 
 def test_what_is_refused_says_who_must_grant_it(folder, failing_request):
   failing_request.append(OSError("Forbidden: https://storage.googleapis.com/x\nno storage.objects.get access"))
-  with pytest.raises(UserError, match="access is refused .*; give the service account access to the bucket"):
+  with pytest.raises(UserError, match=r"access is refused .*; give the service account access to the bucket"):
     (folder / "file").read_bytes()
 
 

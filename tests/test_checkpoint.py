@@ -372,7 +372,7 @@ def test_the_last_save_must_not_fail(folder, monkeypatch):
   with monkeypatch.context() as patched:
     patched.setattr(checkpoints, "_start_save", fail)
     checkpoints.save(12, state_of(12), {})
-    with pytest.raises(UserError, match="checkpoint 15 could not be saved .*no space left"):
+    with pytest.raises(UserError, match=r"checkpoint 15 could not be saved .*no space left"):
       checkpoints.save(15, state_of(15), {}, last=True)
   checkpoints.close()
   assert_is(restore(folder), 9)
