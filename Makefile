@@ -31,7 +31,7 @@ lint: .venv/ready-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/pyright
-	$(BIN)/shellcheck -x launch/*.sh launch/slurm.sbatch
+	$(BIN)/shellcheck -x launch/*.sh launch/*.sbatch
 	$(BIN)/shellcheck --severity=warning .ci/run .ci/installed
 
 format: .venv/ready-dev

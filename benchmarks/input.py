@@ -2,6 +2,7 @@
 
     python -m benchmarks.input --seq_len=512 --languages=100 --vocab=250002
     python -m benchmarks.input --batch_rows=256 --step_ms=300      # or --tokens_per_s=400000: beside a device as fast
+    python -m benchmarks.input --mask_unit=word                    # or span: whole words, of 1.4 pieces in the mean
     python -m benchmarks.input --store=ROWS --write=FILE.npz       # batches for benchmarks.step --batches
 
 The last line is JSON. tokens_per_s counts every token of a row. Each stage is measured alone, called by one thread.
@@ -19,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags
 
+from xlmr_jax.data.mask_units import UNITS
 from xlmr_jax.data.masking import mask_rows, slots_per_row
 from xlmr_jax.data.mixture import Mixture
 from xlmr_jax.data.pipeline import BatchSpec, train_batches
@@ -39,12 +41,13 @@ flags.DEFINE_float("seconds", 8, "how long to measure, warm-up not counted")
 flags.DEFINE_string("store", None, "a ROWS to read instead of a synthetic one")
 flags.DEFINE_float("step_ms", None, "time of a device's step of batch_rows", lower_bound=1e-3)
 flags.DEFINE_float("tokens_per_s", None, "a device's rate, instead of step_ms", lower_bound=1e-3)
+flags.DEFINE_enum("mask_unit", "piece", UNITS, "what is masked whole; a --store must tell words for word and span")
 flags.DEFINE_string("write", None, "only write the first batches to this .npz")
 flags.DEFINE_integer("write_batches", 8, "how many of them", lower_bound=1)
 
 
-def write_store(root: Path, *, seq_len: int, rows: int, vocabulary_size: int, languages: int) -> None:
-  """A store of full rows of two documents each, ids uniform: the worst case for compression."""
+def write_store(root: Path, *, seq_len: int, rows: int, vocabulary_size: int, languages: int, words: bool = False) -> None:
+  """A store of full rows of two documents each, ids uniform: the worst case for compression. words: tells some."""
   rng = np.random.default_rng(0)
   weights = 1 / np.arange(1, languages + 1) ** 1.2
   counts = np.maximum(1, rows * weights / weights.sum()).astype(int)
@@ -54,7 +57,8 @@ def write_store(root: Path, *, seq_len: int, rows: int, vocabulary_size: int, la
     ids = rng.integers(FIRST_PIECE, vocabulary_size - 1, (count, seq_len), np.int32)
     ids[:, [0, seq_len // 2]], ids[:, [seq_len // 2 - 1, -1]] = BOS, EOS
     name = f"l{index:03d}"
-    write_shard(language_folder(root, name) / shard_name("train", 0, 1), ids)
+    starts = (rng.random(ids.shape) < 0.7) & (ids >= FIRST_PIECE) if words else None
+    write_shard(language_folder(root, name) / shard_name("train", 0, 1), ids, starts)
     empty = {"rows": 0, "tokens": 0, "pieces": 0, "bytes": 0, "documents": 0}
     described[name] = {
       "train": {"rows": count, "tokens": ids.size, "pieces": ids.size, "bytes": 4 * ids.size, "documents": 2 * count},
@@ -62,7 +66,7 @@ def write_store(root: Path, *, seq_len: int, rows: int, vocabulary_size: int, la
     }
   write_manifest(
     root, seq_len=seq_len, vocabulary_size=vocabulary_size, held_out_share=0.0, languages=described,
-    tokenizer_sha256=sha256_of(root / "tokenizer.model"),
+    tokenizer_sha256=sha256_of(root / "tokenizer.model"), word_starts="random" if words else "",
   )  # fmt: skip
 
 
@@ -76,12 +80,26 @@ def tokens_per_s(work, tokens: int, seconds: float) -> float:
   return calls * tokens / (time.perf_counter() - start)
 
 
+def stream_tokens_per_s(stream, batch_tokens: int, seconds: float) -> float:
+  """Rate at which a stream gives batches, once it is past what is read ahead."""
+  with stream as batches:
+    start = time.perf_counter()
+    while time.perf_counter() - start < 1.0:
+      next(batches)
+    start, steps = time.perf_counter(), 0
+    while time.perf_counter() - start < seconds:
+      next(batches)
+      steps += 1
+    return steps * batch_tokens / (time.perf_counter() - start)
+
+
 def open_mixture(store: RowStore) -> Mixture:
   return Mixture(store.counts("train"), FLAGS.alpha, seed=0, languages=store.languages)
 
 
 def open_stream(store: RowStore, mixture: Mixture, start_step: int):
-  return train_batches(store, mixture, BatchSpec(FLAGS.batch_rows, None, slots_per_row(store.seq_len), seed=0), start_step)
+  spec = BatchSpec(FLAGS.batch_rows, None, slots_per_row(store.seq_len), seed=0, unit=FLAGS.mask_unit)
+  return train_batches(store, mixture, spec, start_step)
 
 
 def write_batches(store: RowStore, path: Path, count: int) -> dict[str, object]:
@@ -133,19 +151,12 @@ def measure(store: RowStore) -> dict[str, float | int]:
       next(batches)
       first_batch_s.setdefault(step, []).append(time.perf_counter() - start)
 
-  with stream(0) as batches:
-    while time.perf_counter() - start < 1.0:  # past what is read ahead
-      next(batches)
-    start, steps = time.perf_counter(), 0
-    while time.perf_counter() - start < FLAGS.seconds:
-      next(batches)
-      steps += 1
-    rate = steps * batch_tokens / (time.perf_counter() - start)
-
+  rate = stream_tokens_per_s(stream(0), batch_tokens, FLAGS.seconds)
   positions = np.arange(2048)
   language, row, _ = mixture.locate(positions)
   ids = tf.constant(store.read("train", language, row)[: FLAGS.batch_rows])
-  mask = tf.function(lambda first: mask_rows(ids, first, seed=0, vocabulary_size=store.vocabulary_size, slots=slots))
+  options = {"seed": 0, "vocabulary_size": store.vocabulary_size, "slots": slots, "unit": FLAGS.mask_unit}
+  mask = tf.function(lambda first: mask_rows(ids, first, **options))
   first = tf.constant(0, tf.int64)
   stage, tokens = FLAGS.seconds / 8, positions.size * store.seq_len
   beside = (
@@ -171,12 +182,14 @@ def measure(store: RowStore) -> dict[str, float | int]:
 def main(argv) -> None:
   del argv
   step_seconds(1)  # refuses before the long part
-  folder = None
+  folder, words = None, FLAGS.mask_unit != "piece"
   try:
     if FLAGS.store is None:
       folder = Path(tempfile.mkdtemp(prefix="xlmr_input_"))
-      write_store(folder, seq_len=FLAGS.seq_len, rows=FLAGS.rows, vocabulary_size=FLAGS.vocab, languages=FLAGS.languages)
-    store = RowStore(FLAGS.store or folder)
+      write_store(
+        folder, seq_len=FLAGS.seq_len, rows=FLAGS.rows, vocabulary_size=FLAGS.vocab, languages=FLAGS.languages, words=words
+      )  # fmt: skip
+    store = RowStore(FLAGS.store or folder, marks_words=words)
     if FLAGS.write:
       print(json.dumps(write_batches(store, Path(FLAGS.write), FLAGS.write_batches)))
       return

@@ -29,7 +29,7 @@ def get_config(arg: str = "") -> ConfigDict:
   c.checkpoint.update(every_steps=1000, keep_every=0)
   c.held_out.every_steps = 1000
   model = record.config["model"]
-  taken = (*MODEL_SIZES, "vocabulary_size", "dropout", "attention_dropout", "isolate_documents", "init_std",
+  taken = (*MODEL_SIZES, "vocabulary_size", "dropout", "attention_dropout", "isolate_documents", "pair_types", "init_std",
            "layer_norm_epsilon")  # fmt: skip
   c.model.update({key: model[key] for key in taken})
   return variant(c, changes)

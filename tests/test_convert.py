@@ -35,7 +35,7 @@ from xlmr_jax.report.export import to_hf
 from xlmr_jax.run.logs import read_held_out
 from xlmr_jax.run.manifest import read_manifest
 from xlmr_jax.run.workdir import RunRecord, Workdir, read_record, refuse_other_run
-from xlmr_jax.training import loop, losses, sharding
+from xlmr_jax.training import loop, losses, preparation, sharding
 
 ROOT = Path(__file__).parents[1]
 LONG = hf.SIZES._replace(positions=514)
@@ -200,6 +200,7 @@ def test_training_begins_with_the_imported_weights_and_lowers_the_loss(continued
   assert record.imported == str(continued / "source") and record.rows_fingerprint and record.config["batch_rows"] == 16
 
 
+@pytest.mark.slow
 def test_loss_after_continued_pretraining_is_that_of_transformers(continued, exported):
   torch = pytest.importorskip("torch")
   theirs = theirs_of(exported)
@@ -241,7 +242,7 @@ def test_the_card_tells_of_the_run(continued, exported, tmp_path):
 def train(config, workdir, store, stop=None, initial=None):
   """A run in this process. stop: the call of Preemption.stop() after which it is told to."""
   workdir.root.mkdir(exist_ok=True)
-  return loop.run(loop.prepare(config, store), workdir, tiny.StopAt(stop), initial)
+  return loop.run(preparation.prepare(config, store), workdir, tiny.StopAt(stop), initial)
 
 
 @pytest.mark.slow

@@ -14,9 +14,10 @@ from xlmr_jax.corpus.filters import REASONS, Limits, Usual
 from xlmr_jax.data.row_manifest import COUNTS, write_manifest
 from xlmr_jax.errors import UserError
 from xlmr_jax.report.corpus_page import page as corpus_page
-from xlmr_jax.report.corpus_page import steps, words
+from xlmr_jax.report.corpus_page import steps
 from xlmr_jax.report.corpus_page.numbers import ALPHAS
 from xlmr_jax.report.corpus_report import write_corpus_report
+from xlmr_jax.report.page import words
 
 _VOID = {"meta", "img", "br"}
 _SPELLING = Usual(median=-2.1, spread=0.1, spoilt=-2.9, spoilt_spread=0.1)

@@ -252,7 +252,7 @@ def test_a_damaged_entry_is_refused_by_name(workdir, damage):
 
 def test_the_final_table_keeps_what_was_scored_before_of_the_same_checkpoint(tmp_path, monkeypatch, capsys):
   class Scorer:
-    def __init__(self, config, vocabulary_size, tokenizer, split):
+    def __init__(self, config, vocabulary_size, tokenizer, split, pooler=None):
       self.tasks = config.evaluate.tasks
 
     def __call__(self, params, step, seed):
@@ -316,6 +316,7 @@ def child(workdir):
   sys.exit(follow(Workdir(workdir), config_of(train_steps=12), Fake(pause=0.25, seen=Path(workdir) / "seen")))
 
 
+@pytest.mark.slow
 def test_killed_twice_and_slower_than_the_trainer(tmp_path):
   workdir, config, steps = Workdir(tmp_path), config_of(train_steps=12), list(range(1, 13))
   trainer = threading.Thread(target=save, args=(workdir, config, steps, 0.1))

@@ -212,6 +212,7 @@ def learned():
   return on_eight, *on_eight.train(initial(), arrays, 0), arrays
 
 
+@pytest.mark.slow
 def test_rows_that_fill_up_weigh_nothing_and_outputs_keep_their_order():
   on_eight, trained, _, arrays = learned()
   arrays = {name: x[:19] for name, x in arrays.items()}

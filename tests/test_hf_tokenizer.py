@@ -182,6 +182,6 @@ def test_another_byte_level_layout_is_refused(tmp_path):
   (tmp_path / "merges.txt").unlink()
   with pytest.raises(UserError, match=r"merges\.txt: missing"):
     tokenizer.read_vocabulary(tmp_path)
-  (tmp_path / "tokenizer.json").write_text('{"model": {"type": "WordPiece"}}')
-  with pytest.raises(UserError, match="tokenizer of kind WordPiece"):
+  (tmp_path / "tokenizer.json").write_text('{"model": {"type": "WordLevel"}}')
+  with pytest.raises(UserError, match="tokenizer of kind WordLevel"):
     tokenizer.read_vocabulary(tmp_path)

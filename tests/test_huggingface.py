@@ -199,7 +199,7 @@ def without(name):
     (hf.tensors(), {"num_hidden_layers": 1}, r"extra tensor roberta.encoder.layer.1"),
     (hf.tensors(), {"num_hidden_layers": None}, r"num_hidden_layers is None; it must be a whole number above 0"),
     (hf.tensors(), {"num_attention_heads": 3}, "hidden_size 16 does not divide into num_attention_heads 3"),
-    (hf.tensors(), {"model_type": "bert"}, "model_type 'bert'; it must be xlm-roberta or roberta"),
+    (hf.tensors(), {"model_type": "mpnet"}, "model_type 'mpnet'; it must be xlm-roberta, roberta or bert"),
     (hf.tensors(), {"pad_token_id": 0}, "pad_token_id is 0; .* must be 1"),
     (hf.tensors(), {"hidden_act": "gelu_new"}, "hidden_act is 'gelu_new'"),
     *(

@@ -1,10 +1,8 @@
-"""The launch scripts: what a sweep runs, skips and repeats, what babysit starts again and gives up, the corpus scripts."""
+"""The launch scripts: what babysit starts again and gives up, the corpus scripts."""
 
-import json
 import os
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,80 +12,6 @@ ROOT = Path(__file__).parents[1]
 
 def shell(*line, **env):
   return subprocess.run(list(map(str, line)), cwd=ROOT, capture_output=True, text=True, env=os.environ | env, timeout=240)
-
-
-@pytest.fixture
-def sweep_config(tmp_path):
-  path = tmp_path / "sweep_of_two.py"
-  path.write_text(
-    "from tests import tiny\nget_config = tiny.get_config\n\n"
-    "def sweep(add):\n  for lr in (0.1, 0.2):\n    add(f'lr_{lr}', {'optimizer.peak_lr': lr})\n"
-  )
-  return path
-
-
-def test_sweep_prints_what_is_left(sweep_config, tmp_path):
-  (tmp_path / "runs" / "lr_0.1").mkdir(parents=True)
-  (tmp_path / "runs" / "lr_0.1" / "result.json").write_text("{}")
-  out = shell(
-    sys.executable,
-    "launch/sweep.py",
-    f"--config={sweep_config}",
-    f"--workdir={tmp_path / 'runs'}",
-    "--print",
-    "--config.train_steps=7",
-    "--config.optimizer.warmup_steps=1",
-  )
-  assert out.returncode == 0 and "lr_0.1: done" in out.stderr
-  (line,) = out.stdout.splitlines()
-  assert shlex.split(line)[1:] == [
-    "-m",
-    "xlmr_jax",
-    "pretrain",
-    f"--config={sweep_config}",
-    f"--workdir={tmp_path}/runs/lr_0.2",
-    "--config.optimizer.peak_lr=0.2",
-    "--config.train_steps=7",
-    "--config.optimizer.warmup_steps=1",
-  ]
-
-
-def test_sweep_refuses_two_runs_of_a_name_and_a_config_without_sweep(tmp_path):
-  for text, message in (
-    ("def sweep(add):\n  add('a', {})\n  add('a', {})\n", "two runs are named 'a'"),
-    ("def get_config():\n  pass\n", "has no sweep(add)"),
-  ):
-    (tmp_path / "c.py").write_text(text)
-    out = shell(sys.executable, "launch/sweep.py", f"--config={tmp_path / 'c.py'}", f"--workdir={tmp_path}")
-    assert out.returncode == 1 and message in out.stderr and out.stderr.startswith("error: ")
-
-
-def test_sweep_takes_the_name_of_a_config_that_ships(tmp_path):
-  out = shell(sys.executable, "launch/sweep.py", "--config=sweeps/alpha", f"--workdir={tmp_path}", "--print")
-  assert out.returncode == 0, out.stderr
-  lines = [shlex.split(line) for line in out.stdout.splitlines()]
-  assert len(lines) > 1 and all("--config=sweeps/alpha" in line for line in lines)
-  assert any("--config.data.alpha=0.3" in line for line in lines)
-  out = shell(sys.executable, "launch/sweep.py", "--config=sweeps/beta", f"--workdir={tmp_path}", "--print")
-  assert out.returncode == 1 and out.stderr.startswith("error: --config=sweeps/beta: no config of this name ships")
-
-
-@pytest.mark.slow
-def test_sweep_runs_and_skips(sweep_config, tiny_rows, tmp_path):
-  line = [
-    sys.executable,
-    "launch/sweep.py",
-    f"--config={sweep_config}",
-    f"--workdir={tmp_path / 'runs'}",
-    f"--config.data.rows={tiny_rows}",
-    "--config.train_steps=4",
-    "--config.optimizer.warmup_steps=1",
-  ]
-  first = shell(*line)
-  results = json.loads(first.stdout.splitlines()[-1])
-  assert set(results["held_out_loss"]) == {"lr_0.1", "lr_0.2"} and results["failed"] == []
-  again = shell(*line)
-  assert again.stderr.count(": done") == 2 and json.loads(again.stdout.splitlines()[-1]) == results
 
 
 def test_babysit_starts_again_until_done(tmp_path):

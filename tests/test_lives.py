@@ -58,6 +58,7 @@ def test_the_watchdog_has_a_limit_for_each_kind_of_work():
   assert "no sign of life for 0.5 s (save)" in said and 'File "<string>", line 9 in <module>' in said
 
 
+@pytest.mark.slow
 def test_the_watchdog_lets_live_what_shows_life_and_what_is_done():
   code = (
     "import time\nfrom xlmr_jax.run.watchdog import Watchdog\n"
@@ -324,6 +325,7 @@ def test_a_process_that_says_nothing_is_named():
   peers._done.set()
 
 
+@pytest.mark.slow
 def test_who_failed_first_is_told_from_who_felt_it():
   store = Store()
   first, second, third = (Peers(store, me, 3) for me in range(3))

@@ -16,11 +16,15 @@ from xlmr_jax.run.workdir import Workdir
 from xlmr_jax.training.held_out import bits_per_nat
 
 
-def open_log(folder, *, start=0, held_out_at=-1, notes=None, train_steps=6, every_steps=2, tensorboard=False, goodput=None):
+def open_log(
+  folder, *, start=0, held_out_at=-1, notes=None, train_steps=6, every_steps=2, tensorboard=False, goodput=None, limits=None,
+  hparams=None,
+):  # fmt: skip
   return RunLog(
     Workdir(folder), start=start, held_out_at=held_out_at, notes=notes, train_steps=train_steps, every_steps=every_steps,
-    languages=("aa", "bb"), shares=np.array([0.75, 0.25]), epochs=lambda step: np.array([step / 10, step / 4]),
-    rate=Rate(tokens_per_step=1000, flops_per_token=2e6), tensorboard=tensorboard, goodput=goodput,
+    languages=("aa", "bb"), shares=lambda step: np.array([0.75, 0.25]), epochs=lambda step: np.array([step / 10, step / 4]),
+    rate=lambda step: Rate(tokens_per_step=1000, flops_per_token=2e6), tensorboard=tensorboard, goodput=goodput,
+    limits=limits, hparams=hparams,
   )  # fmt: skip
 
 

@@ -69,6 +69,7 @@ def _good(command_name, root):
     "score": [run, f"--rows={root / 'rows'}"],
     "fill_mask": [run],
     "report": [run],
+    "sweep": ["--config=sweeps/alpha:tiny", run],
     "report-corpus": [],
     "demo": [],
     "convert": ["from-hf", f"--source={root}", run],
@@ -78,6 +79,7 @@ def _good(command_name, root):
 
 COMMAND = {"to-hf": "convert", "report-corpus": "report"}
 PATHS = [
+  ("pretrain", "branch"), ("sweep", "workdir"), ("sweep", "rows"), ("sweep", "text"),
   ("train_vocabulary", "text"), ("train_vocabulary", "out"), ("build_rows", "text"), ("build_rows", "tokenizer"),
   ("build_rows", "out"), ("pretrain", "workdir"), ("pretrain", "config.data.rows"),
   ("pretrain", "config.compile_cache"), ("pretrain", "config.evaluate.folder"), ("evaluate", "workdir"),
@@ -105,7 +107,7 @@ def test_every_flag_that_is_a_path_is_in_the_list(command):
   for name, flags in listed.items():
     lines = command_help(name)
     takes = {flag for flag, help_text in lines.items() if any(word in help_text for word in ("folder", "file", "rows, "))}
-    assert takes - {"config", "checkpoint", "shard_mb", "task"} <= flags, (name, takes)
+    assert takes - {"config", "checkpoint", "shard_mb", "task", "pictures"} <= flags, (name, takes)
 
 
 def command_help(name):

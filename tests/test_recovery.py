@@ -22,6 +22,7 @@ from xlmr_jax.run.workdir import Workdir
 from xlmr_jax.training import fingerprint, loop, recovery, sharding
 from xlmr_jax.training.progress import GradNorms, Progress
 from xlmr_jax.training.recovery import Recovery
+from xlmr_jax.training.segments import spec_of
 
 # --- the ledger ----------------------------------------------------------------------------------------------------
 
@@ -33,30 +34,39 @@ def entry(at, skipped, first=0, end=0):
 def test_which_batch_a_step_gets():
   skips = ((8, 4), (20, 5))
   assert [pipeline.data_step(step, skips) for step in (0, 7, 8, 19, 20, 30)] == [0, 7, 12, 23, 29, 39]
-  assert pipeline.data_ranges(0, 22, skips) == [(0, 8), (12, 24), (29, 31)]
-  assert pipeline.data_ranges(8, 10, skips) == [(12, 14)] and pipeline.data_ranges(5, 5, skips) == []
-  listed = [number for first, end in pipeline.data_ranges(3, 40, skips) for number in range(first, end)]
-  assert listed == [pipeline.data_step(step, skips) for step in range(3, 40)]
+
+
+def test_the_timeline_reads_as_the_skips_say(tiny_store):
+  """Whatever came before: the batch of each step by the Timeline is the one that the ledger's `skipped` counts to."""
+  prepared, ledger = tiny.prepared(tiny.config(train_steps=60), tiny_store), ()
+  for at, bad in ((8, (9, 12)), (8, (13, 16)), (20, (22, 25)), (4, (30, 33)), (12, (14, 17))):
+    ledger = recovery.recovered(ledger, at, bad, "why")
+    timeline, skips = prepared.timeline(ledger), recovery.skips_of(ledger)
+    for step in range(60):
+      assert timeline.at(step).position_at(step) == 16 * pipeline.data_step(step, skips)
 
 
 def test_the_pipeline_skips_what_the_ledger_says(tiny_store):
   """Batches over a skip are those that a run would get that began behind it."""
   prepared = tiny.prepared(tiny.config(), tiny_store)
-  with pipeline.train_batches(tiny_store, prepared.mix, prepared.train, 6, skips=((2, 1), (8, 4))) as batches:
+  timeline = prepared.timeline((entry(2, 1, 2, 3), entry(8, 4, 9, 12)))
+  mixture, spec = timeline.at(0).mixture, spec_of(timeline.at(0), prepared.program.mesh, prepared.config)
+  with pipeline.stretch_batches(tiny_store, timeline.stretches, lambda _: spec, 6) as batches:
     found = list(itertools.islice(batches, 4))
   for number, batch in zip((7, 8, 13, 14), found):
-    with pipeline.train_batches(tiny_store, prepared.mix, prepared.train, number) as batches:
+    with pipeline.train_batches(tiny_store, mixture, spec, number) as batches:
       expected = next(batches)
     for name in expected:
       np.testing.assert_array_equal(batch[name], expected[name], err_msg=f"{number} {name}")
 
 
 def test_epochs_leave_out_what_was_skipped(tiny_store):
-  mix = tiny.prepared(tiny.config(), tiny_store).mix
-  np.testing.assert_array_equal(pipeline.epochs_read(mix, 16, 10), mix.epochs(160))
-  skipped = pipeline.epochs_read(mix, 16, 10, ((8, 4),))
+  prepared = tiny.prepared(tiny.config(), tiny_store)
+  mix = prepared.timeline().at(0).mixture
+  np.testing.assert_array_equal(prepared.timeline().epochs(10), mix.epochs(160))
+  skipped = prepared.timeline((entry(8, 4, 9, 12),)).epochs(10)
   np.testing.assert_allclose(skipped, mix.epochs(16 * 8) + mix.epochs(16 * 14) - mix.epochs(16 * 12))
-  assert pipeline.epochs_read(mix, 16, 0).tolist() == [0, 0, 0]
+  assert prepared.timeline().epochs(0).tolist() == [0, 0, 0]
 
 
 def test_the_run_reads_on_from_where_it_was():
@@ -136,21 +146,22 @@ def test_exactly_the_bad_steps_are_skipped(bad):
 
 def poison(monkeypatch, numbers):
   """Makes batches of these numbers NaN. Returns a list that fills up with (step, number) of the batches that are read."""
-  read, original = [], pipeline.train_batches
+  read, original = [], pipeline.stretch_batches
 
   @contextlib.contextmanager
-  def poisoned(store, mix, spec, start_step, skips=(), prefetch=2):
-    with original(store, mix, spec, start_step, skips, prefetch) as batches:
+  def poisoned(store, stretches, spec_of, start_step):
+    with original(store, stretches, spec_of, start_step) as batches:
 
       def stream():
-        for step in itertools.count(start_step):
-          number, batch = pipeline.data_step(step, skips), next(batches)
+        for step, batch in zip(itertools.count(start_step), batches):
+          part = next(part for part in stretches if step < part.end)
+          number = part.position_at(step) // part.rows_per_step
           read.append((step, number))
           yield batch | {"weights": batch["weights"] * np.float32(np.nan)} if number in numbers else batch
 
       yield stream()
 
-  monkeypatch.setattr(pipeline, "train_batches", poisoned)
+  monkeypatch.setattr(pipeline, "stretch_batches", poisoned)
   return read
 
 
@@ -181,6 +192,7 @@ def test_bad_steps_in_a_row_take_the_run_back_and_past_them(recovered, capsys):
   assert sum(of["rows"] for of in lines[-1]["languages"].values()) == 20 * 16
 
 
+@pytest.mark.slow
 def test_the_run_follows_from_seed_step_and_ledger(recovered, tiny_store, tmp_path):
   """Law 1: a run that has the ledger from its first step, and meets no bad batch, is the same run."""
   workdir, _ = recovered
@@ -239,6 +251,7 @@ def test_only_checkpoints_of_within_the_bad_steps_are_left(recovered, tiny_store
   assert sum(line["skipped"] for line in lines) == found.at - 9 and lines[-1]["step"] == 20
 
 
+@pytest.mark.slow
 def test_it_does_not_go_back_for_ever(tiny_store, tmp_path, monkeypatch):
   poison(monkeypatch, set(range(5, 1000)))
   with pytest.raises(UserError, match=r"in 3 steps in a row up to step 7; it went back to step 4 before, and has come no"):
@@ -286,6 +299,7 @@ def test_a_limit_does_not_depend_on_what_was_fetched():
     assert limits(saved) == expected
 
 
+@pytest.mark.slow
 def test_a_spike_is_skipped_without_compiling_again():
   made = tiny.program(tiny.config())
   batch = tiny.batch(np.random.default_rng(1), 8)
@@ -302,6 +316,7 @@ def test_a_spike_is_skipped_without_compiling_again():
   assert made.train_step._cache_size() == compiled
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stops", [[9], pytest.param([5, 3], marks=pytest.mark.slow)])
 def test_spikes_are_the_same_in_a_resumed_run(tiny_store, tmp_path, stops):
   """With a limit so near to the mean that some of the steps of a sound run are above it."""
@@ -390,7 +405,8 @@ def test_corruption_ends_the_run_unsaved_and_the_next_start_mends_it(tiny_run, t
   """Found at the next comparison, which comes before each save at the latest."""
   prepared = tiny.prepared(tiny.config(check_replicas_every=every), tiny_store)
   device = prepared.program.mesh.devices[3, 0]
-  bad = prepared._replace(program=prepared.program._replace(train_step=Corrupting(prepared.program.train_step, at, device)))
+  ((shape, program),) = prepared.by_shape.items()
+  bad = prepared._replace(by_shape={shape: program._replace(train_step=Corrupting(program.train_step, at, device))})
   with pytest.raises(RestartError, match=rf"at step {found}, .*params/head_bias on device {device.id} of host 0; nothing"):
     loop.run(bad, Workdir(tmp_path), tiny.StopAt())
   assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["4"]

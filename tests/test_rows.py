@@ -104,7 +104,7 @@ def test_tfds_opens_and_decodes_the_same(made):
 def test_the_record_is_tfds_own_serialization(seq_len):
   row = np.random.default_rng(0).integers(0, 250_002, seq_len, np.int32)
   wanted = rows_module.row_features(seq_len).serialize_example({"tokens": row})
-  assert rows_module._example_prefix(seq_len) + row.tobytes() == wanted
+  assert rows_module._example_parts(seq_len).prefix + row.tobytes() == wanted
 
 
 def test_two_builds_are_byte_identical(made, tmp_path):

@@ -74,18 +74,21 @@ def audited(tmp_path_factory):
 # --- nothing that is read is run ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["a Hugging Face folder", "rows", "a run to continue", "a run", "a corpus", *TARGETS])
 def test_a_load_path_only_reads(audited, path):
   found, _, _ = audited
   assert found["paths"][path] == []
 
 
+@pytest.mark.slow
 def test_the_audit_sees_what_it_is_for(audited):
   found, _, _ = audited
   assert [name for name, events in found["controls"].items() if not events] == []
   assert found["code ran"] == [False, True]
 
 
+@pytest.mark.slow
 def test_a_run_leaves_no_secret_of_its_environment(audited):
   _, root, printed = audited
   assert (root / "run" / "tensorboard").is_dir() and (root / "run" / "config.json").is_file()

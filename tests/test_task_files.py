@@ -230,6 +230,8 @@ def test_an_id_that_occurs_again_gets_one_that_is_free(tmp_path):
 class Letters:
   """A tokenizer of one token a letter, without one for a variation selector."""
 
+  separators = 2
+
   def encode_lines(self, lines):
     return [np.array([ord(letter) for letter in line], np.int32) for line in lines]
 

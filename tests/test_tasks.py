@@ -145,6 +145,8 @@ def test_the_longer_text_is_cut(first, second, kept):
   """20 tokens of a pair fit, taken one by one off the longer; 22 of a text alone."""
 
   class Letters:
+    separators = 2
+
     def encode_lines(self, lines):
       return [np.array([ord(letter) for letter in line], np.int32) for line in lines]
 

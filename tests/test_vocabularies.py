@@ -140,7 +140,7 @@ def test_rows_of_such_vocabularies_never_draw_what_is_no_piece(tmp_path):
     (lambda w: w["model"].update(dropout=0.1) or w["model"].update(type="BPE"), r"model.dropout=0.1 cuts a text otherwise"),
     (lambda w: w["model"].update(unk_id=None), r"model.unk_id=None; it must be <unk>, which has id 3"),
     (lambda w: w["model"].update(unk_id=5), r"model.unk_id=5; it must be <unk>"),
-    (lambda w: w["model"].update(type="WordPiece"), r"a tokenizer of kind WordPiece; it must be a unigram"),
+    (lambda w: w["model"].update(type="WordLevel"), r"a tokenizer of kind WordLevel; it must be a unigram"),
     (
       lambda w: w["post_processor"].update(single=w["post_processor"]["single"][:2]),
       "post_processor makes '<s> .*' of the text",

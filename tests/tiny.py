@@ -117,14 +117,14 @@ _PREPARED = {}
 
 
 def prepared(config, store):
-  """loop.prepare(), once per config and rows: nothing in it changes during a run, and its functions stay traced."""
-  from xlmr_jax.training import loop
+  """preparation.prepare(), once per config and rows: nothing in it changes during a run, and its functions stay traced."""
+  from xlmr_jax.training import preparation
 
   values = config.to_dict()
   values["data"].pop("rows")  # The store says where they are.
   key = json.dumps(values, sort_keys=True), store.root
   if key not in _PREPARED:
-    _PREPARED[key] = loop.prepare(config, store)
+    _PREPARED[key] = preparation.prepare(config, store)
   return _PREPARED[key]
 
 

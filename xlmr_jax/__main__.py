@@ -16,6 +16,7 @@ COMMANDS = (
   "train_vocabulary",
   "build_rows",
   "pretrain",
+  "sweep",
   "evaluate",
   "score",
   "fill_mask",

@@ -23,6 +23,7 @@ def default_config() -> ConfigDict:
   c = ConfigDict()
   c.seed = 0
   c.train_steps = 1_500_000  # updates (paper, section 5.2, for the Large model)
+  c.phases = ()  # e.g. ("until=60%,alpha=0.7", "until=100%,alpha=0.3"): docs/phases.md; (): one phase, as the keys below say
   c.batch_rows = 8192  # rows of all hosts and micro-batches together (paper, section 5.2)
   c.micro_batches = 1  # gradient accumulation: parts that a batch is computed in; the result does not depend on it
   c.rows_per_device = 0  # rows of a micro-batch on a device, above 0: micro_batches follows from it and the devices (ours)
@@ -41,7 +42,7 @@ def default_config() -> ConfigDict:
   c.watchdog.save_s = 1800.0  # in a save, where it holds up the steps, and at the end; 0: off
 
   c.model = ConfigDict()
-  c.model.family = "xlmr"  # the encoder: model/build.py has the families
+  c.model.family = "xlmr"  # the encoder: xlmr | bert; model/build.py has the families
   c.model.layers = 12
   c.model.hidden = 768
   c.model.heads = 12
@@ -55,6 +56,8 @@ def default_config() -> ConfigDict:
   c.model.attention = "auto"  # auto | xla | pallas (TPU, rows of up to 1,024) | splash (TPU) | cudnn (GPU)
   c.model.fuse = "auto"  # kernels for norms, dropout and GELU between the products: auto (on TPU) | on | off
   c.model.pre_norm = False  # True: norms before the sub-layers, as XLM-R XL
+  c.model.token_types = 2  # family bert: rows of the table of token types
+  c.model.pair_types = True  # family bert: a pair's second text is of type 1, as with BERT's vocabularies; False: all are 0
   c.model.isolate_documents = False  # True: documents in a row do not see each other, positions restart (ours)
   c.model.layer_norm_epsilon = 1e-5  # of every norm (fairseq); imported models bring their own
   c.model.init_std = 0.02  # of kernels and embeddings (fairseq); narrow models want more, 0.02 x sqrt(768 / hidden)
@@ -65,17 +68,22 @@ def default_config() -> ConfigDict:
   c.data = ConfigDict()
   c.data.rows = ""  # folder made by `xlmr build_rows`; "demo": the built-in corpus, made in the workdir
   c.data.languages = ()  # names; (): all languages of the rows
+  c.data.row_shares = ""  # "0.1" or "0.5,sw=0.1": share of the training rows, of all languages or of one; "": all (ours)
   c.data.cache = ""  # folder of this machine that rows of a bucket are brought to; "": one of this user's
   c.data.verify = "once"  # the rows' files against their manifest: once per machine | always, at each start | off (ours)
   c.data.alpha = 0.3  # exponent of language sampling (paper, section 3.1)
   c.data.mask_share = 0.15  # of a row's non-special tokens (fairseq multilingual_masked_lm)
+  c.data.mask_unit = "piece"  # masked whole: piece | word (BERT's whole-word masking) | span of words (SpanBERT)
+  c.data.mask_span_mean = 3.8  # words in a span, geometric and at most 10 (SpanBERT's p = 0.2)
 
   # PKB: the flags of roberta_mmlm in https://github.com/GoogleCloudPlatform/PerfKitBenchmarker, a launch script of this task
   # with XLM-R Large's budget. The paper itself gives no optimizer settings.
   c.optimizer = ConfigDict()
+  c.optimizer.schedule = "polynomial"  # after the warm-up: polynomial | cosine | wsd, at its peak until decay_steps (ours)
+  c.optimizer.decay_steps = 0  # wsd: the last steps, in which the rate falls by 1 - sqrt; 0: none; -1: the last phase (ours)
   c.optimizer.peak_lr = 4e-4  # The paper gives none; PKB has 4e-4.
   c.optimizer.end_lr = 0.0
-  c.optimizer.power = 1.0  # of the polynomial decay; 1: linear (PKB)
+  c.optimizer.power = 1.0  # of the polynomial decay, fairseq's; 1: linear (PKB)
   c.optimizer.warmup_steps = 15_000  # PKB
   c.optimizer.b1 = 0.9  # PKB
   c.optimizer.b2 = 0.98  # PKB
@@ -96,7 +104,7 @@ def default_config() -> ConfigDict:
   c.checkpoint = ConfigDict()
   c.checkpoint.every_steps = 3000  # PKB
   c.checkpoint.keep = 3  # newest ones
-  c.checkpoint.max_failed_saves = 3  # saves that fail in a row, as on a full disk, before the run ends (ours)
+  c.checkpoint.max_failed_saves = 3  # that fail in a row, as on a full disk, before a run of one process ends (ours)
   c.checkpoint.keep_every = 60_000  # steps that are a multiple stay for good; 0: none
 
   c.held_out = ConfigDict()
@@ -131,6 +139,12 @@ def default_config() -> ConfigDict:
   c.log.every_steps = 100  # steps that a line of train.jsonl averages over
   c.log.tensorboard = True
   c.log.goodput_s = 5.0  # seconds between two writes of goodput.json; a kill loses the account of so many at most
+
+  c.alarms = ConfigDict()  # lines in the log and in alarms.jsonl, once per cause; nothing else follows; 0: off (all ours)
+  c.alarms.max_epochs = 100.0  # times that a language has been read
+  c.alarms.held_out_rise = 0.01  # share by which a held-out loss lies above its lowest, twice in a row, while the mean fell
+  c.alarms.share_drift = 0.05  # of the wanted share of a language, by which the rows read so far differ beyond chance
+  c.alarms.spike_nats = 1.0  # by which a line's loss of a language lies above its running mean, and beyond its noise
   return c.lock()
 
 
@@ -190,8 +204,9 @@ def runlocal(c: ConfigDict) -> ConfigDict:
   """The same path as `c`, under a minute on a laptop: the built-in corpus, a narrow model, 20 steps."""
   c.model.update(layers=2, hidden=64, heads=2, ffn=128, vocabulary_size=0, dtype="float32")  # faster on a CPU
   c.data.update(rows="demo", languages=())
+  c.phases = _local_phases(c.phases, c.train_steps)
   c.update(train_steps=20, batch_rows=16, micro_batches=min(c.micro_batches, 2), rows_per_device=0)
-  c.optimizer.warmup_steps = 5
+  c.optimizer.update(warmup_steps=5, decay_steps=min(c.optimizer.decay_steps, 5))
   c.mesh.update(data=-1, fsdp=1)
   c.checkpoint.update(every_steps=10, keep_every=0)
   c.held_out.update(every_steps=10, max_rows_per_language=4)
@@ -199,6 +214,13 @@ def runlocal(c: ConfigDict) -> ConfigDict:
   c.stop.score = ""
   c.log.every_steps = 5
   return c
+
+
+def _local_phases(phases: tuple[str, ...], train_steps: int) -> tuple[str, ...]:
+  """The phases with each end as a share of the steps, and without what only fits the rows of the config."""
+  text = re.sub(r"\b(languages|seq_len|batch_rows)=[^,;\s]+[,\s]*", "", " ".join(map(str, phases)))
+  text = re.sub(r"\buntil=(\d+)(?![\d.%])", lambda found: f"until={100 * int(found[1]) / train_steps:g}%", text)
+  return split_names(text)
 
 
 def with_defaults(config: Any, defaults: dict | None = None, name: str = "config") -> dict:
@@ -225,6 +247,21 @@ def with_defaults(config: Any, defaults: dict | None = None, name: str = "config
       raise ValueError(f"{name}.{key}={str(value)[:40]!r}: not {type(default).__name__}")
     full[key] = value
   return full
+
+
+def parse_row_shares(text: str) -> dict[str, float]:
+  """{language: share}, and {"": share} of all others, of config.data.row_shares. ValueError: a part is none."""
+  shares: dict[str, float] = {}
+  for part in filter(None, map(str.strip, text.split(","))):
+    language, _, share = part.rpartition("=")
+    try:
+      value = float(share)
+    except ValueError:
+      value = 0.0
+    if not 0.0 < value <= 1.0 or language in shares:
+      raise ValueError(f"{part!r} is no SHARE or LANGUAGE=SHARE, above 0 and at most 1, each once")
+    shares[language] = value
+  return shares
 
 
 def is_below(key: str, names: tuple[str, ...]) -> bool:

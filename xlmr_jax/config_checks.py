@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from xlmr_jax.config import SETTINGS
+from xlmr_jax.config import SETTINGS, parse_row_shares
 from xlmr_jax.errors import UserError, is_secret_name, redacted
 from xlmr_jax.files import flatten
 
@@ -45,6 +45,7 @@ def check_config(config: ConfigDict) -> None:
     "held_out.every_steps": 0,
     "held_out.max_rows_per_language": 0,
     "model.vocabulary_size": 0,
+    "model.token_types": 1,
     "optimizer.warmup_steps": 0,
     "optimizer.end_lr": 0.0,
     "optimizer.weight_decay": 0.0,
@@ -56,10 +57,18 @@ def check_config(config: ConfigDict) -> None:
     "watchdog.compile_s": 0.0,
     "watchdog.restore_s": 0.0,
     "watchdog.save_s": 0.0,
+    "alarms.max_epochs": 0.0,
+    "alarms.held_out_rise": 0.0,
+    "alarms.share_drift": 0.0,
+    "alarms.spike_nats": 0.0,
   }
   _refuse_below(flat, least)
   if not 0.0 <= config.data.alpha <= 1.0:
     raise UserError(f"config.data.alpha={config.data.alpha}: must lie in [0, 1]")
+  try:
+    parse_row_shares(config.data.row_shares)
+  except ValueError as error:
+    raise UserError(f"config.data.row_shares={config.data.row_shares!r}: {error}") from None
   for name in ("model.dropout", "model.attention_dropout", "optimizer.b1", "optimizer.b2"):
     if not 0.0 <= flat[name] < 1.0:
       raise UserError(f"config.{name}={flat[name]}: must lie in [0, 1)")
@@ -69,6 +78,8 @@ def check_config(config: ConfigDict) -> None:
     raise UserError(f"config.log.goodput_s={config.log.goodput_s}: must be above 0")
   if not 0.0 < config.data.mask_share < 1.0:
     raise UserError(f"config.data.mask_share={config.data.mask_share}: must lie in (0, 1)")
+  if not 1.0 <= config.data.mask_span_mean <= 5.0:
+    raise UserError(f"config.data.mask_span_mean={config.data.mask_span_mean}: must lie in [1, 5]; SpanBERT has 3.8")
   for name in ("model.init_std", "optimizer.peak_lr", "optimizer.eps", "optimizer.power"):
     if not 0.0 < flat[name] < float("inf"):
       raise UserError(f"config.{name}={flat[name]}: must be a number above 0")
@@ -83,6 +94,7 @@ def check_config(config: ConfigDict) -> None:
       f"config.optimizer.warmup_steps={config.optimizer.warmup_steps} is not below config.train_steps="
       f"{config.train_steps}: the learning rate would never come to its peak; set both"
     )
+  _check_decay(config)
   every = config.checkpoint.every_steps
   for name in ("checkpoint.keep_every", *(["evaluate.every_steps"] if config.evaluate.tasks else [])):
     if flat[name] % every:
@@ -102,8 +114,10 @@ def check_config(config: ConfigDict) -> None:
       "checkpoint would otherwise leave nothing"
     )
   for name, values in {
-    "model.family": ("xlmr",),
+    "model.family": ("xlmr", "bert"),
     "data.verify": ("once", "always", "off"),
+    "data.mask_unit": ("piece", "word", "span"),
+    "optimizer.schedule": ("polynomial", "cosine", "wsd"),
     "model.remat": ("none", "ffn", "dots", "full"),
     "model.dropout_bits": ("hash", "rbg"),
     "model.fuse": ("auto", "on", "off"),
@@ -122,12 +136,27 @@ def check_config(config: ConfigDict) -> None:
     )
 
 
+def _check_decay(config: ConfigDict) -> None:
+  """UserError for decay_steps that the schedule does not have or that begin before the end of the warm-up."""
+  o, steps = config.optimizer, config.optimizer.decay_steps
+  if steps and o.schedule != "wsd":
+    raise UserError(f"config.optimizer.decay_steps={steps}: only schedule=wsd has them, not {o.schedule}; leave it at 0")
+  if steps < -1 or o.warmup_steps + steps > config.train_steps:
+    raise UserError(
+      f"config.optimizer.decay_steps={steps}: must be -1, for the last of config.phases, or 0 to config.train_steps - "
+      f"optimizer.warmup_steps = {config.train_steps - o.warmup_steps}"
+    )
+  if steps == -1 and not config.phases:
+    raise UserError("config.optimizer.decay_steps=-1 is the length of the last of config.phases, of which there are none")
+
+
 def refuse_secrets(flat: dict[str, Any]) -> None:
   """UserError naming the keys whose values hold a password or a token: config.json keeps every value. It shows none."""
   found = [
     name
     for name, value in flat.items()
-    if redacted(str(value)) != str(value) or (is_secret_name(name) and value not in (None, "", ()))
+    if redacted(str(value)) != str(value)
+    or (is_secret_name(name) and value not in (None, "", ()) and not isinstance(value, int | float))
   ]
   if found:
     raise UserError(

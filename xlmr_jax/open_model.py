@@ -69,6 +69,14 @@ def source_of(workdir: Workdir, record: RunRecord) -> hf_folder.Folder | None:
   return None
 
 
+def pooler_of_run(workdir: Workdir, record: RunRecord) -> dict[str, np.ndarray] | None:
+  """The pooler that a BERT brought along, with which fine-tuning begins as in transformers; None for every other run."""
+  if record.config["model"]["family"] != "bert":
+    return None
+  source = source_of(workdir, record)
+  return hf_folder.pooler_of(source) if source else None
+
+
 def load_initial(workdir: Workdir, abstract_params: Any) -> Any:
   """The parameters that an imported run begins with. abstract_params: jax.ShapeDtypeStruct leaves with shardings.
 

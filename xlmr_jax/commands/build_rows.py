@@ -41,6 +41,7 @@ def main(argv: list[str]) -> int | None:
       shard_mb=FLAGS.shard_mb,
       beam_flags=argv[1:],
       add=FLAGS.add,
+      word_starts=FLAGS.word_starts,
     )
   except BaseException:
     if not stopped:
@@ -60,6 +61,7 @@ def run() -> None:
   flags.DEFINE_string("tokenizer", None, "vocabulary, such as `xlmr train_vocabulary` writes it", required=True)
   flags.DEFINE_string("out", None, "folder to make: the rows, as one TFDS dataset per language", required=True)
   flags.DEFINE_bool("add", False, "put the languages into the rows at --out, in the place of those of the same name")
+  flags.DEFINE_bool("word_starts", False, "have the rows tell where words start, for config.data.mask_unit=word and span")
   flags.DEFINE_bool("export", True, "refuse a vocabulary with which no model can be exported to Hugging Face")
   flags.DEFINE_integer("seq_len", 512, "tokens per row")
   flags.DEFINE_float("held_out", 0.01, "share of the documents that are held out")

@@ -4,7 +4,7 @@
   xlmr evaluate --workdir=DIR --once      # scores what is there, and ends
   xlmr evaluate --workdir=DIR --replay [--config.stop.patience=3]      # where a rule would have stopped
   xlmr evaluate --workdir=DIR --checkpoint=best --tasks=xnli,mlqa --seeds=5 [--settings=zero_shot,...]
-  xlmr evaluate --workdir=HUGGING_FACE_FOLDER --tasks=xnli [--out=FILE]      # the same table for any XLM-R or RoBERTa
+  xlmr evaluate --workdir=HUGGING_FACE_FOLDER --tasks=xnli [--out=FILE]      # the same table for any XLM-R, RoBERTa or BERT
 
 The config is the run's own (config.json), of which evaluate.* and stop.* can be given anew. Every eligible checkpoint
 is taken once and in order. Exit codes: 0 the run is over, 1 the user must act (a task could not be scored, for example),
@@ -88,7 +88,7 @@ def main(argv: list[str]) -> int:
     raise UserError("--out: names the file of a table, which --checkpoint asks for")
   if FLAGS.checkpoint:  # Before the work, because afterwards it would be lost.
     out = path_of("out", makes="file") if FLAGS.out else default_out(workdir, FLAGS.checkpoint)
-  from xlmr_jax.open_model import load_params, open_record, open_tokenizer_of
+  from xlmr_jax.open_model import load_params, open_record, open_tokenizer_of, pooler_of_run
 
   at_once = FLAGS.once or FLAGS.replay or FLAGS.checkpoint
   record = open_record(workdir.root) if at_once else wait_for_record(workdir)
@@ -115,12 +115,12 @@ def main(argv: list[str]) -> int:
 
   memory.keep_freed_memory()
   compile_cache.use(config.compile_cache, workdir.root)
-  tokenizer = open_tokenizer_of(workdir.root, record)
+  tokenizer, pooler = open_tokenizer_of(workdir.root, record), pooler_of_run(workdir, record)
   if FLAGS.checkpoint:
     result = score_final(
       out, config, record.vocabulary_size, tokenizer, lambda: load_params(workdir.root, record, config, FLAGS.checkpoint),
       FLAGS.checkpoint, FLAGS.settings or [config.evaluate.setting], FLAGS.split,
-      "" if out.is_relative_to(workdir.root) else str(workdir),
+      "" if out.is_relative_to(workdir.root) else str(workdir), pooler,
     )  # fmt: skip
     print(json.dumps(result), flush=True)
     if result["failed"]:
@@ -129,7 +129,7 @@ def main(argv: list[str]) -> int:
   if not record.config["evaluate"]["tasks"]:
     print("the run was started without config.evaluate.tasks: it may remove checkpoints before they are evaluated",
           file=sys.stderr, flush=True)  # fmt: skip
-  scorer = Scorer(config, record.vocabulary_size, tokenizer)
+  scorer = Scorer(config, record.vocabulary_size, tokenizer, pooler=pooler)
   return follow(config, workdir, scorer, params_shapes(config, record.vocabulary_size), once=FLAGS.once)
 
 

@@ -4,6 +4,7 @@
   xlmr fill_mask --workdir=DIR < lines.txt        one text per line; empty lines are left out
 
 Each mask gives a line of JSON: the text, and pieces with their probabilities. "▁" in front of a piece is a space.
+A BERT takes "[MASK]" too.
 """
 
 import json
@@ -15,6 +16,8 @@ from absl import flags as absl_flags
 from xlmr_jax.commands import flags
 from xlmr_jax.errors import UserError
 from xlmr_jax.ids import MASK
+
+MASKS = (MASK, "[MASK]")  # The second is BERT's name for it, which a model of another kind reads as text.
 
 
 def main(argv: list[str]) -> None:
@@ -54,7 +57,7 @@ def refuse_without_mask(text: str, where: str) -> None:
   """UserError unless a text is one, with a mask. where: how a message names it."""
   if any("\ud800" <= character <= "\udfff" for character in text):  # what Python makes of an argument's other bytes
     raise UserError(f"{where}: not UTF-8; convert the text")
-  if MASK not in text:
+  if not any(mask in text for mask in MASKS):
     raise UserError(f"no {MASK} in {where}")
 
 

@@ -2,11 +2,14 @@
 
   xlmr pretrain --config=base --workdir=DIR --config.data.rows=ROWS [--config.KEY=VALUE ...]
   xlmr pretrain --config=base:runlocal --workdir=DIR          # the same path on a laptop, under a minute
+  xlmr pretrain --config=base --workdir=NEW --branch=RUN@STEP # goes on from a checkpoint of RUN, which stays as it is
 
 Exit codes: 0 done, 1 the user must act, 42 start me again, 70 a crash.
 """
 
 import atexit
+import dataclasses
+import functools
 import json
 import sys
 
@@ -15,24 +18,30 @@ from ml_collections import ConfigDict
 
 from xlmr_jax import bucket
 from xlmr_jax.commands.flags import FLAGS, define_config, load_tasks, path_of, read_config, refuse_arguments, start
+from xlmr_jax.config import parse_row_shares
 from xlmr_jax.config_checks import check_config
+from xlmr_jax.data import phases
 from xlmr_jax.errors import EXIT_DONE, EXIT_RESTART, UserError
 from xlmr_jax.files import AnyPath, absolute, read_bytes, write_whole
 
 
 def open_rows(config: ConfigDict, workdir: AnyPath):
   """The RowStore of the config, checked against its model; the demo's rows are built in the workdir first."""
+  from xlmr_jax.data.row_shares import PartOfRows
   from xlmr_jax.data.rows import RowStore
   from xlmr_jax.model.build import family_of
 
-  rows = config.data.rows
+  rows, marks_words = config.data.rows, config.data.mask_unit != "piece"
   if rows == "demo":
     from xlmr_jax.demo import corpus
     from xlmr_jax.run import hosts
 
-    hosts.on_first(lambda: corpus.build_demo_rows(workdir))
+    hosts.on_first(lambda: corpus.build_demo_rows(workdir, word_starts=marks_words))
     rows = corpus.demo_rows(workdir)
-  store = RowStore(rows, languages=tuple(config.data.languages) or None, cache=config.data.cache)
+  shares = parse_row_shares(config.data.row_shares)
+  opened = functools.partial(PartOfRows, shares=shares) if shares else RowStore
+  languages = tuple(config.data.languages) or None
+  store = opened(rows, languages=languages, cache=config.data.cache, marks_words=marks_words)
   wanted = config.model.vocabulary_size
   if wanted and wanted != store.vocabulary_size:
     raise UserError(
@@ -59,7 +68,10 @@ def main(argv: list[str]) -> int:
   from xlmr_jax.run import hosts
 
   try:
-    return hosts.end(pretrain(argv))
+    code = pretrain(argv)
+    while _LOCKS:  # In a bucket it would keep another machine waiting.
+      _LOCKS.pop().close()
+    return hosts.end(code)
   except SystemExit as end:  # Some library's or user's; as it is, exit 0 would say that the run is done.
     error = RuntimeError(f"something inside the run called sys.exit({end.code!r})")
     hosts.fail(error)
@@ -75,17 +87,22 @@ def pretrain(argv: list[str]) -> int:
   root = path_of("workdir", makes="folder")
   config = read_config()
   check_config(config)
+  phases.phases_of(config, None)  # What can be told without the rows is refused before anything else happens.
+  config.phases = phases.canonical(config.phases)
   bucket.end_when_given_up()
   import jax  # after the cheap checks
 
   from xlmr_jax.hardware import refuse_missing_platform
   from xlmr_jax.open_model import load_initial
+  from xlmr_jax.run import branch as branches
   from xlmr_jax.run import compile_cache, hosts, memory
   from xlmr_jax.run.preemption import Preemption
   from xlmr_jax.run.workdir import RunRecord, Workdir, is_hugging_face, read_record, read_stop, refuse_other_run
-  from xlmr_jax.training import loop, program
+  from xlmr_jax.training import loop, preparation, program
 
   workdir = Workdir(root)
+  if FLAGS.branch:
+    branches.parse(FLAGS.branch)  # Refuses what is no path, before anything is written.
   memory.keep_freed_memory()
   peers = hosts.start(
     FLAGS.hosts, FLAGS.coordinator, FLAGS.processes, FLAGS.process,
@@ -118,7 +135,18 @@ def pretrain(argv: list[str]) -> int:
     {"rows_fingerprint": record.rows_fingerprint, "tokenizer": record.tokenizer_sha256, "languages": record.languages}
   )
   refuse_other_run(workdir, record, tuple(FLAGS.allow_change))
-  prepared = loop.prepare(config, store)
+  rows = preparation.rows_of(store)
+
+  def choose_branch() -> dict | None:  # Once for all processes, because RUN's newest checkpoint may soon be another one.
+    chosen = branches.choose(FLAGS.branch, workdir, record, rows)
+    return chosen.to_json() if chosen else None
+
+  record = dataclasses.replace(record, branch=hosts.on_first(choose_branch))
+  branch = branches.branch_of(record)
+  prepared = preparation.prepare(config, store, branch.phases if branch else ())
+  branches.refuse_other_past(workdir, prepared.phases, rows)
+  if branch and not workdir.record.exists():
+    branches.refuse_other_model(branch, prepared.program.state)
 
   def claim() -> None:
     """Takes the workdir: its lock, the vocabulary (for evaluation where the rows are not) and the record."""
@@ -127,6 +155,8 @@ def pretrain(argv: list[str]) -> int:
       _LOCKS.append(workdir.lock_training())
       write_whole(workdir.tokenizer, read_bytes(store.tokenizer_path))  # Whole: a link there keeps its target's content.
       record.write(workdir)
+      if branch:
+        branches.copy(branch, workdir)
       workdir.result.unlink(missing_ok=True)  # A stopped run may go on.
       say_if_not_exportable(store.tokenizer_path)
 
@@ -166,7 +196,7 @@ def write_goodput_at_exit() -> None:
     module.write_at_exit()
 
 
-_LOCKS = []  # open for as long as the process lives
+_LOCKS = []  # open for as long as the run lasts
 
 
 def run() -> None:
@@ -181,6 +211,7 @@ def run() -> None:
   flags.DEFINE_integer("processes", 0, "How many processes there are")
   flags.DEFINE_integer("process", -1, "Which one this is")
   flags.DEFINE_list("allow_change", [], "Config keys in which a continued run may differ, e.g. optimizer.peak_lr,seed")
+  flags.DEFINE_string("branch", "", "RUN[@STEP]: a new run goes on from this checkpoint of RUN, by default its newest")
   flags.mark_flags_as_required(["config", "workdir"])
   atexit.register(write_goodput_at_exit)  # Registered before all others, so that it is called after them.
   start(main)

@@ -1,32 +1,46 @@
-"""Draws pictures of a run from its logs, or writes the report of a corpus with the rows that were made of it.
+"""Writes the page of a run or of a sweep, or the report of a corpus with the rows that were made of it.
 
-xlmr report --workdir=DIR [--rows=ROWS]     writes DIR/held_out.png, DIR/languages.png, DIR/goodput.png and, for a run that
-                                            was evaluated, DIR/transfer.png
+xlmr report --workdir=RUN [--rows=ROWS]     writes RUN/run.html, and the pictures RUN/held_out.png, RUN/languages.png,
+                                            RUN/goodput.png and, for a run that was evaluated, RUN/transfer.png
+xlmr report --workdir=SWEEP                 writes SWEEP/sweep.html, the figure of a sweep
+xlmr report --workdir=RUN|SWEEP --serve=8000
+                                            follows what is going on, at http://127.0.0.1:8000, and writes nothing
 xlmr report --corpus=CLEAN [--rows=ROWS] [--train_steps=N --batch_rows=N]
                                             writes CLEAN/corpus_report.html anew, with the documents, rows and tokens of ROWS
                                             and the epochs of a training with so many updates
 """
 
+import contextlib
 import json
+import sys
+from typing import TYPE_CHECKING
 
 from absl import flags as absl_flags
 
 from xlmr_jax.commands import flags
 from xlmr_jax.errors import UserError
 
+if TYPE_CHECKING:
+  from xlmr_jax.files import AnyPath
+  from xlmr_jax.run.workdir import Workdir
+
 
 def main(argv: list[str]) -> None:
-  """Draws the pictures or writes the page, and prints their paths."""
+  """Writes the page and the pictures, and prints their paths; or serves the page."""
   flags.refuse_arguments(argv)
   planned = {name: flags.FLAGS[name].value for name in ("train_steps", "batch_rows")}
   given = {name: value for name, value in planned.items() if value is not None}
   if (flags.FLAGS.workdir is None) == (flags.FLAGS.corpus is None):
     raise UserError("pass either --workdir=DIR, the folder of a run, or --corpus=CLEAN, which `xlmr build_corpus` made")
+  if flags.FLAGS.corpus is not None and flags.FLAGS.serve is not None:
+    raise UserError("--serve: belongs to --workdir; a corpus does not change while one looks at it")
   if flags.FLAGS.corpus is None and given:
     raise UserError(f"--{next(iter(given))}: belongs to --corpus=CLEAN; a run's logs say how many updates it had")
   if len(given) == 1:
     raise UserError("--train_steps and --batch_rows: pass both or neither; epochs follow from the product of both")
-  return _draw_run() if flags.FLAGS.corpus is None else _write_corpus(given)
+  if flags.FLAGS.corpus is not None:
+    return _write_corpus(given)
+  return _serve() if flags.FLAGS.serve is not None else _write_page()
 
 
 def _write_corpus(planned: dict[str, int]) -> None:
@@ -38,14 +52,55 @@ def _write_corpus(planned: dict[str, int]) -> None:
   print(json.dumps({"report": str(write_corpus_report(corpus, rows, **planned))}))
 
 
-def _draw_run() -> None:
+def _serve() -> None:
+  """Shows the page of a run or a sweep, anew whenever a browser asks, until the process is told to end."""
+  from xlmr_jax.report import run_report, serve, sweep_report
+  from xlmr_jax.report.run_page.numbers import read_run
+  from xlmr_jax.report.sweep_page.numbers import read_sweep
+  from xlmr_jax.run.workdir import Workdir
+
+  folder = flags.path_of("workdir")
+
+  def make() -> str:
+    if sweep_report.is_sweep(folder):
+      return sweep_report.sweep_page(read_sweep(folder))
+    return run_report.run_page(read_run(Workdir(folder)))
+
+  with serve.make_server(make, flags.FLAGS.serve, flags.FLAGS.listen) as server:
+    address, port = server.server_address[:2]
+    print(f"http://{address}:{port}/  (Ctrl-C ends it)", file=sys.stderr, flush=True)
+    with contextlib.suppress(KeyboardInterrupt):
+      server.serve_forever()
+  print(json.dumps({"served": str(folder), "port": port}))
+
+
+def _write_page() -> None:
+  """The page of a run with its pictures, or of a sweep."""
+  from xlmr_jax.report.run_report import write_run_report
+  from xlmr_jax.report.sweep_report import is_sweep, write_sweep_report
+  from xlmr_jax.run.workdir import Workdir
+
+  folder = flags.path_of("workdir", makes="folder")
+  if is_sweep(folder):
+    print(json.dumps({"page": str(write_sweep_report(folder))}))
+    return
+  workdir = Workdir(folder)
+  drawn = _draw_run(workdir) if flags.FLAGS.pictures else []
+  page = None
+  if workdir.record.exists():
+    page = write_run_report(workdir, samples=flags.FLAGS.samples)
+  else:
+    print(f"no page, because {workdir.record} is missing", file=sys.stderr, flush=True)
+  print(json.dumps({"page": page and str(page), "pictures": [str(path) for path in drawn]}))
+
+
+def _draw_run(workdir: "Workdir") -> list["AnyPath"]:
+  """The pictures for which there is something to draw."""
   from xlmr_jax.data.rows import RowStore
   from xlmr_jax.evaluation.ledger import read_ledger
   from xlmr_jax.report import pictures
   from xlmr_jax.run.goodput import read_accounts
-  from xlmr_jax.run.workdir import Workdir
 
-  workdir = Workdir(flags.path_of("workdir", makes="folder"))
   rows = flags.path_of("rows") if flags.FLAGS.rows is not None else None
   lines = pictures.read_held_out(workdir)
   before, after = pictures.losses_of(lines[0]), pictures.losses_of(lines[-1])
@@ -60,12 +115,16 @@ def _draw_run() -> None:
   if read_ledger(workdir):
     drawn.append(workdir.root / "transfer.png")
     pictures.transfer_picture(workdir, drawn[-1])
-  print(json.dumps({"pictures": [str(path) for path in drawn]}))
+  return drawn
 
 
 def run() -> None:
   """Defines the flags and runs main."""
-  absl_flags.DEFINE_string("workdir", None, "folder of the run")
+  absl_flags.DEFINE_string("workdir", None, "folder of a run or of a sweep")
+  absl_flags.DEFINE_integer("serve", None, "port at which the page is shown, made anew when a browser asks", lower_bound=0)
+  absl_flags.DEFINE_string("listen", "127.0.0.1", "address of --serve; 127.0.0.1 is seen by this machine alone")
+  absl_flags.DEFINE_bool("samples", True, "whether the newest checkpoint of a run fills gaps in held-out text")
+  absl_flags.DEFINE_bool("pictures", True, "whether the pictures of a run are drawn as PNG files too")
   absl_flags.DEFINE_string("corpus", None, "folder of `xlmr build_corpus`, whose report is written anew")
   absl_flags.DEFINE_string("rows", None, "the run's or the corpus's rows")
   absl_flags.DEFINE_integer("train_steps", None, "of a corpus's report: updates of the planned training", lower_bound=1)

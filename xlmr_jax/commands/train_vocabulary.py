@@ -1,8 +1,10 @@
-"""Trains a SentencePiece vocabulary on a folder of text, with the shares of its languages smoothed.
+"""Trains a vocabulary on a folder of text, with the shares of its languages smoothed.
 
 xlmr train_vocabulary --text=DIR --size=32000 --alpha=0.3 --out=FILE.model [--report=FILE.png] [--compare=OTHER.model]
+xlmr train_vocabulary --text=DIR --kind=wordpiece --size=110000 --alpha=0.7 --out=FILE.json [--lower_case]    # BERT's kind
 
-It says how much memory the training takes before it begins, and refuses a sample that is too large for this machine.
+The first, SentencePiece's unigram, says how much memory the training takes before it begins, and refuses a sample that is
+too large for this machine.
 """
 
 import json
@@ -28,6 +30,8 @@ def main(argv: list[str]) -> None:
     text_source(FLAGS.text, FLAGS.source, FLAGS.languages),
     FLAGS.out,
     size=FLAGS.size,
+    kind=FLAGS.kind,
+    lower_case=FLAGS.lower_case,
     alpha=FLAGS.alpha,
     sentences=FLAGS.sentences,
     seed=FLAGS.seed,
@@ -63,6 +67,8 @@ def run() -> None:
   )
   flags.DEFINE_string("out", None, "the model file to write", required=True)
   flags.DEFINE_integer("size", None, "ids, the special ones counted; XLM-R has 250002", required=True)
+  flags.DEFINE_enum("kind", "unigram", ["unigram", "wordpiece"], "SentencePiece's unigram, as XLM-R's, or BERT's WordPiece")
+  flags.DEFINE_bool("lower_case", False, "wordpiece: letters lose their case and their accents, as in uncased BERTs")
   flags.DEFINE_float("alpha", 0.3, "smoothing of the languages' shares: 1 leaves them as they are, 0 makes all equal")
   flags.DEFINE_integer("sentences", None, "paragraphs to train on; all by default, but at most a million")
   flags.DEFINE_integer("seed", 0, "of the sample")

@@ -22,6 +22,7 @@ from xlmr_jax.corpus.merge import UNFINISHED, exchange, interrupted, is_empty, o
 from xlmr_jax.corpus.packing import check_seq_len
 from xlmr_jax.corpus.shards import Job, Written, finish_store, open_once, plan, write_rows
 from xlmr_jax.corpus.sources import Shard, Source
+from xlmr_jax.corpus.word_starts import segmenter
 from xlmr_jax.corpus.workers import cores, run_stage
 from xlmr_jax.errors import UserError
 from xlmr_jax.files import AnyPath, naming, path_given, refuse_unwritable, write_whole
@@ -43,6 +44,7 @@ def build_rows(
   shard_mb: float = 32,
   beam_flags: Sequence[str] = (),
   add: bool = False,
+  word_starts: bool = False,
 ) -> dict[str, Any]:
   """Builds the rows of a source in the new folder `out` (data/rows.py has its layout); returns the command's summary.
 
@@ -50,7 +52,9 @@ def build_rows(
   file of rows; beam_flags: if there are any, Beam runs the build as they say, and `workers` is not used.
   add: puts the source's languages into the store that there is at `out`, in the place of those of the same name. The store
   is then byte for byte the one that is built of all languages at once, and until it is complete the old one stays as it is.
-  The rows depend on the text, the vocabulary, seq_len, held_out and shard_mb alone, not on workers or runner.
+  word_starts: has the rows tell where words start, by ICU's segmentation, which config.data.mask_unit=word and span need.
+  The rows depend on the text, the vocabulary, seq_len, held_out and shard_mb alone, not on workers or runner. What they tell
+  of words depends on ICU's version too, which the manifest names.
   Raises UserError for whatever the user must mend; then nothing is left at `out` or beside it.
   """
   out, tokenizer = path_given(out, "--out="), path_given(tokenizer, "--tokenizer=")
@@ -67,6 +71,7 @@ def build_rows(
   shard_bytes = max(1, int(shard_mb * 1e6))
   sha256 = open_once(str(tokenizer)).sha256
   alike = {"tokenizer_sha256": sha256, "seq_len": seq_len, "held_out_share": held_out, "shard_bytes": shard_bytes}
+  alike["word_starts"] = words = segmenter() if word_starts else None
   if add:
     with one_at_a_time(out):
       read_store(out, **alike)  # so that what cannot be added is refused before anything expensive
@@ -77,7 +82,7 @@ def build_rows(
   shards = source.shards(shard_bytes)
   with _unfinished(out) as folder, naming(out):
     write_whole(folder / "tokenizer.model", open_once(str(tokenizer)).model)
-    job = Job(source, str(folder), str(tokenizer), seq_len, held_out, shard_bytes)
+    job = Job(source, str(folder), str(tokenizer), seq_len, held_out, shard_bytes, words or "")
     written = run_by_beam(shards, job) if run_by_beam else _run_here(shards, job, workers)
     remove_folder(folder / "outcomes")
     with one_at_a_time(out) if add else contextlib.nullcontext():

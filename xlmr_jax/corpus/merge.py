@@ -44,8 +44,8 @@ def read_store(out: AnyPath, **wanted: Any) -> dict[str, Any] | None:
   for key, value in wanted.items():
     if (found := manifest.get(key)) != value:
       raise UserError(
-        f"{out}: its rows have {key} {_short(found)}, and these would have {_short(value)}; build them alike, or choose "
-        "another --out"
+        f"{out}: its rows have {key} {_short(key, found)}, and these would have {_short(key, value)}; build them alike, or "
+        "choose another --out"
       )
   return manifest
 
@@ -162,5 +162,7 @@ def _link(source: str, target: str) -> str:
   return target
 
 
-def _short(value: Any) -> str:
-  return "none, as an earlier version built them" if value is None else str(value)[:12]
+def _short(key: str, value: Any) -> str:
+  if value is None:  # Words are told only where that is asked for; all else is always there now.
+    return "none" if key == "word_starts" else "none, as an earlier version built them"
+  return str(value)[:12]

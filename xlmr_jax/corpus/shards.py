@@ -13,13 +13,14 @@ from xlmr_jax.corpus.held_out import Report, Rule, choose_rules
 from xlmr_jax.corpus.merge import keep_languages
 from xlmr_jax.corpus.packing import pack
 from xlmr_jax.corpus.sources import Document, Shard, Source
+from xlmr_jax.corpus.word_starts import encode_marked
 from xlmr_jax.data import rows as row_files
 from xlmr_jax.data.row_manifest import COUNTS, SPLITS, write_manifest
 from xlmr_jax.data.tokenizer import Tokenizer, open_tokenizer
 from xlmr_jax.errors import UserError
 from xlmr_jax.files import AnyPath, any_path, each, move_file, sha256_of, whole_file
 from xlmr_jax.folders import copy_folder
-from xlmr_jax.ids import EOS, FIRST_PIECE, PAD
+from xlmr_jax.ids import EOS, FIRST_PIECE, PAD, WORD_START
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Job:
   seq_len: int
   held_out: float  # share of the documents
   shard_bytes: int  # After so many bytes of text, rows go to another file.
+  word_starts: str = ""  # what segments the text, if rows are to tell where words start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +99,8 @@ def write_rows(item: WorkItem, job: Job) -> Written:
     for document in block.documents:
       by_language.setdefault(document.language, []).append(document)
     for language, documents in by_language.items():
-      languages.setdefault(language, _Tokens()).add(documents, item.rules[language], tokenizer, item.threads)
+      tokens = languages.setdefault(language, _Tokens(bool(job.word_starts)))
+      tokens.add(documents, item.rules[language], tokenizer, item.threads)
     size += block.size
     if size >= job.shard_bytes:
       write()
@@ -107,9 +110,10 @@ def write_rows(item: WorkItem, job: Job) -> Written:
 
 
 class _Tokens:
-  """The tokens of one language's documents, by split, until they are packed."""
+  """The tokens of one language's documents, by split, until they are packed; with marks, if rows are to tell words."""
 
-  def __init__(self) -> None:
+  def __init__(self, marked: bool) -> None:
+    self._marked = marked
     self._tokens: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
     self._lengths: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
     self._bytes = dict.fromkeys(SPLITS, 0)
@@ -121,7 +125,11 @@ class _Tokens:
       if not chosen:
         continue
       whole = "\n".join(chosen)
-      lines = tokenizer.encode_lines([*whole.split("\n")], threads)
+      text_lines = [*whole.split("\n")]
+      if self._marked:
+        lines = encode_marked(tokenizer, text_lines, threads)
+      else:
+        lines = tokenizer.encode_lines(text_lines, threads)
       sizes = np.fromiter(map(len, lines), np.int64, len(lines))
       line_counts = np.array([text.count("\n") + 1 for text in chosen])
       self._tokens[split].append(np.concatenate(lines))
@@ -137,9 +145,11 @@ class _Tokens:
         continue
       lengths = np.concatenate(self._lengths[split])
       rows = pack(tokens, lengths, job.seq_len)
+      word_starts = rows >= WORD_START if self._marked else None
+      rows &= WORD_START - 1
       path = row_files.language_folder(job.folder, language) / f"{split}.{name}"
       with whole_file(path, many_writers=True) as unfinished:
-        row_files.write_shard(unfinished, rows)
+        row_files.write_shard(unfinished, rows, word_starts)
         sha256 = sha256_of(unfinished)
       files.append(
         RowFile(
@@ -163,11 +173,11 @@ def open_once(path: str) -> Tokenizer:
   return open_tokenizer(path)
 
 
-def _write_dataset_infos(folder: AnyPath, lengths: dict[str, dict[str, list[int]]], seq_len: int) -> None:
+def _write_dataset_infos(folder: AnyPath, lengths: dict[str, dict[str, list[int]]], job: Job) -> None:
   """Writes what makes the files of each language a data set of TFDS."""
   if isinstance(folder, Path):
     for language, found in lengths.items():
-      row_files.write_dataset_info(folder, language, seq_len, found)
+      row_files.write_dataset_info(folder, language, job.seq_len, found, bool(job.word_starts))
     return
   with tempfile.TemporaryDirectory() as here:
     for language, found in lengths.items():
@@ -177,7 +187,7 @@ def _write_dataset_infos(folder: AnyPath, lengths: dict[str, dict[str, list[int]
       names = [row_files.shard_name(split, i, len(rows)) for split, rows in found.items() for i in range(len(rows))]
       for name in names:
         (where / name).touch()
-      row_files.write_dataset_info(here, language, seq_len, found)
+      row_files.write_dataset_info(here, language, job.seq_len, found, bool(job.word_starts))
       for name in names:
         (where / name).unlink()
     copy_folder(Path(here), folder)
@@ -216,7 +226,7 @@ def finish_store(
       counts[language][split] = {key: sum(getattr(part, key) for part in parts) for key in COUNTS}
     lengths_of[language] = lengths
   each(lambda pair: move_file(*pair), names, folder)
-  _write_dataset_infos(folder, lengths_of, job.seq_len)
+  _write_dataset_infos(folder, lengths_of, job)
   kept_counts = {}
   if kept:
     keep_languages(out, kept, folder, set(counts))
@@ -234,5 +244,6 @@ def finish_store(
     mask=vocabulary.mask_id,
     no_pieces=set(range(FIRST_PIECE, vocabulary.size)) - {vocabulary.mask_id, *vocabulary.replacements.tolist()},
     shard_bytes=job.shard_bytes,
+    word_starts=job.word_starts,
   )
   return counts

@@ -1,11 +1,13 @@
-"""Trains a SentencePiece unigram vocabulary on an alpha-smoothed sample of a source's paragraphs.
+"""Trains a vocabulary, SentencePiece's unigram or BERT's WordPiece, on an alpha-smoothed sample of a source's paragraphs.
 
-The ids are XLM-R's (xlmr_jax/ids.py). A vocabulary's size counts all of them, so XLM-R's is 250002.
+The ids are XLM-R's (xlmr_jax/ids.py). A vocabulary's size counts all of them, so XLM-R's is 250002. wordpiece.py has the
+training of the second kind.
 """
 
 import dataclasses
 import functools
 import hashlib
+import importlib.util
 import io
 import os
 import re
@@ -20,6 +22,7 @@ from xlmr_jax.corpus import memory
 from xlmr_jax.corpus.held_out import scan
 from xlmr_jax.corpus.progress import Progress
 from xlmr_jax.corpus.sources import Shard, Source
+from xlmr_jax.corpus.wordpiece import train_wordpiece
 from xlmr_jax.corpus.workers import cores, run_stage
 from xlmr_jax.data.mixture import smoothed_shares
 from xlmr_jax.data.tokenizer import Tokenizer, open_tokenizer
@@ -30,6 +33,7 @@ from xlmr_jax.ids import UNK
 # The number of threads is part of the result, because sums over threads are rounded in their order. So it does not follow
 # the number of cores.
 TRAINER_THREADS = 16
+KINDS = ("unigram", "wordpiece")
 MOST_SENTENCES = 1_000_000  # by default; memory_needed() tells what SentencePiece takes for them
 # SentencePiece silently drops lines of more than 4192 bytes. If it is told to keep them, one long run of "=" costs minutes.
 LONGEST_LINE = 1000  # characters; longer ones are cut
@@ -44,6 +48,8 @@ def train_vocabulary(
   out: str | os.PathLike,
   *,
   size: int,
+  kind: str = "unigram",
+  lower_case: bool = False,
   alpha: float = 0.3,
   sentences: int | None = None,
   seed: int = 0,
@@ -59,7 +65,9 @@ def train_vocabulary(
   with more gives one paragraph out of each of quota equal stretches: like a reservoir's, each paragraph is as likely as any
   other, but the sample always spans the whole corpus, has exactly its quota, and needs no memory but for what is drawn.
 
-  memory_gb: what the training may take, 10^9 bytes; by default what the machine and the container have free.
+  kind: one of KINDS. lower_case: of WordPiece, whether letters lose their case and their accents.
+  memory_gb: what the training may take, 10^9 bytes; by default what the machine and the container have free. That of
+  a WordPiece is not told beforehand.
   compare: another vocabulary, by which each row of the table is measured too, under "compared".
   Raises UserError for whatever the user must mend. `out` is written whole or not at all.
   """
@@ -72,6 +80,12 @@ def train_vocabulary(
     raise UserError(f"--character_coverage={character_coverage}: a share between 0.98 and 1")
   if not 0 <= alpha <= 1:
     raise UserError(f"--alpha={alpha}: must lie in [0, 1]")
+  if kind not in KINDS:
+    raise UserError(f"--kind={kind}: must be one of {', '.join(KINDS)}")
+  if lower_case and kind != "wordpiece":
+    raise UserError("--lower_case: only --kind=wordpiece takes it")
+  if kind == "wordpiece" and importlib.util.find_spec("tokenizers") is None:
+    raise UserError("--kind=wordpiece: Hugging Face's tokenizers are needed; pip install 'xlmr_jax[evaluate]'")
   if size < 16:
     raise UserError(f"--size={size}: too small for a vocabulary")
   other = None if compare is None else open_tokenizer(path_given(compare, "--compare="))
@@ -87,10 +101,13 @@ def train_vocabulary(
     language: _Sample(language, int(count), int(quota), seed) for (language, count), quota in zip(counted.items(), quotas)
   }
   lines = list(draw(source, shards, samples))
-  needed = announce_memory(lines, size, sentences, memory_gb)
+  needed = announce_memory(lines, size, sentences, memory_gb) if kind == "unigram" else None
   memory.forget_peak()
   before = memory.resident()
-  model = _train(lines, size, character_coverage)
+  if kind == "wordpiece":
+    model = train_wordpiece(lines, size, character_coverage, lower_case)
+  else:
+    model = _train(lines, size, character_coverage)
   peak = memory.peak()
   del lines
   with whole_file(out) as unfinished:
@@ -106,7 +123,7 @@ def train_vocabulary(
     "sentences": int(quotas.sum()),
     "sha256": hashlib.sha256(model).hexdigest(),
     "seconds": round(time.perf_counter() - began, 1),
-    "announced_gb": round(needed / 1e9, 3),
+    "announced_gb": None if needed is None else round(needed / 1e9, 3),
     "peak_gb": None if before is None or peak is None else round(max(0, peak - before) / 1e9, 3),
     "table": table,
   }

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from xlmr_jax.ids import FIRST_PIECE, PAD, mask_id
+from xlmr_jax.data import mask_units
+from xlmr_jax.ids import FIRST_PIECE, PAD, WORD_START, mask_id
 
 _NEVER_CHOSEN = 2**31 - 1  # the sort key of tokens that must not be chosen
 _KEY_BITS = 2**30 - 1  # the keys of tokens that may be chosen stay far below it
@@ -17,9 +18,12 @@ def slots_per_row(seq_len: int, mask_share: float = 0.15) -> int:
   return -(-math.ceil(mask_share * seq_len) // 8) * 8
 
 
-def words_per_row(seq_len: int, slots: int) -> int:
-  """32-bit random words per row: one per token, one for the count, two per slot, rounded up to Philox blocks of four."""
-  return -(-(seq_len + 1 + 2 * slots) // 4) * 4
+def words_per_row(seq_len: int, slots: int, unit: str = "piece") -> int:
+  """32-bit random words per row: one per token, one for the count, two per slot, rounded up to Philox blocks of four.
+
+  Spans need one more per token, for their lengths.
+  """
+  return -(-(seq_len * (2 if unit == "span" else 1) + 1 + 2 * slots) // 4) * 4
 
 
 def mask_rows(
@@ -35,6 +39,8 @@ def mask_rows(
   offsets: np.ndarray | None = None,
   mask: int | None = None,
   no_pieces: Collection[int] = (),
+  unit: str = "piece",
+  span_mean: float = 3.8,
 ) -> dict[str, Any]:
   """Masks rows. Row i has the global position first_position + offsets[i]; offsets, int64[n], are 0, 1, ... by default.
 
@@ -50,6 +56,12 @@ def mask_rows(
   mask: the id of <mask>, by default the last. no_pieces: the other ids from FIRST_PIECE on that are never drawn, such as
   control pieces and the rows of a padded embedding.
 
+  unit: with "word", words are chosen whole, and with "span" runs of words whose lengths are geometric with the mean
+  span_mean (mask_units.py has both). Then ids bear WORD_START at the first piece of each word, and those that are returned
+  do not. A row gets as many masked pieces as with "piece", or fewer if no word is small enough for the rest. What is written
+  is drawn for each piece of a word (BERT's create_pretraining_data.py), and once for a span (SpanBERT, section 3.1), in
+  which the other pieces are one by one drawn.
+
   The counter of the random generator is a row's position, so a row gets the same bits in every batch. Each run of
   consecutive offsets costs one call of the generator.
   """
@@ -60,7 +72,8 @@ def mask_rows(
     raise ValueError(f"no shares: mask {mask_share}, replace {replace_share}, random {random_share}")
   if slots < math.ceil(mask_share * seq_len):
     raise ValueError(f"{slots} slots cannot hold {mask_share} of {seq_len} tokens; use slots_per_row")
-  words = words_per_row(seq_len, slots)
+  words = words_per_row(seq_len, slots, unit)
+  marked, ids = ids, ids if unit == "piece" else tf.bitwise.bitwise_and(ids, WORD_START - 1)
 
   def random_words(first: Any, count: Any) -> Any:  # int32[count, words] of the positions first, first + 1, ...
     block = tf.cast(first, tf.uint64) * (words // 4)
@@ -75,7 +88,7 @@ def mask_rows(
   runs = [(0, rows)] if offsets is None else _runs(offsets)
   parts = [random_words(first_position + start, count) for start, count in runs]
   bits = parts[0] if len(parts) == 1 else tf.concat(parts, axis=0)
-  key_bits, count_bits, kind_bits, piece_bits, _ = tf.split(
+  key_bits, count_bits, kind_bits, piece_bits, more_bits = tf.split(
     bits, [seq_len, 1, slots, slots, words - seq_len - 1 - 2 * slots], axis=1
   )
 
@@ -84,17 +97,13 @@ def mask_rows(
   n_eligible = tf.math.count_nonzero(eligible, axis=1, dtype=tf.float64)
   counts = tf.cast(tf.floor(mask_share * n_eligible + _uniform(count_bits[:, 0])), tf.int32)
 
-  # Which tokens: those with the `count` smallest of distinct random keys, whose low bits are the token's index. NthElement
-  # takes the same n for all rows, so slots - count keys that are smaller than all others are appended to each row. top_k
-  # would take three times as long.
-  index_bits = 2 ** (seq_len - 1).bit_length() - 1
-  random_bits = tf.bitwise.bitwise_and(key_bits, _KEY_BITS & ~index_bits)
-  keys = tf.where(eligible, random_bits + tf.range(seq_len), _NEVER_CHOSEN)
-  filler = tf.where(tf.range(slots) < slots - counts[:, None], -1, _NEVER_CHOSEN)
-  last = tf.raw_ops.NthElement(input=tf.concat([keys, filler], axis=1), n=slots - 1)
-  columns = tf.where(keys <= last[:, None])[:, 1]
-  chosen: Any = tf.RaggedTensor.from_row_lengths(tf.cast(columns, tf.int32), counts, validate=False)  # pyright: ignore
-  positions = chosen.to_tensor(default_value=0, shape=[None, slots])
+  kind = _uniform(kind_bits)
+  if unit == "piece":
+    positions = _choose_pieces(key_bits, eligible, counts, slots)
+  else:
+    span_bits = more_bits[:, :seq_len] if unit == "span" else None
+    positions, counts, kind_slots = _choose_units(marked, key_bits, counts, slots, span_bits, span_mean)
+    kind = tf.gather(kind, kind_slots, batch_dims=1)
   used = tf.sequence_mask(counts, slots)
   labels = tf.gather(ids, positions, batch_dims=1)
 
@@ -102,7 +111,6 @@ def mask_rows(
   mask = mask_id(vocabulary_size) if mask is None else mask
   real = np.setdiff1d(np.arange(FIRST_PIECE, vocabulary_size, dtype=np.int32), [mask, *no_pieces])
   pieces = tf.gather(tf.constant(real, tf.int32), tf.cast(_uniform(piece_bits) * len(real), tf.int32))
-  kind = _uniform(kind_bits)
   kept_or_random = tf.where(kind < replace_share + random_share, pieces, labels)
   written = tf.where(kind < replace_share, mask, kept_or_random)
   # The change is added rather than stored, because all unused slots point at position 0.
@@ -114,6 +122,38 @@ def mask_rows(
     "labels": tf.where(used, labels, PAD),
     "weights": tf.cast(used, tf.float32),
   }
+
+
+def _choose_pieces(key_bits: Any, eligible: Any, counts: Any, slots: int) -> Any:
+  """The positions of `counts` eligible tokens of each row, int32[n, slots], ascending and then zeros."""
+  import tensorflow as tf
+
+  seq_len = key_bits.shape[1]
+  # Those with the `count` smallest of distinct random keys, whose low bits are the token's index. NthElement
+  # takes the same n for all rows, so slots - count keys that are smaller than all others are appended to each row. top_k
+  # would take three times as long.
+  index_bits = 2 ** (seq_len - 1).bit_length() - 1
+  random_bits = tf.bitwise.bitwise_and(key_bits, _KEY_BITS & ~index_bits)
+  keys = tf.where(eligible, random_bits + tf.range(seq_len), _NEVER_CHOSEN)
+  filler = tf.where(tf.range(slots) < slots - counts[:, None], -1, _NEVER_CHOSEN)
+  last = tf.raw_ops.NthElement(input=tf.concat([keys, filler], axis=1), n=slots - 1)
+  columns = tf.where(keys <= last[:, None])[:, 1]
+  chosen: Any = tf.RaggedTensor.from_row_lengths(tf.cast(columns, tf.int32), counts, validate=False)  # pyright: ignore
+  return chosen.to_tensor(default_value=0, shape=[None, slots])
+
+
+def _choose_units(
+  marked: Any, key_bits: Any, budgets: Any, slots: int, span_bits: Any | None, span_mean: float
+) -> tuple[Any, Any, Any]:
+  """mask_units.choose as a TensorFlow operation."""
+  import tensorflow as tf
+
+  def choose(marked: np.ndarray, key_bits: np.ndarray, budgets: np.ndarray, *span_bits: np.ndarray) -> mask_units.Chosen:
+    return mask_units.choose(marked, key_bits, budgets, slots, *span_bits, span_mean=span_mean)
+
+  given = [marked, key_bits, budgets, *([] if span_bits is None else [span_bits])]
+  positions, counts, kind_slots = tf.numpy_function(choose, given, (tf.int32, tf.int32, tf.int32), stateful=False)
+  return tf.reshape(positions, [-1, slots]), tf.reshape(counts, [-1]), tf.reshape(kind_slots, [-1, slots])
 
 
 def _runs(offsets: np.ndarray) -> list[tuple[int, int]]:

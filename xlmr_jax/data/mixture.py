@@ -8,10 +8,14 @@ much as position 0.
 
 A language with few rows for its quota is numbered in the order of arrival, for which the order of its whole block is made.
 Otherwise the end of one of its epochs and the begin of the next would be mixed, and a row come back after a moment.
+
+A mixture may go on where another one, with other shares, was left. It then reads first what that one left unread of its last
+block, and then the ordinals behind it, so that the epochs of a language go on over both.
 """
 
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -42,8 +46,36 @@ def smoothed_shares(counts: np.ndarray, alpha: float, languages: Sequence[str] |
   return weights / weights.sum()
 
 
+class Unread(NamedTuple):
+  """Which ordinals of each language have not been read yet: some of those below a number, and all from it on."""
+
+  starts: np.ndarray  # int64[G + 1], of each language's part of `left`
+  left: np.ndarray  # int64[n], the ordinals below `following` that were not read, ascending in each language
+  following: np.ndarray  # int64[G]
+
+  @classmethod
+  def of_parts(cls, parts: Sequence[np.ndarray], following: Sequence[int] | np.ndarray) -> "Unread":
+    """parts: the ordinals left of each language, ascending. Those that join up with what follows count as following."""
+    kept, following = [], np.array(following, np.int64)
+    for language, part in enumerate(parts):
+      joins = part[::-1] == following[language] - 1 - np.arange(len(part))
+      n = len(part) if joins.all() else int(joins.argmin())
+      kept.append(part[: len(part) - n])
+      following[language] -= n
+    starts = np.cumsum([0, *map(len, kept)])
+    return cls(starts, np.concatenate(kept).astype(np.int64), following)
+
+  def nth(self, language: np.ndarray, n: np.ndarray) -> np.ndarray:
+    """The ordinal, int64[m], that is read as the n-th of its language from here on. language, n: int64[m]."""
+    first, lengths = self.starts[language], np.diff(self.starts)[language]
+    ordinal = self.following[language] + n - lengths
+    is_left = n < lengths
+    ordinal[is_left] = self.left[(first + n)[is_left]]
+    return ordinal
+
+
 class Mixture:
-  """Turns positions into (language, row, epoch), for one choice of (counts, alpha, seed)."""
+  """Turns positions into (language, row, epoch), for one choice of (counts, alpha, seed), and of the three of a phase."""
 
   def __init__(
     self,
@@ -53,28 +85,37 @@ class Mixture:
     block_rows: int | None = None,
     *,
     languages: Sequence[str] | None = None,
+    among: np.ndarray | None = None,
+    unread: Unread | None = None,
+    number: int = 0,
   ):
     """counts: int64[G], the rows of each language; languages: their names, for messages.
 
     block_rows is by default the smallest power of two, from 8192 on, that gives the rarest language 16 rows. A large block
     costs nothing.
+    among: bool[G], the languages that are read; all by default. unread: what earlier mixtures left; everything by default.
+    number: of this mixture in its run, so that the orders of two mixtures differ.
     Raises UserError: as smoothed_shares does, or because block_rows is too small for one row of every language.
     """
     self.counts = np.asarray(counts, np.int64)
-    self.shares = smoothed_shares(self.counts, alpha, languages)
+    chosen = np.flatnonzero(np.ones(len(self.counts), bool) if among is None else among)
+    names = [languages[i] if languages is not None else f"language {i}" for i in chosen.tolist()]
+    self.shares = np.zeros(len(self.counts))
+    self.shares[chosen] = smoothed_shares(self.counts[chosen], alpha, names)
+    least = self.shares[chosen].min()
     if block_rows is None:
       block_rows = _MIN_BLOCK
-      while block_rows * self.shares.min() < _MIN_QUOTA:
+      while block_rows * least < _MIN_QUOTA:
         block_rows *= 2
     self.block_rows = int(block_rows)
     self.quotas = _largest_remainder(self.shares, self.block_rows)
-    if self.quotas.min() < 1:
-      rarest = int(self.shares.argmin())
-      name = languages[rarest] if languages is not None else f"language {rarest}"
+    if self.quotas[chosen].min() < 1:
+      name = names[int(self.shares[chosen].argmin())]
       raise UserError(
-        f"block_rows is {block_rows}, too few for a row of {name}, whose share is "
-        f"{self.shares.min():.2g}; use at least {int(np.ceil(1 / self.shares.min()))}"
+        f"block_rows is {block_rows}, too few for a row of {name}, whose share is {least:.2g}; use at least "
+        f"{int(np.ceil(1 / least))}"
       )
+    self.number, self._unread = number, unread
     self._ends = np.cumsum(self.quotas)
     self._is_short = (self.counts < _SHORT_EPOCH * self.quotas) & (self.block_rows <= _LARGEST_ORDERED_BLOCK)
     self._ranks = functools.lru_cache(maxsize=4)(self._ranks_of_block)
@@ -87,15 +128,40 @@ class Mixture:
     """
     block, language, within = self._slots(positions)
     ordinal = block * self.quotas[language] + within
+    if self._unread is not None:
+      ordinal = self._unread.nth(language, ordinal)
     epoch, index = np.divmod(ordinal, self.counts[language])
     key = self._key(_ROWS, language, epoch)
     return language.astype(np.int32), _permute(index, self.counts[language], key), epoch
 
-  def epochs(self, position: int) -> np.ndarray:
-    """How many epochs of each language the positions [0, position) hold: float64[G], exact to the row."""
+  def rows(self, position: int) -> np.ndarray:
+    """How many rows of each language the positions [0, position) hold: int64[G]."""
     blocks, rest = divmod(int(position), self.block_rows)
     _, language, _ = self._slots(blocks * self.block_rows + np.arange(rest))
-    return (blocks * self.quotas + np.bincount(language, minlength=len(self.counts))) / self.counts
+    return blocks * self.quotas + np.bincount(language, minlength=len(self.counts))
+
+  def epochs(self, position: int) -> np.ndarray:
+    """How many epochs of each language the positions [0, position) hold: float64[G], exact to the row."""
+    return self.rows(position) / self.counts
+
+  def unread_after(self, position: int) -> Unread:
+    """What is left of each language once the positions [0, position) have been read, and all mixtures before this one."""
+    blocks, rest = divmod(int(position), self.block_rows)
+    _, language, within = self._slots(blocks * self.block_rows + np.arange(rest))
+    everything = Unread.of_parts([np.empty(0, np.int64)] * len(self.counts), np.zeros(len(self.counts), np.int64))
+    before, parts, following = self._unread or everything, [], []
+    ends = np.cumsum(np.bincount(language, minlength=len(self.counts)))
+    read = np.split(within[np.argsort(language, kind="stable")], ends[:-1])
+    for l, quota in enumerate(self.quotas.tolist()):
+      is_read = np.zeros(quota if rest else 0, bool)
+      is_read[read[l]] = True
+      first = blocks * quota
+      ours = before.left[before.starts[l] : before.starts[l + 1]]
+      after_block = first + len(is_read)  # From this one on, this mixture has read none.
+      unread = first + np.flatnonzero(~is_read)
+      parts.append(np.concatenate([before.nth(np.full_like(unread, l), unread), ours[after_block:]]))
+      following.append(int(before.following[l]) + max(after_block - len(ours), 0))
+    return Unread.of_parts(parts, following)
 
   def _slots(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The (block, language, index among the block's rows of that language) of positions, int64[n] each."""
@@ -110,7 +176,7 @@ class Mixture:
 
   def _order(self, block: np.ndarray, offset: np.ndarray) -> np.ndarray:
     """The slots, int64[n], of offsets in blocks: each language has `quota` slots beside each other."""
-    key = self._key(_ORDER, block, np.zeros_like(block))
+    key = self._key(_ORDER, block, np.full_like(block, self.number))
     return _permute(offset, np.full_like(offset, self.block_rows), key)
 
   def _ranks_of_block(self, block: int) -> np.ndarray:

@@ -1,13 +1,13 @@
 """From rows to batches with tf.data: positions, rows and masks, in order, ahead of the step that needs them.
 
-A batch is a function of (seed, step): to start at step 10^6 is to start at step 0 with another number. Where a run went past
-batches, it is a function of (seed, step, skips).
+A batch is a function of (seed, step): to start at step 10^6 is to start at step 0 with another number. What a run reads over
+its phases, and where it went past batches, its Timeline says (timeline.py).
 """
 
 import atexit
 import contextlib
 import dataclasses
-import itertools
+import functools
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
@@ -17,7 +17,8 @@ import numpy as np
 from xlmr_jax.data.masking import mask_rows
 from xlmr_jax.data.mixture import Mixture
 from xlmr_jax.data.rows import RowStore
-from xlmr_jax.ids import PAD
+from xlmr_jax.data.timeline import Stretch
+from xlmr_jax.ids import BOS, EOS, PAD
 
 Batch = dict[str, np.ndarray]
 Skips = Sequence[tuple[int, int]]  # (step, batches): from this step on, so many batches are left out
@@ -37,6 +38,8 @@ class BatchSpec:
   slots: P, the prediction slots per row (masking.slots_per_row).
   seed: of the masks.
   mask_share: the share of a row's pieces that is masked.
+  cuts: into how many rows of the batch each row of the store is cut. batch_rows and host_rows count those of the batch.
+  unit, span_mean: what is masked whole (mask_units.py); for words and spans the store must mark words.
   Raises ValueError: host_rows is empty, or holds a position twice or outside the batch.
   """
 
@@ -45,6 +48,9 @@ class BatchSpec:
   slots: int
   seed: int
   mask_share: float = 0.15
+  cuts: int = 1
+  unit: str = "piece"
+  span_mean: float = 3.8
 
   def __post_init__(self) -> None:
     positions = self.positions
@@ -67,49 +73,94 @@ def data_step(step: int, skips: Skips = ()) -> int:
   return step + sum(batches for at, batches in skips if at <= step)
 
 
-def data_ranges(start: int, stop: int, skips: Skips = ()) -> list[tuple[int, int]]:
-  """The batches of steps [start, stop) as ranges [first, end) of their numbers, in order."""
-  cuts = [start, *sorted({at for at, _ in skips if start < at < stop}), stop]
-  return [(data_step(a, skips), data_step(a, skips) + b - a) for a, b in itertools.pairwise(cuts) if a < b]
-
-
-def epochs_read(mixture: Mixture, batch_rows: int, step: int, skips: Skips = ()) -> np.ndarray:
-  """How many epochs of each language the batches of steps [0, step) hold: float64[G]."""
-  ranges = [(first * batch_rows, end * batch_rows) for first, end in data_ranges(0, step, skips)]
-  epochs = [mixture.epochs(end) - mixture.epochs(first) for first, end in ranges]
-  return np.sum(epochs, axis=0) if epochs else np.zeros(len(mixture.counts))
-
-
 # --- batches -------------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def train_batches(
-  store: RowStore, mixture: Mixture, spec: BatchSpec, start_step: int, skips: Skips = (), prefetch: int = 2
+  store: RowStore, mixture: Mixture, spec: BatchSpec, start_step: int, prefetch: int = 2
 ) -> Iterator[Iterator[Batch]]:
   """This host's rows of the batches of steps start_step, start_step + 1, ... without end.
 
-  Step s holds the positions [d * B, (d + 1) * B) of the mixture, where d is data_step(s, skips). Yields an iterator of
+  Step s holds the positions [s * B, (s + 1) * B) of the mixture. Yields an iterator of
   {"ids" int32[b, L], "positions" int32[b, P], "labels" int32[b, P], "weights" float32[b, P], "language" int32[b]}; the
   arrays are read-only. Leaving the context ends the iterator, because a tf.data iterator that is still alive can hang the
   interpreter at its exit.
   """
 
-  def read(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    language, row, _ = mixture.locate(positions)
-    return store.read("train", language, row), language
-
-  ranges = data_ranges(start_step, 2**61, skips)
-  if store.cache:
-    store.cache.bring(_files_in_order(store, mixture, spec, ranges[0][0]))
-  with _batches(read, store, spec, ranges, prefetch) as batches:
+  first = start_step * spec.batch_rows
+  _bring_files(store, mixture, spec, first)
+  read = functools.partial(_read_train, store, mixture, spec.cuts)
+  with _batches(read, store, spec, (first, 2**62), prefetch) as batches:
     yield batches
 
 
+@contextlib.contextmanager
+def stretch_batches(
+  store: RowStore, stretches: Sequence[Stretch], spec_of: Callable[[Stretch], BatchSpec], start_step: int, prefetch: int = 2
+) -> Iterator[Iterator[Batch]]:
+  """This host's rows of the batches of steps start_step, start_step + 1, ... to the end of the stretches.
+
+  Batches are as those of train_batches, and have another shape where a stretch asks for one. spec_of: with the seed of the
+  stretch's masks.
+  """
+  left = [stretch for stretch in stretches if stretch.end > start_step]
+  if left:
+    spec, step = spec_of(left[0]), max(start_step, left[0].first)
+    _bring_files(store, left[0].mixture, spec, left[0].position_at(step) * spec.cuts)
+
+  def open_stretch(stretch: Stretch) -> Any:
+    spec, steps = spec_of(stretch), (max(start_step, stretch.first), stretch.end)
+    first, end = (stretch.position_at(step) * spec.cuts for step in steps)
+    read = functools.partial(_read_train, store, stretch.mixture, spec.cuts)
+    return _batches(read, store, spec, (first, end), prefetch)
+
+  def batches(first: Iterator[Batch]) -> Generator[Batch, None, None]:
+    yield from first
+    for stretch in left[1:]:
+      with open_stretch(stretch) as one:
+        yield from one
+
+  with open_stretch(left[0]) if left else contextlib.nullcontext(iter(())) as first:
+    with contextlib.closing(batches(first)) as stream:
+      yield stream
+
+
+def cut_rows(rows: np.ndarray, cuts: int) -> np.ndarray:
+  """Rows, int32[n, L], each as `cuts` rows of L / cuts tokens: int32[n * cuts, L / cuts].
+
+  Every part begins with <s> and ends with </s> or <pad>, as a row of its own would. These take the place of the tokens that
+  are there. A part of nothing but <pad> stays.
+  """
+  parts = rows.reshape(len(rows) * cuts, -1).copy()
+  first, last = parts[:, 0], parts[:, -1]
+  parts[:, 0] = np.where(first == PAD, PAD, BOS)
+  parts[:, -1] = np.where(last == BOS, PAD, np.where(last == PAD, PAD, EOS))
+  return parts
+
+
+def _read_train(store: RowStore, mixture: Mixture, cuts: int, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """(ids int32[n, L / cuts], languages int32[n]) at positions, int64[n], of the mixture's rows cut so often."""
+  if cuts == 1:
+    language, row, _ = mixture.locate(positions)
+    return store.read("train", language, row), language
+  whole, inverse = np.unique(positions // cuts, return_inverse=True)
+  language, row, _ = mixture.locate(whole)
+  parts = cut_rows(store.read("train", language, row), cuts)
+  return parts[inverse * cuts + positions % cuts], language[inverse]
+
+
+def _bring_files(store: RowStore, mixture: Mixture, spec: BatchSpec, first: int) -> None:
+  """Has the files of a bucket brought here, in the order in which this host's batches from position `first` on need them."""
+  if store.cache:
+    store.cache.bring(_files_in_order(store, mixture, spec, first))
+
+
 def _files_in_order(store: RowStore, mixture: Mixture, spec: BatchSpec, first: int) -> list[str]:
-  """All files of the store's train rows; those that this host's batches from number `first` on need come first, in order."""
-  batches = first + np.arange(max(1, _ROWS_LOOKED_AHEAD // len(spec.positions)))
-  language, row, _ = mixture.locate((batches[:, None] * spec.batch_rows + spec.positions).ravel())
+  """All files of the store's train rows; those that this host's batches from position `first` on need come first."""
+  batches = np.arange(max(1, _ROWS_LOOKED_AHEAD // len(spec.positions)))
+  positions = (first + batches[:, None] * spec.batch_rows + spec.positions).ravel() // spec.cuts
+  language, row, _ = mixture.locate(positions)
   every = [name for name in sorted(store.manifest["files"]) if name.split("/")[1] in store.languages]
   return list(dict.fromkeys([*store.files_of("train", language, row), *every]))
 
@@ -140,7 +191,7 @@ def held_out_batches(
       ids[is_real] = store.read(split, language[is_real], row)
     return ids, language
 
-  with _batches(read, store, spec, [(0, -(-total // spec.batch_rows))], prefetch) as batches:
+  with _batches(read, store, spec, (0, total), prefetch) as batches:
     yield batches
 
 
@@ -154,32 +205,37 @@ def _batches(
   read: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
   store: RowStore,
   spec: BatchSpec,
-  ranges: list[tuple[int, int]],
+  positions: tuple[int, int],
   prefetch: int,
 ) -> Iterator[Iterator[Batch]]:
-  """The tf.data program of both over ranges of batches. read: positions int64[n] -> (ids int32[n, L], language int32[n])."""
+  """The tf.data program of them over positions [first, end), a batch from every spec.batch_rows-th on.
+
+  read: positions int64[n] -> (ids int32[n, L], language int32[n]).
+  """
   import tensorflow as tf
 
   tf.config.set_visible_devices([], "GPU")
   raised: list[Exception] = []
   host_rows = spec.positions
+  if store.marks_words != (spec.unit != "piece"):
+    raise ValueError(f"rows opened with marks_words={store.marks_words} for masks of unit {spec.unit}")
 
-  def read_or_keep(steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  def read_or_keep(firsts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     try:
-      return read((steps[:, None] * spec.batch_rows + host_rows).ravel())
+      return read((firsts[:, None] + host_rows).ravel())
     except Exception as error:  # tf.data would pass on only its text.
       raised.append(error)
       raise
 
-  def read_steps(steps: Any) -> tuple[Any, Any, Any]:
-    ids, language = tf.numpy_function(read_or_keep, [steps], (tf.int32, tf.int32), stateful=False)
+  def read_steps(firsts: Any) -> tuple[Any, Any, Any]:
+    ids, language = tf.numpy_function(read_or_keep, [firsts], (tf.int32, tf.int32), stateful=False)
     shape = [-1, len(host_rows)]
-    return steps, tf.reshape(ids, [*shape, store.seq_len]), tf.reshape(language, shape)
+    return firsts, tf.reshape(ids, [*shape, store.seq_len // spec.cuts]), tf.reshape(language, shape)
 
-  def mask(step: Any, ids: Any, language: Any) -> dict[str, Any]:
+  def mask(first: Any, ids: Any, language: Any) -> dict[str, Any]:
     batch = mask_rows(
       ids,
-      step * spec.batch_rows,
+      first,
       seed=spec.seed,
       vocabulary_size=store.vocabulary_size,
       mask=store.mask_id,
@@ -187,6 +243,8 @@ def _batches(
       slots=spec.slots,
       mask_share=spec.mask_share,
       offsets=host_rows,
+      unit=spec.unit,
+      span_mean=spec.span_mean,
     )
     return {**batch, "language": language}
 
@@ -197,11 +255,9 @@ def _batches(
   # One thread per operation: several batches are masked side by side, rather than several operations of one batch.
   options.threading.private_threadpool_size = cores
   options.threading.max_intra_op_parallelism = 1
-  numbers = tf.data.Dataset.range(*ranges[0])
-  for more in ranges[1:]:
-    numbers = numbers.concatenate(tf.data.Dataset.range(*more))
   dataset = (
-    numbers.batch(max(1, _ROWS_PER_READ // len(host_rows)))
+    tf.data.Dataset.range(*positions, spec.batch_rows)
+    .batch(max(1, _ROWS_PER_READ // len(host_rows)))
     .map(read_steps, num_parallel_calls=2)
     .unbatch()
     .map(mask, num_parallel_calls=cores)

@@ -31,6 +31,7 @@ def write_manifest(
   mask: int | None = None,
   no_pieces: Iterable[int] = (),
   shard_bytes: int | None = None,
+  word_starts: str = "",
 ) -> dict:
   """Finishes a store: writes manifest.json, whole or not at all, and returns its content.
 
@@ -39,6 +40,7 @@ def write_manifest(
   files: the sha256 of every shard by its path under root; by default they are computed here.
   mask: the id of <mask>; by default the last. no_pieces: the other ids, behind <unk>, that stand for no piece of a text.
   shard_bytes: after so many bytes of text the rows went to another file; a language that is added must do the same.
+  word_starts: what segmented the text, such as "ICU 78.3", if the rows tell where words start.
   """
   root = any_path(root)
   if files is None:
@@ -63,6 +65,8 @@ def write_manifest(
     manifest["no_pieces"] = no_pieces
   if shard_bytes is not None:
     manifest["shard_bytes"] = int(shard_bytes)
+  if word_starts:
+    manifest["word_starts"] = word_starts
   manifest["fingerprint"] = fingerprint(manifest)
   write_json(root / "manifest.json", manifest)
   return manifest
@@ -127,5 +131,7 @@ def _of_another_shape(manifest: dict[str, Any]) -> str:
     return "mask_id"
   if "shard_bytes" in manifest and not _is_count(manifest["shard_bytes"], 1):
     return "shard_bytes"
+  if "word_starts" in manifest and not (isinstance(manifest["word_starts"], str) and manifest["word_starts"]):
+    return "word_starts"
   ids = manifest.get("no_pieces", [])
   return "" if isinstance(ids, list) and all(_is_count(id) and id < size for id in ids) else "no_pieces"

@@ -6,13 +6,15 @@ comes when.
     ROWS/manifest.json          written last: without it the store is unfinished
     ROWS/tokenizer.model        the vocabulary the rows were made with
     ROWS/rows/LANG/1.0.0/       tfds.builder_from_directory opens it; splits "train" and "held_out"
+
+Rows built with --word_starts have a second feature: a bit per token, which says whether a word starts there.
 """
 
 import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,7 +23,7 @@ from xlmr_jax.data.row_cache import RowCache
 from xlmr_jax.data.row_manifest import SPLITS, read_manifest
 from xlmr_jax.errors import UserError
 from xlmr_jax.files import AnyPath, any_path, in_parallel, read_json, sha256_of
-from xlmr_jax.ids import mask_id
+from xlmr_jax.ids import WORD_START, mask_id
 from xlmr_jax.names import is_plain_name
 
 _VERSION = "1.0.0"
@@ -44,9 +46,10 @@ def language_folder(rows_dir: str | os.PathLike, language: str) -> AnyPath:
   return any_path(rows_dir) / "rows" / language / _VERSION
 
 
-def write_shard(path: str | Path, rows: np.ndarray) -> None:
+def write_shard(path: str | Path, rows: np.ndarray, word_starts: np.ndarray | None = None) -> None:
   """Writes rows, int32[n, L], as one ArrayRecord file of the tf.train.Examples that TFDS would write.
 
+  word_starts: bool[n, L], for a store that tells words.
   Raises ValueError: `rows` has another type or shape. Raises UserError: the disk is full, or fails.
   """
   from array_record.python.array_record_module import ArrayRecordWriter
@@ -54,22 +57,24 @@ def write_shard(path: str | Path, rows: np.ndarray) -> None:
   if rows.dtype != np.int32 or rows.ndim != 2:
     raise ValueError(f"rows must be int32[n, L], not {rows.dtype}{list(rows.shape)}")
   Path(path).parent.mkdir(parents=True, exist_ok=True)
-  prefix = _example_prefix(rows.shape[1])
+  parts = _example_parts(rows.shape[1], word_starts is not None)
+  bits = np.empty((len(rows), 0), np.uint8) if word_starts is None else np.packbits(word_starts, axis=1)
   try:
     writer = ArrayRecordWriter(str(path), _WRITER_OPTIONS)
-    for row in rows.astype("<i4"):
-      writer.write(prefix + row.tobytes())
+    for row, row_bits in zip(rows.astype("<i4"), bits):
+      writer.write(parts.prefix + row.tobytes() + parts.between + row_bits.tobytes())
     writer.close()
   except RuntimeError as error:  # It says what the system said, and after a semicolon where in its code.
     raise UserError(f"{path}: cannot be written ({str(error).partition(';')[0]})") from error
 
 
 def write_dataset_info(
-  rows_dir: str | os.PathLike, language: str, seq_len: int, shard_lengths: Mapping[str, list[int]]
+  rows_dir: str | os.PathLike, language: str, seq_len: int, shard_lengths: Mapping[str, list[int]], word_starts: bool = False
 ) -> None:
   """Writes dataset_info.json and features.json beside the shards of one language, which makes them a TFDS dataset.
 
-  shard_lengths: the rows of each shard of each split. A split without shards is left out.
+  shard_lengths: the rows of each shard of each split. A split without shards is left out. word_starts: whether rows tell
+  words.
   """
   import tensorflow_datasets as tfds
   from etils import epath
@@ -80,23 +85,26 @@ def write_dataset_info(
     tfds.core.SplitInfo(
       name=split,
       shard_lengths=lengths,
-      num_bytes=sum(lengths) * (len(_example_prefix(seq_len)) + 4 * seq_len),
+      num_bytes=sum(lengths) * _example_parts(seq_len, word_starts).size,
       filename_template=names,
     )
     for split, lengths in shard_lengths.items()
     if lengths
   ]
   tfds.folder_dataset.write_metadata(
-    data_dir=folder, features=row_features(seq_len), split_infos=splits, version=_VERSION, check_data=False
+    data_dir=folder, features=row_features(seq_len, word_starts), split_infos=splits, version=_VERSION, check_data=False
   )
 
 
-def row_features(seq_len: int) -> Any:
-  """The tfds.features.FeaturesDict of a row."""
+def row_features(seq_len: int, word_starts: bool = False) -> Any:
+  """The tfds.features.FeaturesDict of a row. word_starts: uint8[ceil(L / 8)], the bits of numpy.packbits, one per token."""
   import tensorflow_datasets as tfds
 
   raw = tfds.features.Encoding.BYTES  # Raw bytes lie at a constant offset; an int64_list would have to be parsed.
-  return tfds.features.FeaturesDict({"tokens": tfds.features.Tensor(shape=(seq_len,), dtype=np.int32, encoding=raw)})
+  features = {"tokens": tfds.features.Tensor(shape=(seq_len,), dtype=np.int32, encoding=raw)}
+  if word_starts:
+    features["word_starts"] = tfds.features.Tensor(shape=(-(-seq_len // 8),), dtype=np.uint8, encoding=raw)
+  return tfds.features.FeaturesDict(features)
 
 
 class RowStore:
@@ -109,16 +117,26 @@ class RowStore:
     *,
     tokenizer_sha256: str | None = None,
     cache: str = "",
+    marks_words: bool = False,
   ):
     """Opens all languages of the store, or the given ones; either way they are sorted.
 
     tokenizer_sha256: the vocabulary that the rows must have been made with; any by default.
     cache: the folder of this machine to which the files of a bucket are brought; "" for one of this user's.
+    marks_words: read() adds WORD_START to the id of the first piece of each word.
     Raises UserError: the manifest is missing (so the store is unfinished), edited or of another format; the vocabulary is
-    another one; a language or a file is missing; a file does not hold the rows that the manifest says.
+    another one; a language or a file is missing; a file does not hold the rows that the manifest says; words are to be
+    marked, and the rows tell none.
     """
     self.root: AnyPath = any_path(root)
     self.manifest = read_manifest(self.root)
+    self.word_starts: str = self.manifest.get("word_starts", "")  # what segmented the text; "" if the rows tell no words
+    self.marks_words = marks_words
+    if marks_words and not self.word_starts:
+      raise UserError(
+        f"{self.root}: its rows do not tell where words start, which config.data.mask_unit=word and span need; build them "
+        "with `xlmr build_rows --word_starts`, or leave config.data.mask_unit=piece"
+      )
     self.seq_len: int = self.manifest["seq_len"]
     self.vocabulary_size: int = self.manifest["vocabulary_size"]
     self.mask_id: int = self.manifest.get("mask_id", mask_id(self.vocabulary_size))
@@ -146,6 +164,7 @@ class RowStore:
   def read(self, split: str, language: np.ndarray, row: np.ndarray) -> np.ndarray:
     """Reads rows, int32[n, L]. language: int[n], indices into `languages`; row: int[n], rows of that language's split.
 
+    With marks_words, WORD_START is added to the id of the first piece of each word.
     Raises IndexError: there is no such row. Raises UserError: a row is damaged, or holds an id outside the vocabulary.
     """
     return self._splits[split].read(np.asarray(language), np.asarray(row))
@@ -177,7 +196,8 @@ class _SplitReader:
   def __init__(self, store: RowStore, split: str):
     self._languages, self._counts = store.languages, store.counts(split)
     self._vocabulary_size, self._seq_len = store.vocabulary_size, store.seq_len
-    self._prefix = _example_prefix(store.seq_len)
+    self._parts = _example_parts(store.seq_len, bool(store.word_starts))
+    self._marks_words = store.marks_words
     self._starts = np.cumsum(self._counts) - self._counts  # the key of each language's first row
     listed = sorted(store.manifest["files"])
     self._store, self._names = store, []
@@ -229,10 +249,10 @@ class _SplitReader:
       reader = ArrayRecordReader(str(path))
       if not reader.ok():  # A damaged file does not raise: it says that it is empty.
         raise ValueError
-      first = reader.read([0])[0] if reader.num_records() else self._prefix + bytes(4 * self._seq_len)
+      first = reader.read([0])[0] if reader.num_records() else None
     except (RuntimeError, ValueError, IndexError) as error:
       raise UserError(f"{path}: no readable ArrayRecord file; copy it again or rebuild") from error
-    if not first.startswith(self._prefix) or len(first) != len(self._prefix) + 4 * self._seq_len:
+    if first is not None and not self._parts.fit(first):
       raise UserError(f"{path}: its rows are not int32[{self._seq_len}]; rebuild the store")
     return reader
 
@@ -268,13 +288,17 @@ class _SplitReader:
     step = max(_ROWS_PER_THREAD, -(-len(keys) // _THREADS))
     parts = [slice(i, i + step) for i in range(0, len(keys), step)]
     # No Example is parsed, because every record is the same constant prefix and then the row.
-    record_bytes = len(self._prefix) + 4 * self._seq_len
-    packed = np.frombuffer(b"".join(self._pool.map(read_part, parts)), np.uint8).reshape(-1, record_bytes)
+    packed = np.frombuffer(b"".join(self._pool.map(read_part, parts)), np.uint8).reshape(-1, self._parts.size)
+    begin = len(self._parts.prefix)
+    end = begin + self._parts.row_bytes
     rows = np.empty((len(keys), self._seq_len), "<i4")
-    rows.view(np.uint8)[order] = packed[:, len(self._prefix) :]
+    rows.view(np.uint8)[order] = packed[:, begin:end]
     if rows.size and rows.view(np.uint32).max() >= self._vocabulary_size:
       bad = self._languages[language[np.argmax(rows.view(np.uint32).max(1))]]
       raise UserError(f"{bad}: a row holds an id outside [0, {self._vocabulary_size}); rebuild the store")
+    if self._marks_words:
+      bits = np.unpackbits(packed[:, end + len(self._parts.between) :], axis=1, count=self._seq_len)
+      rows[order] += bits.astype(np.int32) * WORD_START
     return rows
 
 
@@ -291,9 +315,30 @@ def _lengths_of(root: AnyPath, language: str, split: str) -> list[int]:
     raise UserError(f"{path}: cannot be read ({type(error).__name__}: {error}); copy or rebuild the rows") from None
 
 
-def _example_prefix(seq_len: int) -> bytes:
-  """What stands before the row in a serialized tf.train.Example {"tokens": bytes}; the row comes last."""
-  row = bytes(4 * seq_len)
-  feature = bytes_field(1, bytes_field(1, row))  # Feature.bytes_list, BytesList.value
-  entry = bytes_field(1, b"tokens") + bytes_field(2, feature)  # the key and the value of Features.feature, a map
-  return bytes_field(1, bytes_field(1, entry))[: -len(row)]  # Example.features
+class _ExampleParts(NamedTuple):
+  """A serialized tf.train.Example of a row: `prefix`, the row, and, where words are told, `between` and a bit per token."""
+
+  prefix: bytes
+  row_bytes: int
+  between: bytes
+  size: int  # bytes of it all
+
+  def fit(self, record: bytes) -> bool:
+    """Whether a record is of this kind."""
+    after_row = len(self.prefix) + self.row_bytes
+    return len(record) == self.size and record.startswith(self.prefix) and record.startswith(self.between, after_row)
+
+
+def _example_parts(seq_len: int, word_starts: bool = False) -> _ExampleParts:
+  """The parts of {"tokens": bytes}, or of {"tokens": bytes, "word_starts": bytes}."""
+  row, bits = bytes(4 * seq_len), bytes(-(-seq_len // 8))
+  more = _entry(b"word_starts", bits) if word_starts else b""
+  whole = bytes_field(1, _entry(b"tokens", row) + more)  # Example.features
+  between = more[: len(more) - len(bits)]
+  return _ExampleParts(whole[: len(whole) - len(more) - len(row)], len(row), between, len(whole))
+
+
+def _entry(name: bytes, value: bytes) -> bytes:
+  """An entry of the map Features.feature; its last bytes are the value."""
+  feature = bytes_field(1, bytes_field(1, value))  # Feature.bytes_list, BytesList.value
+  return bytes_field(1, bytes_field(1, name) + bytes_field(2, feature))  # the key and the value

@@ -16,7 +16,7 @@ from xlmr_jax.data import masked_text, sentencepiece_file
 from xlmr_jax.data.protobuf import bytes_field
 from xlmr_jax.errors import UserError
 from xlmr_jax.files import any_path
-from xlmr_jax.ids import BOS, EOS, FIRST_PIECE, MASK, MOST_ENTRIES, PAD, UNK, mask_id
+from xlmr_jax.ids import BOS, EOS, FIRST_PIECE, MASK, MOST_ENTRIES, PAD, SPECIAL_IDS, UNK, mask_id
 
 _SPECIALS = {BOS: "<s>", PAD: "<pad>", EOS: "</s>", UNK: "<unk>"}
 _SENTENCEPIECE_FIRST = ["<unk>", "<s>", "</s>"]
@@ -30,6 +30,9 @@ _ROWS = bytes_field(201, b"xlmr_jax rows %010d" % 0)[:-10]
 
 class SentencePieceTokenizer:
   """A Tokenizer over a SentencePiece model; data/tokenizer.py describes its methods."""
+
+  separators: int = 2
+  specials: tuple[int, ...] = SPECIAL_IDS
 
   def __init__(self, path: str | os.PathLike, model: bytes):
     """Raises UserError: `model` is no SentencePiece model, or its first three pieces are in another order."""

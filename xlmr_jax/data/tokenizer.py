@@ -20,6 +20,8 @@ class Tokenizer(Protocol):
   sha256: str  # of that content
   size: int  # entries, <pad> and <mask> counted; and the rows of a padded embedding behind them, where there are any
   mask_id: int
+  separators: int  # how many </s> stand between the two texts of a pair
+  specials: tuple[int, ...]  # the ids of <s>, <pad>, </s> and <unk> in the file; ids.moved_ids tells which of ours differ
 
   @property
   def replacements(self) -> np.ndarray:
@@ -62,7 +64,7 @@ class Tokenizer(Protocol):
 
 
 def open_tokenizer(path: str | os.PathLike, model: bytes | None = None) -> Tokenizer:
-  """Opens a SentencePiece model, or a tokenizer.json of the tokenizers library with a unigram or BPE.
+  """Opens a SentencePiece model, or a tokenizer.json of the tokenizers library with a unigram, BPE or WordPiece.
 
   model: the content of the file, for a vocabulary that lies in no file; `path` then only appears in messages.
   Raises UserError: there is no such file, it holds neither kind, or its special pieces have other ids.

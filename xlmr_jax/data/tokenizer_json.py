@@ -1,6 +1,7 @@
 """A tokenizer.json of Hugging Face's tokenizers library, run by that library with every step that it names.
 
-Its special pieces must have XLM-R's ids: <s>, <pad>, </s> and <unk> are 0 to 3. <mask> may be anywhere behind them.
+Its special pieces have XLM-R's names and ids, or BERT's names and any ids: then a few ids change places (ids.moved_ids). The
+mask may be anywhere.
 """
 
 import functools
@@ -8,16 +9,35 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from xlmr_jax.data import masked_text
 from xlmr_jax.errors import UserError
 from xlmr_jax.files import any_path, parse_json
-from xlmr_jax.ids import BOS, EOS, FIRST_PIECE, MASK, MOST_ENTRIES, PAD, UNK
+from xlmr_jax.ids import BOS, EOS, FIRST_PIECE, MASK, MOST_ENTRIES, PAD, SPECIAL_IDS, UNK, moved_ids
 
-SPECIALS = {"<s>": BOS, "<pad>": PAD, "</s>": EOS, "<unk>": UNK}
+
+class Layout(NamedTuple):
+  """What a file calls its special pieces, and how many of `eos` stand between the two texts of a pair."""
+
+  bos: str
+  pad: str
+  eos: str
+  unk: str
+  mask: str
+  separators: int
+
+  @property
+  def names(self) -> tuple[str, ...]:
+    """The names, in the order of ids.SPECIAL_IDS, and the mask's."""
+    return self[:5]
+
+
+XLMR = Layout("<s>", "<pad>", "</s>", "<unk>", MASK, 2)
+BERT = Layout("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]", 1)
+SPECIALS = dict(zip(XLMR.names, SPECIAL_IDS))
 # The key of the file that says how many rows the embedding has where they are more than the entries. It is ours:
 # the tokenizers library refuses a file with a key that it does not know.
 ROWS = "xlmr_jax_rows"
@@ -39,30 +59,32 @@ class JsonTokenizer:
       model_part = whole["model"]
       # Older files name no type, and the library would try one after the other. A unigram's vocabulary is a list.
       model_part.setdefault("type", "Unigram" if isinstance(model_part.get("vocab"), list) else "BPE")
-      _refuse_model(path, model_part["type"], model_part)
+      self.layout = layout_of(model_part)
+      _refuse_model(path, model_part["type"], model_part, self.layout)
+      self._continued = model_part.get("continuing_subword_prefix", "##") if model_part["type"] == "WordPiece" else None
       whole["decoder"] = decoder_of(whole)
       self._steps = list(_steps(whole))
       special = {token["content"] for token in whole.get("added_tokens") or () if token["special"]}
-      as_we_run_it = _without_names(whole)
+      as_we_run_it = _without_names(whole, self.layout)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
       raise UserError(f"{path}: no tokenizer.json that can be read ({error!r})") from None
     self._backend = library_tokenizer(path, as_we_run_it)
-    self._entries: dict[str, int] = {_named(piece): id for piece, id in self._backend.get_vocab().items()}
-    for piece, id in SPECIALS.items():
-      if (found := self._entries.get(piece)) != id:
-        raise UserError(f"{path}: {piece} has id {found}, not {id} as in RoBERTa and XLM-R")
-    if self._entries.get(MASK, 0) < FIRST_PIECE:
-      raise UserError(f"{path}: {MASK} has id {self._entries.get(MASK)}; it must be an entry of its own behind <unk>")
+    in_file: dict[str, int] = {_named(piece): id for piece, id in self._backend.get_vocab().items()}
+    self.specials = _special_ids(path, in_file, self.layout)
+    self.separators = self.layout.separators
     self.path, self.model = any_path(path), model
     self.sha256 = hashlib.sha256(model).hexdigest()
-    self.mask_id: int = self._entries[MASK]
-    self.size: int = max(rows, max(self._entries.values()) + 1)
+    self.size: int = max(rows, max(in_file.values()) + 1)
     if self.size > MOST_ENTRIES:
       raise UserError(f"{path}: an id or a number of rows of {self.size}; ids lie below {MOST_ENTRIES}")
+    self._theirs = moved_ids(self.specials)  # our id -> the file's, where they differ
+    self._ours = {theirs: ours for ours, theirs in self._theirs.items()}
+    self._entries: dict[str, int] = {piece: self._ours.get(id, id) for piece, id in in_file.items()}
+    self.mask_id: int = self._entries[self.layout.mask]
     special_ids = {self._entries[piece] for piece in special if piece in self._entries}
     ids = {id for id in self._entries.values() if id >= FIRST_PIECE} - special_ids - {self.mask_id}
     self._replacements = np.array(sorted(ids), np.int32)
-    _refuse_post_processor(path, self._backend)
+    _refuse_post_processor(path, self._backend, self.specials)
 
   @property
   def replacements(self) -> np.ndarray:
@@ -75,10 +97,26 @@ class JsonTokenizer:
 
   def encode_lines(self, lines: list[str], threads: int = 1) -> list[np.ndarray]:
     """The ids of each line, int32[n], without <s> and </s>. `threads` is ignored: the backend uses all cores."""
-    return [np.array(encoded.ids, np.int32) for encoded in self._backend.encode_batch(lines, add_special_tokens=False)]
+    return [self._to_ours(encoded.ids) for encoded in self._backend.encode_batch(lines, add_special_tokens=False)]
+
+  def _to_ours(self, ids: list[int]) -> np.ndarray:
+    """Ids of the file as ours, int32[n]."""
+    theirs = np.array(ids, np.int32)
+    ours = theirs.copy()
+    for from_id, to_id in self._ours.items():
+      ours[theirs == from_id] = to_id
+    return ours
 
   def encode_masked(self, text: str) -> list[int]:
-    """`<s> text </s>` as ids, where each "<mask>" in the text becomes mask_id."""
+    """`<s> text </s>` as ids, where each "<mask>" in the text becomes mask_id; so does a "[MASK]" of BERT's.
+
+    A WordPiece begins a word behind a mask, as in transformers. Its pieces would otherwise be those of one word that goes
+    on over the mask, of which all may be unknown.
+    """
+    text = text.replace(self.layout.mask, MASK)
+    if self._continued is not None:
+      first, *others = self.encode_lines(text.split(MASK))
+      return [BOS, *first.tolist(), *(id for ids in others for id in (self.mask_id, *ids.tolist())), EOS]
     return masked_text.encode_masked(text, self.encode_with_offsets, self.mask_id, self._letters)
 
   @functools.cached_property
@@ -106,7 +144,7 @@ class JsonTokenizer:
         is_prefix = first < last and not piece.strip(self._space)
         spans.append((first, first if is_prefix else last))
       starts, ends = np.array(spans, np.int32).reshape(-1, 2).T
-      result.append((np.array(encoded.ids, np.int32), starts, ends))
+      result.append((self._to_ours(encoded.ids), starts, ends))
     return result
 
   def decode(self, ids: Iterable[int]) -> str:
@@ -116,18 +154,49 @@ class JsonTokenizer:
       if id == self.mask_id:
         runs.append([])
       elif id not in (BOS, PAD, EOS):
-        runs[-1].append(id)
+        runs[-1].append(self._theirs.get(id, id))
     # Decoders drop the space before the first word. Behind a mask it belongs to the text, so a letter goes in front.
     letter = next((letter for letter in self._letters if letter in self._entries), "")
-    front = [self._entries[letter]] if letter else []
+    front = [self._theirs.get(self._entries[letter], self._entries[letter])] if letter else []
     texts = [self._backend.decode([*front, *run], skip_special_tokens=False).removeprefix(letter) for run in runs[1:]]
     return _named(MASK.join([self._backend.decode(runs[0], skip_special_tokens=False), *texts]))
 
   def piece(self, id: int) -> str:
-    """The piece that has this id, with "▁" for a space. Raises IndexError outside [0, size)."""
+    """The piece that has this id, with "▁" for a space. Raises IndexError outside [0, size).
+
+    A WordPiece has the "▁" where it begins a word, as punctuation and Chinese characters do, and where it does not, no "##".
+    """
     if not 0 <= int(id) < self.size:
       raise IndexError(f"id {id} is outside the vocabulary of {self.size}")
-    return _named(self._backend.id_to_token(int(id)) or "").replace(self._space, "▁")
+    piece = _named(self._backend.id_to_token(self._theirs.get(int(id), int(id))) or "")
+    if self._continued is None:
+      return piece.replace(self._space, "▁")
+    if not piece or piece in self.layout.names:
+      return piece
+    is_continued = piece.startswith(self._continued) and piece != self._continued
+    return piece.removeprefix(self._continued) if is_continued else f"▁{piece}"
+
+
+def layout_of(model: dict) -> Layout:
+  """What the special pieces of a file's model are called: BERT's names where it has them, and not XLM-R's."""
+  vocabulary = model.get("vocab") or {}
+  pieces = vocabulary if isinstance(vocabulary, dict) else {piece for piece, _ in vocabulary}
+  return BERT if BERT.bos in pieces and XLMR.bos not in pieces else XLMR
+
+
+def _special_ids(path: str | os.PathLike, entries: dict[str, int], layout: Layout) -> tuple[int, ...]:
+  """The ids of <s>, <pad>, </s> and <unk> in a file. UserError: one is missing, or elsewhere under XLM-R's names."""
+  found = {piece: entries.get(piece) for piece in layout.names}
+  if layout is XLMR:
+    for piece, id in SPECIALS.items():
+      if found[piece] != id:
+        raise UserError(f"{path}: {piece} has id {found[piece]}, not {id} as in RoBERTa and XLM-R")
+    if (found[MASK] or 0) < FIRST_PIECE:
+      raise UserError(f"{path}: {MASK} has id {found[MASK]}; it must be an entry of its own behind <unk>")
+  missing = [piece for piece, id in found.items() if id is None]
+  if missing:
+    raise UserError(f"{path}: the vocabulary has no {', '.join(missing)}; BERT's has {', '.join(layout.names)}")
+  return tuple(entries[piece] for piece in layout.names[:4])
 
 
 def library_tokenizer(path: str | os.PathLike, whole: dict) -> Any:
@@ -151,6 +220,9 @@ def library_tokenizer(path: str | os.PathLike, whole: dict) -> Any:
 def decoder_of(whole: dict) -> dict | None:
   """The file's decoder; where it has none, the one that undoes what its steps do to spaces."""
   steps = {step["type"]: step for step in _steps(whole)}
+  if whole["model"].get("type") == "WordPiece":
+    prefix = whole["model"].get("continuing_subword_prefix", "##")
+    return whole.get("decoder") or {"type": "WordPiece", "prefix": prefix, "cleanup": True}
   return whole.get("decoder") or steps.get("Metaspace") or steps.get("ByteLevel")
 
 
@@ -164,14 +236,14 @@ def _steps(whole: dict) -> Iterable[dict]:
       waiting += step.get("normalizers", []) + step.get("pretokenizers", [])
 
 
-def _without_names(whole: dict) -> dict:
-  """The file as we run it: XLM-R's own special pieces have names that no text holds, so that "<s>" in a text is plain text.
+def _without_names(whole: dict, layout: Layout) -> dict:
+  """The file as we run it: the layout's special pieces have names that no text holds, so that "<s>" in a text is plain text.
 
   Otherwise the library finds them, as special tokens or as pieces of a unigram. It does find the tokens that a user added.
   """
 
   def renamed(piece: Any) -> Any:
-    return _HIDE + piece if piece in (*SPECIALS, MASK) else piece
+    return _HIDE + piece if piece in layout.names else piece
 
   model, tokens = whole["model"], whole.get("added_tokens") or []
   vocabulary = model["vocab"]
@@ -188,21 +260,31 @@ def _named(text: str) -> str:
   return text.replace(_HIDE, "")
 
 
-def _refuse_model(path: str | os.PathLike, kind: str, model: dict) -> None:
-  """UserError for a model whose ids would be others each time, or whose unknown pieces are not <unk>."""
-  if kind not in ("Unigram", "BPE"):
-    raise UserError(f"{path}: a tokenizer of kind {kind}; it must be a unigram such as XLM-R's, or a BPE such as RoBERTa's")
+def _refuse_model(path: str | os.PathLike, kind: str, model: dict, layout: Layout) -> None:
+  """UserError for a model whose ids would be others each time, or whose unknown pieces are not the layout's."""
+  if kind not in ("Unigram", "BPE", "WordPiece"):
+    raise UserError(
+      f"{path}: a tokenizer of kind {kind}; it must be a unigram such as XLM-R's, a BPE such as RoBERTa's, or a WordPiece "
+      "such as BERT's"
+    )
   if model.get("dropout"):
     raise UserError(f"{path}: model.dropout={model['dropout']} cuts a text otherwise each time; set it to null")
-  unknown = model.get("unk_id") if kind == "Unigram" else SPECIALS.get(model.get("unk_token") or "<unk>")
-  if unknown != UNK:
-    named = f"unk_id={unknown}" if kind == "Unigram" else f"unk_token={model.get('unk_token')!r}"
-    raise UserError(f"{path}: model.{named}; it must be <unk>, which has id {UNK}")
+  if kind == "Unigram":
+    named, id = f"unk_id={model.get('unk_id')}", model.get("unk_id")
+    # Under XLM-R's names, where <unk> is in the vocabulary is seen later.
+    unknown = model["vocab"][id : id + 1] if isinstance(id, int) and id >= 0 else []
+    is_ours = id == UNK if layout is XLMR else [piece for piece, _ in unknown] == [layout.unk]
+  else:
+    named = f"unk_token={model.get('unk_token')!r}"
+    is_ours = (model.get("unk_token") or layout.unk) == layout.unk
+  if not is_ours:
+    id = f", which has id {UNK}" if layout is XLMR else ""
+    raise UserError(f"{path}: model.{named}; it must be {layout.unk}{id}")
 
 
-def _refuse_post_processor(path: str | os.PathLike, backend: Any) -> None:
+def _refuse_post_processor(path: str | os.PathLike, backend: Any, specials: tuple[int, ...]) -> None:
   """UserError for a post-processor that makes something else than `<s> text </s>`. Without one, we add <s> and </s>."""
   plain, whole = (backend.encode("a", add_special_tokens=add).ids for add in (False, True))
-  if whole not in (plain, [BOS, *plain, EOS]):
+  if whole not in (plain, [specials[BOS], *plain, specials[EOS]]):
     tokens = " ".join(backend.encode("a").tokens)
     raise UserError(f"{path}: the post_processor makes {tokens!r} of the text 'a'; it must make '<s> ... </s>'")

@@ -106,5 +106,9 @@ class Verification:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, _read_record(self._store) | found)
       except (OSError, RuntimeError) as error:
-        print(f"rows: no record of what was verified ({one_line(error)}); the next start does it again", file=sys.stderr, flush=True)
+        print(
+          f"rows: no record of what was verified ({one_line(error)}); the next start does it again",
+          file=sys.stderr,
+          flush=True,
+        )
     return checked

@@ -21,9 +21,12 @@ def demo_rows(workdir: str | os.PathLike) -> AnyPath:
   return any_path(workdir) / "demo" / "rows"
 
 
-def build_demo_rows(workdir: str | os.PathLike, *, scale: float = 1.0, seq_len: int = SEQ_LEN) -> None:
+def build_demo_rows(
+  workdir: str | os.PathLike, *, scale: float = 1.0, seq_len: int = SEQ_LEN, word_starts: bool = False
+) -> None:
   """Builds demo_rows(workdir) unless they are there. scale: the size of the text; 1 is 3.4 MB.
 
+  word_starts: has the rows tell where words start.
   Rows for a bucket are built on this machine and copied.
   """
   rows = demo_rows(workdir)
@@ -31,7 +34,7 @@ def build_demo_rows(workdir: str | os.PathLike, *, scale: float = 1.0, seq_len: 
     return
   if not isinstance(rows, Path):
     with tempfile.TemporaryDirectory(prefix="xlmr_jax-") as folder:
-      build_demo_rows(folder, scale=scale, seq_len=seq_len)
+      build_demo_rows(folder, scale=scale, seq_len=seq_len, word_starts=word_starts)
       copy_folder(demo_rows(folder), rows, last="manifest.json")
   else:
     home = rows.parent
@@ -41,4 +44,4 @@ def build_demo_rows(workdir: str | os.PathLike, *, scale: float = 1.0, seq_len: 
     clean_crawl(home / "crawl.warc.wet.gz", home / "clean", home / "text")
     text = CC100(home / "text")
     train_vocabulary(text, home / "vocabulary.model", size=VOCABULARY_SIZE, alpha=0.5)
-    build_rows(text, home / "vocabulary.model", rows, seq_len=seq_len, held_out=0.05)
+    build_rows(text, home / "vocabulary.model", rows, seq_len=seq_len, held_out=0.05, word_starts=word_starts)

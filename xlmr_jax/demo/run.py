@@ -30,6 +30,7 @@ from xlmr_jax.ids import PAD
 from xlmr_jax.model.build import build_model
 from xlmr_jax.open_model import load_params
 from xlmr_jax.report import pictures
+from xlmr_jax.report.run_report import write_run_report
 from xlmr_jax.run.logs import read_train
 from xlmr_jax.run.workdir import Workdir, read_record
 
@@ -72,7 +73,10 @@ def run_demo(path: Path, pass_on: list[str]) -> tuple[int, dict[str, Any]]:
     for language, text, guess, truth in guesses(workdir, tuple(after)):
       progress.say(f"     {language}  {text}   {guess}   {'(right)' if guess == truth else f'(it was {truth})'}")
   transfer = tell_transfer(workdir)
+  with Progress(lambda: "writing the page"):
+    page = write_run_report(workdir)
   say(
+    f"     the page     {page}   (open it in a browser: all of this, with values under the pointer)\n"
     f"     pictures     {workdir.root / 'transfer.png'}\n                  {workdir.root / 'languages.png'}\n"
     f"                  {workdir.root / 'held_out.png'}\n"
     f"     checkpoints  {workdir.checkpoints}\n"
@@ -87,6 +91,7 @@ def run_demo(path: Path, pass_on: list[str]) -> tuple[int, dict[str, Any]]:
     "not_below_unigram": [name for name in after if after[name] >= entropy[name]],
     "zero_shot": transfer,
     "stopped_by": result.get("stopped_by"),
+    "page": str(page),
     "seconds": round(time.monotonic() - began),
   }
 

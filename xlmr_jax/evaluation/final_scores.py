@@ -19,12 +19,12 @@ from xlmr_jax.run import stopping
 
 def score_final(
   out: AnyPath, config: ConfigDict, vocabulary_size: int, tokenizer: Tokenizer, load: Callable[[], tuple[int, Any]],
-  name: str, settings: list[str], split: str, model: str = "",
+  name: str, settings: list[str], split: str, model: str = "", pooler: dict[str, Any] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
   """Scores checkpoint `name` in each setting and writes the file `out`, which keeps other tasks that it has.
 
   config: the run's, with the evaluator's values. load: () -> (step, parameters); called once everything is checked.
-  model: the folder that was scored, where `out` does not lie in it.
+  model: the folder that was scored, where `out` does not lie in it. pooler: of a BERT; see Finetuner.
   Returns {"step", "means": {task: {setting: mean score}}, "failed": [task], "missing": {task: [language]}, "file"}.
   """
   before = _read_before(out)
@@ -33,7 +33,7 @@ def score_final(
     choice = config.copy_and_resolve_references()
     choice.evaluate.setting = setting
     check_evaluation(choice)
-    scorers[setting] = Scorer(choice, vocabulary_size, tokenizer, split)
+    scorers[setting] = Scorer(choice, vocabulary_size, tokenizer, split, pooler)
   with Announcer(f"loading {name}"):
     step, params = load()
   scores: dict[str, dict] = {}

@@ -148,8 +148,14 @@ class Announcer:
 class Finetuner:
   """One task on encoders of one shape: compiled once for all checkpoints, seeds and languages."""
 
-  def __init__(self, config: ConfigDict, vocabulary_size: int, task: Task, mesh: jax.sharding.Mesh):
-    """config: of the run; its model, and which kernels it allows."""
+  def __init__(
+    self, config: ConfigDict, vocabulary_size: int, task: Task, mesh: jax.sharding.Mesh,
+    pooler: dict[str, np.ndarray] | None = None,
+  ):  # fmt: skip
+    """config: of the run; its model, and which kernels it allows.
+
+    pooler: {"kernel" fp32 [D, D], "bias" fp32 [D]}, with which the head for texts of a BERT begins; None draws it.
+    """
     recipe, family = task.recipe, family_of(config)
     if recipe.batch % mesh.size:
       recipe = dataclasses.replace(recipe, batch=-(-recipe.batch // mesh.size) * mesh.size)
@@ -157,7 +163,8 @@ class Finetuner:
       recipe = dataclasses.replace(recipe, max_len=family.max_seq_len(config.model))
     self.task = dataclasses.replace(task, recipe=recipe)
     self.mesh, self._hidden = mesh, config.model.hidden
-    self._rules = family.sharding
+    self._rules, self._pooled = family.sharding, family.pooled
+    self._pooler = pooler if family.pooled and task.head == SENTENCE else None
     platform = mesh.devices.flat[0].platform
 
     @functools.cache
@@ -189,10 +196,12 @@ class Finetuner:
       head = task_head(self.task, 0.0)
 
       def init(params: Any, key: jax.Array) -> State:
-        params = {"encoder": params, "head": head.init(key, jnp.zeros((1, 2, self._hidden)))["params"]}
+        drawn = head.init(key, jnp.zeros((1, 2, self._hidden)))["params"]
+        brought = {"dense": jax.tree.map(jnp.asarray, self._pooler)} if self._pooler else {}
+        params = {"encoder": params, "head": {**drawn, **brought}}
         return State(jnp.zeros((), jnp.int32), params, tx.init(params))
 
-      step = make_finetune_step(self._model_for, self.task, tx, schedule, self.mesh, self._rules)
+      step = make_finetune_step(self._model_for, self.task, tx, schedule, self.mesh, self._rules, self._pooled)
       self._programs[steps] = init, jax.jit(step, donate_argnums=0)
     return self._programs[steps]
 

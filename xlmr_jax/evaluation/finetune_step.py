@@ -32,9 +32,9 @@ class State(NamedTuple):
   opt_state: Any
 
 
-def task_head(task: Task, rate: float) -> TaskHead:
-  """The head that a task needs. rate: of its dropout."""
-  return TaskHead(task.head, 2 if task.head == SPAN else max(len(task.labels), 1), rate)
+def task_head(task: Task, rate: float, pooled: bool = False) -> TaskHead:
+  """The head that a task needs. rate: of its dropout. pooled: whether it is BERT's, as the family of the encoder tells."""
+  return TaskHead(task.head, 2 if task.head == SPAN else max(len(task.labels), 1), rate, pooled=pooled)
 
 
 def loss_sum(task: Task, logits: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
@@ -60,9 +60,13 @@ def loss_sum(task: Task, logits: jax.Array, batch: Batch) -> tuple[jax.Array, ja
 
 
 def make_finetune_step(
-  model_for: ModelFor, task: Task, tx: optax.GradientTransformation, schedule: Schedule, mesh: Mesh, rules: sharding.Rules
-) -> Callable[[State, Batch, jax.Array], tuple[State, jax.Array]]:
-  """(state, batch, key) -> (state, mean loss), pure. batch: global, as for loss_sum, with "ids" int32[B, L]."""
+  model_for: ModelFor, task: Task, tx: optax.GradientTransformation, schedule: Schedule, mesh: Mesh, rules: sharding.Rules,
+  pooled: bool = False,
+) -> Callable[[State, Batch, jax.Array], tuple[State, jax.Array]]:  # fmt: skip
+  """(state, batch, key) -> (state, mean loss), pure. batch: global, as for loss_sum, with "ids" int32[B, L].
+
+  pooled: of task_head.
+  """
   frozen = task.recipe.frozen
 
   def is_frozen(path: str) -> bool:
@@ -71,7 +75,7 @@ def make_finetune_step(
   def on_device(params: Any, batch: Batch, key: jax.Array):
     """(gradients divided as params are, mean loss over all devices' rows)."""
     model, specs = model_for(batch["ids"].shape[1]), sharding.specs(params, rules)
-    head = task_head(task, model.encoder.dropout)
+    head = task_head(task, model.encoder.dropout, pooled)
 
     def mean_loss(params: Any) -> jax.Array:
       """This device's part of the mean loss."""

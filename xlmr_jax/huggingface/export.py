@@ -11,7 +11,7 @@ from xlmr_jax.files import flatten
 from xlmr_jax.huggingface import names, safetensors_file
 from xlmr_jax.huggingface.folder import OURS, Folder, types_of
 from xlmr_jax.huggingface.safetensors_file import Tensor
-from xlmr_jax.ids import BOS, EOS, PAD
+from xlmr_jax.ids import BOS, EOS, PAD, SPECIAL_IDS, moved_ids
 from xlmr_jax.model.task_head import SPAN
 
 DTYPES = {
@@ -30,39 +30,49 @@ class TunedHead(NamedTuple):
 def sizes_of(config: ConfigDict, vocabulary_size: int, source: Folder | None) -> names.Sizes:
   """The sizes of a run's model. source: the folder that it was imported from, which tells the number of token types."""
   model = config.model
-  return names.Sizes(vocabulary_size, model.max_positions, model.layers, model.hidden, model.heads, model.ffn,
-                     source.sizes.token_types if source else 1)  # fmt: skip
+  types = source.sizes.token_types if source else model.token_types if model.family == "bert" else 1
+  return names.Sizes(vocabulary_size, model.max_positions, model.layers, model.hidden, model.heads, model.ffn, types,
+                     model.family)  # fmt: skip
 
 
 def write_weights(path: Path, params: Any, sizes: names.Sizes, source: Folder | None, dtype: np.dtype,
-                  head: TunedHead | None = None) -> list[str]:  # fmt: skip
+                  head: TunedHead | None = None, specials: tuple[int, ...] = SPECIAL_IDS) -> list[str]:  # fmt: skip
   """Writes the model.safetensors of a masked language model or, given a head, of a fine-tuned model. Returns the names.
 
   params: of our model, on any devices of this process; the padding rows of the vocabulary are cut. What the source has and
-  our model has not (token types, the pooler) is written as it was.
+  our model has not (token types, the pooler) is written as it was. specials: of the tokenizer, whose ids the rows get.
   """
-  ours = flatten(params, separator="/")
+  ours, named, moved = flatten(params, separator="/"), sizes.names, moved_ids(specials)
   tensors: dict[str, tuple[tuple[int, ...], Callable[[], np.ndarray | Tensor]]] = {}  # name -> (shape, its value)
   for parameter, leaf in names.leaves(sizes).items():
     for part in leaf.parts:
-      tensors[part.name] = part.shape, lambda parameter=parameter, part=part: part.to_theirs(np.asarray(ours[parameter]))
-  types_shape = sizes.token_types, sizes.hidden
+
+      def value_of(parameter: str = parameter, part: names.Part = part) -> np.ndarray:
+        value = np.asarray(ours[parameter])
+        return part.to_theirs(names.to_their_rows(value, moved) if parameter in names.BY_ENTRY and moved else value)
+
+      tensors[part.name] = part.shape, value_of
   if source:
+    for name in named.pooler:
+      if name in source.tensors:
+        tensors[name] = source.tensors[name].shape, lambda tensor=source.tensors[name]: tensor
+  types_shape = sizes.token_types, sizes.hidden
+  if sizes.family == "xlmr" and source:
 
     def unfolded_positions() -> np.ndarray:
       folded, imported = np.asarray(ours["position_embedding"]), safetensors_file.read(source.tensors[names.POSITION_TABLE])
       return names.unfold_types(folded, imported.astype(np.float32), types_of(source))
 
     tensors[names.POSITION_TABLE] = tensors[names.POSITION_TABLE][0], unfolded_positions
-    for name in (names.TYPE_TABLE, *names.POOLER):
-      if name in source.tensors:
-        tensors[name] = source.tensors[name].shape, lambda tensor=source.tensors[name]: tensor
-  else:
+    tensors[names.TYPE_TABLE] = types_shape, lambda: source.tensors[names.TYPE_TABLE]
+  elif sizes.family == "xlmr":
     tensors[names.TYPE_TABLE] = types_shape, lambda: np.zeros(types_shape, np.float32)
   if head:
-    tensors = {name: entry for name, entry in tensors.items() if name.startswith("roberta.") and name not in names.POOLER}
+    prefix = f"{named.encoder}."
+    tensors = {name: entry for name, entry in tensors.items() if name.startswith(prefix) and name not in named.pooler}
     head_params = flatten(head.params, separator="/")
-    for parameter, part in names.head_parts(head.kind, sizes.hidden, head_params["out/bias"].shape[0]).items():
+    parts = names.head_parts(head.kind, sizes.hidden, head_params["out/bias"].shape[0], sizes.family)
+    for parameter, part in parts.items():
       value = np.asarray(head_params[parameter])
       tensors[part.name] = part.shape, lambda value=value, part=part: part.to_theirs(value)
   shapes = {name: (dtype, shape) for name, (shape, _) in tensors.items()}
@@ -70,12 +80,15 @@ def write_weights(path: Path, params: Any, sizes: names.Sizes, source: Folder | 
   return list(tensors)
 
 
-def hf_config(config: ConfigDict, sizes: names.Sizes, dtype: str, model_type: str, head: TunedHead | None = None) -> dict:
+def hf_config(
+  config: ConfigDict, sizes: names.Sizes, dtype: str, model_type: str, head: TunedHead | None = None,
+  specials: tuple[int, ...] = SPECIAL_IDS,
+) -> dict:  # fmt: skip
   """The config.json of a masked language model or, given a head, of a fine-tuned model with its label names."""
   model = config.model
-  family = "XLMRoberta" if model_type == "xlm-roberta" else "Roberta"
+  prefix = {"xlm-roberta": "XLMRoberta", "roberta": "Roberta", "bert": "Bert"}[model_type]
   result = {
-    "architectures": [f"{family}For{names.HEADS[head.kind][1] if head else 'MaskedLM'}"],
+    "architectures": [f"{prefix}For{names.HEADS[head.kind][1] if head else 'MaskedLM'}"],
     "model_type": model_type,
     "vocab_size": sizes.vocabulary,
     "hidden_size": sizes.hidden,
@@ -89,9 +102,9 @@ def hf_config(config: ConfigDict, sizes: names.Sizes, dtype: str, model_type: st
     "type_vocab_size": sizes.token_types,
     "initializer_range": model.init_std,
     "layer_norm_eps": model.layer_norm_epsilon,
-    "pad_token_id": PAD,
-    "bos_token_id": BOS,
-    "eos_token_id": EOS,
+    "pad_token_id": specials[PAD],
+    # transformers' BERT has neither.
+    **({} if model_type == "bert" else {"bos_token_id": specials[BOS], "eos_token_id": specials[EOS]}),
     "position_embedding_type": "absolute",
     "tie_word_embeddings": True,
     "torch_dtype": dtype,

@@ -1,4 +1,4 @@
-"""A Hugging Face folder of an XLM-R or RoBERTa: opening it checks every name and shape, loading it reads the parameters.
+"""A Hugging Face folder of an XLM-R, RoBERTa or BERT: opening it checks names and shapes, loading it reads the parameters.
 
 Opening reads headers only. Weights are read from safetensors alone, because a pickle can run code.
 """
@@ -12,17 +12,19 @@ import jax
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
+from xlmr_jax.data.tokenizer import open_tokenizer
 from xlmr_jax.errors import UserError
 from xlmr_jax.files import AnyPath, flatten, read_json
 from xlmr_jax.folders import local_folder
 from xlmr_jax.huggingface import names, safetensors_file
 from xlmr_jax.huggingface.names import Sizes
 from xlmr_jax.huggingface.tokenizer import read_vocabulary
-from xlmr_jax.ids import BOS, EOS, MOST_ENTRIES, PAD
+from xlmr_jax.ids import BOS, EOS, MOST_ENTRIES, PAD, SPECIAL_IDS, moved_ids
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 OURS = "xlmr_jax"  # the key of config.json that holds what transformers has no key for
 MOST_LAYERS = 1000  # more are no model but a damaged file, whose tensors would be listed for ever
+FAMILIES = {"xlm-roberta": "xlmr", "roberta": "xlmr", "bert": "bert"}  # config.json's model_type -> config.model.family
 _UNSAFE = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth")
 _OTHER = {"flax_model.msgpack": "from_flax", "tf_model.h5": "from_tf"}
 _FLOATS = tuple(safetensors_file.DTYPES[name] for name in ("F32", "F16", "BF16"))
@@ -36,11 +38,18 @@ class Folder(NamedTuple):
   sizes: Sizes
   tensors: dict[str, safetensors_file.Tensor]  # those that the model needs, and the pooler's
   vocabulary: bytes  # what data.tokenizer.open_tokenizer takes as `model`; empty if it was not read
+  specials: tuple[int, ...] = SPECIAL_IDS  # the ids of <s>, <pad>, </s> and <unk> in the folder's tokenizer
+  separators: int = 2  # how many </s> its tokenizer puts between the texts of a pair
 
   @property
   def has_head(self) -> bool:
     """Whether the folder has a masked-language-model head; without one, load() draws it."""
-    return names.HEAD_BIAS in self.tensors
+    return self.sizes.names.head_bias in self.tensors
+
+  @property
+  def has_pooler(self) -> bool:
+    """Whether there is a pooler, with which fine-tuning of a BERT begins."""
+    return set(self.sizes.names.pooler) <= set(self.tensors)
 
   @property
   def isolate_documents(self) -> bool:
@@ -59,11 +68,11 @@ def open_folder(path: AnyPath, tokenizer: bool = True) -> Folder:
     raise UserError(f"{path}: no such folder") from None
   config = _read_config(path)
   sizes = _sizes(path, config)
-  tensors = _find_tensors(path)
+  named, tensors = sizes.names, _find_tensors(path)
   wanted = names.tensor_shapes(sizes)
-  if not any(name.startswith("lm_head.") for name in tensors):  # an AutoModel, or a fine-tuned model
-    tensors = _encoder_alone(tensors)
-    wanted = {name: shape for name, shape in wanted.items() if not name.startswith("lm_head.")}
+  if not any(name.startswith(named.head) for name in tensors):  # an AutoModel, or a fine-tuned model
+    tensors = _encoder_alone(tensors, named)
+    wanted = {name: shape for name, shape in wanted.items() if not name.startswith(named.head)}
   for name, shape in wanted.items():
     if name not in tensors:
       raise UserError(f"{path}: tensor {name} {list(shape)} is missing")
@@ -73,28 +82,43 @@ def open_folder(path: AnyPath, tokenizer: bool = True) -> Folder:
       )
     if tensors[name].dtype not in _FLOATS:
       raise UserError(f"{tensors[name].path}: tensor {name} is {tensors[name].dtype}, not float32, float16 or bfloat16")
-  for name in sorted(set(tensors) - set(wanted) - set(names.POOLER)):
-    if name in names.COPIES:
-      if not safetensors_file.same_bytes(tensors[name], tensors[names.COPIES[name]]):
+  for name in sorted(set(tensors) - set(wanted) - set(named.pooler)):
+    if name in named.copies:
+      if not safetensors_file.same_bytes(tensors[name], tensors[named.copies[name]]):
         raise UserError(
-          f"{tensors[name].path}: tensor {name} differs from {names.COPIES[name]}: the output layer is not "
+          f"{tensors[name].path}: tensor {name} differs from {named.copies[name]}: the output layer is not "
           "tied to the embedding, as XLM-R's is"
         )
-    elif name not in names.CONSTANTS:
+    elif name not in (*named.constants, *names.UNUSED):
       raise UserError(
-        f"{tensors[name].path}: extra tensor {name} {list(tensors[name].shape)}, which an XLM-R with a "
+        f"{tensors[name].path}: extra tensor {name} {list(tensors[name].shape)}, which an {config['model_type']} with a "
         "masked-language-model head does not have"
       )
     del tensors[name]
-  vocabulary = b""
-  if tokenizer:
+  vocabulary, specials, separators = b"", SPECIAL_IDS, 2
+  if not tokenizer:
+    specials = _noted_ids(path, config)
+  else:
     vocabulary, size = read_vocabulary(path, sizes.vocabulary)
     if size != sizes.vocabulary:
       raise UserError(
         f"{path}: config.json and the embedding have a vocabulary of {sizes.vocabulary} entries, the "
         f"tokenizer one of {size}; both must be of the same model"
       )
-  return Folder(path, config, sizes, tensors, vocabulary)
+    if sizes.family != "xlmr":  # Under XLM-R's positions, the padding has to be 1.
+      opened = open_tokenizer(path, vocabulary)
+      specials, separators = opened.specials, opened.separators
+  return Folder(path, config, sizes, tensors, vocabulary, specials, separators)
+
+
+def _noted_ids(path: Path, config: dict) -> tuple[int, ...]:
+  """The ids of the special pieces that an import noted in config.json; XLM-R's without a note."""
+  ours = config.get(OURS)
+  noted = ours.get("special_ids", SPECIAL_IDS) if isinstance(ours, dict) else SPECIAL_IDS
+  is_sound = isinstance(noted, list | tuple) and all(type(id) is int and 0 <= id < config["vocab_size"] for id in noted)
+  if not is_sound or len(set(noted)) != len(SPECIAL_IDS):
+    raise UserError(f"{path / 'config.json'}: {OURS}.special_ids is {str(noted)[:60]}; import the model again")
+  return tuple(noted)
 
 
 def _read_config(path: Path) -> dict:
@@ -106,9 +130,9 @@ def _read_config(path: Path) -> dict:
     raise UserError(f"{path / 'config.json'}: {error.strerror}; a Hugging Face folder has one") from None
   except ValueError as error:
     raise UserError(f"{path / 'config.json'}: not JSON ({error})") from None
-  if not isinstance(config, dict) or config.get("model_type") not in ("xlm-roberta", "roberta"):
+  if not isinstance(config, dict) or config.get("model_type") not in FAMILIES:
     found = config.get("model_type") if isinstance(config, dict) else None
-    raise UserError(f"{path / 'config.json'}: model_type {found!r}; it must be xlm-roberta or roberta")
+    raise UserError(f"{path / 'config.json'}: model_type {found!r}; it must be xlm-roberta, roberta or bert")
   return config
 
 
@@ -123,7 +147,8 @@ def _sizes(path: Path, config: dict) -> Sizes:
     "ffn": "intermediate_size",
   }
   found: dict[str, Any] = {name: config.get(key) for name, key in keys.items()}
-  found["token_types"] = config.get("type_vocab_size", 1)
+  family = FAMILIES[config["model_type"]]
+  found["token_types"] = config.get("type_vocab_size", 2 if family == "bert" else 1)
   for name, value in found.items():
     most = MOST_LAYERS if name == "layers" else MOST_ENTRIES
     if type(value) is not int or not 1 <= value <= most:
@@ -131,13 +156,11 @@ def _sizes(path: Path, config: dict) -> Sizes:
         f"{path / 'config.json'}: {keys.get(name, 'type_vocab_size')} is {str(value)[:40]}; it must be a whole number above "
         f"0 and at most {most}"
       )
-  sizes = Sizes(**found)
+  sizes = Sizes(**found, family=family)
   fixed = {
     "hidden_act": "gelu",
     "position_embedding_type": "absolute",
-    "pad_token_id": PAD,
-    "bos_token_id": BOS,
-    "eos_token_id": EOS,
+    **({} if family == "bert" else {"pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS}),
     "tie_word_embeddings": True,
     "is_decoder": False,
     "add_cross_attention": False,
@@ -163,7 +186,7 @@ def layer_norm_epsilon(config: dict) -> float:
 def _find_tensors(path: Path) -> dict[str, safetensors_file.Tensor]:
   """The tensors of the one file, or of all the files that the index names."""
   if (path / WEIGHTS).is_file():
-    return safetensors_file.read_header(path / WEIGHTS)
+    return _renamed(safetensors_file.read_header(path / WEIGHTS))
   if not (path / INDEX).is_file():
     raise UserError(_no_safetensors(path))
   try:
@@ -184,7 +207,18 @@ def _find_tensors(path: Path) -> dict[str, safetensors_file.Tensor]:
   missing = sorted(set(weight_map) - set(tensors))
   if missing:
     raise UserError(f"{path / weight_map[missing[0]]}: tensor {missing[0]} is missing; {INDEX} names it")
-  return tensors
+  return _renamed(tensors)
+
+
+def _renamed(tensors: dict[str, safetensors_file.Tensor]) -> dict[str, safetensors_file.Tensor]:
+  """The tensors with today's names for a norm's parameters, which models from TensorFlow call gamma and beta."""
+  old = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+
+  def today(name: str) -> str:
+    ending = next((ending for ending in old if name.endswith(ending)), None)
+    return name.removesuffix(ending) + old[ending] if ending else name
+
+  return {today(name): tensor for name, tensor in tensors.items()}
 
 
 def _no_safetensors(path: Path) -> str:
@@ -208,13 +242,13 @@ def _no_safetensors(path: Path) -> str:
   return f"{path} holds neither {WEIGHTS} nor {INDEX}; fetch the model again"
 
 
-def _encoder_alone(tensors: dict[str, safetensors_file.Tensor]) -> dict[str, safetensors_file.Tensor]:
+def _encoder_alone(tensors: dict[str, safetensors_file.Tensor], named: names.Names) -> dict[str, safetensors_file.Tensor]:
   """The encoder's tensors under the names that they have beside a head; the head of a fine-tuned model is left out."""
   parts = ("embeddings.", "encoder.", "pooler.")
   return {
-    f"roberta.{name}" if name.startswith(parts) else name: tensor
+    f"{named.encoder}.{name}" if name.startswith(parts) else name: tensor
     for name, tensor in tensors.items()
-    if not name.startswith(names.TASK_HEADS)
+    if not name.startswith(named.task_heads)
   }
 
 
@@ -264,7 +298,10 @@ def read_leaf(folder: Folder, path: str, leaf: names.Leaf) -> np.ndarray:
       place[...] = part.to_ours(safetensors_file.read(folder.tensors[part.name]), place.shape)
     else:
       safetensors_file.read_into(folder.tensors[part.name], place.reshape(part.shape))
-  return names.fold_types(out, types_of(folder)) if path == "position_embedding" else out
+  if path in names.BY_ENTRY:
+    names.to_our_rows(out, moved_ids(folder.specials))
+  is_folded = path == "position_embedding" and folder.sizes.family == "xlmr"
+  return names.fold_types(out, types_of(folder)) if is_folded else out
 
 
 def _zeros(shape: tuple[int, ...]) -> np.ndarray:
@@ -275,6 +312,14 @@ def _zeros(shape: tuple[int, ...]) -> np.ndarray:
   return room[start : start + size].view(np.float32).reshape(shape)
 
 
+def pooler_of(folder: Folder) -> dict[str, np.ndarray] | None:
+  """The pooler as the dense layer of a task's head, {"kernel" fp32 [D, D], "bias" fp32 [D]}; None if there is none."""
+  if not folder.has_pooler:
+    return None
+  weight, bias = (safetensors_file.read(folder.tensors[name]).astype(np.float32) for name in folder.sizes.names.pooler)
+  return {"kernel": np.ascontiguousarray(weight.T), "bias": bias}
+
+
 def types_of(folder: Folder) -> np.ndarray:
   """The token type table, fp32 [token types, D]."""
-  return safetensors_file.read(folder.tensors[names.TYPE_TABLE]).astype(np.float32)
+  return safetensors_file.read(folder.tensors[folder.sizes.names.type_table]).astype(np.float32)

@@ -6,10 +6,13 @@ import shutil
 from typing import Any
 
 from xlmr_jax.config import default_config
-from xlmr_jax.files import AnyPath
+from xlmr_jax.data.tokenizer_json import BERT
+from xlmr_jax.files import AnyPath, write_json
 from xlmr_jax.folders import whole_folder
 from xlmr_jax.huggingface import names, safetensors_file
-from xlmr_jax.huggingface.folder import WEIGHTS, Folder, layer_norm_epsilon, open_folder
+from xlmr_jax.huggingface.folder import OURS, WEIGHTS, Folder, layer_norm_epsilon, open_folder
+from xlmr_jax.ids import SPECIAL_IDS
+from xlmr_jax.model.build import FAMILIES
 from xlmr_jax.run import hosts
 from xlmr_jax.run.manifest import write_manifest
 from xlmr_jax.run.workdir import RunRecord, Workdir
@@ -23,10 +26,12 @@ def record_of_folder(folder: Folder) -> RunRecord:
     vocabulary_size=sizes.vocabulary, isolate_documents=folder.isolate_documents,
     dropout=float(given.get("hidden_dropout_prob", 0.1)),
     attention_dropout=float(given.get("attention_probs_dropout_prob", 0.1)),
-    init_std=float(given.get("initializer_range", 0.02)), layer_norm_epsilon=layer_norm_epsilon(given),
+    init_std=float(given.get("initializer_range", 0.02)), layer_norm_epsilon=layer_norm_epsilon(given), family=sizes.family,
   )  # fmt: skip
+  if sizes.family == "bert":
+    config.model.update(token_types=sizes.token_types, pair_types=folder.separators == BERT.separators)
   return RunRecord(
-    config=config.to_dict(), vocabulary_size=sizes.vocabulary, seq_len=sizes.positions - 2,
+    config=config.to_dict(), vocabulary_size=sizes.vocabulary, seq_len=FAMILIES[sizes.family].max_seq_len(config.model),
     tokenizer_sha256=hashlib.sha256(folder.vocabulary).hexdigest(), imported=str(folder.path),
   )  # fmt: skip
 
@@ -46,7 +51,11 @@ def from_hf(source: AnyPath, workdir: Workdir, isolate_documents: bool | None = 
     initial.mkdir(parents=True)
     shapes = {name: (tensor.dtype, tensor.shape) for name, tensor in folder.tensors.items()}
     safetensors_file.write(initial / WEIGHTS, shapes, folder.tensors.__getitem__)
-    shutil.copyfile(folder.path / "config.json", run.initial / "config.json")
+    if folder.specials == SPECIAL_IDS:
+      shutil.copyfile(folder.path / "config.json", run.initial / "config.json")
+    else:
+      note = {"isolate_documents": folder.isolate_documents, "special_ids": list(folder.specials)}
+      write_json(run.initial / "config.json", folder.config | {OURS: note})
     leaves = {path: [list(leaf.shape), "float32"] for path, leaf in names.leaves(folder.sizes).items()}
     write_manifest(run.initial, leaves)
     run.tokenizer.write_bytes(folder.vocabulary)

@@ -16,10 +16,10 @@ from typing import Any
 
 from xlmr_jax.data import sentencepiece_file as sentencepiece
 from xlmr_jax.data.tokenizer import Tokenizer
-from xlmr_jax.data.tokenizer_json import SPECIALS, library_tokenizer
+from xlmr_jax.data.tokenizer_json import SPECIALS, XLMR, Layout, library_tokenizer
 from xlmr_jax.errors import UserError
 from xlmr_jax.huggingface.probe import PROBE
-from xlmr_jax.ids import BOS, EOS, MASK, UNK
+from xlmr_jax.ids import BOS, EOS, MASK, UNK, moved_ids
 
 _NEVER = -1e6  # a score so low that the piece is part of no best way to cut a text
 _ALWAYS = 1e3  # a score so high that the piece is part of every best way, as a symbol that the user defined is
@@ -89,8 +89,10 @@ def _replace(pattern: dict, content: str) -> dict:
   return {"type": "Replace", "pattern": pattern, "content": content}
 
 
-def tokenizer_json(specials: list[tuple[int, str]], normalizer: Any, pre_tokenizer: Any, model: Any, decoder: Any) -> dict:
-  """A tokenizer.json with our template. specials: (id, name) of each special token."""
+def tokenizer_json(
+  specials: list[tuple[int, str]], normalizer: Any, pre_tokenizer: Any, model: Any, decoder: Any, post_processor: Any = None
+) -> dict:
+  """A tokenizer.json, by default with XLM-R's template. specials: (id, name) of each special token."""
   return {
     "version": "1.0",
     "truncation": None,
@@ -98,27 +100,34 @@ def tokenizer_json(specials: list[tuple[int, str]], normalizer: Any, pre_tokeniz
     "added_tokens": [added_token(id, content) for id, content in sorted(specials)],
     "normalizer": normalizer,
     "pre_tokenizer": pre_tokenizer,
-    "post_processor": template(),
+    "post_processor": post_processor or template(),
     "decoder": decoder,
     "model": model,
   }
 
 
-def template() -> dict:
-  """The post-processor that makes `<s> A </s>` and `<s> A </s></s> B </s>` of texts A and B, all of token type 0."""
+def template(layout: Layout = XLMR, bos: int = BOS, eos: int = EOS) -> dict:
+  """The post-processor that makes `<s> A </s>` and `<s> A </s></s> B </s>` of texts A and B, all of token type 0.
 
-  def special(name: str) -> dict:
-    return {"SpecialToken": {"id": name, "type_id": 0}}
+  For BERT's layout `[CLS] A [SEP]` and `[CLS] A [SEP] B [SEP]`, where B and its [SEP] are of type 1. bos, eos: their ids.
+  """
+  second = 0 if layout.separators == XLMR.separators else 1
 
-  def text(name: str) -> dict:
-    return {"Sequence": {"id": name, "type_id": 0}}
+  def special(name: str, type_id: int = 0) -> dict:
+    return {"SpecialToken": {"id": name, "type_id": type_id}}
 
-  single = [special("<s>"), text("A"), special("</s>")]
+  def text(name: str, type_id: int = 0) -> dict:
+    return {"Sequence": {"id": name, "type_id": type_id}}
+
+  single = [special(layout.bos), text("A"), special(layout.eos)]
+  between = [special(layout.eos)] * (layout.separators - 1)
   return {
     "type": "TemplateProcessing",
     "single": single,
-    "pair": [*single, special("</s>"), text("B"), special("</s>")],
-    "special_tokens": {name: {"id": name, "ids": [id], "tokens": [name]} for name, id in (("<s>", BOS), ("</s>", EOS))},
+    "pair": [*single, *between, text("B", second), special(layout.eos, second)],
+    "special_tokens": {
+      name: {"id": name, "ids": [id], "tokens": [name]} for name, id in ((layout.bos, bos), (layout.eos, eos))
+    },
   }
 
 
@@ -141,7 +150,9 @@ def prove(whole: dict, ours: Tokenizer, vocabulary: sentencepiece.Vocabulary | N
   theirs.no_truncation()
   theirs.no_padding()
   encoded = theirs.encode_batch(lines)
-  at = first_difference([ours.encode(line) for line in lines], [line.ids for line in encoded], vocabulary)
+  moved = moved_ids(ours.specials)
+  wanted = [[moved.get(id, id) for id in ours.encode(line)] for line in lines]
+  at = first_difference(wanted, [line.ids for line in encoded], vocabulary)
   if at is not None:
     raise UserError(
       f"{ours.path}: Hugging Face's tokenizers would cut {lines[at]!r} into {' '.join(encoded[at].tokens)!r}, and not into "

@@ -12,7 +12,7 @@ from typing import Any
 from xlmr_jax.data import sentencepiece_file
 from xlmr_jax.data.sentencepiece import with_rows, without_rows
 from xlmr_jax.data.tokenizer import Tokenizer, open_tokenizer
-from xlmr_jax.data.tokenizer_json import ROWS, SPECIALS, decoder_of, library_tokenizer
+from xlmr_jax.data.tokenizer_json import ROWS, SPECIALS, XLMR, Layout, decoder_of, layout_of, library_tokenizer
 from xlmr_jax.errors import UserError
 from xlmr_jax.files import AnyPath, read_json, write_json
 from xlmr_jax.huggingface.probe import PROBE
@@ -24,7 +24,8 @@ from xlmr_jax.huggingface.sentencepiece_json import (
   template,
   tokenizer_json,
 )  # fmt: skip
-from xlmr_jax.ids import BOS, EOS, MASK
+from xlmr_jax.huggingface.wordpiece import VOCAB_TXT, as_transformers_reads, from_vocab_txt, vocab_txt
+from xlmr_jax.ids import MASK
 
 SENTENCEPIECE = "sentencepiece.bpe.model"  # XLM-R's name for the file, although the model is no BPE
 _PADDED = 8, 512  # An embedding is padded to a multiple of the first, by less than the second.
@@ -39,18 +40,22 @@ def read_vocabulary(folder: Path, rows: int = 0) -> tuple[bytes, int]:
   rows: of the model's embedding, which may be padded; 0 if they are not known. Raises UserError if the folder has no
   tokenizer, two that differ, or one of another kind.
   """
-  model, whole, merges = (folder / name for name in (SENTENCEPIECE, "tokenizer.json", "vocab.json"))
+  model, whole, merges, words = (folder / name for name in (SENTENCEPIECE, "tokenizer.json", "vocab.json", VOCAB_TXT))
   if model.is_file() and whole.is_file():
     path, vocabulary = _the_same(model, whole)
   elif whole.is_file():
-    path, vocabulary = whole, _with_prefix_space(whole, whole.read_bytes())
+    path, vocabulary = whole, _as_transformers_reads(whole, whole.read_bytes())
   elif model.is_file():
     path, vocabulary = model, model.read_bytes()
     _refuse_added_tokens(folder, open_tokenizer(model, vocabulary))
   elif merges.is_file():
     path, vocabulary = merges, _from_merges(merges)
+  elif words.is_file():
+    path, vocabulary = words, from_vocab_txt(words, _config_of(folder), _added_tokens(folder))
   else:
-    raise UserError(f"{folder}: no tokenizer in it: neither {SENTENCEPIECE} nor tokenizer.json nor vocab.json")
+    raise UserError(
+      f"{folder}: no tokenizer in it: neither {SENTENCEPIECE} nor tokenizer.json nor vocab.json nor {VOCAB_TXT}"
+    )
   size = open_tokenizer(path, vocabulary).size
   multiple, most = _PADDED
   if size < rows < size + most and rows % multiple == 0:
@@ -120,9 +125,13 @@ def _read_json(path: Path) -> dict:
     raise UserError(f"{path}: cannot be read ({error}); fetch it again") from None
 
 
+def _config_of(folder: Path) -> dict:
+  return _read_json(folder / "tokenizer_config.json")
+
+
 def _added_tokens(folder: Path) -> dict[str, int]:
   """{name: id} of the tokens that the files beside a vocabulary add to it."""
-  decoder = _read_json(folder / "tokenizer_config.json").get("added_tokens_decoder", {})
+  decoder = _config_of(folder).get("added_tokens_decoder", {})
   try:
     named = {str(token["content"]): int(id) for id, token in decoder.items()}
     return named | {str(name): int(id) for name, id in _read_json(folder / "added_tokens.json").items()}
@@ -130,11 +139,18 @@ def _added_tokens(folder: Path) -> dict[str, int]:
     raise UserError(f"{folder}: its added tokens cannot be read ({error!r}); fetch it again") from None
 
 
-def _with_prefix_space(path: Path, content: bytes) -> bytes:
+def _as_transformers_reads(path: Path, content: bytes) -> bytes:
+  """A tokenizer.json with what transformers' classes for RoBERTa and BERT change in it after tokenizer_config.json."""
+  config = _config_of(path.parent)
+  if not str(config.get("tokenizer_class")).startswith("Roberta"):
+    model_type = str(_read_json(path.with_name("config.json")).get("model_type"))
+    return as_transformers_reads(content, _read_json(path), config, model_type) if b"BertNormalizer" in content else content
+  return _with_prefix_space(path, content, config.get("add_prefix_space"))
+
+
+def _with_prefix_space(path: Path, content: bytes, wanted: object) -> bytes:
   """A byte-level tokenizer.json with the prefix space that tokenizer_config.json asks for, as transformers reads it."""
-  config = _read_json(path.with_name("tokenizer_config.json"))
-  wanted = config.get("add_prefix_space")
-  if not str(config.get("tokenizer_class")).startswith("Roberta") or not isinstance(wanted, bool):
+  if not isinstance(wanted, bool):
     return content
   whole = _read_json(path)
   step = whole.get("pre_tokenizer") or {}
@@ -157,7 +173,7 @@ def _from_merges(path: Path) -> bytes:
   ours = (*SPECIALS, MASK)
   added = _added_tokens(path.parent)
   specials = [(id, piece) for piece, id in (vocabulary | added).items() if piece in ours]
-  prefix = _read_json(path.with_name("tokenizer_config.json")).get("add_prefix_space") is True
+  prefix = _config_of(path.parent).get("add_prefix_space") is True
   byte_level = {"type": "ByteLevel", "add_prefix_space": prefix, "trim_offsets": True, "use_regex": True}
   model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": "", "end_of_word_suffix": "",
            "fuse_unk": False, "byte_fallback": False, "vocab": vocabulary, "merges": pairs}  # fmt: skip
@@ -186,8 +202,9 @@ def exported(tokenizer: Tokenizer) -> dict:
     whole, vocabulary = json.loads(tokenizer.model), None
     whole.pop(ROWS, None)
     whole |= {"truncation": None, "padding": None, "decoder": decoder_of(whole)}
-    if not _makes_our_pairs(tokenizer.path, whole):
-      whole["post_processor"] = template()
+    layout, (bos, _, eos, _) = layout_of(whole["model"]), tokenizer.specials
+    if not _makes_our_pairs(tokenizer.path, whole, layout, bos, eos):
+      whole["post_processor"] = template(layout, bos, eos)
   else:
     vocabulary = sentencepiece_file.parse(without_rows(tokenizer.model))
     whole = fast_tokenizer(tokenizer.path, vocabulary)
@@ -207,12 +224,14 @@ def why_no_export(tokenizer: Tokenizer) -> str:
   return ""
 
 
-def _makes_our_pairs(path: AnyPath, whole: dict) -> bool:
-  """Whether the post-processor makes `<s> A </s></s> B </s>`, all of token type 0, as fine-tuning does."""
+def _makes_our_pairs(path: AnyPath, whole: dict, layout: Layout, bos: int, eos: int) -> bool:
+  """Whether the post-processor makes pairs as fine-tuning does: template() has the two forms. bos, eos: their ids."""
   backend = library_tokenizer(path, whole)
   a, b = (backend.encode(text, add_special_tokens=False).ids for text in "ab")
   pair = backend.encode("a", "b")
-  return pair.ids == [BOS, *a, EOS, EOS, *b, EOS] and not any(pair.type_ids)
+  first = [bos, *a, *[eos] * layout.separators]
+  types = [0] * (len(first) + len(b) + 1) if layout is XLMR else [0] * len(first) + [1] * (len(b) + 1)
+  return pair.ids == [*first, *b, eos] and pair.type_ids == types
 
 
 def write_tokenizer(out: Path, tokenizer: Tokenizer, max_tokens: int) -> None:
@@ -233,19 +252,23 @@ def write_tokenizer(out: Path, tokenizer: Tokenizer, max_tokens: int) -> None:
   else:
     (out / "tokenizer.json").write_text(json.dumps(whole, ensure_ascii=False), encoding="utf-8")
     (out / SENTENCEPIECE).write_bytes(without_rows(tokenizer.model))
+  if whole["model"].get("type") == "WordPiece" and (lines := vocab_txt(whole["model"])):
+    (out / VOCAB_TXT).write_text(lines, encoding="utf-8")  # for readers that know no tokenizer.json
+  layout = layout_of(whole["model"])
   added = {token["content"]: token for token in whole.get("added_tokens") or ()}
-  mask = {key: value for key, value in added.get(MASK, added_token(0, MASK)).items() if key != "id"}
-  specials = {"bos_token": "<s>", "eos_token": "</s>", "cls_token": "<s>", "sep_token": "</s>", "pad_token": "<pad>"}
-  if "<unk>" in added:
+  mask = {key: value for key, value in added.get(layout.mask, added_token(0, layout.mask)).items() if key != "id"}
+  specials = {"bos_token": layout.bos, "eos_token": layout.eos} if layout is XLMR else {}
+  specials |= {"cls_token": layout.bos, "sep_token": layout.eos, "pad_token": layout.pad}
+  if layout.unk in added:
     # With SentencePiece <unk> has no name: transformers would cut it out of texts, where fairseq reads "<", "unk", ">".
-    specials["unk_token"] = "<unk>"
+    specials["unk_token"] = layout.unk
   config = {
-    # The class is neither "XLMRobertaTokenizer" nor "RobertaTokenizer", because transformers 5 would build that class's own
-    # steps around the pieces.
+    # The class is not "XLMRobertaTokenizer", "RobertaTokenizer" or "BertTokenizer", because transformers 5 would build that
+    # class's own steps around the pieces.
     "tokenizer_class": "PreTrainedTokenizerFast",
     "mask_token": {"__type": "AddedToken", **mask},
     "model_max_length": max_tokens,
-    "model_input_names": ["input_ids", "attention_mask"],
+    "model_input_names": ["input_ids", *([] if layout is XLMR else ["token_type_ids"]), "attention_mask"],
     "clean_up_tokenization_spaces": False,
   }
   write_json(out / "tokenizer_config.json", specials | config)

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from ml_collections import ConfigDict
 
-from xlmr_jax.model import head, xlmr
+from xlmr_jax.model import bert, head, xlmr
+from xlmr_jax.model.bert import BertEncoder
 from xlmr_jax.model.head import MaskedLanguageModel
 from xlmr_jax.model.ops import PLAIN_OPS, Ops, Wanted, choose_ops
 from xlmr_jax.model.xlmr import XLMREncoder, padded_vocabulary
@@ -27,16 +28,27 @@ class Family(NamedTuple):
   remat: tuple[str, ...]  # the values of config.model.remat
   max_seq_len: Callable[[ConfigDict], int]  # config.model -> the longest row in tokens
   flops_per_token: Callable[[ConfigDict, int, int, int], float]  # (config.model, vocabulary_size, seq_len, slots)
+  pooled: bool = False  # whether a task's head for texts is BERT's: it begins with the model's pooler, if there is one
 
 
-def _build_xlmr(model: ConfigDict, vocabulary_size: int, ops: Ops) -> XLMREncoder:
-  return XLMREncoder(
+def _settings(model: ConfigDict, vocabulary_size: int, ops: Ops) -> dict[str, Any]:
+  """What the encoders of all families take."""
+  return dict(
     vocabulary_size=vocabulary_size, layers=model.layers, hidden=model.hidden, heads=model.heads, ffn=model.ffn,
     max_positions=model.max_positions, dropout=model.dropout, attention_dropout=model.attention_dropout,
     dropout_bits=model.dropout_bits, isolate_documents=model.isolate_documents, pre_norm=model.pre_norm,
     init_std=model.init_std, layer_norm_epsilon=model.layer_norm_epsilon, dtype=jnp.dtype(model.dtype),
     remat=model.remat, unroll_layers=model.unroll_layers, ops=ops,
   )  # fmt: skip
+
+
+def _build_xlmr(model: ConfigDict, vocabulary_size: int, ops: Ops) -> XLMREncoder:
+  return XLMREncoder(**_settings(model, vocabulary_size, ops))
+
+
+def _build_bert(model: ConfigDict, vocabulary_size: int, ops: Ops) -> BertEncoder:
+  settings = _settings(model, vocabulary_size, ops)
+  return BertEncoder(**settings, token_types=model.token_types, pair_types=model.pair_types and model.token_types > 1)
 
 
 def _xlmr_flops(model: ConfigDict, vocabulary_size: int, seq_len: int, slots: int) -> float:
@@ -53,7 +65,15 @@ FAMILIES = {
     remat=tuple(xlmr.REMAT_POLICIES),
     max_seq_len=lambda model: model.max_positions - xlmr.FIRST_POSITION,
     flops_per_token=_xlmr_flops,
-  )
+  ),
+  "bert": Family(
+    build=_build_bert,
+    sharding=(*bert.SHARDING, *head.SHARDING),
+    remat=tuple(xlmr.REMAT_POLICIES),
+    max_seq_len=lambda model: model.max_positions - BertEncoder.first_position,
+    flops_per_token=_xlmr_flops,
+    pooled=True,
+  ),
 }
 
 

@@ -15,12 +15,14 @@ class TaskHead(nn.Module):
   """A head as transformers' XLM-R has it: params {"dense", "out"} or {"out"}.
 
   sentence: dropout, dense, tanh, dropout, projection of <s>; words and span: dropout and projection of every token.
+  BERT's pooler and head are the same without the first dropout.
   """
 
   kind: str
   outputs: int  # classes; 1: a number; 2 for a span: its start and its end
   dropout: float
   init_std: float = 0.02
+  pooled: bool = False  # BERT's: nothing is dropped in front of the dense layer, which is the pooler
 
   @nn.compact
   def __call__(self, x_BxLxD: jax.Array, deterministic: bool = True, rows_B: jax.Array | None = None) -> jax.Array:
@@ -31,7 +33,7 @@ class TaskHead(nn.Module):
     index = token_index(rows_B, x.shape[1])
     if self.kind == SENTENCE:
       x, index = x[:, 0], index[:, 0]
-      x = dropout(x, Drop(self.dropout, keys[1], index))
+      x = x if self.pooled else dropout(x, Drop(self.dropout, keys[1], index))
       x = jnp.tanh(add_bias(*Product((x.shape[-1],), self.init_std, name="dense")(x)))
     x = dropout(x, Drop(self.dropout, keys[0], index))
     return add_bias(*Product((self.outputs,), self.init_std, name="out")(x))

@@ -7,7 +7,7 @@ Letters: B rows, L tokens per row, P masked slots per row, D hidden width, H hea
 width, V vocabulary (padded to a multiple of 128), N layers (scanned: parameters of a layer lead with N).
 """
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -59,21 +59,24 @@ def flops_per_token(*, layers: int, hidden: int, ffn: int, vocabulary: int, seq_
   return 6.0 * (body + attention + head)
 
 
-def segments_and_positions(ids_BxL: Array, isolate_documents: bool) -> tuple[Array, Array]:
+def segments_and_positions(
+  ids_BxL: Array, isolate_documents: bool, first_position: int = FIRST_POSITION
+) -> tuple[Array, Array]:
   """Segment ids (0 for pads) and position ids of rows of `<s> ... </s>` documents, both int32[B, L].
 
   Isolated: every `<s>` opens a segment, and positions restart there. Otherwise fairseq's reading: a row is one
   sequence, whatever it holds. Masking never touches `<s>`, so both can be read off the masked ids.
   """
   real_BxL = ids_BxL != PAD
+  of_pads = min(PAD, first_position)  # Nothing that counts depends on it.
   if not isolate_documents:
-    positions_BxL = jnp.cumsum(real_BxL, axis=1) + FIRST_POSITION - 1
-    return real_BxL.astype(jnp.int32), jnp.where(real_BxL, positions_BxL, PAD).astype(jnp.int32)
+    positions_BxL = jnp.cumsum(real_BxL, axis=1) + first_position - 1
+    return real_BxL.astype(jnp.int32), jnp.where(real_BxL, positions_BxL, of_pads).astype(jnp.int32)
   starts_BxL = ids_BxL == BOS
   index_L = jnp.arange(ids_BxL.shape[1], dtype=jnp.int32)
   last_start_BxL = jax.lax.cummax(jnp.where(starts_BxL, index_L, 0), axis=1)
   segments_BxL = jnp.where(real_BxL, jnp.maximum(jnp.cumsum(starts_BxL, axis=1), 1), 0)
-  positions_BxL = jnp.where(real_BxL, index_L - last_start_BxL + FIRST_POSITION, PAD)
+  positions_BxL = jnp.where(real_BxL, index_L - last_start_BxL + first_position, of_pads)
   return segments_BxL.astype(jnp.int32), positions_BxL.astype(jnp.int32)
 
 
@@ -176,6 +179,8 @@ class XLMREncoder(nn.Module):
   pad_vocabulary: bool = True
   ops: Ops = PLAIN_OPS
 
+  first_position: ClassVar[int] = FIRST_POSITION  # the row of the position table for a text's first token
+
   @property
   def table_rows(self) -> int:
     """Rows of the token embedding, padding included."""
@@ -184,7 +189,7 @@ class XLMREncoder(nn.Module):
   @property
   def max_seq_len(self) -> int:
     """The longest row in tokens."""
-    return self.max_positions - FIRST_POSITION
+    return self.max_positions - self.first_position
 
   def setup(self):
     init = nn.initializers.normal(self.init_std)
@@ -195,7 +200,8 @@ class XLMREncoder(nn.Module):
       return table_VxD.at[PAD].set(0.0).at[self.vocabulary_size :].set(0.0)
 
     def init_positions(key: Array) -> Array:
-      return init(key, (self.max_positions, self.hidden), jnp.float32).at[PAD].set(0.0)
+      table_LxD = init(key, (self.max_positions, self.hidden), jnp.float32)
+      return table_LxD.at[PAD].set(0.0) if self.first_position > PAD else table_LxD
 
     self.token_embedding = self.param("token_embedding", init_tokens)
     self.position_embedding = self.param("position_embedding", init_positions)
@@ -218,6 +224,11 @@ class XLMREncoder(nn.Module):
     if self.pre_norm:
       self.final_norm = LayerNorm(self.layer_norm_epsilon)
 
+  def add_to_embedding(self, x_BxLxD: Array, ids_BxL: Array) -> Array:
+    """What another kind of encoder adds to the sum of token and position before its norm, fp32 [B, L, D]; here nothing."""
+    del ids_BxL
+    return x_BxLxD
+
   def encode(
     self, ids_BxL: Array, deterministic: bool = True, tokens_BxLxD: Array | None = None, rows_B: Array | None = None
   ) -> Array:
@@ -228,10 +239,10 @@ class XLMREncoder(nn.Module):
     """
     rows_B = jnp.arange(ids_BxL.shape[0], dtype=jnp.uint32) if rows_B is None else rows_B
     with jax.named_scope("embedding"):
-      segments_BxL, positions_BxL = segments_and_positions(ids_BxL, self.isolate_documents)
+      segments_BxL, positions_BxL = segments_and_positions(ids_BxL, self.isolate_documents, self.first_position)
       # Both tables stay fp32 on every mesh, so that the tables' sparse gradients are summed in fp32.
       x_BxLxD = self.token_embedding[ids_BxL] if tokens_BxLxD is None else tokens_BxLxD
-      x_BxLxD = x_BxLxD + self.position_embedding[positions_BxL]
+      x_BxLxD = self.add_to_embedding(x_BxLxD + self.position_embedding[positions_BxL], ids_BxL)
       x_BxLxD = (x_BxLxD if self.pre_norm else self.embedding_norm(x_BxLxD)).astype(self.dtype)
       key = None if deterministic else self.make_rng("dropout")
       drop = Drop(self.dropout, key, token_index(rows_B, ids_BxL.shape[1]), self.dropout_bits)

@@ -6,6 +6,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from xlmr_jax.config_checks import check_evaluation
+from xlmr_jax.data.tokenizer import Tokenizer
+from xlmr_jax.data.tokenizer_json import BERT
 from xlmr_jax.errors import UserError
 from xlmr_jax.evaluation.scorer import Scorer
 from xlmr_jax.evaluation.tasks import registry
@@ -13,7 +15,9 @@ from xlmr_jax.files import AnyPath, write_json
 from xlmr_jax.folders import refuse_used_folder, whole_folder
 from xlmr_jax.huggingface import export
 from xlmr_jax.huggingface.tokenizer import exported, write_tokenizer
-from xlmr_jax.open_model import load_params, open_record, open_tokenizer_of, source_of
+from xlmr_jax.ids import SPECIAL_IDS
+from xlmr_jax.model.build import family_of
+from xlmr_jax.open_model import load_params, open_record, open_tokenizer_of, pooler_of_run, source_of
 from xlmr_jax.report import model_card
 from xlmr_jax.report.model_card import Tuned
 from xlmr_jax.run.workdir import RunRecord, Workdir
@@ -43,20 +47,38 @@ def to_hf(
       file=sys.stderr,
       flush=True,
     )
+  _refuse_other_tokenizer(workdir, config, tokenizer)
   step, params = load_params(workdir.root, record, config, name)
   tuned, head = None, None
   if task:
     tuned = fine_tune(workdir, record, config, params, step, task, seed)
     params, head = tuned.params["encoder"], export.TunedHead(tuned.task.head, tuned.task.labels, tuned.params["head"])
   sizes = export.sizes_of(config, record.vocabulary_size, source)
-  model_type = source.config["model_type"] if source else "xlm-roberta"
+  model_type = source.config["model_type"] if source else "bert" if sizes.family == "bert" else "xlm-roberta"
   with whole_folder(out) as folder:
-    write_tokenizer(folder, tokenizer, sizes.positions - 2)
-    written = export.write_weights(folder / "model.safetensors", params, sizes, source, export.DTYPES[dtype], head)
-    write_json(folder / "config.json", export.hf_config(config, sizes, dtype, model_type, head))
+    write_tokenizer(folder, tokenizer, family_of(config).max_seq_len(config.model))
+    written = export.write_weights(
+      folder / "model.safetensors", params, sizes, source, export.DTYPES[dtype], head, tokenizer.specials
+    )
+    write_json(folder / "config.json", export.hf_config(config, sizes, dtype, model_type, head, tokenizer.specials))
     model_card.write(folder, workdir, record, config, name, step, tuned)
   result = {"out": str(out), "step": step, "tensors": len(written)}
   return result | ({"task": task, "scores": tuned.scores} if tuned else {})
+
+
+def _refuse_other_tokenizer(workdir: Workdir, config: ConfigDict, tokenizer: Tokenizer) -> None:
+  """UserError for a vocabulary with which transformers would number positions, or type the texts of a pair, otherwise."""
+  model = config.model
+  if model.family == "xlmr" and tokenizer.specials != SPECIAL_IDS:
+    raise UserError(
+      f"{workdir}: config.model.family=xlmr with a vocabulary of BERT's layout. transformers' XLM-R numbers positions by "
+      "the id of <pad>, so it cannot take such a model; train with config.model.family=bert"
+    )
+  if model.family == "bert" and model.pair_types != (tokenizer.separators == BERT.separators):
+    raise UserError(
+      f"{workdir}: config.model.pair_types={model.pair_types}, but {tokenizer.path} makes pairs the other way; set it to "
+      f"{not model.pair_types} for the training"
+    )
 
 
 def fine_tune(
@@ -68,7 +90,8 @@ def fine_tune(
   config.evaluate.tasks = (task,)
   config.stop.score = ""
   check_evaluation(config)
-  scorer = Scorer(config, record.vocabulary_size, open_tokenizer_of(workdir.root, record))
+  tokenizer, pooler = open_tokenizer_of(workdir.root, record), pooler_of_run(workdir, record)
+  scorer = Scorer(config, record.vocabulary_size, tokenizer, pooler=pooler)
   tuned = scorer.finetuners[task].task
   plan = scorer.plan(task)  # It finds missing data before the long part.
   if len(plan) != 1:

@@ -108,9 +108,10 @@ def _description(record: RunRecord, config: ConfigDict, name: str, step: int, tu
   sizes = names.Sizes(record.vocabulary_size, model.max_positions, model.layers, model.hidden, model.heads, model.ffn,
                       model.token_types if is_bert else 1, model.family)  # fmt: skip
   parameters = sum(int(np.prod(shape)) for shape in names.tensor_shapes(sizes).values())
+  kind = "An encoder of the BERT" if is_bert else "A multilingual encoder of the XLM-R"
   text = (
-    f"{'An encoder of the BERT' if is_bert else 'A multilingual encoder of the XLM-R'} family: {model.layers} layers x "
-    f"{model.hidden}, {model.heads} heads, feed-forward width {model.ffn}, a vocabulary of {record.vocabulary_size:,} pieces, "
+    f"{kind} family: {model.layers} layers x {model.hidden}, {model.heads} heads, feed-forward width {model.ffn}, a "
+    f"vocabulary of {record.vocabulary_size:,} pieces, "
     f"{family_of(config).max_seq_len(model)} positions; {parameters:,} parameters with the masked-language-model head.\n"
   )
   if tuned:
@@ -121,12 +122,15 @@ def _description(record: RunRecord, config: ConfigDict, name: str, step: int, tu
     )
   if record.imported:
     text += f"\nTraining began with the weights of `{Path(record.imported).name}`, imported as they were.\n"
+  masked_whole = {"word": " in whole words", "span": " in spans of words"}.get(config.data.mask_unit, "")
   if step:
     text += (
       f"\nExported from checkpoint {step} ({name}): {step:,} updates of {config.batch_rows:,} rows of "
-      f"{record.seq_len} tokens, {100 * config.data.mask_share:g} % of the pieces masked, AdamW with a peak "
+      f"{record.seq_len} tokens, {100 * config.data.mask_share:g} % of the pieces masked{masked_whole}, AdamW with a peak "
       f"rate of {optimizer.peak_lr:g}, languages sampled with alpha {config.data.alpha:g}, seed {config.seed}.\n"
     )
+    if config.phases:
+      text += f"\nWhat was read changed in phases, which say what differed: {'; '.join(config.phases)}.\n"
   if model.isolate_documents:
     text += (
       "\nIn training, several documents shared a row; they did not see each other, and each began at position 0. Give the "

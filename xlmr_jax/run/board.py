@@ -8,16 +8,33 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from xlmr_jax import bucket
+from xlmr_jax.config import default_config
 from xlmr_jax.errors import StoreError, one_line
-from xlmr_jax.files import AnyPath, upload
+from xlmr_jax.files import AnyPath, flatten, upload
 
 FLUSH_S = 30.0
-FILE_BYTES = 8 * 2**20  # In a bucket a file is written anew when it has grown; beyond this a new one begins.
+# In a bucket a file is written anew when it has grown; beyond this a new one begins. gcsfs sends larger ones in parts, whose
+# number it takes from the size at the start, and the file grows meanwhile.
+FILE_BYTES = 4 * 2**20
+
+
+# Of a config, what runs are compared by; the rest of its keys only where they are not as default_config() has them.
+_ALWAYS_SHOWN = ("seed", "train_steps", "batch_rows", "model.layers", "model.hidden", "model.heads", "model.ffn",
+                 "model.dropout", "data.alpha", "data.mask_share", "data.languages", "optimizer.peak_lr",
+                 "optimizer.warmup_steps", "optimizer.weight_decay")  # fmt: skip
+
+
+def hparams_of(config: dict[str, Any]) -> dict[str, Any]:
+  """What TensorBoard's table of hyperparameters shows of a config, {dotted key: number, text or bool}."""
+  default = flatten(default_config().to_dict())
+  shown = {key: x for key, x in flatten(config).items() if key in _ALWAYS_SHOWN or x != default.get(key)}
+  return {key: x if isinstance(x, (bool, int, float, str)) else ",".join(map(str, x)) for key, x in sorted(shown.items())}
 
 
 class Board:
@@ -39,7 +56,7 @@ class Board:
   def _guarded(self, work: Any) -> None:
     try:
       work()
-    except (OSError, StoreError) as error:
+    except (OSError, StoreError, ValueError) as error:
       what = getattr(error, "strerror", None) or one_line(error)
       print(f"{self._folder}: TensorBoard's files are not written from here on ({what})", file=sys.stderr, flush=True)
       self._writer = None
@@ -73,6 +90,23 @@ class Board:
     self._writer.write_event(event.Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
     if time.monotonic() - self._flushed_at >= FLUSH_S:
       self._flush(wait=False)
+
+  def add_hparams(self, hparams: Mapping[str, Any], metrics: Sequence[str]) -> None:
+    """Says what the table of hyperparameters (TensorBoard's HParams) shows of this run.
+
+    hparams: {name: number, text or bool}; nothing is written where there are none. metrics: scalars that stand beside them.
+    """
+    if self._writer and hparams:
+      self._guarded(lambda: self._add_hparams(hparams, metrics))
+
+  def _add_hparams(self, hparams: Mapping[str, Any], metrics: Sequence[str]) -> None:
+    from tensorboardX.proto import event_pb2
+    from tensorboardX.summary import hparams as summaries
+
+    event: Any = event_pb2
+    # The third one would say that the run has ended.
+    for summary in summaries(dict(hparams), dict.fromkeys(metrics, 0.0))[:2]:
+      self._writer.write_event(event.Event(wall_time=time.time(), step=0, summary=summary))
 
   def _flush(self, *, wait: bool) -> None:
     self._writer.flush()

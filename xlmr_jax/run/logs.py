@@ -5,8 +5,10 @@ written is cut off; but a checkpoint knows what its logs were, and a run that co
 """
 
 import hashlib
+import io
 import json
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from xlmr_jax.files import AnyPath, parse_json
@@ -17,6 +19,7 @@ from xlmr_jax.run.workdir import Workdir
 TRAIN = {"loss": (int, float, type(None)), "lr": (int, float), "languages": dict}
 HELD_OUT = {"mean_loss": (int, float), "languages": dict}
 TIMING: dict[str, Any] = {}
+ALARMS: dict[str, Any] = {"kind": str, "language": str, "text": str}
 
 
 def _parse(raw: bytes, types: dict[str, Any]) -> dict | None:
@@ -33,19 +36,24 @@ def _parse(raw: bytes, types: dict[str, Any]) -> dict | None:
   return line if all(isinstance(x, dict) and "loss" in x for x in losses) else None
 
 
-def _sound_lines(path: AnyPath, types: dict[str, Any]) -> list[tuple[bytes, dict]]:
-  """The sound lines of a log with what they say. The numbers of the others are told on stderr.
+def _sound_lines(path: AnyPath, types: dict[str, Any]) -> Iterator[tuple[bytes, dict]]:
+  """The sound lines of a log with what they say, one by one. At the end the numbers of the others are told on stderr.
 
   A last line without its end is left out silently: its writer was killed, or is at work.
   """
-  lines = read_growing(path).splitlines(keepends=True)
-  if lines and not lines[-1].endswith(b"\n"):
-    lines.pop()
-  parsed = [(raw, _parse(raw, types)) for raw in lines]
-  if damaged := [str(number) for number, (_, line) in enumerate(parsed, 1) if line is None]:
+  damaged, number = [], 0
+  for raw in io.BytesIO(read_growing(path)):
+    if not raw.endswith(b"\n"):
+      break
+    number += 1
+    line = _parse(raw, types)
+    if line is None:
+      damaged.append(str(number))
+    else:
+      yield raw, line
+  if damaged:
     numbers = ", ".join(damaged[:10]) + (f" and {len(damaged) - 10} more" if len(damaged) > 10 else "")
-    print(f"{path}: left out, because damaged: line {numbers} of {len(parsed)}", file=sys.stderr, flush=True)
-  return [(raw, line) for raw, line in parsed if line is not None]
+    print(f"{path}: left out, because damaged: line {numbers} of {number}", file=sys.stderr, flush=True)
 
 
 def read_train(workdir: Workdir) -> list[dict]:
@@ -58,18 +66,43 @@ def read_held_out(workdir: Workdir) -> list[dict]:
   return [line for _, line in _sound_lines(workdir.held_out_log, HELD_OUT)]
 
 
+def each_train(workdir: Workdir) -> Iterator[dict]:
+  """The same, one by one: all lines of a long run with many languages together would fill the memory."""
+  return (line for _, line in _sound_lines(workdir.train_log, TRAIN))
+
+
+def read_timing(workdir: Workdir) -> list[dict]:
+  """The sound lines of timing.jsonl; none where there is no such file."""
+  return [line for _, line in _sound_lines(workdir.timing_log, TIMING)]
+
+
+def read_alarms(workdir: Workdir) -> list[dict]:
+  """The sound lines of alarms.jsonl; none where there is no such file."""
+  return [line for _, line in _sound_lines(workdir.alarms_log, ALARMS)]
+
+
 class JsonLines:
   """An append-only log. Opening it at a step cuts off all later lines and those that are damaged."""
 
-  def __init__(self, path: AnyPath, start: int, types: dict[str, Any], noted: dict | None = None):
-    """types: what a line must have. noted: what note() said when the checkpoint of `start` was saved, if it did."""
-    sound = [(raw, line) for raw, line in _sound_lines(path, types) if line["step"] <= start]
+  def __init__(
+    self, path: AnyPath, start: int, types: dict[str, Any], noted: dict | None = None, *, most: int | None = None
+  ):
+    """types: what a line must have. noted: what note() said when the checkpoint of `start` was saved, if it did.
+
+    most: how many lines are kept at most, the first ones.
+    """
+    sound = [(raw, line) for raw, line in _sound_lines(path, types) if line["step"] <= start][:most]
     self.last: dict | None = sound[-1][1] if sound else None  # the newest line
     self._count, self._digest = len(sound), hashlib.sha256(b"".join(raw for raw, _ in sound))
     if noted and noted != self.note():
       what = f"not as it was when checkpoint {start} was saved ({noted['lines']} lines then, {self._count} sound ones now)"
       print(f"{path}: {what}; the run goes on, with a gap in its curve", file=sys.stderr, flush=True)
     self._file = open_growing(path, b"".join(raw for raw, _ in sound))
+
+  @property
+  def lines(self) -> int:
+    """How many lines there are by now."""
+    return self._count
 
   def note(self) -> dict[str, Any]:
     """What the log is by now: {"lines", "sha256"}. Kept with a checkpoint."""

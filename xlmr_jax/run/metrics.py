@@ -5,15 +5,17 @@ unbroken one's; times go to timing.jsonl and the terminal. Nothing here decides 
 """
 
 import math
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from xlmr_jax.hardware import peak_flops
-from xlmr_jax.run import logs
+from xlmr_jax.run import alarms, logs
+from xlmr_jax.run.alarms import Alarm, Limits
 from xlmr_jax.run.board import Board
 from xlmr_jax.run.goodput import Goodput
 from xlmr_jax.run.logs import JsonLines
@@ -29,10 +31,12 @@ def duration(seconds: float) -> str:
 
 
 class Rate(NamedTuple):
-  """What tokens/s and MFU are computed from."""
+  """What tokens/s and MFU of a step are computed from, and what else its phase decides of a line."""
 
   tokens_per_step: int  # of all hosts
   flops_per_token: float
+  cuts: int = 1  # rows of the batch that a row of the store is cut into; logs count rows of the store
+  phase: int = 0  # its number, from 1 on; 0 where the run has but one, and lines name none
 
 
 class Outcome(NamedTuple):
@@ -59,15 +63,19 @@ class RunLog:
     train_steps: int,
     every_steps: int,
     languages: tuple[str, ...],
-    shares: np.ndarray,
+    shares: Callable[[int], np.ndarray],
     epochs: Callable[[int], np.ndarray],
-    rate: Rate,
+    rate: Callable[[int], Rate],
     tensorboard: bool = True,
     goodput: Goodput | None = None,
+    limits: Limits | None = None,
+    hparams: Mapping[str, Any] | None = None,
   ):
     """start, held_out_at: lines of later steps are cut off. notes: of the checkpoint that the run resumes from.
 
-    shares: float[G], the wanted share of each language. epochs: step -> float[G], epochs of each language consumed by then.
+    shares: steps -> float[G], the wanted share of each language among the rows of so many steps. epochs: steps -> float[G],
+    epochs of each language consumed by then. rate: of a step.
+    limits: config.alarms; None raises no alarm. hparams: what TensorBoard's table of hyperparameters shows of the run.
     """
     self._every, self._train_steps, self._languages, self._shares = every_steps, train_steps, languages, shares
     self._epochs, self._rate, self._goodput = epochs, rate, goodput
@@ -87,8 +95,13 @@ class RunLog:
       self._train = JsonLines(workdir.train_log, start, logs.TRAIN, noted.get("train"))
       self._held_out = JsonLines(workdir.held_out_log, held_out_at, logs.HELD_OUT, noted.get("held_out"))
       self._timing = JsonLines(workdir.timing_log, start, logs.TIMING)
+      watched = (notes or {}).get("alarms") or {"state": alarms.new_state(), "lines": 0}
+      self._limits, self._watched = limits, watched["state"]
+      # Not by their steps: an alarm of a held-out pass that is made again at `start` would come twice.
+      self._alarms = JsonLines(workdir.alarms_log, start, logs.ALARMS, most=watched["lines"]) if limits else None
       if tensorboard:
         self._board = Board(workdir.tensorboard, purge_step=start + 1)
+        self._board.add_hparams(hparams or {}, ("held_out/loss", "loss"))
 
   def _clear(self) -> None:
     self._sums: dict[str, Any] = {}
@@ -106,7 +119,7 @@ class RunLog:
       "steps": self._steps,
       "rows_seen": self._rows_seen.tolist(),
       "logs": {"train": self._train.note(), "held_out": self._held_out.note()} if self._train else {},
-    }
+    } | ({"alarms": {"state": self._watched, "lines": self._alarms.lines}} if self._train and self._alarms else {})
 
   def later(self, step: int, metrics: dict) -> list[Outcome]:
     """Takes the metrics of the step just dispatched and fetches those of the one before.
@@ -121,14 +134,15 @@ class RunLog:
     before, self._pending = self._pending, None
     outcomes = [self._add(*before)] if before else []
     if self._train:
-      self._train.sync()
-      self._held_out.sync()
+      for file in (self._train, self._held_out, self._alarms):
+        if file:
+          file.sync()
     return outcomes
 
   def _add(self, step: int, metrics: dict) -> Outcome:
     metrics = jax.device_get(metrics)
     made = bool(metrics["made"])
-    self._rows_seen += np.asarray(metrics["language_rows"]).astype(np.int64)
+    self._rows_seen += np.asarray(metrics["language_rows"]).astype(np.int64) // self._rate(step).cuts
     for name in _SUMMED:  # A bad step's sums stay out of the averages.
       value = np.asarray(metrics[name], np.float64)
       self._sums[name] = self._sums.get(name, 0.0) + (value if made else np.zeros_like(value))
@@ -155,7 +169,9 @@ class RunLog:
         "masked_tokens": int(sums["weight"]),
         "languages": {},
       }
-      epochs, rows = self._epochs(done), self._rows_seen
+      if phase := self._rate(done - 1).phase:
+        line["phase"] = phase
+      epochs, shares, rows = self._epochs(done), self._shares(done), self._rows_seen
       for i, name in enumerate(self._languages):
         weight = float(sums["language_weight"][i])
         line["languages"][name] = {
@@ -163,18 +179,22 @@ class RunLog:
           "rows": int(rows[i]),
           "epochs": round(float(epochs[i]), 4),
           "share": round(float(rows[i] / max(rows.sum(), 1)), 6),
-          "share_wanted": round(float(self._shares[i]), 6),
+          "share_wanted": round(float(shares[i]), 6),
         }
       self._train.write(line)
       self._write_timing(done, line, step_s, spread)
+      if self._limits:
+        self._watched, found = alarms.after_train(self._watched, line, self._limits)
+        self._raise(found)
     self._clear()
     self.restart_clock()
 
   def _write_timing(self, done: int, line: dict, step_s: float, spread: dict) -> None:
     if not self._clock_steps:
       return
-    tokens_per_s = self._rate.tokens_per_step / step_s
-    mfu = self._rate.flops_per_token * tokens_per_s / jax.device_count() / self._peak if self._peak else None
+    rate = self._rate(done - 1)
+    tokens_per_s = rate.tokens_per_step / step_s
+    mfu = rate.flops_per_token * tokens_per_s / jax.device_count() / self._peak if self._peak else None
     parts = self._goodput.total().parts if self._goodput else {}
     goodput = {name: round(seconds, 3) for name, seconds in parts.items()}  # seconds so far, over all starts
     timing = {"step": done, "step_s": step_s, "tokens_per_s": tokens_per_s, "mfu": mfu}
@@ -201,13 +221,22 @@ class RunLog:
       if value is not None and self._board:
         self._board.add_scalar(name, value, step)
 
-  def first_step(self, step: int, seconds: float, compiling: dict[str, Any]) -> None:
+  def _raise(self, found: list[Alarm]) -> None:
+    """Prints and writes alarms."""
+    for alarm in found:
+      print(f"alarm at step {alarm.step}: {alarm.text}", file=sys.stderr, flush=True)
+      if self._alarms:
+        self._alarms.write(alarm._asdict())
+
+  def first_step(self, step: int, seconds: float, compiling: dict[str, Any], program: Sequence[str] = ()) -> None:
     """Prints and writes how long the start took, to the end of the first step. seconds: age of the process.
 
-    compiling: {"compile_s", "programs", "from_cache"}, as compile_cache.so_far() gives it.
+    compiling: {"compile_s", "programs", "from_cache"}, as compile_cache.so_far() gives it. program: what was printed at the
+    start about the mesh, the kernels and the memory.
     """
     if self._train:
-      self._timing.write({"step": step, "first_step_s": round(seconds, 3)} | compiling)
+      told = {"program": list(program)} if program else {}
+      self._timing.write({"step": step, "first_step_s": round(seconds, 3)} | compiling | told)
       print(
         f"first step after {seconds:.1f} s: compiling {compiling['compile_s']:.1f} s, {compiling['from_cache']} of "
         f"{compiling['programs']} programs from the cache",
@@ -223,7 +252,8 @@ class RunLog:
     mean = math.fsum(losses.values()) / max(len(losses), 1)
     languages = {name: {"loss": losses[name], "bits_per_byte": bits[name]} for name in losses}
     loss = float(sums.sum() / max(weights.sum(), 1.0))
-    self._held_out.write({"step": step, "loss": loss, "mean_loss": mean, "languages": languages})
+    line = {"step": step, "loss": loss, "mean_loss": mean, "languages": languages}
+    self._held_out.write(line)
     print(
       f"held-out at step {step}: loss {mean:.3f}, {math.fsum(bits.values()) / max(len(bits), 1):.3f} bits per byte "
       f"(mean of {len(losses)} languages)",
@@ -231,6 +261,9 @@ class RunLog:
     )
     if self._board:
       self._add_scalars({"held_out/loss": mean} | {f"held_out/{name}": loss for name, loss in losses.items()}, step)
+    if self._limits:
+      self._watched, found = alarms.after_held_out(self._watched, line, self._limits)
+      self._raise(found)
 
   def restart_clock(self) -> None:
     """Leaves time spent outside training steps (evaluation, saving, the first compilation) out of tokens/s."""
@@ -239,6 +272,6 @@ class RunLog:
   def close(self) -> None:
     """Closes all files."""
     if self._train:
-      for file in (self._train, self._held_out, self._timing, self._board):
+      for file in (self._train, self._held_out, self._timing, self._alarms, self._board):
         if file is not None:
           file.close()

@@ -1,6 +1,7 @@
 """Which checkpoints of a run stay: pins, evaluated steps, and the policy that the trainer deletes by.
 
-The evaluator is another process. It pins the checkpoint that it reads, and what it has not evaluated yet waits for it.
+The evaluator is another process. It pins the checkpoint that it reads, and what it has not evaluated yet waits for it. A run
+that branches off pins, too, what it copies.
 The trainer writes into the evaluator's folder only here: an entry for a checkpoint that was dropped before its evaluation.
 """
 
@@ -29,34 +30,46 @@ def evaluated_steps(workdir: Workdir) -> set[int]:
 # --- pins ----------------------------------------------------------------------------------------------------------
 
 
-def renew_pin(workdir: Workdir, step: int) -> None:
+def _pin_name(step: int, reader: str) -> str:
+  """STEP of the evaluator, STEP-READER of others, so that nobody takes away another one's pin."""
+  return f"{step}-{reader}" if reader else str(step)
+
+
+def renew_pin(workdir: Workdir, step: int, reader: str = "") -> None:
   """Writes the pin of a step, with the time of now."""
-  write_json(workdir.pins / str(step), {"pid": os.getpid(), "time": time.time()})
+  write_json(workdir.pins / _pin_name(step, reader), {"pid": os.getpid(), "time": time.time()})
 
 
 @contextlib.contextmanager
-def pin(workdir: Workdir, step: int) -> Iterator[None]:
-  """Keeps a step from being removed. Check that the checkpoint is still there only once it is pinned."""
+def pin(workdir: Workdir, step: int, reader: str = "") -> Iterator[None]:
+  """Keeps a step from being removed. Check that the checkpoint is still there only once it is pinned.
+
+  reader: who reads it, if it is not the evaluator; letters and digits.
+  """
   workdir.pins.mkdir(parents=True, exist_ok=True)
-  renew_pin(workdir, step)
+  renew_pin(workdir, step, reader)
   try:
     yield
   finally:
-    (workdir.pins / str(step)).unlink(missing_ok=True)
+    (workdir.pins / _pin_name(step, reader)).unlink(missing_ok=True)
 
 
 def clear_pins(workdir: Workdir) -> None:
   """Removes the pins of an evaluator that was killed. For an evaluator that knows itself to be the only one."""
   for name in entries(workdir.pins):
-    (workdir.pins / name).unlink(missing_ok=True)
+    if "-" not in name:
+      (workdir.pins / name).unlink(missing_ok=True)
 
 
 def pinned_steps(workdir: Workdir) -> set[int]:
   """The steps with a pin that is not stale. A pin that cannot be read counts."""
   found = set()
-  for step in _numbers(entries(workdir.pins)):
+  for name in entries(workdir.pins):
+    step = step_of(name.partition("-")[0])
+    if step is None:
+      continue
     try:
-      age = time.time() - read_json(workdir.pins / str(step))["time"]
+      age = time.time() - read_json(workdir.pins / name)["time"]
     except FileNotFoundError:
       continue
     except (OSError, ValueError, KeyError, TypeError):

@@ -17,11 +17,11 @@ from xlmr_jax.folders import entries
 
 # The keys in which a continued run may differ from what it was: they change rounding at most, or nothing that it computes.
 MAY_CHANGE = ("compile_cache", "compiler_options", "mesh", "micro_batches", "rows_per_device", "log",
-              "checkpoint", "watchdog_s", "watchdog", "max_recoveries", "check_replicas_every", "data.rows",
+              "alarms", "checkpoint", "watchdog_s", "watchdog", "max_recoveries", "check_replicas_every", "data.rows",
               "data.cache", "data.verify", "held_out", "evaluate", "stop", "model.remat", "model.ops",
               "model.attention", "model.fuse", "model.unroll_layers")  # fmt: skip
 # What of a config the shapes of a model's parameters depend on.
-MODEL_SIZES = ("layers", "hidden", "heads", "ffn", "max_positions")
+MODEL_SIZES = ("family", "layers", "hidden", "heads", "ffn", "max_positions", "token_types")
 
 
 class Workdir:
@@ -34,9 +34,13 @@ class Workdir:
     self.train_log = self.root / "train.jsonl"
     self.held_out_log = self.root / "held_out.jsonl"
     self.timing_log = self.root / "timing.jsonl"
+    self.alarms_log = self.root / "alarms.jsonl"
+    self.planned_epochs = self.root / "planned_epochs.tsv"  # of each language in each phase
     self.goodput = self.root / "goodput.json"  # where the time went, over all starts
     self.recoveries = self.root / "recoveries.json"  # batches that the run went past: what a step reads depends on it
     self.tensorboard = self.root / "tensorboard"
+    self.page = self.root / "run.html"  # by `xlmr report`
+    self.filled_gaps = self.root / "filled_gaps.json"  # samples on that page, and the step of the model that filled them
     self.result = self.root / "result.json"  # its presence says that the run is done
     self.stop = self.root / "STOP.json"
     self.best_note = self.root / "best.json"
@@ -97,6 +101,7 @@ class RunRecord:
   rows: str | None = None  # the folder of the rows, absolute
   versions: dict[str, str] = dataclasses.field(default_factory=dict)
   imported: str | None = None  # the Hugging Face folder that the run began from
+  branch: dict[str, Any] | None = None  # the run and step that it branched off from, and what was read before (branch.py)
 
   @property
   def is_untrained_import(self) -> bool:
@@ -104,9 +109,9 @@ class RunRecord:
     return self.imported is not None and self.rows_fingerprint is None
 
   def to_json(self) -> dict[str, Any]:
-    """The content of config.json; "imported" is left out of a run that was not imported."""
+    """The content of config.json; "imported" and "branch" are left out of a run that is neither."""
     value = dataclasses.asdict(self)
-    return {key: x for key, x in value.items() if key != "imported" or x is not None}
+    return {key: x for key, x in value.items() if key not in ("imported", "branch") or x is not None}
 
   def write(self, workdir: Workdir) -> None:
     """Writes config.json."""
@@ -117,9 +122,9 @@ class RunRecord:
 _TYPES = {
   "config": (dict,), "vocabulary_size": (int,), "tokenizer_sha256": (str,), "seq_len": (int,),
   "rows_fingerprint": (str, type(None)), "languages": (list,), "rows": (str, type(None)), "versions": (dict,),
-  "imported": (str, type(None)),
+  "imported": (str, type(None)), "branch": (dict, type(None)),
 }  # fmt: skip
-_OPTIONAL = ("languages", "rows", "versions", "imported")
+_OPTIONAL = ("languages", "rows", "versions", "imported", "branch")
 
 
 def parse_record(path: AnyPath, value: Any) -> RunRecord:

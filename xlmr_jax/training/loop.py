@@ -1,4 +1,4 @@
-"""Pretraining, read top to bottom: what is prepared before anything is written, what each step decides, the loop."""
+"""Pretraining, read top to bottom: what each step decides, where a run begins, the loop."""
 
 import concurrent.futures
 import contextlib
@@ -8,41 +8,25 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-from ml_collections import ConfigDict
 
-from xlmr_jax.data import masking, mixture, pipeline
-from xlmr_jax.data.pipeline import BatchSpec
-from xlmr_jax.data.rows import RowStore
+from xlmr_jax.data import pipeline
 from xlmr_jax.data.verification import Verification
 from xlmr_jax.errors import UserError
 from xlmr_jax.model.build import family_of
-from xlmr_jax.run import compile_cache, hosts, stopping
+from xlmr_jax.run import compile_cache, hosts
 from xlmr_jax.run.checkpoint import Checkpoints, sound_steps
 from xlmr_jax.run.goodput import Goodput, describe
 from xlmr_jax.run.heartbeat import heartbeat
-from xlmr_jax.run.metrics import Rate, RunLog
 from xlmr_jax.run.preemption import Preemption
-from xlmr_jax.run.retention import Retention
 from xlmr_jax.run.watchdog import Watchdog
 from xlmr_jax.run.workdir import Workdir, read_stop
 from xlmr_jax.training import program as programs
 from xlmr_jax.training import recovery, sharding
 from xlmr_jax.training.fingerprint import refuse_corruption
 from xlmr_jax.training.held_out import bits_per_nat, held_out_losses
-from xlmr_jax.training.program import Program
+from xlmr_jax.training.preparation import Prepared, open_log, retention_of, say_what_comes
 from xlmr_jax.training.progress import Progress
-from xlmr_jax.training.recovery import Ledger
-
-
-class Prepared(NamedTuple):
-  """All that a run is made of; nothing has been written for it, and nothing is left to refuse."""
-
-  config: ConfigDict
-  store: RowStore
-  mix: mixture.Mixture
-  program: Program
-  train: BatchSpec
-  held_out: BatchSpec
+from xlmr_jax.training.segments import CompiledSteps, Shape, shape_of, spec_of
 
 
 class Action(NamedTuple):
@@ -80,25 +64,6 @@ def decide(
   return Action(evaluate, save, last or preempted)
 
 
-def prepare(config: ConfigDict, store: RowStore) -> Prepared:
-  """Builds a run's program and data order. Raises UserError for whatever does not fit; writes nothing.
-
-  config: checked by check_config; store: checked against it by the command.
-  """
-  mesh = programs.mesh_of(config)
-  slots = masking.slots_per_row(store.seq_len, config.data.mask_share)
-  mix = mixture.Mixture(store.counts("train"), config.data.alpha, config.seed, languages=store.languages)
-  program = programs.build_program(
-    config, mesh, vocabulary_size=store.vocabulary_size, languages=len(store.languages), seq_len=store.seq_len
-  )
-
-  def batch_spec(batch_rows: int) -> BatchSpec:
-    return BatchSpec(batch_rows, sharding.host_rows(mesh, batch_rows), slots, config.seed, config.data.mask_share)
-
-  micro_batch_rows = config.batch_rows // programs.micro_batches_of(config, mesh.size)  # what memory allows
-  return Prepared(config, store, mix, program, batch_spec(config.batch_rows), batch_spec(micro_batch_rows))
-
-
 def _begin(
   prepared: Prepared, workdir: Workdir, restored: tuple[int, Any, dict] | None, initial: Callable[[Any], Any] | None
 ) -> tuple[int, Any, dict | None]:
@@ -112,36 +77,6 @@ def _begin(
   if initial:
     return 0, program.begin_with(initial(program.state.params)), None
   return 0, program.init(jax.random.key(config.seed)), None
-
-
-def _open_log(
-  prepared: Prepared, workdir: Workdir, start: int, held_out_at: int, notes: dict | None, ledger: Ledger, goodput: Goodput
-) -> RunLog:
-  """A log that goes on at step `start`; the epochs that it tells leave out the batches that the run went past."""
-  config, store, mix, skips = prepared.config, prepared.store, prepared.mix, recovery.skips_of(ledger)
-  per_token = family_of(config).flops_per_token(config.model, store.vocabulary_size, store.seq_len, prepared.train.slots)
-  return RunLog(
-    workdir, start=start, held_out_at=held_out_at, notes=notes, train_steps=config.train_steps,
-    every_steps=config.log.every_steps, languages=store.languages, shares=mix.shares,
-    epochs=lambda step: pipeline.epochs_read(mix, config.batch_rows, step, skips),
-    rate=Rate(config.batch_rows * store.seq_len, per_token), tensorboard=config.log.tensorboard, goodput=goodput,
-  )  # fmt: skip
-
-
-def _compile(prepared: Prepared) -> tuple[Any, Any]:
-  """The train step and the held-out step, compiled side by side.
-
-  In the loop nothing compiles: a compilation there could last longer than the time that a preempted process has for a save.
-  """
-  program, mesh, seq_len = prepared.program, prepared.program.mesh, prepared.store.seq_len
-
-  def batch(spec: BatchSpec) -> dict:
-    return programs.abstract_batch(mesh, spec.batch_rows, seq_len, spec.slots)
-
-  with jax.set_mesh(mesh), concurrent.futures.ThreadPoolExecutor(1, "compile the held-out step") as other:
-    held_out_step = other.submit(program.held_out_step.lower(program.state.params, batch(prepared.held_out)).compile)
-    train_step = program.train_step.lower(program.state, batch(prepared.train), programs.abstract_limit(mesh)).compile()
-    return train_step, held_out_step.result()
 
 
 def _asked_to_end(workdir: Workdir, step: int) -> bool:
@@ -170,39 +105,33 @@ def run(prepared: Prepared, workdir: Workdir, preemption: Preemption, initial: C
     {work.removesuffix("_s"): limit for work, limit in limits.items()}, work="restore",
     hung_s=config.watchdog_s + 60.0 if config.watchdog_s and jax.process_count() > 1 else 0.0,
   )  # fmt: skip
-  with contextlib.closing(watchdog), concurrent.futures.ThreadPoolExecutor(2, "start") as workers:
-    return _train(prepared, workdir, preemption, initial, watchdog, workers)
+  held_out = Shape(prepared.held_out.batch_rows, prepared.store.seq_len, prepared.held_out.slots)
+  with contextlib.closing(watchdog), CompiledSteps(prepared.by_shape, prepared.program, held_out) as compiled:
+    with concurrent.futures.ThreadPoolExecutor(1, "load libraries") as loading:
+      loading.submit(pipeline.load_libraries)
+      return _train(prepared, workdir, preemption, initial, watchdog, compiled)
 
 
 def _train(
   prepared: Prepared, workdir: Workdir, preemption: Preemption, initial: Callable[[Any], Any] | None, watchdog: Watchdog,
-  workers: concurrent.futures.Executor,
+  compiled: CompiledSteps,
 ) -> Result:  # fmt: skip
-  config, store, mix, program, train, held_out = prepared
+  config, store, program, held_out = prepared.config, prepared.store, prepared.program, prepared.held_out
   mesh, spikes = program.mesh, config.spikes
   has_replicas = config.check_replicas_every > 0 and mesh.size > 1
-  for line in programs.describe_program(program, config, store.seq_len):
-    hosts.say(line)
-
-  def is_eligible(step: int) -> bool:
-    return stopping.is_eligible(step, config.evaluate.every_steps, config.train_steps)
-
-  retention = Retention(
-    workdir, keep=config.checkpoint.keep, keep_every=config.checkpoint.keep_every,
-    is_eligible=is_eligible if config.evaluate.tasks else None,
-    keep_unevaluated=config.evaluate.keep_unevaluated,
-  )  # fmt: skip
-  checkpoints = Checkpoints(workdir, retention, config.checkpoint.max_failed_saves)
+  checkpoints = Checkpoints(workdir, retention_of(config, workdir), config.checkpoint.max_failed_saves)
   goodput = Goodput(workdir, write_every_s=config.log.goodput_s)
   ledger = recovery.read_ledger_of_first(workdir)
-  is_finished = hosts.on_first(lambda: sound_steps(workdir.checkpoints)[:1]) == [config.train_steps]
-  compiling = None if is_finished else workers.submit(_compile, prepared)  # beside the restore
-  workers.submit(pipeline.load_libraries)
+  timeline = prepared.timeline(ledger)
+  newest = max(hosts.on_first(lambda: sound_steps(workdir.checkpoints)[:1]), default=0)
+  if newest < config.train_steps:  # Compile beside the restore.
+    compiled.begin(shape_of(timeline.at(newest).phase))
+  said = say_what_comes(prepared, workdir, timeline, newest)
   start, state, notes = _begin(prepared, workdir, checkpoints.restore_latest(program.state), initial)
   hosts.refuse_disagreement({"start step": start})
   recovery.refuse_lost(workdir, ledger, notes)
   progress = Progress.at(start, notes, recovery.is_at(start, ledger))
-  log = _open_log(prepared, workdir, start, progress.held_out_at, notes, ledger, goodput)
+  log = open_log(prepared, workdir, start, progress.held_out_at, notes, timeline, goodput)
   verification = Verification(store, config.data.verify, (jax.process_index(), jax.process_count()))
 
   def go_on() -> bool:
@@ -214,7 +143,8 @@ def _train(
     limit = config.held_out.max_rows_per_language or None
     with pipeline.held_out_batches(store, held_out, max_rows_per_language=limit) as batches:
       with heartbeat(f"held-out evaluation at step {step}"):
-        sums = held_out_losses(held_out_step, params, batches, mesh, held_out.batch_rows, len(store.languages), go_on)
+        held_out_step, languages = compiled.held_out_step(), len(store.languages)
+        sums = held_out_losses(held_out_step, params, batches, mesh, held_out.batch_rows, languages, go_on)
     if sums is not None:
       log.held_out(step, sums[0], sums[1], bits_per_nat(store, "held_out"))
     return sums is not None
@@ -223,18 +153,28 @@ def _train(
     return _begin(prepared, workdir, checkpoints.go_back(step, program.state), initial)
 
   def feed() -> Any:
-    return pipeline.train_batches(store, mix, train, start_step=start, skips=recovery.skips_of(ledger))
+    return pipeline.stretch_batches(store, timeline.stretches, lambda part: spec_of(part, mesh, config), start)
 
+  def enter(step: int) -> tuple[int, int, Any]:
+    """From a step on: the rows of a batch, the step at which that may change, and the compiled train step."""
+    part = timeline.at(step)
+    if not compiled.is_ready(shape_of(part.phase)):
+      with heartbeat("compiling the train step"), goodput.during("compiling"), watchdog.during("compile"):
+        compiled.train_step(shape_of(part.phase))
+    return part.phase.batch_rows, part.end, compiled.train_step(shape_of(part.phase))
+
+  failure: BaseException | None = None
   try:
     watchdog.begin("compile")
     with jax.set_mesh(mesh), contextlib.ExitStack() as fed:
       batches = fed.enter_context(feed())
       limit = sharding.to_every_device(mesh, math.inf)
-      train_step, held_out_step = program.train_step, program.held_out_step
+      batch_rows, edge, train_step = 0, start, program.train_step
       if start < config.train_steps:
-        with heartbeat("compiling the train step"), goodput.during("compiling"):
-          train_step, held_out_step = compiling.result() if compiling else _compile(prepared)
-        hosts.say(programs.describe_memory(train_step))
+        batch_rows, edge, train_step = enter(start)
+        said.append(programs.describe_memory(train_step))
+        hosts.say(said[-1])
+        compiled.begin_all(shape_of(part.phase) for part in timeline.stretches if part.first >= edge)
       watchdog.begin("step")
       with jax.transfer_guard("disallow"):
         step, first_step = start, start
@@ -259,9 +199,10 @@ def _train(
               ledger, (start, state, notes) = recovery.go_back(workdir, ledger, bad, sound, config.max_recoveries, begin_at)
               progress = Progress.at(start, notes, is_recovery=True)
               log.close()
-              log = _open_log(prepared, workdir, start, progress.held_out_at, notes, ledger, goodput)
+              timeline = prepared.timeline(ledger)
+              log = open_log(prepared, workdir, start, progress.held_out_at, notes, timeline, goodput)
               batches = fed.enter_context(feed())
-            step = start
+            step = edge = start
             continue
           if action.evaluate:
             with goodput.during("evaluation"):
@@ -275,13 +216,17 @@ def _train(
             refuse_corruption(program.fingerprints(state), mesh, program.state, family_of(config).sharding, step)
           if action.save:
             with goodput.during("save"), watchdog.during("save"):
-              checkpoints.save(step, state, log.notes() | progress._asdict() | {"recoveries": len(ledger)})
+              notes_now = log.notes() | progress._asdict() | {"recoveries": len(ledger)}
+              checkpoints.save(step, state, notes_now, last=action.end)
           if action.evaluate or action.save:
             log.restart_clock()
           if action.end:
             break
+          if step >= edge:
+            batch_rows, edge, train_step = enter(step)
+            log.restart_clock()
           with jax.profiler.StepTraceAnnotation("train", step_num=step):
-            batch = sharding.to_global(mesh, goodput.next_of(step, batches), train.batch_rows)
+            batch = sharding.to_global(mesh, goodput.next_of(step, batches), batch_rows)
             if spikes.factor:
               limit = sharding.to_every_device(mesh, progress.limit(step, spikes.factor, spikes.mean_steps))
             state, metrics = train_step(state, batch, limit)
@@ -289,17 +234,21 @@ def _train(
           progress = progress.after(log.later(step, metrics), spikes.mean_steps)  # of the step before
           if step == first_step:
             jax.block_until_ready(metrics)
-            log.first_step(step, compile_cache.seconds_since_start(), compile_cache.so_far())
+            log.first_step(step, compile_cache.seconds_since_start(), compile_cache.so_far(), said)
             log.restart_clock()
             first_step = None
           checkpoints.poll()
+          compiled.poll()
           verification.poll()
           watchdog.alive()
           step += 1
+  except BaseException as error:
+    failure = error
+    raise
   finally:
     try:
       with goodput.during("save"), watchdog.during("save"):
-        checkpoints.close()
+        checkpoints.close(failure)
     finally:
       log.close()
       goodput.close()

@@ -32,6 +32,36 @@ def polynomial_schedule(
   return schedule
 
 
+def cosine_schedule(*, peak_lr: float, warmup_steps: int, train_steps: int, end_lr: float = 0.0) -> Schedule:
+  """Linear to peak_lr at warmup_steps, then half a cosine to end_lr at train_steps (Loshchilov and Hutter 2017)."""
+
+  def schedule(step: jax.Array) -> jax.Array:
+    step = jnp.asarray(step, jnp.float32)
+    warmup = peak_lr * step / max(warmup_steps, 1)
+    done = jnp.clip((step - warmup_steps) / max(train_steps - warmup_steps, 1), 0.0, 1.0)
+    decay = end_lr + (peak_lr - end_lr) * 0.5 * (1.0 + jnp.cos(jnp.pi * done))
+    return jnp.where(step < warmup_steps, warmup, decay)
+
+  return schedule
+
+
+def wsd_schedule(*, peak_lr: float, warmup_steps: int, train_steps: int, decay_steps: int, end_lr: float = 0.0) -> Schedule:
+  """Warmup, stable, decay: linear to peak_lr, which stays until the last decay_steps; then down to end_lr by 1 - sqrt.
+
+  The form of the decay is that of Haegele et al. 2024 (https://arxiv.org/abs/2405.18392). decay_steps 0: the rate stays at
+  its peak to the end.
+  """
+
+  def schedule(step: jax.Array) -> jax.Array:
+    step = jnp.asarray(step, jnp.float32)
+    warmup = peak_lr * step / max(warmup_steps, 1)
+    done = jnp.clip((step - (train_steps - decay_steps)) / max(decay_steps, 1), 0.0, 1.0 if decay_steps else 0.0)
+    decay = end_lr + (peak_lr - end_lr) * (1.0 - jnp.sqrt(done))
+    return jnp.where(step < warmup_steps, warmup, decay)
+
+  return schedule
+
+
 def decay_mask(pattern: str) -> Callable[[Any], Any]:
   """Marks the parameters whose path matches `pattern` for weight decay. ".*" is fairseq's rule: every parameter."""
 

@@ -18,7 +18,7 @@ from xlmr_jax.model.build import build_model, choose_model_ops, count_parameters
 from xlmr_jax.model.head import MaskedLanguageModel
 from xlmr_jax.training import sharding
 from xlmr_jax.training.fingerprint import make_fingerprints
-from xlmr_jax.training.optimizer import Schedule, adamw_without_rate, polynomial_schedule
+from xlmr_jax.training.optimizer import Schedule, adamw_without_rate, cosine_schedule, polynomial_schedule, wsd_schedule
 from xlmr_jax.training.step import TrainState, begin_with, make_held_out_step, make_init, make_train_step
 
 
@@ -39,9 +39,13 @@ class Program(NamedTuple):
 def build_optimizer(config: ConfigDict) -> tuple[optax.GradientTransformation, Schedule]:
   """(optax transformation, schedule of steps made) of config.optimizer."""
   o = config.optimizer
-  schedule = polynomial_schedule(
-    peak_lr=o.peak_lr, warmup_steps=o.warmup_steps, train_steps=config.train_steps, end_lr=o.end_lr, power=o.power
-  )
+  common = {"peak_lr": o.peak_lr, "warmup_steps": o.warmup_steps, "train_steps": config.train_steps, "end_lr": o.end_lr}
+  if o.schedule == "cosine":
+    schedule = cosine_schedule(**common)
+  elif o.schedule == "wsd":
+    schedule = wsd_schedule(**common, decay_steps=max(o.decay_steps, 0))  # prepare() has put a number for -1.
+  else:
+    schedule = polynomial_schedule(**common, power=o.power)
   tx = adamw_without_rate(
     b1=o.b1, b2=o.b2, eps=o.eps, weight_decay=o.weight_decay, decay_pattern=o.decay_pattern, clip_norm=o.clip_norm
   )

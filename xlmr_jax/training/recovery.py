@@ -82,6 +82,11 @@ def skips_of(ledger: Ledger) -> Skips:
   return tuple((entry.at, entry.skipped) for entry in in_force(ledger))
 
 
+def restarts_of(ledger: Ledger) -> tuple[tuple[int, int], ...]:
+  """(step that the run went back to, end of the bad steps) of every entry, as phases.Timeline takes them."""
+  return tuple((entry.at, entry.steps[1]) for entry in ledger)
+
+
 def is_at(step: int, ledger: Ledger) -> bool:
   """Whether the run once went back to this step."""
   return any(entry.at == step for entry in ledger)

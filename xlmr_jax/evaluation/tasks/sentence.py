@@ -23,6 +23,8 @@ from xlmr_jax.model.task_head import SENTENCE
 def encode(task: Task, examples: list[Text], tokenizer: Tokenizer) -> dict[str, np.ndarray]:
   """Rows `<s> text </s>` or `<s> text </s></s> pair </s>` of L = recipe.max_len tokens, in the order of examples.
 
+  Between the texts of a pair stand as many </s> as the vocabulary's layout has, one of BERT's.
+
   Returns "ids" int32[n, L] and "label" int32[n], or float32[n] for numbers. A text that is too long loses its end; of a
   pair, the longer text is cut first.  UserError: a label is no label of the task, as a reader of one's own may give it.
   """
@@ -36,9 +38,9 @@ def encode(task: Task, examples: list[Text], tokenizer: Tokenizer) -> dict[str, 
   encoded = (tokenizer.encode_lines([getattr(example, part) for example in examples]) for part in ("text", "pair"))
   for example, text, pair in zip(examples, *encoded):
     if example.pair:
-      room = length - 4
+      room = length - 2 - tokenizer.separators
       text, pair = text[: max(room - len(pair), room - room // 2)], pair[: max(room - len(text), room // 2)]
-      rows.append([BOS, *text.tolist(), EOS, EOS, *pair.tolist(), EOS])
+      rows.append([BOS, *text.tolist(), *[EOS] * tokenizer.separators, *pair.tolist(), EOS])
     else:
       rows.append([BOS, *text[: length - 2].tolist(), EOS])
   return {

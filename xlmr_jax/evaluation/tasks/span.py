@@ -46,7 +46,7 @@ def encode(task: Task, examples: list[Question], tokenizer: Tokenizer) -> dict[s
   for i, (example, asks) in enumerate(zip(examples, asked)):
     ids, starts, ends = encoded[example.context]
     asks = asks[: recipe.max_question].tolist()
-    before = [BOS, *asks, EOS, EOS]
+    before = [BOS, *asks, *[EOS] * tokenizer.separators]
     room = recipe.max_len - len(before) - 1
     outside = np.full(len(before), -1, np.int32)
     first, last = _tokens_of(example.answers[0], starts, ends) if example.answers else (-1, -1)

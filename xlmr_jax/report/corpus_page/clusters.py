@@ -2,9 +2,9 @@
 
 from collections import Counter
 
-from xlmr_jax.report.corpus_page.markup import LANGUAGE_COLUMNS, Column, html_table
 from xlmr_jax.report.corpus_page.numbers import Corpus
-from xlmr_jax.report.corpus_page.words import language_name, percent
+from xlmr_jax.report.page.markup import LANGUAGE_COLUMNS, Column, html_table
+from xlmr_jax.report.page.words import language_name, percent
 
 _SHOWN_CLUSTERS = 15
 

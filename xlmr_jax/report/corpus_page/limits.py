@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from xlmr_jax.corpus import filters
-from xlmr_jax.report.corpus_page.markup import LANGUAGE_COLUMNS, Column, html_table
 from xlmr_jax.report.corpus_page.numbers import Corpus
-from xlmr_jax.report.corpus_page.words import counted, language_name, percent
+from xlmr_jax.report.page.markup import LANGUAGE_COLUMNS, Column, html_table
+from xlmr_jax.report.page.words import counted, language_name, percent
 
 
 def limits_table(corpus: Corpus) -> str:

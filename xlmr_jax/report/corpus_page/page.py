@@ -1,7 +1,5 @@
 """The page as a whole: its overview, its sections in their order, and the options of the build."""
 
-import base64
-import hashlib
 import html
 import re
 from collections import Counter
@@ -9,15 +7,16 @@ from collections import Counter
 from xlmr_jax.report.corpus_page.clusters import clusters_section
 from xlmr_jax.report.corpus_page.confusion import confusion_section
 from xlmr_jax.report.corpus_page.limits import limits_table
-from xlmr_jax.report.corpus_page.markup import Column, html_table
 from xlmr_jax.report.corpus_page.numbers import Corpus, Sampling
 from xlmr_jax.report.corpus_page.pictures import draw_pictures
 from xlmr_jax.report.corpus_page.samples import samples_section
 from xlmr_jax.report.corpus_page.source import damage_section, repair_section
 from xlmr_jax.report.corpus_page.steps import STEPS
-from xlmr_jax.report.corpus_page.style import CSS, SCRIPT
 from xlmr_jax.report.corpus_page.tables import languages_table, removed_tables, sampling_table
-from xlmr_jax.report.corpus_page.words import byte_size, counted
+from xlmr_jax.report.page import frame
+from xlmr_jax.report.page.frame import Section, tiles
+from xlmr_jax.report.page.markup import Column, html_table
+from xlmr_jax.report.page.words import byte_size, counted
 
 
 def whole_page(corpus: Corpus, sampling: Sampling) -> str:
@@ -28,46 +27,25 @@ def whole_page(corpus: Corpus, sampling: Sampling) -> str:
   )
   languages = languages_table(corpus, sampling) if corpus.languages else ""
   sections = [
-    ("pictures", "Pictures", pictures),
-    ("languages", "Languages", languages),
-    ("sampling", "Shares and epochs in training", sampling_table(sampling) if sampling.rows else ""),
-    ("removed", "What was removed", removed_tables(corpus) if corpus.steps else ""),
-    ("samples", "Samples of what was removed", samples_section(corpus)),
-    ("repairs", "Repairs", repair_section(corpus)),
-    ("confusion", "Confusion of languages", confusion_section(corpus)),
-    ("clusters", "Sizes of near-duplicate clusters", clusters_section(corpus)),
-    ("limits", "Limits that were learnt from each language", limits_table(corpus) if corpus.languages else ""),
-    ("damage", "Damage in the source", damage_section(corpus)),
-    ("build", "How this corpus was built", _build_section(corpus)),
+    Section("pictures", "Pictures", pictures),
+    Section("languages", "Languages", languages),
+    Section("sampling", "Shares and epochs in training", sampling_table(sampling) if sampling.rows else ""),
+    Section("removed", "What was removed", removed_tables(corpus) if corpus.steps else ""),
+    Section("samples", "Samples of what was removed", samples_section(corpus)),
+    Section("repairs", "Repairs", repair_section(corpus)),
+    Section("confusion", "Confusion of languages", confusion_section(corpus)),
+    Section("clusters", "Sizes of near-duplicate clusters", clusters_section(corpus)),
+    Section("limits", "Limits that were learnt from each language", limits_table(corpus) if corpus.languages else ""),
+    Section("damage", "Damage in the source", damage_section(corpus)),
+    Section("build", "How this corpus was built", _build_section(corpus)),
   ]
-  sections = [section for section in sections if section[2]]
-  links = " ".join(f'<a href="#{anchor}">{title}</a>' for anchor, title, _ in sections)
-  body = "".join(f'<section id="{anchor}"><h2>{title}</h2>\n{text}</section>\n' for anchor, title, text in sections)
-  script = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-  # Should text of the corpus ever get past the escaping, the browser still runs no script but ours and loads nothing.
-  policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{script}'"
-  return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Corpus report</title>
-<style>{CSS}</style>
-</head>
-<body>
-<h1>Corpus report</h1>
-{_overview(corpus)}<nav>{links}</nav>
-{body}<script>{SCRIPT}</script>
-</body>
-</html>
-"""
+  return frame.whole_page("Corpus report", _overview(corpus), sections)
 
 
 def _overview(corpus: Corpus) -> str:
   """The numbers that one wants first."""
   source, lost = corpus.source, sum(corpus.removed(step, "bytes") for step in STEPS)
-  tiles = [
+  facts = [
     counted(len(corpus.languages), "language"),
     f"{byte_size(corpus.bytes)} of clean text, from {byte_size(source['bytes'])} that the build read",
     f"{counted(corpus.documents, 'clean document')}, from {source['documents']:,} that the build read",
@@ -76,9 +54,8 @@ def _overview(corpus: Corpus) -> str:
     f"{counted(source.get('damaged', 0), 'place')} in the source that could not be read",
   ]
   # The number, with its unit of bytes, is written large.
-  tiles = [re.fullmatch(r"(\S+(?: .?B| bytes?)?) (.*)", tile) for tile in tiles]
-  items = "".join(f"<li><b>{html.escape(tile[1])}</b> {html.escape(tile[2])}</li>" for tile in tiles if tile)
-  text = f'<ul class="tiles">{items}</ul>\n'
+  found = [re.fullmatch(r"(\S+(?: .?B| bytes?)?) (.*)", fact) for fact in facts]
+  text = tiles([(fact[1], fact[2]) for fact in found if fact])
   if not corpus.languages:
     text += (
       '<p class="warning">No language is left: this corpus is empty. Either the source holds no text in the languages that '

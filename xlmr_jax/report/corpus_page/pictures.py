@@ -13,7 +13,7 @@ import numpy as np
 
 from xlmr_jax.report.corpus_page.numbers import ALPHAS, Corpus, Sampling, filter_reasons
 from xlmr_jax.report.corpus_page.steps import REASON_COLORS, STEPS
-from xlmr_jax.report.corpus_page.words import byte_size, counted, language_name, name_with_code, percent, tick_number
+from xlmr_jax.report.page.words import byte_size, counted, language_name, name_with_code, percent, tick_number
 from xlmr_jax.report.pictures import AFTER, BEFORE, INK, STYLE
 
 _LARGEST_LOSERS = 6  # languages with a colour of their own in the picture of what was removed

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xlmr_jax.corpus.languages import LANGUAGES
-from xlmr_jax.report.corpus_page.markup import folded, visible
 from xlmr_jax.report.corpus_page.numbers import Corpus
 from xlmr_jax.report.corpus_page.steps import REASONS, STEPS
-from xlmr_jax.report.corpus_page.words import byte_size, counted, name_with_code
+from xlmr_jax.report.page.markup import folded, visible
+from xlmr_jax.report.page.words import byte_size, counted, name_with_code
 
 SHOWN_SAMPLES = 8  # of each step and language; the files below removed/ hold more
 

@@ -4,11 +4,11 @@ import html
 import unicodedata
 from collections.abc import Mapping
 
-from xlmr_jax.report.corpus_page.markup import Column, folded, html_table, visible
 from xlmr_jax.report.corpus_page.numbers import Corpus
 from xlmr_jax.report.corpus_page.samples import SHOWN_SAMPLES, more_samples, sample_text
 from xlmr_jax.report.corpus_page.steps import REPAIRS
-from xlmr_jax.report.corpus_page.words import counted, name_with_code
+from xlmr_jax.report.page.markup import Column, folded, html_table, visible
+from xlmr_jax.report.page.words import counted, name_with_code
 
 
 def damage_section(corpus: Corpus) -> str:

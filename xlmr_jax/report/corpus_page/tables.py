@@ -2,7 +2,6 @@
 
 import html
 
-from xlmr_jax.report.corpus_page.markup import LANGUAGE_COLUMNS, Column, html_table
 from xlmr_jax.report.corpus_page.numbers import (
   ALPHAS,
   ASSUMED_BYTES_PER_TOKEN,
@@ -14,7 +13,8 @@ from xlmr_jax.report.corpus_page.numbers import (
   filter_reasons,
 )
 from xlmr_jax.report.corpus_page.steps import REASONS, STEPS
-from xlmr_jax.report.corpus_page.words import language_name, name_with_code, percent, short_number
+from xlmr_jax.report.page.markup import LANGUAGE_COLUMNS, Column, html_table
+from xlmr_jax.report.page.words import language_name, name_with_code, percent, short_number
 
 
 def languages_table(corpus: Corpus, sampling: Sampling) -> str:

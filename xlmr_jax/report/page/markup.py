@@ -5,6 +5,8 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
+_LONG = 60  # characters of a cell that needs room, also on a phone
+
 
 def visible(text: str) -> str:
   """Escaped text; what has no shape, such as a control character, is shown by its number."""
@@ -28,8 +30,11 @@ class Column(NamedTuple):
 LANGUAGE_COLUMNS = (Column("language"), Column("code"))
 
 
-def html_table(columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> str:
-  """A table that sorts when its headings are pressed. Cells: text, numbers, or None for what is not known."""
+def html_table(columns: Sequence[Column], rows: Iterable[Sequence[Any]], keys: Sequence[str] = ()) -> str:
+  """A table that sorts when its headings are pressed. Cells: text, numbers, or None for what is not known.
+
+  keys: one per row, by which a reader can pick rows, such as languages' codes.
+  """
   rows = list(rows)
   parts = ['<div class="wide"><table class="sortable"><thead><tr>']
   for place, column in enumerate(columns):
@@ -37,13 +42,14 @@ def html_table(columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> str:
     kind = "" if any(isinstance(row[place], str) for row in rows) or not rows else ' class="number"'
     parts.append(f'<th scope="col"{kind}{hint}><span>{html.escape(column.title)}</span></th>')
   parts.append("</tr></thead><tbody>\n")
-  for row in rows:
-    parts.append("<tr>")
+  for number, row in enumerate(rows):
+    parts.append(f'<tr data-key="{html.escape(keys[number])}">' if keys else "<tr>")
     for column, value in zip(columns, row, strict=True):
       if value is None:
         parts.append('<td class="number" data-value="">–</td>')
       elif isinstance(value, str):
-        parts.append(f"<td>{visible(value)}</td>")
+        wide = ' class="long"' if len(value) > _LONG else ""
+        parts.append(f"<td{wide}>{visible(value)}</td>")
       else:
         parts.append(f'<td class="number" data-value="{value!r}">{html.escape(column.show(value))}</td>')
     parts.append("</tr>\n")

@@ -1,0 +1,210 @@
+"""Branches: a run that goes on from a checkpoint of another one is that run continued, and leaves it as it was."""
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+import uuid
+
+import jax
+import numpy as np
+import pytest
+
+from tests import bucket_server, tiny
+from tests.test_phases import THREE, config_of, three_phases  # noqa: F401  a fixture
+from tests.test_train import assert_same_run, final_state
+from xlmr_jax.errors import EXIT_DONE, EXIT_RESTART, UserError
+from xlmr_jax.files import any_path
+from xlmr_jax.folders import copy_folder
+from xlmr_jax.run import branch as branches
+from xlmr_jax.run import manifest, retention
+from xlmr_jax.run.checkpoint import sound_steps
+from xlmr_jax.run.logs import read_train
+from xlmr_jax.run.workdir import RunRecord, Workdir, read_record
+from xlmr_jax.training import loop, preparation
+
+
+def record_of(config, store):
+  return RunRecord(
+    config=config.to_dict(), vocabulary_size=tiny.VOCABULARY, tokenizer_sha256=store.manifest["tokenizer_sha256"],
+    seq_len=tiny.SEQ_LEN, rows_fingerprint=store.fingerprint, languages=store.languages, rows=str(store.root),
+  )  # fmt: skip
+
+
+def start(config, folder, store, branch="", stop=None):
+  """What `xlmr pretrain` does, in this process."""
+  folder.mkdir(exist_ok=True)
+  workdir, rows = Workdir(folder), preparation.rows_of(store)
+  record = record_of(config, store)
+  chosen = branches.choose(branch, workdir, record, rows)
+  past = chosen.phases if chosen else ()
+  prepared = tiny.prepared(config, store) if not past else preparation.prepare(config, store, past)
+  branches.refuse_other_past(workdir, prepared.phases, rows)
+  if chosen and not workdir.record.exists():
+    branches.refuse_other_model(chosen, prepared.program.state)
+  dataclasses.replace(record, branch=chosen.to_json() if chosen else None).write(workdir)
+  if chosen:
+    branches.copy(chosen, workdir)
+  result = loop.run(prepared, workdir, tiny.StopAt(stop))
+  return EXIT_RESTART if result.preempted else EXIT_DONE
+
+
+def contents(folder):
+  return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def stopped(tiny_store, tmp_path_factory):
+  """The run of three phases up to step 7, in the second one, with checkpoints 4 and 7."""
+  folder = tmp_path_factory.mktemp("stopped")
+  assert start(config_of(), folder, tiny_store, stop=7) == EXIT_RESTART
+  return folder
+
+
+def test_a_branch_is_the_run_continued(three_phases, stopped, tiny_store, tmp_path):  # noqa: F811
+  """With the same config, from an earlier checkpoint too: the state and the logs are bit-equal, and RUN is as it was."""
+  before = contents(stopped)
+  assert start(config_of(), tmp_path / "new", tiny_store, f"{stopped}@4") == EXIT_DONE
+  assert_same_run(three_phases, tmp_path / "new", 12)
+  assert contents(stopped) == before
+  assert read_record(Workdir(tmp_path / "new")).branch["step"] == 4
+
+
+@pytest.mark.slow
+def test_three_phases_are_three_runs(three_phases, tiny_store, tmp_path):  # noqa: F811
+  """Each of the three runs knows its own phase only, and reads the rows on from where the one before it stopped."""
+  first, second, third = (config_of(phases=("until=end," + text.partition(",")[2],)) for text in THREE)
+  assert start(first, tmp_path / "a", tiny_store, stop=5) == EXIT_RESTART
+  assert start(second, tmp_path / "b", tiny_store, str(tmp_path / "a"), 4) == EXIT_RESTART
+  # It is stopped, and goes on with and without the flag: its record tells where it came from.
+  run = f"{tmp_path / 'b'}@9"
+  assert start(third, tmp_path / "c", tiny_store, run, 1) == EXIT_RESTART
+  assert start(third, tmp_path / "c", tiny_store, run, 1) == EXIT_RESTART
+  assert start(third, tmp_path / "c", tiny_store) == EXIT_DONE
+  for x, y in zip(*(jax.tree.leaves(final_state(folder, 12)) for folder in (three_phases, tmp_path / "c")), strict=True):
+    np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+  for a, b in zip(read_train(Workdir(three_phases)), read_train(Workdir(tmp_path / "c")), strict=True):
+    assert a == b | {"phase": a["phase"]}  # The first run has one phase, and does not count it.
+  found = read_record(Workdir(tmp_path / "c")).branch
+  assert [phase["until"] for phase in found["phases"]] == [5, 9] and found["run"] == str(tmp_path / "b")
+
+
+@pytest.mark.slow
+def test_a_decay_from_a_trunk(stopped, tiny_store, tmp_path):
+  """Another end, schedule and phase than the run had."""
+  changes = {"train_steps": 10, "optimizer__schedule": "wsd", "optimizer__decay_steps": 3}
+  config = config_of(phases=("until=end,alpha=1.0",), **changes)
+  assert start(config, tmp_path / "new", tiny_store, str(stopped)) == EXIT_DONE
+  lines = [json.loads(line) for line in (tmp_path / "new" / "train.jsonl").read_text().splitlines()]
+  assert [line["step"] for line in lines] == [3, 6, 9, 10] and lines[-1]["lr"] == 0.0 and lines[-1]["phase"] == 3
+  # Without a checkpoint of its own it begins where it branched off, and never at step 0.
+  shutil.rmtree(tmp_path / "new" / "checkpoints")
+  assert start(config, tmp_path / "new", tiny_store, stop=0) == EXIT_RESTART
+  assert sound_steps(Workdir(tmp_path / "new").checkpoints) == [7]
+  with pytest.raises(UserError, match=r"7 steps have been made, and phase 2 .*alpha: 0.5 then, 0.1 now"):
+    kept = branches.branch_of(read_record(Workdir(tmp_path / "new")))
+    changed = tuple(dataclasses.replace(phase, alpha=0.1) if i else phase for i, phase in enumerate(kept.phases))
+    branches.refuse_other_past(Workdir(tmp_path / "new"), changed, preparation.rows_of(tiny_store))
+
+
+@pytest.mark.slow
+def test_a_copy_that_was_killed_is_made_again(three_phases, stopped, tiny_store, tmp_path, monkeypatch):  # noqa: F811
+  def killed(source, target, last):
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns(last))
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr(branches, "copy_folder", killed)
+    with pytest.raises(KeyboardInterrupt):
+      start(config_of(), tmp_path / "new", tiny_store, f"{stopped}@4")
+  assert not sound_steps(Workdir(tmp_path / "new").checkpoints)
+  assert start(config_of(), tmp_path / "new", tiny_store, str(stopped)) == EXIT_DONE  # The record has the step.
+  assert_same_run(three_phases, tmp_path / "new", 12)
+
+
+def test_what_is_copied_is_pinned_and_verified(stopped, tiny_store, tmp_path, monkeypatch):
+  """A trainer does not remove it meanwhile; an evaluator neither loses its pin nor takes this one away."""
+  source, seen, copy_folder = Workdir(stopped), [], branches.copy_folder
+  chosen = branches.choose(f"{stopped}@4", Workdir(tmp_path / "new"), record_of(config_of(), tiny_store),
+                           preparation.rows_of(tiny_store))  # fmt: skip
+
+  def look(a, b, last):
+    retention.clear_pins(source)  # as an evaluator that starts
+    seen.append(retention.pinned_steps(source))
+    with retention.pin(source, 4):
+      pass
+    seen.append(retention.pinned_steps(source))
+    copy_folder(a, b, last=last)
+    flipped = next(path for path in sorted((b / "state").rglob("*")) if path.is_file() and path.stat().st_size > 100)
+    flipped.write_bytes(bytes([flipped.read_bytes()[0] ^ 1]) + flipped.read_bytes()[1:])
+
+  monkeypatch.setattr(branches, "copy_folder", look)
+  (tmp_path / "new").mkdir()
+  with pytest.raises(UserError, match=r"checkpoints/4 cannot be branched off from: .*has changed since it was saved"):
+    branches.copy(chosen, Workdir(tmp_path / "new"))
+  assert seen == [{4}, {4}] and retention.pinned_steps(source) == set()
+  assert not sound_steps(Workdir(tmp_path / "new").checkpoints)
+
+
+@pytest.mark.parametrize(
+  "changes, branch, message",
+  [
+    ({}, "{run}@5", "no sound checkpoint 5; it has those of steps 4, 7"),
+    ({"seed": 1}, "{run}", "config.seed=1, but 0 there; the order of the rows follows"),
+    ({"train_steps": 7, "phases": ()}, "{run}", "begins at step 7, but config.train_steps=7, which counts the steps"),
+    ({}, "{run}/nothing", "config.json is missing"),
+    ({"model__hidden": 32}, "{run}", "checkpoint 7 in .* has .*; use the config that the checkpoint was made with"),
+  ],
+)
+def test_what_cannot_be_branched_off_is_refused(stopped, tiny_store, tmp_path, changes, branch, message):
+  with pytest.raises(UserError, match=message):
+    start(config_of(**changes), tmp_path / "new", tiny_store, branch.format(run=stopped))
+  assert not (tmp_path / "new" / "config.json").exists()
+
+
+def test_a_workdir_of_another_run_is_refused(stopped, tiny_run, tiny_store):
+  with pytest.raises(UserError, match=r"holds a run that did not branch off; use a new workdir, or leave --branch out"):
+    branches.choose(str(tiny_run), Workdir(stopped), record_of(config_of(), tiny_store), preparation.rows_of(tiny_store))
+
+
+def test_run_and_step_of_the_flag():
+  assert [branches.parse(text)[1] for text in ("/a/b@40", "/a/b", "/a@b/c", "/a/b@4x", "/a/b@04")] == [40] + [None] * 4
+  assert str(branches.parse("/a@b/c")[0]) == "/a@b/c"
+
+
+@pytest.mark.slow
+def test_a_run_in_a_bucket_is_branched_off_to_a_disk_and_back(bucket_port, stopped, tiny_store, tmp_path):
+  there = any_path(f"gs://{bucket_server.BUCKET}/{uuid.uuid4().hex[:8]}")
+  copy_folder(stopped, there)
+  rows, record = preparation.rows_of(tiny_store), record_of(config_of(), tiny_store)
+  for source, target in ((there, tmp_path / "new"), (stopped, there.with_name("new"))):
+    target.mkdir(exist_ok=True)
+    branches.copy(branches.choose(f"{source}@4", Workdir(target), record, rows), Workdir(target))
+    assert sound_steps(Workdir(target).checkpoints) == [4] and retention.pinned_steps(Workdir(source)) == set()
+    assert manifest.verify(Workdir(target).checkpoints / "4") == manifest.verify(stopped / "checkpoints" / "4")
+  assert len(read_train(Workdir(there.with_name("new")))) == 2  # A log in a bucket is a folder of segments.
+
+
+@pytest.mark.slow
+def test_the_command(tiny_rows, tmp_path):
+  """Phases and branches from the command line; a change of what has been read is refused, one of what comes is allowed."""
+
+  def pretrain(workdir, *flags):
+    command = [sys.executable, "-m", "xlmr_jax", "pretrain", f"--config=tests/tiny.py:{tiny_rows}", f"--workdir={workdir}"]
+    done = subprocess.run([*command, *flags], capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+  run, phases = tmp_path / "run", "--config.phases=until=50%,alpha=0.7;until=end,mask_share=0.3"
+  assert "error: config.phases: 'alfa=0.7' is no KEY=VALUE" in pretrain(run, "--config.phases=until=50%,alfa=0.7")[1]
+  assert pretrain(run, phases)[0] == 0
+  assert read_record(Workdir(run)).config["phases"] == ["until=50%,alpha=0.7", "until=end,mask_share=0.3"]
+  code, said = pretrain(run, "--config.phases=until=50%,alpha=0.6 until=end,mask_share=0.3", "--allow_change=phases")
+  assert code == 1 and "12 steps have been made, and phase 1 of them would change (alpha: 0.7 then, 0.6 now)" in said
+  more = ("--config.train_steps=16", "--config.phases=until=6,alpha=0.7;until=12,mask_share=0.3;until=end,alpha=1.0")
+  code, said = pretrain(run, *more)
+  assert code == 1 and "--allow_change=phases,train_steps" in said
+  code, said = pretrain(tmp_path / "new", f"--branch={run}@8", *more)
+  assert code == 0 and "branching off with config.train_steps=16 (there 12)" in said and "resuming at step 8" in said
+  assert pretrain(run, *more, "--allow_change=phases,train_steps")[0] == 0
+  assert sound_steps(Workdir(run).checkpoints)[0] == 16

@@ -1,0 +1,530 @@
+"""run.html and sweep.html: right in what they show, whole, escaped, and drawn by a browser on any screen without a word."""
+
+import html
+import json
+import re
+import threading
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pytest
+
+from tests import bucket_server, made_runs
+from tests.browser import browser
+from tests.test_convert import command
+from tests.test_corpus_report import Page
+from xlmr_jax.config import default_config
+from xlmr_jax.demo import run as demo
+from xlmr_jax.errors import UserError
+from xlmr_jax.files import any_path, write_json
+from xlmr_jax.report import serve
+from xlmr_jax.report.page import charts
+from xlmr_jax.report.page.charts import Axis, Line, Mark
+from xlmr_jax.report.page.words import compact_number
+from xlmr_jax.report.run_page import samples
+from xlmr_jax.report.run_page.numbers import changed_keys, read_curves, read_run
+from xlmr_jax.report.run_report import run_page, write_run_report
+from xlmr_jax.report.sweep_page.numbers import Place, Point, figure, points_of, read_sweep
+from xlmr_jax.report.sweep_report import write_sweep_report
+from xlmr_jax.run.workdir import Workdir, read_record
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Workdir:
+  """A run of twelve languages that was evaluated and stopped."""
+  return made_runs.make_run(
+    tmp_path_factory.mktemp("made") / "run", languages=12, lines=120, changes={"alarms.max_epochs": 3.0}
+  )
+
+
+@pytest.fixture(scope="module")
+def page(made) -> Page:
+  return Page(write_run_report(made, samples=False))
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+  root = tmp_path_factory.mktemp("swept") / "alpha"
+  return made_runs.make_sweep(root, {"alpha": [0.01, 0.3, 0.7, 1.0]}, x="alpha")
+
+
+# --- charts ----------------------------------------------------------------------------------------------------------
+
+
+def drawn_values(chart: str) -> dict[str, list[tuple[float, float]]]:
+  """{name: [(share of the width, value)]} of the lines of a chart, as the page's script reads them."""
+  data = dict(re.findall(r'data-(\w+)="([^"]*)"', chart[: chart.index(">")]))
+  bottom, top = float(data["bottom"]), float(data["top"])
+  found = {}
+  for name, path in re.findall(r'<path [^>]*data-name="([^"]*)"[^>]* d="([^"]*)"', chart):
+    shares = [(int(x) / 10_000, 1 - int(y) / 100_000) for x, y in re.findall(r"(\d+) (-?\d+)", path)]
+    value = (lambda s: bottom * (top / bottom) ** s) if "log" in data else (lambda s: bottom + s * (top - bottom))
+    found[html.unescape(name)] = [(x, value(share)) for x, share in shares]
+  return found
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_a_line_holds_the_values_that_it_was_given(log):
+  x, y = np.array([0.0, 30.0, 120.0]), np.array([4.0, np.nan, 0.5])
+  chart = charts.line_chart([Line("a & <b>", x, y, 1)], Axis("updates"), Axis("loss, nats", log=log), title="t")
+  ((name, points),) = drawn_values(chart).items()
+  assert name == "a & <b>" and [share for share, _ in points] == [0.0, 1.0]
+  np.testing.assert_allclose([value for _, value in points], [4.0, 0.5], atol=1e-4)
+  assert 'data-xs="0 30 120"' in chart and 'data-at="0 2"' in chart
+  assert "updates</div>" in chart and "loss, nats" in chart and "<b>&quot;" not in chart
+
+
+def test_nothing_to_draw_is_no_chart():
+  nothing = Line("a", np.array([1.0]), np.array([np.nan]))
+  assert (
+    charts.line_chart([nothing], Axis("x"), Axis("y"), title="t")
+    == charts.line_chart([], Axis("x"), Axis("y"), title="t")
+    == ""
+  )
+  below = Line("a", np.array([1.0]), np.array([-1.0]))
+  assert charts.line_chart([below], Axis("x"), Axis("y", log=True), title="t") == ""
+
+
+def test_a_long_line_is_thinned_out_to_means_with_their_range():
+  x, values = np.arange(1000.0), np.stack([np.arange(1000.0), np.full(1000, np.nan)], axis=1)
+  values[5, 0] = np.nan
+  last, means, low, high = charts.thin_out(x, values, points=100)
+  assert last[0] == 9 and last[-1] == 999 and means.shape == (100, 2)
+  assert (low[1, 0], means[1, 0], high[1, 0]) == (10, 14.5, 19) and means[0, 0] == pytest.approx((45 - 5) / 9)
+  assert np.isnan(means[:, 1]).all() and np.isnan(low[:, 1]).all()
+  assert charts.thin_out(x, values, points=1000)[1] is values
+
+
+@pytest.mark.parametrize(
+  ("low", "high", "expected"), [(0, 10, [0, 2, 4, 6, 8, 10]), (0.13, 0.31, [0.15, 0.2, 0.25, 0.3]), (5, 5, [5])]
+)
+def test_ticks_are_round_numbers(low, high, expected):
+  assert charts.ticks_of(low, high) == expected
+
+
+def test_ticks_of_a_logarithmic_axis_and_how_ticks_are_written():
+  assert charts.log_ticks_of(0.5, 30) == [0.5, 1, 2, 5, 10, 20] and charts.log_ticks_of(1e-3, 1e3)[::2] == [
+    1e-3,
+    0.1,
+    10,
+    1e3,
+  ]
+  assert list(map(compact_number, (0.0004, 3000, 20_000, 1.5e6, -2e9))) == ["0.0004", "3,000", "20k", "1.5M", "-2B"]
+
+
+def test_a_legend_names_the_lines_with_a_look_and_counts_the_others():
+  x = np.array([0.0, 1.0])
+  lines = [Line(f"l{i}", x, x + i, i if i < 3 else -1) for i in range(100)]
+  chart = charts.line_chart(lines, Axis("x"), Axis("y"), title="t", marks=[Mark(1.0, "the end")])
+  legend = chart[chart.index('class="legend"') : chart.index('class="y-name"')]
+  assert legend.count("<span>") == 4 and "97 other languages" in legend and "the end" in chart
+  assert len(drawn_values(chart)) == 100
+
+
+# --- a run -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_of_a_run_shows_what_its_logs_say(made, page):
+  run = read_run(made)
+  languages = page.table("training rows", "last bits per byte")
+  assert len(languages) == 12 and next(iter(languages)) == "English"
+  english = languages["English"]
+  values = run.curves.last["en"]
+  assert english["rows read"] == f"{values['rows']:,}" and english["last loss"] == f"{run.held_out.loss[-1, 0]:.3f}"
+  assert english["lowest loss at step"] == "12,000"
+  kinds = {line["kind"] for line in run.alarms}
+  assert kinds == {"turned_up", "epochs", "spike"} and f"{len(run.alarms)} alarms" in page.shown
+  changed = page.table("this run", "default")
+  assert changed["train_steps"] == {"key": "train_steps", "this run": "12,000", "default": "1,500,000"}
+  assert set(changed) == {"train_steps", "stop.patience", "alarms.max_epochs"}
+  assert "The run was stopped: no gain above 0 in 3 evaluations." in page.shown
+  assert page.table("task", "mean score")["xnli"]["languages"] == "12"
+  assert "attention: splash; norms: pallas" in page.shown and "of 3h03m went into steps that count" in page.shown
+  assert "which is right" in page.shown and "<b>" in page.shown  # a piece that looks like HTML
+
+
+def test_every_picture_names_its_axes_with_units(page):
+  figures = page.source.count("<figure")
+  assert figures >= 12
+  names = re.findall(r'class="y-name">([^<]+)<', page.source)
+  assert len(names) == figures and all(name.strip() for name in names)
+  x_names = re.findall(r'class="x-name">([^<]+)<', page.source)
+  assert len(x_names) == page.source.count('<figure class="chart') and set(x_names) == {"updates"}
+  units = ("nats", "bits per byte", "%", "tokens per second", "share", "epochs", "minutes", "hours", "learning rate", "norm")
+  assert [name for name in names if not any(unit in name for unit in units)] == []
+
+
+def test_the_page_loads_nothing(page):
+  for tag, attributes in page.elements:
+    assert tag not in ("link", "iframe", "object", "embed", "base", "form", "img")
+    assert not any(name.startswith("on") for name in attributes), attributes
+    assert attributes.get("href", "#").startswith("#") and "src" not in attributes
+  assert "url(" not in page.source and "@import" not in page.source and "http" not in page.source.split("<body>")[1]
+  assert [tag for tag, _ in page.elements].count("script") == 1
+
+
+def test_where_held_out_loss_would_have_stopped_is_told_with_its_cost(tmp_path):
+  workdir = made_runs.make_run(tmp_path / "run", scores=4)
+  lines = [json.loads(line) for line in workdir.held_out_log.read_text().splitlines()]
+  for line in lines:
+    line["mean_loss"] = abs(line["step"] - 1000) + 1.0  # lowest near the first evaluation
+  workdir.held_out_log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+  shown = Page(write_run_report(workdir, samples=False)).shown
+  run = read_run(workdir)
+  gap = 100 * (max(score for _, score in run.scores) - dict(run.scores)[1000])
+  assert "The mean held-out loss is lowest at step 1,100." in shown and f"{gap:.1f} points less" in shown
+
+
+def test_a_run_that_has_just_begun_has_a_page(tmp_path):
+  workdir = made_runs.make_run(tmp_path / "run", lines=1, passes=1, scores=0, finished=False)
+  for path in (workdir.goodput, workdir.timing_log, workdir.alarms_log, workdir.filled_gaps, workdir.train_log):
+    path.unlink()
+  page = Page(write_run_report(workdir, samples=False))
+  assert "0 of 100 updates so far" in page.shown and "Held-out loss" in page.shown and "Alarms" not in page.shown
+  workdir.held_out_log.unlink()
+  with pytest.raises(UserError, match=r"has no line in train.jsonl or held_out.jsonl yet"):
+    write_run_report(workdir)
+
+
+def test_damage_is_left_out_and_said(tmp_path, capsys):
+  workdir = made_runs.make_run(tmp_path / "run")
+  workdir.evaluation(4000).write_text("{")
+  workdir.filled_gaps.write_text("[1]")
+  workdir.alarms_log.write_text('{"step": 3}\n')
+  page = Page(write_run_report(workdir, samples=False))
+  said = capsys.readouterr().err
+  assert "4000.json cannot be read" in said and "filled_gaps.json is left out" in said and "alarms.jsonl: left out" in said
+  assert "Gaps filled" not in page.shown and "best downstream score" not in page.shown
+
+
+def test_names_that_look_like_html_are_escaped(tmp_path):
+  workdir = made_runs.make_run(tmp_path / "run", name_of=("<i>x", 'y"z', "en"))
+  page = Page(write_run_report(workdir, samples=False))
+  assert "<i>x" in page.shown and "<i>x" not in page.source
+
+
+def test_languages_that_come_later_and_phases_are_read():
+  lines = [{"step": step, "loss": 1.0, "lr": 0.1, "phase": 1 + (step > 2), "languages": {"en": {"loss": 2.0, "epochs": 1}}}
+           for step in range(1, 5)]  # fmt: skip
+  lines[2]["languages"] = {"sw": {"loss": 3.0}, "en": {"loss": None}}
+  curves = read_curves(lines, ("en",))
+  assert curves.languages == ("en", "sw") and curves.phase.tolist() == [1, 1, 2, 2]
+  np.testing.assert_array_equal(curves.language_loss, [[2, np.nan], [2, np.nan], [np.nan, 3], [2, np.nan]])
+
+
+def test_a_phase_is_marked_where_it_begins(tmp_path):
+  workdir = made_runs.make_run(tmp_path / "run")
+  lines = [json.loads(line) for line in workdir.train_log.read_text().splitlines()]
+  for line in lines:
+    line["phase"] = 1 + (line["step"] > 2000)
+  workdir.train_log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+  workdir.planned_epochs.write_text("language\trows\tsteps_0_2000\tall\nen\t9\t0.5\t1.0\n")
+  page = Page(write_run_report(workdir, samples=False))
+  assert read_run(workdir).phase_edges == [(2000, 2)] and "phase 2</span>" in page.source
+  assert page.table("steps 0 2000")["en"]["steps 0 2000"] == "0.5" and "wanted by the phases" in page.shown
+
+
+def test_what_differs_from_the_default_is_found_in_the_stored_config():
+  config = default_config()
+  config.data.alpha, config.evaluate.tasks = 0.5, ("xnli",)
+  stored = json.loads(json.dumps(config.to_dict()))
+  assert [key for key, _, _ in changed_keys(stored)] == ["data.alpha", "evaluate.tasks"]
+  del stored["alarms"]  # of a run that began before there were any
+  assert [key for key, _, _ in changed_keys(stored)] == ["data.alpha", "evaluate.tasks"]
+
+
+def test_a_real_run_has_its_story(tiny_run):
+  page = Page(write_run_report(Workdir(tiny_run), samples=False))
+  assert "12 updates" in page.shown.replace("\n", " ") and "memory per device" in page.shown and "mesh: 8 x" in page.shown
+  assert page.table("key", "this run")["model.hidden"]["this run"] == "16"
+  assert page.table("training rows")["aa"]["training rows"] == "40"
+
+
+def test_a_run_whose_samples_cannot_be_made_has_a_page_without(made, capsys):
+  made.filled_gaps.rename(made.root / "kept")
+  page = Page(write_run_report(made))
+  (made.root / "kept").rename(made.filled_gaps)
+  assert "no samples of gaps filled" in capsys.readouterr().err and "Gaps filled" not in page.shown
+
+
+def test_the_demo_ends_by_writing_its_page_and_says_where_it_is(made, monkeypatch, capsys):
+  done = {"make_rows": None, "pretrain": 0, "score_encoders": 0, "RowStore": None, "guesses": (), "tell_transfer": {}}
+  for name, value in {**done, "draw": ({"en": 9.0}, {"en": 2.0}, {"en": 5.0})}.items():
+    monkeypatch.setattr(demo, name, lambda *_, value=value: value)
+  made.page.unlink(missing_ok=True)
+  code, summary = demo.run_demo(made.root, [])
+  assert code == 0 and summary["page"] == str(made.page) and made.page.exists()
+  assert f"the page     {made.page}" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_newest_checkpoint_fills_gaps_of_every_language(tmp_path):
+  ran = command("pretrain", "--config=base:runlocal", f"--workdir={tmp_path}")
+  assert ran.returncode == 0, ran.stderr
+  told = command("report", f"--workdir={tmp_path}", "--nopictures")
+  assert told.returncode == 0, told.stderr
+  workdir = Workdir(tmp_path)
+  filled = json.loads(workdir.filled_gaps.read_text())
+  assert filled["step"] == 20 and {sample["language"] for sample in filled["samples"]} == set(read_record(workdir).languages)
+  for sample in filled["samples"]:
+    assert len(sample["guesses"]) == 3 and sample["truth"] and sample["before"].strip() and sample["after"].strip()
+  assert samples.is_current(workdir, filled) and not samples.is_current(workdir, filled | {"step": 10})
+  assert samples.fill_gaps(workdir) == filled  # The same checkpoint and rows give the same.
+
+
+def test_the_command_writes_the_page_of_a_run_and_of_a_sweep(made, sweep):
+  told = command("report", f"--workdir={made}", "--nopictures", "--nosamples")
+  assert json.loads(told.stdout) == {"page": str(made.page), "pictures": []}, told.stderr
+  told = command("report", f"--workdir={sweep}")
+  assert json.loads(told.stdout) == {"page": str(sweep / "sweep.html")}, told.stderr
+  told = command("report", "--corpus=here", "--serve=1")
+  assert told.returncode == 1 and "belongs to --workdir" in told.stderr
+
+
+def test_a_run_in_a_bucket_has_its_page_there(bucket_port, made, tmp_path):
+  from xlmr_jax import bucket
+  from xlmr_jax.files import upload
+
+  root = any_path(f"gs://{bucket_server.BUCKET}/pages/run")
+  for path in made.root.rglob("*"):
+    if path.is_file() and path.suffix in (".json", ".jsonl"):
+      name = path.relative_to(made.root).as_posix()
+      # In a bucket a log is a folder of segments.
+      upload(path, root / (f"{name}/00000000" if path.suffix == ".jsonl" else name))
+  written = write_run_report(Workdir(root), samples=False)
+  assert written == root / "run.html" and bucket.is_bucket(written)
+  assert written.read_bytes() == write_run_report(made, tmp_path / "local.html", samples=False).read_bytes()
+
+
+# --- a sweep ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_figure_is_a_pure_function_of_its_points():
+  points = [Point(0.7, None, "all", 0, 1.0), Point(0.3, None, "all", 0, 2.0), Point(0.3, None, "all", 1, 4.0),
+            Point("none", None, "all", 0, 5.0), Point(10, None, "all", 0, 6.0)]  # fmt: skip
+  assert figure(points) == {
+    (None, "all"): [
+      Place(0.3, 3.0, pytest.approx(2**0.5), 2),
+      Place(0.7, 1.0, 0.0, 1),
+      Place(10, 6.0, 0.0, 1),
+      Place("none", 5.0, 0.0, 1),
+    ]
+  }
+  assert figure([]) == {}
+
+
+def test_the_figure_of_a_sweep_has_means_and_spreads_over_its_seeds(sweep):
+  found = read_sweep(sweep)
+  page = Page(write_sweep_report(sweep))
+  lines = drawn_values(page.source[page.source.index('<figure class="chart') :].partition("</figure>")[0])
+  assert set(lines) >= {"all languages", "high-resource languages", "low-resource languages"}
+  runs = [run for run in found.runs if run.values["alpha"] == 0.3]
+  expected = [run.bits["en"] for run in runs]
+  points = re.search(r'data-name="high-resource languages"[^>]*data-spread="([^"]*)"', page.source)
+  assert points and float(points[1].split()[1]) == pytest.approx(np.std(expected, ddof=1), rel=0.01)
+  assert lines["high-resource languages"][1][1] == pytest.approx(np.mean(expected), abs=1e-4)
+  assert page.source.count('class="s1 bars-error"') >= 1
+  table = page.source[page.source.index('<pre class="copy">') :].partition("</pre>")[0].splitlines()
+  assert table[0].endswith("measure\tlanguages\talpha\tmean\tstandard deviation\tseeds")
+  row = next(
+    line.split("\t") for line in table if line.startswith("held-out loss, bits per byte of text\thigh") and "\t0.3\t" in line
+  )
+  assert float(row[3]) == pytest.approx(np.mean(expected), abs=1e-4) and row[-1] == "3"
+  differences = page.table("data.alpha", "seed")
+  assert list(next(iter(differences.values()))) == ["run", "data.alpha", "seed"] and len(differences) == 12
+
+
+def test_unfinished_runs_are_listed_and_left_out(tmp_path):
+  root = made_runs.make_sweep(tmp_path / "s", {"alpha": [0.1, 0.9]}, x="alpha", seeds=2)
+  (root / "alpha=0.1,seed=0" / "result.json").unlink()
+  (root / "alpha=0.9,seed=1").rename(tmp_path / "gone")
+  page = Page(write_sweep_report(root))
+  assert "2 of 4 runs finished" in page.shown
+  assert "not in the figure: alpha=0.1,seed=0, alpha=0.9,seed=1." in page.shown
+  states = {name: row["state"] for name, row in page.table("run", "state").items()}
+  assert states["alpha=0.1,seed=0"] == "at step 600" and states["alpha=0.9,seed=1"] == "not begun"
+  values = {(point.x, point.seed) for point in made_points(root)}
+  assert values == {(0.1, 1), (0.9, 0)}
+
+
+def made_points(root):
+  return points_of(read_sweep(root), "bits_per_byte")
+
+
+def test_a_sweep_of_two_values_has_a_line_per_series_and_one_over_steps_a_line_per_run(tmp_path):
+  root = made_runs.make_sweep(
+    tmp_path / "two", {"languages": [7, 30], "hidden": [768, 960]}, x="languages", series="hidden", seeds=1
+  )
+  lines = drawn_values_of_all(write_sweep_report(root).read_text())
+  assert lines.count("hidden 768") == lines.count("hidden 960") == 6  # three groups, two measures
+  record = json.loads((root / "sweep.json").read_text())
+  write_json(root / "sweep.json", record | {"x": "step", "series": None})
+  lines = drawn_values_of_all(write_sweep_report(root).read_text())
+  assert lines.count("languages=7,hidden=768,seed=0") == 2
+
+
+def drawn_values_of_all(source):
+  return [html.unescape(name) for name in re.findall(r'data-name="([^"]*)"', source)]
+
+
+def test_a_language_that_not_all_runs_have_does_not_count_for_all(sweep):
+  found = read_sweep(sweep)
+  del found.runs[0].bits["sw"]
+  assert "sw" not in found.common_languages and "en" in found.common_languages
+
+
+def test_final_scores_count_by_the_setting_of_the_run(tmp_path):
+  root = made_runs.make_sweep(tmp_path / "s", {"model": ["one"]}, x="model", seeds=1)
+  record = json.loads((root / "sweep.json").read_text())
+  record["runs"][0]["settings"] = ["zero_shot", "translate_train_all"]
+  write_json(root / "sweep.json", record)
+  final = Workdir(root / "model=one,seed=0").final_scores
+  final.mkdir()
+  scores = {"mine": {"zero_shot": {"en": {"f1": [0.4, 0.6]}}, "translate_train_all": {"en": {"f1": [0.8]}}}}
+  write_json(final / "latest.json", {"scores": scores})
+  (run,) = read_sweep(root).runs
+  assert run.scores == {"en": 0.5} and run.settings == {"zero_shot": {"en": 0.5}, "translate_train_all": {"en": 0.8}}
+  # With the language of the test on the axis, each setting has a line of its own.
+  write_json(root / "sweep.json", record | {"x": "language", "series": "model", "y": "score"})
+  points = points_of(read_sweep(root), "score")
+  assert {(point.x, point.series, round(point.value)) for point in points} == {
+    ("en", "one, zero_shot", 50),
+    ("en", "one, translate_train_all", 80),
+  }
+  page = Page(write_sweep_report(root))
+  assert "model one, zero_shot" in page.source and page.table("model", "mean")["downstream score, %"]["seeds"] == "1"
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", '{"x": "a", "runs": [{"name": "../up", "values": {}}]}', '{"runs": []}'])
+def test_a_damaged_sweep_is_refused_by_name(tmp_path, damage):
+  (tmp_path / "sweep.json").write_text(damage)
+  with pytest.raises(UserError, match=r"sweep.json cannot be read"):
+    read_sweep(tmp_path)
+
+
+# --- the page that follows a run ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def served(made):
+  with serve.make_server(lambda: run_page(read_run(made)), 0) as server:
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/"
+    server.shutdown()
+    thread.join()
+
+
+def status_of(address, host=None):
+  request = urllib.request.Request(address, headers={"Host": host} if host else {})
+  try:
+    with urllib.request.urlopen(request) as answer:
+      return answer.status, answer.headers, answer.read()
+  except urllib.error.HTTPError as error:
+    return error.code, error.headers, b""
+
+
+def test_the_page_is_served_to_this_machine_alone(served, made):
+  status, headers, content = status_of(served)
+  assert status == 200 and int(headers["Refresh"]) > 0 and content.decode() == run_page(read_run(made))
+  assert status_of(served + "config.json")[0] == status_of(served + "../config.json")[0] == 404
+  assert status_of(served, host="evil.example:80")[0] == 403 and status_of(served, host="localhost")[0] == 200
+
+
+def test_a_served_page_is_made_anew_but_not_all_the_time():
+  made, clock = [], iter(range(0, 1000, 1))
+
+  def make():
+    made.append(next(clock))
+    if len(made) > 1:
+      raise UserError("no <line> yet")
+    return "page"
+
+  page = serve.FreshPage(make)
+  assert page.get() == page.get() == b"page" and len(made) == 1
+  page._until = 0.0
+  assert b"no &lt;line&gt; yet" in page.get()
+
+
+def test_a_port_that_is_taken_is_refused(served):
+  port = int(served.rsplit(":", 1)[1].strip("/"))
+  with pytest.raises(UserError, match=f"--serve={port}: cannot listen on 127.0.0.1:{port}"):
+    serve.make_server(str, port)
+  with pytest.raises(UserError, match="must be a port"):
+    serve.make_server(str, 99_999)
+
+
+# --- in a browser ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def chromium():
+  with browser() as window:
+    yield window
+
+
+SCREENS = [(1280, False), (1280, True), (390, False), (390, True), (360, False)]
+
+
+def check(window, path):
+  """No console error, no request, no horizontal scroll of the page, and room for every word of a picture."""
+  for width, dark in SCREENS:
+    window.show(path.as_uri(), width=width, dark=dark)
+    assert window.run("document.documentElement.scrollWidth") <= width, (width, dark)
+    assert window.problems == []
+    light = window.run("getComputedStyle(document.body).backgroundColor")
+    assert (light == "rgb(255, 255, 255)") != dark
+
+
+def test_a_browser_draws_the_page_of_a_run_and_says_nothing(chromium, made, page):
+  check(chromium, made.page)
+  assert chromium.run("document.querySelectorAll('.area path[data-name]').length") > 40
+
+
+def test_a_browser_draws_the_page_of_a_sweep_and_says_nothing(chromium, sweep):
+  check(chromium, write_sweep_report(sweep))
+
+
+def test_the_pointer_tells_values(chromium, made, page):
+  chromium.show(made.page.as_uri())
+  box = chromium.run("""(() => { const area = document.querySelector('#held-out .area'); area.scrollIntoView();
+    const box = area.getBoundingClientRect(); return [box.left, box.top, box.width, box.height]; })()""")
+  chromium.move(box[0] + box[2] - 2, box[1] + box[3] / 2)
+  told = chromium.run("document.querySelector('#held-out .tip').textContent").split("\n")
+  run = read_run(made)
+  assert told[0] == "updates: 12,000"
+  means = dict(line.rsplit(": ", 1) for line in told[1:])
+  assert float(means["mean of the languages"]) == pytest.approx(run.held_out.mean_bits[-1], rel=1e-3)
+  assert float(means["English (en)"]) == pytest.approx(run.held_out.bits[-1, 0], rel=1e-3)
+  chromium.move(1, 1)
+  assert chromium.run("document.querySelector('#held-out .tip').hidden")
+
+
+def test_a_language_can_be_followed(chromium, made, page):
+  chromium.show(made.page.as_uri())
+  chromium.run("pick.value = 'sw'; pick.dispatchEvent(new Event('change')); 0")
+  kinds = set(chromium.run("[...document.querySelectorAll('.picked')].map(one => one.tagName.toLowerCase())"))
+  assert (
+    kinds >= {"path", "tr", "div"} and chromium.run("document.querySelectorAll('.picked:not([data-key=sw])').length") == 0
+  )
+
+
+def test_a_served_page_asks_for_nothing_else(chromium, served):
+  chromium.show(served)
+  assert chromium.problems == [] and chromium.run("document.querySelectorAll('figure').length") >= 12
+
+
+def test_a_printed_page_is_light_and_shows_whole_tables(chromium, made, page):
+  chromium.show(made.page.as_uri(), dark=True, media="print")
+  assert chromium.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+  assert chromium.run("getComputedStyle(document.querySelector('.wide')).maxHeight") == "none"
+
+
+@pytest.mark.slow
+def test_a_hundred_languages_and_15_000_lines_stay_under_5_megabytes(chromium, tmp_path):
+  workdir = made_runs.make_run(tmp_path / "run", languages=100, lines=15_000, passes=300, scores=40)
+  path = write_run_report(workdir, samples=False)
+  assert path.stat().st_size < 5_000_000
+  check(chromium, path)
+  assert chromium.run("document.querySelectorAll('.legend span').length") < 120

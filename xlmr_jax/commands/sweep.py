@@ -1,0 +1,125 @@
+"""Runs the sweep of a config: many runs that differ in a few keys, one after another or as the tasks of an array.
+
+  xlmr sweep --config=sweeps/alpha:tiny --workdir=SWEEP --text=DIR          # builds the rows, then runs all
+  xlmr sweep --config=sweeps/alpha --workdir=SWEEP --rows=ROWS --index=3    # only the fourth run
+  xlmr sweep --config=sweeps/alpha --workdir=SWEEP --rows=ROWS --array      # the one that Slurm or Kubernetes numbers
+  xlmr sweep --config=sweeps/alpha --workdir=SWEEP --list                   # the runs, and how far each is
+
+--config takes the name of a config that ships, or a file, whose sweep(add) calls add({"data.alpha": 0.3, "seed": 1}) for
+each run; that run lies in SWEEP/alpha=0.3,seed=1. The same command goes on where it was stopped, and does nothing twice.
+--config.KEY=VALUE goes to every run. Several starters may share a SWEEP: each takes the next run that is free.
+
+Exit codes: 0 done, 1 a run failed (the others still ran) or the user must act, 42 start me again: a run was preempted.
+"""
+
+import json
+import os
+import shlex
+from collections.abc import Mapping
+
+from absl import flags
+
+from xlmr_jax import __version__, bucket
+from xlmr_jax.commands.flags import FLAGS, parse_flags_leaving_config, path_of, refuse_arguments, start
+from xlmr_jax.errors import EXIT_DONE, EXIT_USER, UserError
+
+# Where schedulers say which task of an array this is. XLMR_INDEX is for others, and is what launch/ sets in a JobSet.
+_INDEX_VARIABLES = ("XLMR_INDEX", "SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX")
+
+
+def array_index(environment: Mapping[str, str], *, several_hosts: bool = False) -> int:
+  """The index that a scheduler gave to this task.
+
+  several_hosts: in a JobSet, JOB_COMPLETION_INDEX then numbers the hosts of one run and not the runs.
+  Raises UserError: no scheduler did, or it is no number.
+  """
+  names = _INDEX_VARIABLES[:2] if several_hosts else _INDEX_VARIABLES
+  name = next((name for name in names if environment.get(name)), None)
+  if name is None:
+    raise UserError(f"--array: this is no task of an array; none of {', '.join(names)} is set")
+  if not environment[name].isdecimal():
+    raise UserError(f"--array: {name}={environment[name]!r} is no index")
+  return int(environment[name])
+
+
+def selected(runs: tuple, select: list[str]) -> tuple:
+  """The runs whose values are as --select=KEY=VALUE says. UserError: no run has such a value."""
+  for word in select:
+    key, _, value = word.partition("=")
+    kept = tuple(run for run in runs if str(run.values.get(key)) == value)
+    if not kept:
+      there = sorted({str(run.values[key]) for run in runs if key in run.values})
+      raise UserError(f"--select={word}: no run has it; {key} is {', '.join(there) or 'no value of the runs'}")
+    runs = kept
+  return runs
+
+
+def main(argv: list[str]) -> int:
+  """Runs, or lists, the sweep. Returns the exit code."""
+  overrides = refuse_arguments(argv, allowed_prefix="--config.")
+  from xlmr_jax.sweep.folder import SweepFolder, describe, open_folder, read_description, refuse_other_sweep
+  from xlmr_jax.sweep.runner import Children, Plan, StoppedError, check, run_all, summary
+  from xlmr_jax.sweep.runs import load_sweep, parse_overrides, share_of
+
+  if FLAGS.index is not None and FLAGS.array:
+    raise UserError("--index, --array: give one of them")
+  several = FLAGS.hosts != "off"
+  root = path_of("workdir", makes="folder")
+  bucket.end_when_given_up()
+  sweep = load_sweep(FLAGS.config)
+  plan = Plan(
+    sweep, SweepFolder(root), parse_overrides(sweep, overrides),
+    given_rows=path_of("rows") if FLAGS.rows else None, text=path_of("text") if FLAGS.text else None,
+    hosts=(f"--hosts={FLAGS.hosts}",) if several else (),
+  )  # fmt: skip
+  index = array_index(os.environ, several_hosts=several) if FLAGS.array else FLAGS.index
+  if several and index is None:
+    raise UserError(f"--hosts={FLAGS.hosts}: all processes of a run must start the same one; give --index or --array")
+  runs = share_of(selected(sweep.runs, FLAGS.select), index, FLAGS.of)
+  description = describe(sweep, plan.overrides, __version__)
+  if FLAGS.list or FLAGS.commands:
+    before = read_description(plan.folder)
+    if before is not None:
+      refuse_other_sweep(plan.folder, before, description)
+    return show(plan, runs, commands=FLAGS.commands)
+  check(plan, runs)
+  open_folder(plan.folder, description)
+  try:
+    failed, elsewhere = run_all(plan, runs, Children())
+  except StoppedError as stopped:
+    return stopped.code
+  print(json.dumps(summary(plan, runs, failed, elsewhere)))
+  if failed:
+    raise UserError(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}; the reasons are above")
+  return EXIT_USER if index is not None and elsewhere else EXIT_DONE
+
+
+def show(plan, runs: tuple, *, commands: bool) -> int:
+  """Prints the runs and how far each is, or the commands that are left to run."""
+  places = {run.name: place for place, run in enumerate(plan.sweep.runs)}
+  for run in runs:
+    state = plan.state(run) if plan.rows_of(run) or plan.sweep.base.data.rows else "new"
+    if not commands:
+      print(f"{places[run.name]:>4}  {state:<8} {run.name}")
+    elif state in ("new", "begun"):
+      print(shlex.join(plan.pretrain(run)))
+    elif state == "trained":
+      print(shlex.join(plan.evaluate(run)))
+  return EXIT_DONE
+
+
+def run() -> None:
+  """Defines the flags and runs the command."""
+  flags.DEFINE_string("config", None, "a config with a sweep(add): the name of one that ships, or a file; :ARG as it takes")
+  flags.DEFINE_string("workdir", None, "folder of the sweep, of this machine or gs://...; it goes on with what it holds")
+  flags.DEFINE_string("rows", "", "rows of all runs; or a folder of rows, by the names that the sweep gives them")
+  flags.DEFINE_string("text", "", "without --rows: text in CC-100's layout, of which rows are built in SWEEP/rows")
+  flags.DEFINE_integer("index", None, "only the run of this number, from 0 on, as --list shows them")
+  flags.DEFINE_bool("array", False, "--index as Slurm (SLURM_ARRAY_TASK_ID) or Kubernetes (JOB_COMPLETION_INDEX) sets it")
+  flags.DEFINE_integer("of", None, "with --index or --array: how many starters share the runs; index I takes I, I + OF, ...")
+  flags.DEFINE_multi_string("select", [], "only runs of this value, e.g. --select=seed=0; may be given several times")
+  flags.DEFINE_bool("list", False, "print the runs and how far each is, and start nothing")
+  flags.DEFINE_bool("commands", False, "print the commands that are left, one per line, and start nothing")
+  flags.DEFINE_enum("hosts", "off", ["off", "auto"], "several processes per run, as in `xlmr pretrain --hosts`")
+  flags.mark_flags_as_required(["config", "workdir"])
+  start(main, parse_flags_leaving_config)

@@ -1,0 +1,337 @@
+"""Charts as HTML: lines in an SVG that is stretched to the width there is, and words around it that are not.
+
+So a chart needs no script to be drawn, fits a phone, and prints. The script of the page only tells the values under the
+pointer, which it reads back from the lines. Each function returns HTML.
+"""
+
+import html
+import json
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from xlmr_jax.report.page.words import compact_number
+
+POINTS = 300  # of a line, at most; a screen has few more places than that
+_WIDTH, _HEIGHT = 10_000, 100_000  # of the SVG's coordinates
+LOOKS = 8  # looks of lines that can be told apart, 0 (the thick dark one) included
+_MARKED = 40  # A line with at most so many points has a mark at each.
+
+
+class Axis(NamedTuple):
+  """An axis. title: what it counts and the unit. show: how a tick is written. labels: of an axis of names, one per place."""
+
+  title: str
+  show: Callable[[float], str] = compact_number
+  log: bool = False
+  labels: tuple[str, ...] = ()
+  low: float | None = None
+  high: float | None = None
+
+
+class Line(NamedTuple):
+  """A line of a chart.
+
+  look: -1 for one of many thin ones, 0 for the thick dark one, 1 to LOOKS - 1 for colours with dash patterns of their own.
+  spread: half the length of an error bar at each point. band: (lowest, highest) at each point, drawn behind the line.
+  key: by which a reader can pick it, such as a language's code.
+  """
+
+  name: str
+  x: np.ndarray  # float64[N], ascending
+  y: np.ndarray  # float64[N]; NaN where there is nothing
+  look: int = -1
+  key: str = ""
+  spread: np.ndarray | None = None
+  band: tuple[np.ndarray, np.ndarray] | None = None
+
+
+class Mark(NamedTuple):
+  """A vertical line with words."""
+
+  x: float
+  text: str
+
+
+def thin_out(
+  x: np.ndarray, values: np.ndarray, points: int = POINTS
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+  """(x, means, lowest, highest) of at most `points` parts that follow each other, each as long as the others to within one.
+
+  x: float64[N], of which each part keeps the last; values: float64[N, ...], NaN where there is nothing. A part without any
+  value is NaN.
+  """
+  count = len(x)
+  if count <= points:
+    return x, values, values, values
+  starts = np.linspace(0, count, points + 1).astype(np.int64)[:-1]
+  is_known = np.isfinite(values)
+  known = np.add.reduceat(is_known.astype(np.float64), starts, axis=0)
+  sums = np.add.reduceat(np.where(is_known, values, 0.0), starts, axis=0)
+  low = np.minimum.reduceat(np.where(is_known, values, np.inf), starts, axis=0)
+  high = np.maximum.reduceat(np.where(is_known, values, -np.inf), starts, axis=0)
+  empty = known == 0
+  means = np.where(empty, np.nan, sums / np.maximum(known, 1))
+  return x[np.append(starts[1:], count) - 1], means, np.where(empty, np.nan, low), np.where(empty, np.nan, high)
+
+
+def ticks_of(low: float, high: float, wanted: int = 6) -> list[float]:
+  """Round numbers, 1, 2 or 5 times a power of ten apart, from low to high."""
+  if not high > low:
+    return [low]
+  rough = (high - low) / wanted
+  step = 10.0 ** math.floor(math.log10(rough))
+  step *= next(factor for factor in (1, 2, 5, 10) if factor * step >= rough)
+  first = math.ceil(low / step - 1e-9)
+  return [round(i * step, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def log_ticks_of(low: float, high: float) -> list[float]:
+  """Powers of ten from low to high, with twice and five times each where they are few."""
+  exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+  every = -(-len(exponents) // 7)
+  factors = (1, 2, 5) if high / low < 300 else (1,)
+  return [f * 10.0**e for e in exponents if e % every == 0 for f in factors if low <= f * 10.0**e <= high]
+
+
+def line_chart(
+  lines: Sequence[Line], x: Axis, y: Axis, *, title: str, caption: str = "", marks: Sequence[Mark] = (), low: bool = False
+) -> str:
+  """A chart of lines, or "" where there is nothing to draw. low: it is drawn less high than others."""
+  lines = [line for line in lines if np.isfinite(line.y).any()]
+  if y.log:
+    lines = [line._replace(y=np.where(line.y > 0, line.y, np.nan)) for line in lines]
+  lines = [line for line in lines if np.isfinite(line.y).any()]
+  if not lines:
+    return ""
+  left, right = _x_range(lines, x)
+  bottom, top = _y_range(lines, y)
+  to_x = _scale(left, right, _WIDTH, False)
+  to_y = _scale(bottom, top, _HEIGHT, y.log)
+  x_ticks = list(range(len(x.labels))) if x.labels else ticks_of(left, right, 5)
+  y_ticks = log_ticks_of(bottom, top) if y.log else ticks_of(bottom, top)
+  shared = lines[0].x if all(np.array_equal(line.x, lines[0].x) for line in lines) else None
+  drawn = [f'<path class="grid" d="M0 {_at(to_y, tick, _HEIGHT)}h{_WIDTH}"/>' for tick in y_ticks]
+  drawn.append(f'<path class="axis" d="M0 {_HEIGHT}h{_WIDTH}"/>')
+  for line in sorted(lines, key=lambda line: -line.look if line.look > 0 else (-LOOKS - 1 if line.look < 0 else 0)):
+    drawn.append(_draw(line, to_x, to_y, shared is None))
+  words = [
+    f'<span class="tick y" style="top:{100 - 100 * to_y(tick) / _HEIGHT:.2f}%">{html.escape(y.show(tick))}</span>'
+    for tick in y_ticks
+  ]
+  # Every second tick is left out on a phone, unless the ticks are the names of few places.
+  for number, tick in enumerate(x_ticks):
+    odd = " odd" if number % 2 and len(x_ticks) > (5 if x.labels else 4) else ""
+    odd += " end" if to_x(tick) > 0.97 * _WIDTH else ""  # It must not stick out of the page.
+    text = x.labels[int(tick)] if x.labels else x.show(tick)
+    words.append(f'<span class="tick x{odd}" style="left:{100 * to_x(tick) / _WIDTH:.2f}%">{html.escape(text)}</span>')
+  for number, mark in enumerate(sorted(marks)):
+    share = to_x(mark.x) / _WIDTH
+    kind = ("", " second", " third")[number % 3] + (" late" if share > 0.5 else "")
+    words.append(f'<div class="vertical{kind}" style="left:{100 * share:.2f}%"><span>{html.escape(mark.text)}</span></div>')
+  data = {"x": x.title, "bottom": f"{bottom:.9g}", "top": f"{top:.9g}"} | ({"log": "1"} if y.log else {})
+  if x.labels:
+    data["labels"] = json.dumps(x.labels)
+  if shared is not None:
+    data["xs"] = _numbers(shared)
+  attributes = "".join(f' data-{name}="{html.escape(value)}"' for name, value in data.items())
+  words_above = f"{_captioned(title, caption)}" if title else ""
+  scale = ", logarithmic scale" if y.log else ""
+  return (
+    f'<figure class="chart{" low" if low else ""}{" marked" if marks else ""}"{attributes}>{words_above}{_legend(lines)}'
+    f'<div class="y-name">{html.escape(y.title)}{scale}</div>'
+    f'<div class="area"><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" preserveAspectRatio="none" role="img" '
+    f'aria-label="{html.escape(title or y.title)}">{"".join(drawn)}</svg>{"".join(words)}</div>'
+    f'<div class="x-name">{html.escape(x.title)}</div></figure>\n'
+  )
+
+
+def _captioned(title: str, caption: str) -> str:
+  dot = "." if caption else ""
+  return f"<figcaption><b>{html.escape(title)}{dot}</b> {html.escape(caption)}</figcaption>"
+
+
+def _x_range(lines: Sequence[Line], x: Axis) -> tuple[float, float]:
+  if x.labels:
+    return -0.3, len(x.labels) - 0.7
+  left = min(float(line.x[0]) for line in lines) if x.low is None else x.low
+  right = max(float(line.x[-1]) for line in lines) if x.high is None else x.high
+  return (left, right) if right > left else (left - 0.5, right + 0.5)
+
+
+def _y_range(lines: Sequence[Line], y: Axis) -> tuple[float, float]:
+  """The range of all values with a little room; error bars and bands count."""
+  known = []
+  for line in lines:
+    spread = np.zeros_like(line.y) if line.spread is None else np.nan_to_num(line.spread)
+    known += [line.y - spread, line.y + spread, *(line.band or ())]
+  values = np.concatenate(known)
+  values = values[np.isfinite(values) & ((values > 0) if y.log else True)]
+  low = float(values.min()) if y.low is None else y.low
+  high = float(values.max()) if y.high is None else y.high
+  if y.log:
+    return (low / 1.1, high * 1.1) if high > low else (low / 2, high * 2)
+  room = 0.04 * (high - low) or 0.05 * abs(high) or 1.0
+  return (low - room if y.low is None else low), (high + room if y.high is None else high)
+
+
+def _scale(low: float, high: float, size: int, log: bool) -> Callable[[float], float]:
+  if log:
+    low, high = math.log(low), math.log(high)
+    return lambda value: (math.log(value) - low) / (high - low) * size
+  return lambda value: (value - low) / (high - low) * size
+
+
+def _at(to_y: Callable[[float], float], value: float, size: int) -> int:
+  return size - round(to_y(value))
+
+
+def _numbers(values: np.ndarray) -> str:
+  return " ".join(f"{value:.10g}" for value in values)
+
+
+def _draw(line: Line, to_x: Callable[[float], float], to_y: Callable[[float], float], own_x: bool) -> str:
+  """The path of a line with what belongs to it: its band behind it, its marks and error bars before it."""
+  is_known = np.isfinite(line.y)
+  places = [round(to_x(value)) for value in line.x]
+  heights = [_at(to_y, value, _HEIGHT) if known else 0 for value, known in zip(line.y, is_known)]
+  parts, is_open = [], False
+  for place, height, known in zip(places, heights, is_known):
+    if known:
+      parts.append(f"{'L' if is_open else 'M'}{place} {height}")
+    is_open = bool(known)
+  look = f"line s{line.look}" if line.look >= 0 else "bg"
+  key = f' data-key="{html.escape(line.key)}"' if line.key else ""
+  more = f' data-xs="{_numbers(line.x)}"' if own_x else ""
+  if not is_known.all():
+    more += f' data-at="{" ".join(map(str, np.flatnonzero(is_known)))}"'
+  if line.spread is not None:
+    more += f' data-spread="{" ".join(f"{value:.3g}" for value in line.spread[is_known])}"'
+  path = f'<path class="{look}"{key} data-name="{html.escape(line.name)}"{more} d="{"".join(parts)}"/>'
+  before = ""
+  if line.band is not None:
+    low, high = (np.where(np.isfinite(edge), edge, line.y) for edge in line.band)
+    there = [f"{p} {_at(to_y, v, _HEIGHT)}" for p, v, known in zip(places, high, is_known) if known]
+    back = [f"{p} {_at(to_y, v, _HEIGHT)}" for p, v, known in zip(places, low, is_known) if known]
+    before = f'<path class="band" d="M{"L".join([*there, *back[::-1]])}Z"/>'
+  after = ""
+  known = [(place, height) for place, height, is_one in zip(places, heights, is_known) if is_one]
+  if line.spread is not None:
+    after += _error_bars(line, places, is_known, to_y)
+  if len(known) == 1 or (line.look >= 0 and len(known) <= _MARKED):
+    # A stroke without length and with round ends is a dot that keeps its shape however the picture is stretched.
+    dots = "".join(f"M{place} {height}h0" for place, height in known)
+    small = " dot" if len(known) > 12 or line.look < 0 else ""
+    square = " square" if line.look > 0 and line.look % 2 == 0 else ""
+    after += f'<path class="{look} points{square}{small}" d="{dots}"/>'
+    if line.look > 2 and not small:
+      after += f'<path class="{look} points{square} hole" d="{dots}"/>'
+  return before + path + after
+
+
+def _error_bars(line: Line, places: list[int], is_known: np.ndarray, to_y: Callable[[float], float]) -> str:
+  parts = []
+  assert line.spread is not None
+  for place, value, spread, known in zip(places, line.y, line.spread, is_known):
+    if known and spread > 0:
+      top, bottom = _at(to_y, value + spread, _HEIGHT), _at(to_y, value - spread, _HEIGHT)
+      parts.append(f"M{place} {bottom}V{top}M{place - 60} {top}h120M{place - 60} {bottom}h120")
+  return f'<path class="s{line.look} bars-error" d="{"".join(parts)}"/>' if parts else ""
+
+
+def _legend(lines: Sequence[Line]) -> str:
+  """A sample of each line that has a look of its own, and one for all thin ones."""
+  named = sorted((line for line in lines if line.look >= 0), key=lambda line: line.look)
+  faint = len(lines) - len(named)
+  items = []
+  for line in named:
+    square = " square" if line.look > 0 and line.look % 2 == 0 else ""
+    dots = f'<path class="line s{line.look} points{square}" d="M15 5h0"/>' if len(line.x) <= 12 else ""
+    hole = f'<path class="line s{line.look} points{square} hole" d="M15 5h0"/>' if dots and line.look > 2 else ""
+    items.append(
+      f'<span><svg viewBox="0 0 30 11"><path class="line s{line.look}" d="M0 5h30"/>{dots}{hole}</svg>'
+      f"{html.escape(line.name)}</span>"
+    )
+  if faint:
+    what = "one other language" if faint == 1 else f"{faint} other languages, one line each"
+    items.append(f'<span><svg viewBox="0 0 30 11"><path class="bg" d="M0 5h30"/></svg>{what}</span>')
+  return f'<div class="legend">{"".join(items)}</div>' if len(items) > 1 else ""
+
+
+class Bar(NamedTuple):
+  """A bar with its name, a mark on it, and what is written behind it; lengths and marks are shares of the whole track."""
+
+  name: str
+  length: float
+  text: str
+  hint: str
+  key: str = ""
+  mark: float | None = None
+  before: float | None = None
+
+
+def bar_chart(bars: Sequence[Bar], *, title: str, caption: str, axis: str, legend: Sequence[tuple[str, str]]) -> str:
+  """Bars below each other, in as many columns as there is room for. axis: what a bar's length is, with its unit and range.
+
+  legend: (colour of a CSS variable, words) of a bar and of its marks.
+  """
+  if not bars:
+    return ""
+  rows = []
+  for bar in bars:
+    key = f' data-key="{html.escape(bar.key)}"' if bar.key else ""
+    marks = "" if bar.mark is None else f'<b style="left:{100 * min(max(bar.mark, 0.0), 1.0):.2f}%"></b>'
+    if bar.before is not None:
+      marks += f'<b class="before" style="left:{100 * min(max(bar.before, 0.0), 1.0):.2f}%"></b>'
+    rows.append(
+      f'<div class="bar"{key} title="{html.escape(bar.hint)}"><span>{html.escape(bar.name)}</span>'
+      f'<span class="track"><i style="width:{100 * min(max(bar.length, 0.0), 1.0):.2f}%"></i>{marks}</span>'
+      f"<span>{html.escape(bar.text)}</span></div>"
+    )
+  samples = "".join(
+    f'<span><i class="swatch" style="background:var(--{color})"></i>{html.escape(words)}</span>' for color, words in legend
+  )
+  return (
+    f"<figure>{_captioned(title, caption)}"
+    f'<div class="legend">{samples}</div><div class="y-name">{html.escape(axis)}</div>'
+    f'<div class="bars">{"".join(rows)}</div></figure>\n'
+  )
+
+
+class Stack(NamedTuple):
+  """A bar of several parts: its name, the length of each part, and what is written behind it."""
+
+  name: str
+  parts: tuple[float, ...]
+  text: str
+
+
+_STACK_COLORS = ("c1", "c6", "c5", "c3", "c4", "c7", "c2", "c8", "soft", "faint")
+
+
+def stack_chart(stacks: Sequence[Stack], names: Sequence[str], *, title: str, caption: str, axis: str) -> str:
+  """Bars of parts. names: of the parts, at most ten. axis: what a part's length is, with its unit."""
+  whole = max(sum(stack.parts) for stack in stacks)
+  used = [number for number in range(len(names)) if any(stack.parts[number] > 0 for stack in stacks)]
+  rows = []
+  for stack in stacks:
+    parts = "".join(
+      f'<i style="width:{100 * stack.parts[number] / max(whole, 1e-12):.3f}%;background:var(--{_STACK_COLORS[number]})" '
+      f'title="{html.escape(names[number])}: {stack.parts[number]:.3g}"></i>'
+      for number in used
+      if stack.parts[number] > 0
+    )
+    rows.append(
+      f'<div class="stack-row"><span>{html.escape(stack.name)}</span><span class="stack">{parts}</span>'
+      f"<span>{html.escape(stack.text)}</span></div>"
+    )
+  samples = "".join(
+    f'<span><i class="swatch" style="background:var(--{_STACK_COLORS[number]})"></i>{html.escape(names[number])}</span>'
+    for number in used
+  )
+  return (
+    f"<figure>{_captioned(title, caption)}"
+    f'<div class="legend">{samples}</div><div class="y-name">{html.escape(axis)}</div>{"".join(rows)}</figure>\n'
+  )

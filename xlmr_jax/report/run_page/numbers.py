@@ -1,0 +1,226 @@
+"""The numbers of a run, read from its workdir, as arrays. What is missing or not yet there is empty."""
+
+import dataclasses
+import math
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from xlmr_jax.config import default_config, with_defaults
+from xlmr_jax.data.row_manifest import read_manifest
+from xlmr_jax.errors import UserError
+from xlmr_jax.evaluation.ledger import Entry, read_ledger
+from xlmr_jax.files import any_path, flatten, read_bytes, read_json
+from xlmr_jax.run import logs
+from xlmr_jax.run.goodput import Accounts, read_accounts
+from xlmr_jax.run.workdir import RunRecord, Stop, Workdir, best_step, read_record, read_stop
+from xlmr_jax.training import recovery
+
+_OF_A_LANGUAGE = ("loss", "epochs", "share", "share_wanted", "rows")
+
+
+@dataclasses.dataclass
+class Curves:
+  """train.jsonl: N lines, G languages. NaN where a line says nothing."""
+
+  languages: tuple[str, ...]
+  steps: np.ndarray  # float64[N]
+  loss: np.ndarray  # float64[N], nats per masked token
+  grad_norm: np.ndarray
+  lr: np.ndarray
+  skipped: np.ndarray
+  phase: np.ndarray  # its number; NaN where the run has but one
+  language_loss: np.ndarray  # float32[N, G]
+  epochs: np.ndarray  # float32[N, G]
+  last: dict[str, dict[str, Any]]  # {language: its values in the last line}
+
+
+@dataclasses.dataclass
+class HeldOut:
+  """held_out.jsonl: N passes, G languages."""
+
+  languages: tuple[str, ...]
+  steps: np.ndarray  # float64[N]
+  mean: np.ndarray  # float64[N], the mean of the languages, nats per masked token
+  loss: np.ndarray  # float64[N, G]
+  bits: np.ndarray  # float64[N, G], bits per byte
+
+  @property
+  def mean_bits(self) -> np.ndarray:
+    """The mean over the languages that a pass has, float64[N]; NaN where it has none."""
+    known = np.isfinite(self.bits)
+    return np.where(known, self.bits, 0.0).sum(axis=1) / np.where(known.any(axis=1), known.sum(axis=1), np.nan)
+
+
+@dataclasses.dataclass
+class Run:
+  """All of a run that its page shows."""
+
+  workdir: Workdir
+  record: RunRecord
+  curves: Curves
+  held_out: HeldOut
+  timing: list[dict[str, Any]]
+  accounts: Accounts
+  ledger: list[Entry]
+  stop: Stop | None
+  best: int | None
+  result: dict[str, Any] | None
+  alarms: list[dict[str, Any]]
+  recoveries: Sequence[Any]
+  filled: dict[str, Any]
+  planned: list[list[str]]  # planned_epochs.tsv, its head first; [] where there is none
+  train_rows: dict[str, int]  # of each language; {} where neither the rows nor the log can tell
+
+  @property
+  def name(self) -> str:
+    return self.workdir.root.name or str(self.workdir)
+
+  @property
+  def steps_done(self) -> int:
+    """By the newest line of any log."""
+    return int(max([0, *self.curves.steps[-1:], *self.held_out.steps[-1:]]))
+
+  @property
+  def scores(self) -> list[tuple[int, float]]:
+    """(step, score) of each evaluated checkpoint under the rule of the run."""
+    which = self.record.config["stop"]["score"]
+    found = [(entry.step, entry.score_of(which)) for entry in self.ledger if entry.error is None]
+    return [(step, score) for step, score in found if score is not None]
+
+  @property
+  def phase_edges(self) -> list[tuple[int, int]]:
+    """(updates before it, number) of each phase after the first."""
+    phase, steps = self.curves.phase, self.curves.steps
+    changed = np.flatnonzero(phase[1:] > phase[:-1])
+    return [(int(steps[at]), int(phase[at + 1])) for at in changed]
+
+  @property
+  def tokens_read(self) -> int:
+    """Tokens of all rows that the last line of the log counts, pads included."""
+    return sum(int(values.get("rows") or 0) for values in self.curves.last.values()) * self.record.seq_len
+
+  @property
+  def by_size(self) -> list[str]:
+    """The languages, the one with the most rows first; those of unknown size last."""
+    names = dict.fromkeys([*self.record.languages, *self.curves.languages, *self.held_out.languages])
+    return sorted(names, key=lambda name: (-self.train_rows.get(name, 0), name))
+
+
+def read_run(workdir: Workdir) -> Run:
+  """Everything of a run. UserError: there is no record, or it is damaged; or the run has no line in any log."""
+  record = read_record(workdir)
+  curves, held_out = read_curves(logs.each_train(workdir), record.languages), _held_out(logs.read_held_out(workdir), record)
+  if not len(curves.steps) and not len(held_out.steps):
+    raise UserError(f"{workdir} has no line in train.jsonl or held_out.jsonl yet; wait for the run's first held-out pass")
+  return Run(
+    workdir, record, curves, held_out, logs.read_timing(workdir), read_accounts(workdir),
+    _or_empty(read_ledger, workdir), read_stop(workdir),
+    best_step(workdir), _json(workdir.result, dict) or None, logs.read_alarms(workdir),
+    _or_empty(recovery.read_ledger, workdir), _json(workdir.filled_gaps, dict), _planned(workdir),
+    _train_rows(record, curves),
+  )  # fmt: skip
+
+
+def read_curves(lines: Iterable[dict], languages: Sequence[str]) -> Curves:
+  """The lines of train.jsonl as arrays, which take a tenth of the memory of their objects."""
+  index = {name: number for number, name in enumerate(languages)}
+  plain: dict[str, list[float]] = {name: [] for name in ("step", "loss", "grad_norm", "lr", "skipped", "phase")}
+  losses, epochs, last = [], [], {}
+  for line in lines:
+    for name, values in plain.items():
+      values.append(_number(line.get(name)))
+    for name in line["languages"]:
+      index.setdefault(name, len(index))
+    row = np.full((2, len(index)), np.nan, np.float32)
+    for name, values in line["languages"].items():
+      row[:, index[name]] = _number(values.get("loss")), _number(values.get("epochs"))
+    losses.append(row[0])
+    epochs.append(row[1])
+    last = line["languages"]
+  arrays = {name: np.array(values, np.float64) for name, values in plain.items()}
+  return Curves(
+    tuple(index), arrays["step"], arrays["loss"], arrays["grad_norm"], arrays["lr"], arrays["skipped"],
+    arrays["phase"], _stacked(losses, len(index)), _stacked(epochs, len(index)),
+    {name: {key: values.get(key) for key in _OF_A_LANGUAGE} for name, values in last.items()},
+  )  # fmt: skip
+
+
+def _number(value: Any) -> float:
+  return float(value) if isinstance(value, (int, float)) else math.nan
+
+
+def _stacked(rows: list[np.ndarray], width: int) -> np.ndarray:
+  """float32[N, width] of rows that may be shorter, because a language came later."""
+  table = np.full((len(rows), width), np.nan, np.float32)
+  for place, row in zip(table, rows):
+    place[: len(row)] = row
+  return table
+
+
+def _held_out(lines: list[dict], record: RunRecord) -> HeldOut:
+  names = tuple(dict.fromkeys([*record.languages, *(name for line in lines for name in line["languages"])]))
+  table = np.full((2, len(lines), len(names)), np.nan)
+  for number, line in enumerate(lines):
+    for place, name in enumerate(names):
+      values = line["languages"].get(name, {})
+      table[:, number, place] = _number(values.get("loss")), _number(values.get("bits_per_byte"))
+  steps, mean = (np.array([_number(line[key]) for line in lines]) for key in ("step", "mean_loss"))
+  return HeldOut(names, steps, mean, table[0], table[1])
+
+
+def _train_rows(record: RunRecord, curves: Curves) -> dict[str, int]:
+  """The training rows of each language: from the manifest of the rows, or else rows read per epoch in the log."""
+  if record.rows:
+    try:
+      manifest = read_manifest(any_path(record.rows))
+      return {name: manifest["languages"][name]["train"]["rows"] for name in record.languages}
+    except (UserError, OSError, KeyError):  # The rows may be on another machine, or gone.
+      pass
+  return {
+    name: round(values["rows"] / values["epochs"])
+    for name, values in curves.last.items()
+    if values.get("rows") and values.get("epochs")
+  }
+
+
+def _or_empty(read: Callable[[Workdir], Sequence[Any]], workdir: Workdir) -> Any:
+  """What `read` gives; nothing where its file is damaged, which is said."""
+  try:
+    return read(workdir)
+  except UserError as error:
+    print(f"left out of the page: {error}", file=sys.stderr, flush=True)
+    return []
+
+
+def _planned(workdir: Workdir) -> list[list[str]]:
+  try:
+    return [line.split("\t") for line in read_bytes(workdir.planned_epochs).decode().splitlines()]
+  except (OSError, ValueError):  # A run that began before there was one.
+    return []
+
+
+def _json(path: Any, kind: type) -> Any:
+  """The value of a JSON file; an empty one of this kind where there is none, or where it is damaged, which is said."""
+  try:
+    value = read_json(path)
+    if not isinstance(value, kind):
+      raise ValueError(f"it holds no {kind.__name__}")
+    return value
+  except FileNotFoundError:
+    return kind()
+  except (OSError, ValueError) as error:
+    print(f"{path} is left out of the page ({error})", file=sys.stderr, flush=True)
+    return kind()
+
+
+def changed_keys(config: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+  """(key, the run's value, the default) of the keys of a config that are not as default_config() has them."""
+  default, own = flatten(default_config().to_dict()), flatten(with_defaults(config))
+  return [(key, value, default.get(key)) for key, value in own.items() if _plain(value) != _plain(default.get(key))]
+
+
+def _plain(value: Any) -> Any:
+  return list(value) if isinstance(value, tuple) else value

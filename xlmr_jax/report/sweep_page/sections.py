@@ -1,0 +1,204 @@
+"""The sections of a sweep's page: the figure, the table behind it to copy, the runs, and what differs between them."""
+
+import html
+from typing import Any
+
+import numpy as np
+
+from xlmr_jax.report.page.charts import LOOKS, Axis, Line, line_chart
+from xlmr_jax.report.page.markup import Column, folded, html_table
+from xlmr_jax.report.page.words import counted, name_with_code
+from xlmr_jax.report.sweep_page.numbers import (
+  ALL,
+  LANGUAGE,
+  MEASURES,
+  STEP,
+  Place,
+  Sweep,
+  config_differences,
+  figure,
+  group_name,
+  order_of,
+  points_of,
+)
+
+_ORDER = ("high", ALL, "low")  # how the names of groups begin, from the top of the paper's figures to the bottom
+
+
+def measures_of(sweep: Sweep) -> list[str]:
+  """The measures that there are values of, the sweep's own first."""
+  own = sweep.record["y"]
+  found = [own, *(measure for measure in MEASURES if measure != own)]
+  return [measure for measure in found if any(run.measured(measure) for run in sweep.runs if run.is_finished)]
+
+
+def figure_section(sweep: Sweep) -> str:
+  """The picture of each measure."""
+  if sweep.record["x"] == STEP:
+    return "".join(_over_steps(sweep, measure) for measure in MEASURES)
+  pictures = [_picture(sweep, measure) for measure in measures_of(sweep)]
+  return f"{_groups_in_words(sweep)}{''.join(pictures)}" if pictures else ""
+
+
+def _groups_in_words(sweep: Sweep) -> str:
+  if sweep.record["x"] == LANGUAGE:
+    return "<p>Held-out loss: lower is better; scores: higher is better.</p>\n"
+  said = []
+  for group, languages in sweep.groups.items():
+    if group != ALL:
+      said.append(f"{group_name(group)}: {', '.join(map(name_with_code, languages))}")
+  if ALL in sweep.groups:
+    said.append(f"all languages: the {counted(len(sweep.common_languages), 'language')} that every finished run has")
+  return f"<p>{html.escape('; '.join(said))}. Held-out loss: lower is better; scores: higher is better.</p>\n"
+
+
+def _sorted_lines(places: dict[tuple[Any, str], list[Place]]) -> list[tuple[Any, str]]:
+  return sorted(places, key=lambda line: (order_of(line[0]), _rank(line[1]), line[1]))
+
+
+def _rank(group: str) -> int:
+  return next((number for number, begin in enumerate(_ORDER) if group.startswith(begin)), len(_ORDER))
+
+
+def line_name(series: Any, group: str, series_label: str | None) -> str:
+  """What the legend calls a line."""
+  return group_name(group) if series_label is None else f"{series_label} {shown(series)}, {group_name(group)}"
+
+
+def shown(value: Any) -> str:
+  """A swept value in words."""
+  return f"{value:,}" if type(value) is int else "none" if value is None else str(value)
+
+
+def _picture(sweep: Sweep, measure: str) -> str:
+  places = figure(points_of(sweep, measure))
+  if not places:
+    return ""
+  record, lines = sweep.record, _sorted_lines(places)
+  # With several lines per group, one picture per group says more than one with all of them.
+  groups = [None] if record["series"] is None else list(dict.fromkeys(group for _, group in lines))
+  pictures = []
+  for group in groups:
+    chosen = [line for line in lines if group is None or line[1] == group]
+    pictures.append(_one_picture(sweep, measure, {line: places[line] for line in chosen}, group))
+  return pictures[0] if len(pictures) == 1 else f'<div class="charts">{"".join(pictures)}</div>'
+
+
+def _one_picture(sweep: Sweep, measure: str, places: dict[tuple[Any, str], list[Place]], group: str | None) -> str:
+  record = sweep.record
+  values = sorted({place.x for line in places.values() for place in line}, key=order_of)
+  numbers = [value for value in values if not order_of(value)[0]]
+  scale = record.get("x_scale", "category") if len(numbers) == len(values) else "category"
+  if scale == "log" and min(numbers) <= 0:
+    scale = "category"
+  is_named = scale != "linear"  # Values of a logarithmic axis are doublings or so: evenly spaced, as in the paper's figures.
+  where = {value: float(n) if is_named else float(value) for n, value in enumerate(values)}
+  lines = []
+  for number, (series, of_group) in enumerate(places):
+    found = places[series, of_group]
+    single = record["series"] is None
+    look = (0 if of_group.startswith(ALL) else number % (LOOKS - 1) + 1) if single else number % (LOOKS - 1) + 1
+    name = (
+      line_name(series, of_group, None if single else record["series"])
+      if group is None
+      else f"{record['series']} {shown(series)}"
+    )
+    lines.append(
+      Line(name, np.array([where[place.x] for place in found]), np.array([place.mean for place in found]), look,
+           spread=np.array([place.spread for place in found]))
+    )  # fmt: skip
+  seeds = sorted({place.seeds for line in places.values() for place in line})
+  how_many = counted(seeds[0], "seed") if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
+  bars = "; a bar is one standard deviation to each side" if seeds[-1] > 1 else ""
+  axis = Axis(str(record["x_label"]), labels=tuple(map(shown, values)) if is_named else ())
+  title = MEASURES[measure].partition(",")[0].capitalize() + (f", {group_name(group)}" if group else "")
+  return line_chart(lines, axis, Axis(MEASURES[measure]), title=title, caption=f"Means over {how_many}{bars}.")
+
+
+def _over_steps(sweep: Sweep, measure: str) -> str:
+  """Each run as a line over its own steps, with the same look for all seeds of a series."""
+  series = sweep.record["series"]
+  names = sorted({run.values.get(series) if series else run.name for run in sweep.runs}, key=order_of)
+  lines = []
+  for run in sweep.runs:
+    found = run.history.get(measure, [])
+    if not found:
+      continue
+    which = run.values.get(series) if series else run.name
+    steps, values = (np.array(column, np.float64) for column in zip(*found))
+    name = f"{series} {shown(which)}, seed {run.seed}" if series else run.name
+    lines.append(Line(name, steps, values, names.index(which) % (LOOKS - 1) + 1))
+  title = MEASURES[measure].partition(",")[0].capitalize()
+  return line_chart(lines, Axis("updates"), Axis(MEASURES[measure]), title=title, caption="One line per run.")
+
+
+def table_section(sweep: Sweep) -> str:
+  """The numbers of the figure, to sort and to copy."""
+  columns, rows = table_of(sweep)
+  if not rows:
+    return ""
+  lines = ["\t".join(columns), *("\t".join(_cell(value) for value in row) for row in rows)]
+  head = "| " + " | ".join(columns) + " |\n|" + " --- |" * len(columns)
+  markdown = "\n".join([head, *("| " + " | ".join(_cell(value) for value in row) + " |" for row in rows)])
+  titles = [
+    Column(title, "{:.4g}".format if title in ("mean", "standard deviation") else "{:,}".format) for title in columns
+  ]
+  return (
+    html_table(titles, [[shown(x) if not isinstance(x, (int, float)) else x for x in row] for row in rows])
+    + folded("As tab-separated values, to copy", f'<pre class="copy">{html.escape(chr(10).join(lines))}</pre>')
+    + folded("As Markdown, to copy", f'<pre class="copy">{html.escape(markdown)}</pre>')
+  )
+
+
+def _cell(value: Any) -> str:
+  return f"{value:.4f}" if isinstance(value, float) and value != round(value, 4) else str(value)
+
+
+def table_of(sweep: Sweep) -> tuple[list[str], list[list[Any]]]:
+  """(headings, rows) of all places of the figure, for all measures."""
+  record = sweep.record
+  series = [] if record["series"] is None else [record["series"]]
+  columns = ["measure", *series, "languages", record["x"], "mean", "standard deviation", "seeds"]
+  rows = []
+  for measure in measures_of(sweep) if record["x"] != STEP else []:
+    places = figure(points_of(sweep, measure))
+    for line in _sorted_lines(places):
+      for place in places[line]:
+        of_series = [line[0]] if series else []
+        rows.append([MEASURES[measure], *of_series, group_name(line[1]), place.x, place.mean, place.spread, place.seeds])
+  return columns, rows
+
+
+def runs_section(sweep: Sweep) -> str:
+  """Every run: how far it is, and its values."""
+  keys = list(dict.fromkeys(key for run in sweep.runs for key in run.values))
+  settings = sorted({setting for run in sweep.runs for setting in run.settings})
+  rows = []
+  for run in sweep.runs:
+    state = "finished" if run.is_finished else f"at step {run.steps:,}" if run.config else "not begun"
+    bits, scores = run.measured("bits_per_byte"), run.measured("score")
+    rows.append([
+      run.name, state, *(shown(run.values.get(key)) for key in keys), len(bits) or None,
+      sum(bits.values()) / len(bits) if bits else None, sum(scores.values()) / len(scores) if scores else None,
+      *(100 * _mean(run.settings[setting]) if setting in run.settings else None for setting in settings),
+    ])  # fmt: skip
+  three = "{:.3f}".format
+  columns = [Column("run"), Column("state"), *map(Column, keys), Column("languages"), Column("bits per byte", three),
+             Column("score, %", "{:.1f}".format),
+             *(Column(f"{setting}, %", "{:.1f}".format) for setting in settings)]  # fmt: skip
+  return html_table(columns, rows)
+
+
+def _mean(values: dict[str, float]) -> float:
+  return sum(values.values()) / len(values)
+
+
+def config_section(sweep: Sweep) -> str:
+  """What differs between the configs of the runs, and what the command line changed in all of them."""
+  keys, rows = config_differences(sweep.runs)
+  text = html_table([Column("run"), *map(Column, keys)], rows) if keys else ""
+  overrides = sweep.record.get("overrides") or {}
+  if overrides:
+    listed = ", ".join(f"{key}={value}" for key, value in overrides.items())
+    text = f"<p>Changed in all runs by the command line: <code>{html.escape(listed)}</code></p>\n" + text
+  return text

@@ -1,0 +1,181 @@
+"""A run that goes on from a checkpoint of another one, which it leaves as it is: RUN@STEP, and what of it is copied."""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from xlmr_jax.data.phases import Phase, Rows, continued, cut, phases_of
+from xlmr_jax.data.phases import refuse_other_past as refuse_change
+from xlmr_jax.errors import StoreError, UserError, one_line
+from xlmr_jax.files import AnyPath, absolute, any_path, flatten, path_given, read_json, read_sealed_json, write_sealed_json
+from xlmr_jax.folders import copy_folder, remove_folder
+from xlmr_jax.run.checkpoint_folder import sound_steps, warn
+from xlmr_jax.run.growing import open_growing, read_growing
+from xlmr_jax.run.manifest import MANIFEST, DamagedError, describe_leaves, read_manifest, refuse_other_leaves, verify
+from xlmr_jax.run.retention import pin
+from xlmr_jax.run.workdir import RunRecord, Workdir, read_record, step_of
+
+_READER = "branch"  # in the name of the pin
+
+
+class Branch(NamedTuple):
+  """Where a run comes from; "branch" in its record."""
+
+  run: str  # the folder of the other run, absolute
+  step: int  # the checkpoint
+  phases: tuple[Phase, ...]  # what the other run's steps before it read
+
+  def to_json(self) -> dict[str, Any]:
+    """For config.json."""
+    return {"run": self.run, "step": self.step, "phases": [dataclasses.asdict(phase) for phase in self.phases]}
+
+
+def branch_of(record: RunRecord) -> Branch | None:
+  """The branch that a record tells. UserError: it is damaged."""
+  if record.branch is None:
+    return None
+  try:
+    value = record.branch
+    phases = tuple(Phase(**{**phase, "languages": tuple(phase["languages"])}) for phase in value["phases"])
+    return Branch(str(value["run"]), int(value["step"]), phases)
+  except (KeyError, TypeError, ValueError) as error:
+    raise UserError(f"the record of the run says where it branched off, but not so that it can be read ({error})") from None
+
+
+def phases_in(record: RunRecord, rows: Rows) -> tuple[Phase, ...]:
+  """What the steps of a recorded run read, from step 0 on, also where it branched off."""
+  branch = branch_of(record)
+  return continued(branch.phases if branch else (), phases_of(record.config, rows))
+
+
+def parse(text: str) -> tuple[AnyPath, int | None]:
+  """(folder, step) of --branch=RUN[@STEP]; step None for the newest. UserError: the path is of a kind that is not read."""
+  head, at, tail = text.rpartition("@")
+  step = step_of(tail) if at else None
+  return path_given(head if step is not None else text, "--branch="), step
+
+
+def begin(text: str, record: RunRecord, rows: Rows) -> Branch:
+  """The branch that --branch=RUN[@STEP] asks for, checked against this run's record.
+
+  Raises UserError: there is no such run or checkpoint, or this run differs in what it must share: the rows, the languages,
+  the vocabulary, and the seed, which the order of the rows follows from.
+  """
+  root, step = parse(text)
+  source = Workdir(root)
+  other = read_record(source)
+  for key, what in (("rows_fingerprint", "rows"), ("languages", "languages"), ("tokenizer_sha256", "vocabulary")):
+    if getattr(other, key) != getattr(record, key):
+      raise UserError(
+        f"--branch={text}: that run has other {what} than this config gives; a branch reads the same rows on: set "
+        "config.data.rows and config.data.languages as there, and leave languages out by config.phases"
+      )
+  for key, a, b in (("seed", other.config["seed"], record.config["seed"]),
+                    ("data.row_shares", *(run.config["data"]["row_shares"] for run in (other, record)))):  # fmt: skip
+    if a != b:
+      raise UserError(f"--branch={text}: config.{key}={b!r}, but {a!r} there; the order of the rows follows from it")
+  steps = sound_steps(source.checkpoints)
+  step = max(steps, default=None) if step is None else step
+  if step is None or step not in steps:
+    has = f"it has those of steps {', '.join(map(str, sorted(steps)))}" if steps else "it has none"
+    raise UserError(f"--branch={text}: {source.checkpoints} has no sound checkpoint {'' if step is None else step}; {has}")
+  if step >= record.config["train_steps"]:
+    raise UserError(
+      f"--branch={text}: it begins at step {step}, but config.train_steps={record.config['train_steps']}, which counts the "
+      "steps of that run too"
+    )
+  old, new = (flatten(json.loads(json.dumps(run.config))) for run in (other, record))  # tuples as lists
+  for key in sorted(key for key in {*old, *new} if old.get(key) != new.get(key)):
+    print(f"branching off with config.{key}={new.get(key)!r} (there {old.get(key)!r})", flush=True)
+  return Branch(str(absolute(root)), step, cut(phases_in(other, rows), step))
+
+
+def choose(text: str, workdir: Workdir, record: RunRecord, rows: Rows) -> Branch | None:
+  """The branch that a run is: the one that its workdir tells, or a new one by --branch=RUN[@STEP]; None for neither.
+
+  text: of the flag, "" without it. record: of this start. Raises UserError: as begin() does, or the workdir holds another
+  run.
+  """
+  before = read_record(workdir) if workdir.record.exists() else None
+  if before is None:
+    return begin(text, record, rows) if text else None
+  known = branch_of(before)
+  if not text:
+    return known
+  root, step = parse(text)
+  if known is None or known.run != str(absolute(root)) or step not in (None, known.step):
+    is_what = f"branched off from {known.run}@{known.step}" if known else "did not branch off"
+    raise UserError(f"--branch={text}: {workdir} holds a run that {is_what}; use a new workdir, or leave --branch out")
+  return known
+
+
+def refuse_other_model(branch: Branch, abstract_state: Any) -> None:
+  """UserError if the parameters or moments of the checkpoint have other shapes than the run that is to go on from it."""
+  directory = Workdir(any_path(branch.run)).checkpoints
+  try:
+    leaves = read_manifest(directory / str(branch.step))["leaves"]
+  except DamagedError as error:
+    raise UserError(f"{directory / str(branch.step)} cannot be branched off from: {error}") from None
+  refuse_other_leaves(directory, branch.step, leaves, describe_leaves(abstract_state))
+
+
+def refuse_other_past(workdir: Workdir, now: Sequence[Phase], rows: Rows) -> None:
+  """UserError if a continued run would change what the steps before its newest checkpoint read.
+
+  Where there are phases neither then nor now, nothing is refused: --allow_change may change data.alpha for all steps.
+  """
+  if not workdir.record.exists():
+    return
+  before = read_record(workdir)
+  if before.is_untrained_import or not (before.config["phases"] or before.branch or len(now) > 1):
+    return
+  refuse_change(phases_in(before, rows), now, max(sound_steps(workdir.checkpoints), default=0))
+
+
+@contextlib.contextmanager
+def _pinned(source: Workdir, step: int) -> Iterator[None]:
+  """Pins the checkpoint. A folder that may only be read is read without, which a run that is going on may disturb."""
+  with contextlib.ExitStack() as stack:
+    try:
+      stack.enter_context(pin(source, step, _READER))
+    except (OSError, StoreError) as error:
+      warn(f"checkpoint {step} of {source} cannot be pinned ({one_line(error)}); it is read all the same")
+    yield
+
+
+def copy(branch: Branch, workdir: Workdir) -> None:
+  """Copies the checkpoint, the logs and the recoveries of the other run up to the branch; does nothing once that is done.
+
+  The checkpoint's manifest is copied last, and is compared with what was copied. So a copy that was killed is made again.
+  Raises UserError: the checkpoint has gone or is damaged.
+  """
+  source, target = Workdir(any_path(branch.run)), workdir.checkpoints / str(branch.step)
+  if sound_steps(workdir.checkpoints):
+    return
+  there = source.checkpoints / str(branch.step)
+  remove_folder(target)
+  with _pinned(source, branch.step):
+    try:
+      notes = read_json(there / "notes" / "metadata")
+      _copy_recoveries(source, workdir, int(notes.get("recoveries", 0)))
+      for ours, theirs in ((workdir.train_log, source.train_log), (workdir.held_out_log, source.held_out_log),
+                           (workdir.timing_log, source.timing_log), (workdir.alarms_log, source.alarms_log)):  # fmt: skip
+        log = open_growing(ours, b"")
+        log.append(read_growing(theirs))  # What is later than the branch is cut off when the run opens its logs.
+        log.close()
+      copy_folder(there, target, last=MANIFEST)
+      verify(target)
+    except (FileNotFoundError, DamagedError) as error:
+      remove_folder(target)
+      raise UserError(
+        f"{there} cannot be branched off from: {error}; name another step with --branch={branch.run}@STEP and a new workdir"
+      ) from None
+
+
+def _copy_recoveries(source: Workdir, workdir: Workdir, count: int) -> None:
+  """Those that had been made before the checkpoint: the batches that its steps read depend on them."""
+  if count:
+    entries = read_sealed_json(source.recoveries)["recoveries"][:count]
+    write_sealed_json(workdir.recoveries, {"recoveries": entries})

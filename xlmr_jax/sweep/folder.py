@@ -1,0 +1,175 @@
+"""The folder of a sweep: sweep.json, which says what it is, the state of its runs, and who works on which of them."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from xlmr_jax.config import is_below
+from xlmr_jax.errors import UserError
+from xlmr_jax.files import AnyPath, Lock, any_path, lock, read_json, write_json
+from xlmr_jax.names import below
+from xlmr_jax.run.workdir import MAY_CHANGE, Workdir
+from xlmr_jax.sweep.runs import ROWS_FOLDER, Run, Sweep
+
+NEW, BEGUN, TRAINED, UNSCORED, DONE = "new", "begun", "trained", "unscored", "done"  # what state() returns
+
+
+class SweepFolder:
+  """The paths of a sweep's folder. Making one touches nothing."""
+
+  def __init__(self, root: str | os.PathLike):
+    self.root = any_path(root)
+    self.record = self.root / "sweep.json"
+    self.rows = self.root / ROWS_FOLDER
+
+  def __str__(self) -> str:
+    return str(self.root)
+
+  def workdir(self, run: Run) -> Workdir:
+    """The workdir of a run."""
+    return Workdir(self.root / run.name)
+
+  def claim(self, run: Run) -> Lock:
+    """Takes a run until what is returned is closed. UserError if another process has it."""
+    workdir = self.workdir(run)
+    workdir.root.mkdir(parents=True, exist_ok=True)
+    return lock(workdir.root / ".sweep.lock", f"{workdir} is being run by another process")
+
+  def is_trained_elsewhere(self, run: Run) -> bool:
+    """Whether a process that this one did not start holds the lock of the run's training or evaluation."""
+    workdir = self.workdir(run)
+    try:
+      for take in (workdir.lock_training, workdir.lock_evaluation):
+        take().close()
+    except UserError:
+      return True
+    return False
+
+
+def describe(sweep: Sweep, overrides: Mapping[str, Any], version: str = "") -> dict[str, Any]:
+  """The content of sweep.json, as JSON would give it back. docs/sweeps.md explains each key. version: of this package."""
+  value = {
+    "name": sweep.name,
+    "arg": sweep.arg,
+    "version": version,
+    **dataclasses.asdict(sweep.study),
+    "x_label": sweep.study.x_label or sweep.study.x,
+    "overrides": dict(overrides),
+    "runs": [
+      {
+        "name": run.name,
+        "values": dict(run.values),
+        "seed": run.seed,
+        "changes": dict(run.changes),
+        "rows": run.rows and run.rows.name,
+        "settings": list(run.settings),
+      }
+      for run in sweep.runs
+    ],
+  }
+  return json.loads(json.dumps(value))
+
+
+def open_folder(folder: SweepFolder, value: dict[str, Any]) -> None:
+  """Writes sweep.json, unless it is there as it should be. A sweep may get more runs, and nothing else may change.
+
+  Raises UserError: the folder holds another sweep, a run, or a sweep.json that cannot be read.
+  """
+  if Workdir(folder.root).record.exists():
+    raise UserError(f"{folder} is the workdir of a run; a sweep needs a folder of its own")
+  before = read_description(folder)
+  if before is not None:
+    refuse_other_sweep(folder, before, value)
+  if before is None or any(before.get(key) != value[key] for key in value if key != "version"):
+    folder.root.mkdir(parents=True, exist_ok=True)
+    write_json(folder.record, value)
+
+
+def read_description(folder: SweepFolder) -> dict[str, Any] | None:
+  """sweep.json, or None where there is none. UserError: it is damaged."""
+  try:
+    value = read_json(folder.record)
+    if not isinstance(value, dict) or not isinstance(value.get("overrides"), dict):
+      raise ValueError("it is no description of a sweep")
+    if not all(isinstance(run, dict) and {"name", "changes"} <= run.keys() for run in value["runs"]):
+      raise ValueError("a run lacks its name or its changes")
+  except FileNotFoundError:
+    return None
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise UserError(f"{folder.record} cannot be read ({error}); remove it, and the next start writes it anew") from None
+  return value
+
+
+def refuse_other_sweep(folder: SweepFolder, before: dict[str, Any], value: dict[str, Any]) -> None:
+  """UserError, naming what differs, if the folder holds another sweep than `value` describes, or other runs."""
+  for key in ("name", "arg"):
+    if before.get(key) != value[key]:
+      raise UserError(
+        f"{folder} holds the sweep {before.get('name')}:{before.get('arg')}, not {value['name']}:{value['arg']}; use "
+        "another --workdir"
+      )
+  old, new = before["overrides"], value["overrides"]
+  changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key) and not is_below(key, MAY_CHANGE))
+  if changed and any(_has_begun(folder, run) for run in before["runs"]):
+    what = ", ".join(f"{key}: {old.get(key, 'as the config has it')} there, {new.get(key, 'as the config has it')} here"
+                     for key in changed)  # fmt: skip
+    raise UserError(f"{folder} holds a sweep with other flags ({what}); give the same ones, or use another --workdir")
+  runs = {run["name"]: run for run in value["runs"]}
+  for run in before["runs"]:
+    now = runs.get(run["name"], {})
+    differs = next((key for key in ("changes", "rows", "settings") if now.get(key) != run.get(key)), None)
+    if differs is None or not _has_begun(folder, run):
+      continue  # What has not begun may still change.
+    if not now:
+      raise UserError(f"{folder} has the run {run['name']}, which {value['name']} no longer has; use another --workdir")
+    raise UserError(
+      f"{folder}: {run['name']} was begun with {differs}={run.get(differs)}, and {value['name']} now says {now[differs]}; "
+      "use another --workdir"
+    )
+
+
+def _has_begun(folder: SweepFolder, run: dict[str, Any]) -> bool:
+  """Whether a run of sweep.json has left anything that another config would not go with."""
+  return Workdir(below(folder.root, run["name"])).record.exists()
+
+
+def state(workdir: Workdir, run: Run, config: ConfigDict, *, scores: bool = True) -> str:
+  """How far a run is: new | begun | trained | unscored | done. scores: whether its tasks are the sweep's to score.
+
+  unscored: its last step is in the evaluator's ledger, by which nothing more will be done about it, but a task failed.
+  """
+  if not workdir.result.exists():
+    return BEGUN if workdir.record.exists() else NEW
+  if not scores or not config.evaluate.tasks:
+    return DONE
+  step = int(read_json(workdir.result)["step"])
+  if not run.settings:
+    return _scored_by_ledger(workdir, step)
+  return DONE if has_final_scores(workdir.final_scores / "latest.json", run, config, step) else TRAINED
+
+
+def _scored_by_ledger(workdir: Workdir, step: int) -> str:
+  try:
+    entry = read_json(workdir.evaluation(step))
+  except FileNotFoundError:
+    return TRAINED
+  except (OSError, ValueError) as error:
+    raise UserError(
+      f"{workdir.evaluation(step)} cannot be read ({error}); remove it to have the step scored again"
+    ) from None
+  return UNSCORED if entry.get("error") or entry.get("errors") else DONE
+
+
+def has_final_scores(path: AnyPath, run: Run, config: ConfigDict, step: int) -> bool:
+  """Whether a file of final scores holds every task and setting of a run at its last step."""
+  try:
+    found = read_json(path)
+    return found["step"] == step and all(
+      set(run.settings) <= set(found["scores"].get(task, ())) for task in config.evaluate.tasks
+    )
+  except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    return False

@@ -1,0 +1,106 @@
+"""The rows of a sweep: given by --rows, or built once below SWEEP/rows by `xlmr train_vocabulary` and `xlmr build_rows`."""
+
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from xlmr_jax.errors import UserError
+from xlmr_jax.files import AnyPath, lock
+from xlmr_jax.folders import move_folder, remove_folder
+from xlmr_jax.sweep.runs import Rows, Run
+
+DEMO_TEXT = "demo"  # the text of the built-in world
+POLL_S = 2.0  # between two looks at rows that another process builds
+_XLMR = [sys.executable, "-m", "xlmr_jax"]
+
+
+def is_store(folder: AnyPath) -> bool:
+  """Whether a folder holds finished rows, whose manifest is written last."""
+  return (folder / "manifest.json").exists()
+
+
+def folder_of(rows: Rows, given: AnyPath | None, own: AnyPath) -> AnyPath:
+  """The folder of a run's rows. given: of --rows, one store or a folder of stores; own: SWEEP/rows."""
+  if given is None:
+    return own / rows.name
+  return given if is_store(given) else given / rows.name
+
+
+def refuse_missing(runs: Iterable[Run], given: AnyPath | None, own: AnyPath, text: AnyPath | None) -> None:
+  """UserError, naming the rows, if --rows is one store and the runs need several, or if rows are neither there nor made."""
+  needed = {run.rows.name: run.rows for run in runs if run.rows}
+  if given is not None and is_store(given) and len(needed) > 1:
+    raise UserError(f"--rows={given}: is one store, and the runs need {len(needed)}: {', '.join(needed)}; give the folder "
+                    "that holds them by these names")  # fmt: skip
+  missing = [rows for rows in needed.values() if not is_store(folder_of(rows, given, own))]
+  if given is not None and missing:
+    places = ", ".join(str(folder_of(rows, given, own)) for rows in missing)
+    raise UserError(f"--rows={given}: there are no rows in {places}; build them with `xlmr build_rows`, or leave --rows out "
+                    "and give --text")  # fmt: skip
+  if text is None and (without := [rows.name for rows in missing if rows.text != DEMO_TEXT]):
+    raise UserError(f"no rows: give --rows=ROWS, or --text=DIR to build them from ({', '.join(without)})")
+
+
+def build_commands(rows: Rows, out: AnyPath, text: AnyPath | None) -> list[list[str]]:
+  """The commands that are left to build rows: the vocabulary, unless it is there, and the rows.
+
+  out: their folder, beside which the vocabulary lies; text: of --text. Raises UserError: there is no text.
+  """
+  where = out.with_name("demo_text") if rows.text == DEMO_TEXT else text
+  if where is None:
+    raise UserError(f"{out}: no rows, and no --text to build them from")
+  if rows.text not in ("", DEMO_TEXT):
+    where = where / rows.text
+  vocabulary = out.with_name(f"{rows.name}.model")
+  languages = [f"--languages={','.join(rows.languages)}"] if rows.languages else []
+  sentences = [f"--sentences={rows.sentences}"] if rows.sentences else []
+  commands = []
+  if not vocabulary.exists():
+    commands += [[*_XLMR, "train_vocabulary", f"--text={where}", f"--size={rows.vocabulary_size}", f"--alpha={rows.alpha}",
+                  f"--out={vocabulary}", *sentences, *languages]]  # fmt: skip
+  commands += [[*_XLMR, "build_rows", f"--text={where}", f"--tokenizer={vocabulary}", f"--out={out}",
+                f"--seq_len={rows.seq_len}", f"--held_out={rows.held_out}", "--noexport", *languages]]  # fmt: skip
+  return commands
+
+
+def build(rows: Rows, out: AnyPath, text: AnyPath | None, run: Callable[[list[str]], int]) -> int:
+  """Builds rows unless they are there. One process builds and the others wait. Returns the exit code of what failed, or 0.
+
+  run: runs a command to its end and returns its exit code.
+  """
+  said = False
+  out.parent.mkdir(parents=True, exist_ok=True)
+  while not is_store(out):
+    try:
+      held = lock(out.with_name(f".{rows.name}.lock"), f"{out} is being built by another process")
+    except UserError as error:
+      if not said:
+        print(f"{error}; waiting for it", file=sys.stderr, flush=True)
+      said = True
+      time.sleep(POLL_S)
+      continue
+    with held:
+      if is_store(out):
+        break
+      if rows.text == DEMO_TEXT and (code := _write_demo_text(out.with_name("demo_text"), run)):
+        return code
+      for command in build_commands(rows, out, text):
+        print(f"rows {rows.name}: {command[3]}", file=sys.stderr, flush=True)
+        if code := run(command):
+          return code
+  return 0
+
+
+def _write_demo_text(folder: AnyPath, run: Callable[[list[str]], int]) -> int:
+  """Writes the built-in world's text, unless it is there, whole or not at all. Returns the command's exit code."""
+  if not isinstance(folder, Path):
+    raise UserError(f"{folder}: the built-in world's text is written on one machine; give a --workdir of this machine")
+  if folder.exists():
+    return 0
+  unfinished = folder.with_name(f".{folder.name}.unfinished")
+  remove_folder(unfinished)
+  code = run([*_XLMR, "demo", f"--text={unfinished}"])
+  if not code:
+    move_folder(unfinished, folder)
+  return code

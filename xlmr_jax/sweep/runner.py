@@ -1,0 +1,165 @@
+"""What a starter of a sweep does: one run after another, each trained and scored by the commands that do so for any run."""
+
+import dataclasses
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from xlmr_jax.errors import EXIT_INTERRUPTED, EXIT_RESTART, EXIT_USER, UserError
+from xlmr_jax.files import AnyPath, read_json
+from xlmr_jax.run.children import run_child
+from xlmr_jax.sweep import rows as rows_of_sweep
+from xlmr_jax.sweep.folder import BEGUN, DONE, NEW, TRAINED, UNSCORED, SweepFolder, state
+from xlmr_jax.sweep.runs import Run, Sweep, config_of, flags_of
+
+_XLMR = [sys.executable, "-m", "xlmr_jax"]
+_ENDS_THE_SWEEP = (EXIT_RESTART, EXIT_INTERRUPTED)
+
+
+class StoppedError(Exception):
+  """The sweep was told to end, or a run was: `code` is the exit code."""
+
+  def __init__(self, code: int):
+    super().__init__(code)
+    self.code = code
+
+
+class Children:
+  """Runs commands one at a time. Told to end by SIGTERM or Ctrl-C, it raises StoppedError once the command has ended."""
+
+  def __init__(self):
+    self._told: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+      signal.signal(number, self._stop)
+
+  def _stop(self, number: int, _: object) -> None:
+    """Between two commands nothing is under way, so that the sweep may end at once."""
+    raise StoppedError(EXIT_RESTART if number == signal.SIGTERM else EXIT_INTERRUPTED)
+
+  def __call__(self, command: list[str]) -> int:
+    """The exit code of a command. Raises StoppedError: it was preempted or interrupted."""
+    code = run_child(command, told=self._told)
+    if self._told or code in _ENDS_THE_SWEEP:
+      interrupted = code == EXIT_INTERRUPTED or (self._told and self._told[0] == signal.SIGINT)
+      raise StoppedError(EXIT_INTERRUPTED if interrupted else EXIT_RESTART)
+    return code
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """A sweep in its folder, with what the command line says about all its runs."""
+
+  sweep: Sweep
+  folder: SweepFolder
+  overrides: Mapping[str, Any]
+  given_rows: AnyPath | None = None  # of --rows
+  text: AnyPath | None = None  # of --text
+  hosts: tuple[str, ...] = ()  # flags of a run of several processes; then it is scored by evaluators of its own
+  _configs: dict[str, ConfigDict] = dataclasses.field(default_factory=dict)  # made once each, because that is slow
+
+  def rows_of(self, run: Run) -> AnyPath | None:
+    """The folder of a run's rows, or None if its config names them."""
+    if run.rows is not None:
+      return rows_of_sweep.folder_of(run.rows, self.given_rows, self.folder.rows)
+    return self.given_rows
+
+  def config(self, run: Run) -> ConfigDict:
+    """The config of a run, checked. Raises UserError."""
+    if run.name not in self._configs:
+      self._configs[run.name] = config_of(self.sweep, run, self.overrides, str(self.rows_of(run) or ""))
+    return self._configs[run.name]
+
+  def state(self, run: Run) -> str:
+    """How far a run is: see folder.state."""
+    return state(self.folder.workdir(run), run, self.config(run), scores=not self.hosts)
+
+  def pretrain(self, run: Run) -> list[str]:
+    """The command that trains a run, from where it is."""
+    where = self.rows_of(run)
+    rows = [f"--config.data.rows={where}"] if where is not None else []
+    return [*_XLMR, "pretrain", f"--config={self.sweep.config_flag}", f"--workdir={self.folder.workdir(run)}", *rows,
+            *flags_of(self.overrides), *flags_of(run.changes), *self.hosts]  # fmt: skip
+
+  def evaluate(self, run: Run) -> list[str]:
+    """The command that scores a run which is trained."""
+    how = ["--checkpoint=latest", f"--settings={','.join(run.settings)}"] if run.settings else ["--once"]
+    keys = {key: x for key, x in {**self.overrides, **run.changes}.items() if key.startswith(("evaluate.", "stop."))}
+    return [*_XLMR, "evaluate", f"--workdir={self.folder.workdir(run)}", *how, *flags_of(keys)]
+
+
+def check(plan: Plan, runs: tuple[Run, ...]) -> None:
+  """Refuses, before the first run, rows that are missing and every config that would fail. Raises UserError."""
+  rows_of_sweep.refuse_missing(runs, plan.given_rows, plan.folder.rows, plan.text)
+  for run in runs:
+    plan.config(run)
+
+
+def do_run(plan: Plan, run: Run, execute: Callable[[list[str]], int]) -> int:
+  """Trains and scores one run from where it is. Returns the exit code of what failed, or 0."""
+  code = 0
+  if run.rows and plan.given_rows is None:
+    code = rows_of_sweep.build(run.rows, plan.folder.rows / run.rows.name, plan.text, execute)
+  if not code and plan.state(run) in (NEW, BEGUN):
+    code = execute(plan.pretrain(run))
+  if not code and plan.state(run) == TRAINED:
+    code = execute(plan.evaluate(run))
+  return code
+
+
+def run_all(plan: Plan, runs: tuple[Run, ...], execute: Callable[[list[str]], int]) -> tuple[dict[str, int], list[str]]:
+  """Runs what is left of `runs`, one after another. A run that another process works on is left to it.
+
+  Returns ({run that failed: exit code}, [runs that other processes work on]).
+  """
+  failed: dict[str, int] = {}
+  elsewhere: list[str] = []
+  for number, run in enumerate(runs):
+    where = f"{run.name} ({number + 1} of {len(runs)})"
+    found = plan.state(run)
+    if found == UNSCORED:
+      _say(f"{where}: trained, but a task could not be scored; remove {plan.folder.workdir(run).evaluations} to try again")
+      failed[run.name] = EXIT_USER
+      continue
+    if found == DONE:
+      _say(f"{where}: done")
+      continue
+    try:
+      held = None if plan.hosts else plan.folder.claim(run)
+    except UserError as error:
+      _say(f"{where}: {error}")
+      elsewhere.append(run.name)
+      continue
+    try:
+      found = plan.state(run)  # Whoever had the run a moment ago may have ended it.
+      code = 0
+      if found in (NEW, BEGUN, TRAINED):
+        _say(f"{where}: {'begins' if found == NEW else 'goes on'}")
+        code = do_run(plan, run, execute)
+      if code == EXIT_USER and plan.folder.is_trained_elsewhere(run):
+        elsewhere.append(run.name)  # Not by a sweep, but by `xlmr pretrain` or `xlmr evaluate`.
+      elif code:
+        _say(f"{where}: failed with exit {code}; the reason is above")
+        failed[run.name] = code
+    finally:
+      if held is not None:
+        held.close()
+  return failed, elsewhere
+
+
+def summary(plan: Plan, runs: tuple[Run, ...], failed: dict[str, int], elsewhere: list[str]) -> dict[str, Any]:
+  """What the command prints at its end."""
+  losses = {}
+  for run in plan.sweep.runs:
+    try:
+      losses[run.name] = read_json(plan.folder.workdir(run).result)["held_out_loss"]
+    except FileNotFoundError:
+      continue
+  return {"sweep": plan.sweep.config_flag, "workdir": str(plan.folder), "runs": len(runs), "held_out_loss": losses,
+          "failed": failed, "elsewhere": elsewhere}  # fmt: skip
+
+
+def _say(text: str) -> None:
+  print(f"sweep: {text}", file=sys.stderr, flush=True)

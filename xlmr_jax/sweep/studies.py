@@ -1,0 +1,39 @@
+"""What the shipped sweeps share: seeds, rows, and how a run says which languages it has."""
+
+from typing import Any
+
+from xlmr_jax.sweep import languages
+from xlmr_jax.sweep.runs import Rows, Scalar
+
+SEEDS = (0, 1, 2)
+TINY_LANGUAGES = 94  # that the text of the tiny studies is in; docs/sweeps.md says where it is from
+_SETS = {7: languages.SEVEN, 15: languages.FIFTEEN, 30: languages.THIRTY, 60: languages.SIXTY, 100: languages.ALL}
+
+
+def language_counts(tiny: bool, *counts: int) -> tuple[int, ...]:
+  """The numbers of languages of a study: the paper's 100 are all that there are, which in a tiny one are fewer."""
+  return tuple(TINY_LANGUAGES if tiny and count == 100 else count for count in counts)
+
+
+def with_languages(count: int) -> dict[str, Any]:
+  """The change that gives a run so many languages."""
+  return {"data.languages": _SETS[100 if count == TINY_LANGUAGES else count]}
+
+
+def study_rows(tiny: bool, vocabulary_size: int = 0) -> Rows:
+  """The rows of a study in all languages: 150,000 entries and 512 tokens, as the paper's, or the tiny ones."""
+  size = vocabulary_size or (16_000 if tiny else 150_000)
+  if not tiny:
+    return Rows(f"vocabulary={size}", size)
+  return Rows(f"vocabulary={size}", size, sentences=60_000, seq_len=64, held_out=0.05)
+
+
+def demo_rows(vocabulary_size: int, of: tuple[str, ...] = ()) -> Rows:
+  """Rows of the built-in world's text, in some of its languages or in all of them."""
+  name = "demo" if not of else f"demo_{of[0] if len(of) == 1 else len(of)}"
+  return Rows(name, vocabulary_size, languages=of, text="demo", alpha=0.5, seq_len=64, held_out=0.05)
+
+
+def seeded(values: dict[str, Scalar], seed: int) -> dict[str, Scalar]:
+  """A run's values with its seed, which comes last in its name."""
+  return {**values, "seed": seed}

@@ -1,0 +1,108 @@
+"""What a run is made of, before it writes anything: its phases, a program for each shape of a batch, its first words."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from xlmr_jax.data import masking, phases
+from xlmr_jax.data import timeline as timelines
+from xlmr_jax.data.phases import Phase
+from xlmr_jax.data.pipeline import BatchSpec
+from xlmr_jax.data.rows import RowStore
+from xlmr_jax.data.timeline import Timeline
+from xlmr_jax.files import write_whole
+from xlmr_jax.run import hosts, stopping
+from xlmr_jax.run.board import hparams_of
+from xlmr_jax.run.goodput import Goodput
+from xlmr_jax.run.metrics import RunLog
+from xlmr_jax.run.retention import Retention
+from xlmr_jax.run.workdir import Workdir
+from xlmr_jax.training import program as programs
+from xlmr_jax.training import recovery, segments, sharding
+from xlmr_jax.training.program import Program
+from xlmr_jax.training.recovery import Ledger
+from xlmr_jax.training.segments import Shape, shape_of
+
+
+class Prepared(NamedTuple):
+  """All that a run is made of; nothing has been written for it, and nothing is left to refuse."""
+
+  config: ConfigDict
+  store: RowStore
+  phases: tuple[Phase, ...]
+  program: Program  # of the rows as they are stored: the state, and the held-out step
+  by_shape: dict[Shape, Program]  # for each shape of the phases, with its train step
+  held_out: BatchSpec
+
+  def timeline(self, ledger: Ledger = ()) -> Timeline:
+    """What each step reads, after the recoveries of a ledger."""
+    return Timeline(self.phases, rows_of(self.store), self.config.seed, recovery.restarts_of(ledger))
+
+
+def rows_of(store: RowStore) -> phases.Rows:
+  """What phases must know of the training rows."""
+  return phases.Rows(store.languages, store.counts("train"), store.seq_len)
+
+
+def prepare(config: ConfigDict, store: RowStore, past: Sequence[Phase] = ()) -> Prepared:
+  """Builds a run's programs and data order. Raises UserError for whatever does not fit; writes nothing.
+
+  config: checked by check_config; store: checked against it by the command. past: the phases of the run that this one
+  branches off from, up to the step where it does.
+  """
+  mesh, own = programs.mesh_of(config), phases.phases_of(config, rows_of(store))
+  if config.optimizer.decay_steps == -1:
+    config = config.copy_and_resolve_references()
+    config.optimizer.decay_steps = own[-1].until - own[-2].until if len(own) > 1 else config.train_steps
+  sizes = {"vocabulary_size": store.vocabulary_size, "languages": len(store.languages), "seq_len": store.seq_len}
+  program = programs.build_program(config, mesh, **sizes)
+  rows = config.batch_rows // programs.micro_batches_of(config, mesh.size)  # what memory allows
+  held_out = BatchSpec(
+    rows, sharding.host_rows(mesh, rows), masking.slots_per_row(store.seq_len, config.data.mask_share), config.seed,
+    config.data.mask_share, unit=config.data.mask_unit, span_mean=config.data.mask_span_mean,
+  )  # fmt: skip
+  by_shape = segments.build_programs(own, config, program, **sizes)
+  prepared = Prepared(config, store, phases.continued(past, own), program, by_shape, held_out)
+  prepared.timeline()  # It refuses a language without rows.
+  return prepared
+
+
+def say_what_comes(prepared: Prepared, workdir: Workdir, timeline: Timeline, step: int) -> list[str]:
+  """Prints what the run is from a step on, and the epochs that it plans; returns the lines about its program."""
+  config, store, phase = prepared.config, prepared.store, timeline.at(step).phase
+  program = prepared.by_shape[shape_of(phase)]
+  changed = segments.config_of(phase, config, store.seq_len // phase.seq_len, program.mesh.size)
+  said = programs.describe_program(program, changed, phase.seq_len)
+  if jax.process_index() == 0:
+    write_whole(workdir.planned_epochs, timelines.table(timeline).encode())
+  for line in [*said, *timelines.describe(timeline, str(workdir.planned_epochs))]:
+    hosts.say(line)
+  return said
+
+
+def retention_of(config: ConfigDict, workdir: Workdir) -> Retention:
+  """Which checkpoints stay, as the config says."""
+  return Retention(
+    workdir, keep=config.checkpoint.keep, keep_every=config.checkpoint.keep_every,
+    is_eligible=(
+      lambda step: stopping.is_eligible(step, config.evaluate.every_steps, config.train_steps)
+    ) if config.evaluate.tasks else None,
+    keep_unevaluated=config.evaluate.keep_unevaluated,
+  )  # fmt: skip
+
+
+def open_log(
+  prepared: Prepared, workdir: Workdir, start: int, held_out_at: int, notes: dict | None, timeline: Timeline,
+  goodput: Goodput,
+) -> RunLog:  # fmt: skip
+  """A log that goes on at step `start`; the epochs that it tells leave out the batches that the run went past."""
+  config, store = prepared.config, prepared.store
+  rates = segments.rates(timeline, config, store.vocabulary_size)
+  return RunLog(
+    workdir, start=start, held_out_at=held_out_at, notes=notes, train_steps=config.train_steps,
+    every_steps=config.log.every_steps, languages=store.languages, shares=timeline.shares,
+    epochs=timeline.epochs, rate=lambda step: rates[timeline.number_at(step) - 1], tensorboard=config.log.tensorboard,
+    goodput=goodput, limits=config.alarms, hparams=hparams_of(config.to_dict()),
+  )  # fmt: skip
