@@ -17,7 +17,7 @@ import numpy as np
 from jax._src import distributed  # Orbax takes the client from there, too: JAX has no public name for it.
 from jax.experimental import multihost_utils
 
-from xlmr_jax.errors import EXIT_CRASH, EXIT_RESTART, EXIT_USER, RestartError, UserError, one_line, report
+from xlmr_jax.errors import EXIT_CRASH, EXIT_RESTART, EXIT_USER, RestartError, StoreError, UserError, one_line, report
 from xlmr_jax.files import AnyPath, flatten
 from xlmr_jax.run.peers import Peers, catch_abort
 from xlmr_jax.run.signals import listener
@@ -106,8 +106,8 @@ def fail(error: BaseException) -> None:
   is_doubtful = code in (EXIT_USER, EXIT_CRASH) and _comes_from_the_runtime(error)
   lost = _peers.lost(code) if is_doubtful else ""
   if lost:
-    print(f"{lost}: the error above is the consequence, exit {EXIT_RESTART}", file=sys.stderr)
-    code = EXIT_RESTART
+    code = EXIT_USER if _peers.has_user_error() else EXIT_RESTART
+    print(f"{lost}: the error above is the consequence, exit {code}", file=sys.stderr)
   sys.stdout.flush()
   sys.stderr.flush()
   _peers.fail(code, one_line(error)[:200], is_doubtful=is_doubtful)
@@ -131,7 +131,8 @@ def say(text: str) -> None:
 def together(work: Callable[[], T]) -> T:
   """Returns work() on every process. Where it raises on one process, all processes raise.
 
-  Otherwise the sound processes would wait for the failed one in the next collective. They raise a UserError that names it.
+  Otherwise the sound processes would wait for the failed one in the next collective. They raise a UserError that names it,
+  or a RestartError where the failed one is to be started again.
   """
   value: Any = None
   error = None
@@ -139,13 +140,15 @@ def together(work: Callable[[], T]) -> T:
     value = work()
   except Exception as problem:
     error = problem
-  failed = np.zeros(1, bool)
+  failed = np.zeros(1, np.int32)
   if jax.process_count() > 1:
-    failed = np.ravel(multihost_utils.process_allgather(np.bool_(error is not None)))
+    mine = 0 if error is None else EXIT_RESTART if isinstance(error, RestartError | StoreError) else EXIT_USER
+    failed = np.ravel(multihost_utils.process_allgather(np.int32(mine)))
   if error is not None:
     raise error
   if failed.any():
-    raise UserError(f"process {int(np.flatnonzero(failed)[0])} failed; see what it says")
+    kind = UserError if (failed == EXIT_USER).any() else RestartError
+    raise kind(f"process {int(np.flatnonzero(failed)[0])} failed; see what it says")
   return value
 
 

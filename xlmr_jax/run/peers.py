@@ -106,14 +106,18 @@ class Peers:
     """
     first = self._beats()
     time.sleep(SILENT_S)
-    second, left = self._beats(), self._starting("left/")
+    second, left, why = self._beats(), self._starting("left/"), self._starting("failed/")
     found = []
     for i in (str(i) for i in range(self.count) if i != self.me):
       if i not in left and first.get(i) == second.get(i):
         found.append(f"process {i} does not answer")
       elif i in left and not left[i].endswith("?") and (code == EXIT_CRASH or left[i] != str(code)):
-        found.append(f"process {i} ended with {left[i]}")
+        found.append(f"process {i} ended with {left[i]}" + (f" ({why[i]})" if i in why else ""))
     return "; ".join(found)
+
+  def has_user_error(self) -> bool:
+    """Whether a process ended with 1 for a reason of its own, which the next start would meet again."""
+    return str(EXIT_USER) in self._starting("left/").values()
 
   def _starting(self, prefix: str) -> dict[str, str]:
     """{number of a process: value} of the notes left/0, left/1, ...; empty where process 0 is gone."""
@@ -144,10 +148,10 @@ class Peers:
       if failed and self._ending is None:
         self._failed_at = self._failed_at or time.monotonic()
         if time.monotonic() - self._failed_at > FAREWELL_S:
-          process = failed[0].partition("/")[2]
           # What the user must mend there would fail again at the next start, and only this log may be looked at.
-          code = EXIT_USER if notes.get(f"left/{process}") == str(EXIT_USER) else EXIT_RESTART
-          leave(f"process {process} failed: {notes[failed[0]]}; this one is sound, exit {code}", code=code)
+          code = EXIT_USER if self.has_user_error() else EXIT_RESTART
+          process, why = failed[0].partition("/")[2], notes[failed[0]]
+          leave(f"process {process} failed: {why}; this one is sound, exit {code}", code=code)
 
   # --- where JAX would abort -----------------------------------------------------------------------------------------
 
