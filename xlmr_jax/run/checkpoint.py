@@ -9,7 +9,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import absl.logging
@@ -96,9 +96,7 @@ class Checkpoints:
     self._saving: int | None = None  # the step of the newest save, until it is sealed
     self._sealing: concurrent.futures.Future | None = None
     self._removing: concurrent.futures.Future | None = None
-    # On a CPU: the memory for a copy of the state that is being written, and what claims it.
-    self._room: Any = None
-    self._claim: Callable[[], Any] | None = None
+    self._room: Any = None  # On a CPU: the memory for a copy of the state that is being written.
 
   # --- restore -----------------------------------------------------------------------------------------------------
 
@@ -112,10 +110,11 @@ class Checkpoints:
     found = self._restore_latest(abstract_state)
     if self._has_retention:
       hosts.on_first(self._folder.remove_superfluous)  # The start before may have kept more.
-    if jax.default_backend() == "cpu":
+    if jax.default_backend() == "cpu":  # The memory is claimed in the background, so that the first save need not wait.
       shardings = jax.tree.map(lambda x: x.sharding, abstract_state)
-      claim = jax.jit(lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), abstract_state), out_shardings=shardings)
-      self._claim = claim.lower().compile()
+      self._room = jax.jit(
+        lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), abstract_state), out_shardings=shardings
+      )()
     return found
 
   def _restore_latest(self, abstract_state: Any) -> tuple[int, Any, dict] | None:
@@ -182,11 +181,6 @@ class Checkpoints:
     return sound
 
   # --- save --------------------------------------------------------------------------------------------------------
-
-  def make_room(self) -> None:
-    """On a CPU, claims the memory of the copy that a save writes, in the background: the first save need not wait for it."""
-    if self._claim is not None and self._room is None:
-      self._room = self._claim()
 
   def save(self, step: int, state: Any, notes: dict, *, last: bool = False) -> None:
     """Starts an asynchronous save, and first waits for one that is still under way. notes: small JSON kept with it.

@@ -235,7 +235,6 @@ def _train(
           if step == first_step:
             jax.block_until_ready(metrics)
             log.first_step(step, compile_cache.seconds_since_start(), compile_cache.so_far(), said)
-            checkpoints.make_room()
             log.restart_clock()
             first_step = None
           checkpoints.poll()
