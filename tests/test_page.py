@@ -484,6 +484,7 @@ def test_a_browser_draws_the_page_of_a_run_and_says_nothing(chromium, made, page
 
 def test_a_browser_draws_the_page_of_a_sweep_and_says_nothing(chromium, sweep):
   check(chromium, write_sweep_report(sweep))
+  assert chromium.run("document.querySelectorAll('#figure .area path[data-name]').length") > 1
 
 
 def test_the_pointer_tells_values(chromium, made, page):

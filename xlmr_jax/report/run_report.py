@@ -5,7 +5,7 @@ It is drawn from the logs, the ledger and the record of the workdir, and loads n
 
 import sys
 
-from xlmr_jax.errors import UserError
+from xlmr_jax.errors import UserError, one_line
 from xlmr_jax.files import AnyPath, write_whole
 from xlmr_jax.report.page.frame import Section, tiles, whole_page
 from xlmr_jax.report.page.words import name_with_code, percent, short_number
@@ -27,7 +27,7 @@ def write_run_report(workdir: Workdir, out: AnyPath | None = None, *, samples: b
     try:
       run.filled = fill_gaps(workdir)
     except (UserError, OSError, RuntimeError) as error:  # RuntimeError: the accelerator belongs to the training.
-      print(f"the page has no samples of gaps filled: {error}", file=sys.stderr, flush=True)
+      print(f"the page has no samples of gaps filled: {one_line(error)}", file=sys.stderr, flush=True)
   path = out or workdir.page
   write_whole(path, run_page(run).encode())
   return path

@@ -10,7 +10,7 @@ import numpy as np
 
 from xlmr_jax.config import default_config, with_defaults
 from xlmr_jax.data.row_manifest import read_manifest
-from xlmr_jax.errors import UserError
+from xlmr_jax.errors import UserError, one_line
 from xlmr_jax.evaluation.ledger import Entry, read_ledger
 from xlmr_jax.files import any_path, flatten, read_bytes, read_json
 from xlmr_jax.run import logs
@@ -191,7 +191,7 @@ def _or_empty(read: Callable[[Workdir], Sequence[Any]], workdir: Workdir) -> Any
   try:
     return read(workdir)
   except UserError as error:
-    print(f"left out of the page: {error}", file=sys.stderr, flush=True)
+    print(f"left out of the page: {one_line(error)}", file=sys.stderr, flush=True)
     return []
 
 
@@ -212,7 +212,7 @@ def _json(path: Any, kind: type) -> Any:
   except FileNotFoundError:
     return kind()
   except (OSError, ValueError) as error:
-    print(f"{path} is left out of the page ({error})", file=sys.stderr, flush=True)
+    print(f"{path} is left out of the page ({one_line(error)})", file=sys.stderr, flush=True)
     return kind()
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from xlmr_jax.config import with_defaults
-from xlmr_jax.errors import UserError
+from xlmr_jax.errors import UserError, one_line
 from xlmr_jax.evaluation.ledger import read_ledger
 from xlmr_jax.evaluation.tasks import registry
 from xlmr_jax.files import AnyPath, each, flatten, read_json, read_sealed_json
@@ -188,7 +188,7 @@ def read_sweep_run(workdir: Workdir, name: str, values: dict[str, Any], seed: in
       ]
     _read_scores(workdir, run, settings)
   except (UserError, OSError, ValueError, KeyError, TypeError) as error:
-    print(f"{name} is left out of the figure: {error}", file=sys.stderr, flush=True)
+    print(f"{name} is left out of the figure: {one_line(error)}", file=sys.stderr, flush=True)
     run.is_finished = False
   return run
 
