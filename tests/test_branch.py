@@ -147,6 +147,36 @@ def test_what_is_copied_is_pinned_and_verified(stopped, tiny_store, tmp_path, mo
   assert not sound_steps(Workdir(tmp_path / "new").checkpoints)
 
 
+def test_two_branches_do_not_share_a_pin(stopped, tmp_path):
+  """The first that is done would leave the other without one."""
+  source = Workdir(shutil.copytree(stopped, tmp_path / "run"))
+  with branches._pinned(source, 4):
+    with branches._pinned(source, 4):
+      assert len(list(source.pins.iterdir())) == 2
+    assert retention.pinned_steps(source) == {4}
+  assert retention.pinned_steps(source) == set()
+
+
+def test_a_damaged_note_of_the_other_run_is_one_line(stopped, tiny_store, tmp_path):
+  source = Workdir(shutil.copytree(stopped, tmp_path / "run"))
+  chosen = branches.choose(f"{source}@4", Workdir(tmp_path / "new"), record_of(config_of(), tiny_store),
+                           preparation.rows_of(tiny_store))  # fmt: skip
+  (source.checkpoints / "4" / "notes" / "metadata").write_text("{")
+  (tmp_path / "new").mkdir()
+  with pytest.raises(UserError, match=r"checkpoints/4 cannot be branched off from: .*; name another step"):
+    branches.copy(chosen, Workdir(tmp_path / "new"))
+
+
+def test_what_an_import_brought_comes_along(stopped, tmp_path):
+  """Its pooler and its weights are needed for scores and the export of the branch, too."""
+  source, new = Workdir(shutil.copytree(stopped, tmp_path / "run")), Workdir(tmp_path / "new")
+  source.initial.mkdir(parents=True)
+  (source.initial / "file").write_bytes(b"a pooler")
+  new.root.mkdir()
+  branches.copy(branches.Branch(str(source), 4, ()), new)
+  assert (new.initial / "file").read_bytes() == b"a pooler" and sound_steps(new.checkpoints) == [4]
+
+
 @pytest.mark.parametrize(
   "changes, branch, message",
   [

@@ -382,7 +382,11 @@ def test_final_scores_count_by_the_setting_of_the_run(tmp_path):
   final = Workdir(root / "model=one,seed=0").final_scores
   final.mkdir()
   scores = {"mine": {"zero_shot": {"en": {"f1": [0.4, 0.6]}}, "translate_train_all": {"en": {"f1": [0.8]}}}}
-  write_json(final / "latest.json", {"scores": scores})
+  write_json(final / "latest.json", {"step": 1, "scores": scores})
+  (run,) = read_sweep(root).runs
+  assert run.settings == {}  # They were made before the run ended.
+  step = json.loads(Workdir(root / "model=one,seed=0").result.read_text())["step"]
+  write_json(final / "latest.json", {"step": step, "scores": scores})
   (run,) = read_sweep(root).runs
   assert run.scores == {"en": 0.5} and run.settings == {"zero_shot": {"en": 0.5}, "translate_train_all": {"en": 0.8}}
   # With the language of the test on the axis, each setting has a line of its own.

@@ -290,6 +290,20 @@ def test_the_decay_may_be_the_last_phase(tiny_store):
   assert [float(schedule(step)) for step in (9, 12)] == pytest.approx([1e-2, 0.0]) and 0.0 < float(schedule(10)) < 9e-3
 
 
+def test_a_decay_as_long_as_the_last_phase_begins_where_the_run_branched_off(tiny_store):
+  """Or behind the warm-up, if that is later: else the rate would jump."""
+  past = (phases.Phase(8, 0.3, tuple(tiny_store.languages), 0.15, tiny.SEQ_LEN, 16),)
+
+  def decay(branched_at, *own):
+    config = tiny.config("demo", phases=own, optimizer__schedule="wsd", optimizer__decay_steps=-1)
+    found = preparation.prepare(config, tiny_store, branched_at).config
+    return found.train_steps - found.optimizer.decay_steps, found.optimizer.warmup_steps
+
+  assert decay(past, "until=end,alpha=0.9")[0] == decay(past, "until=2", "until=end,alpha=0.9")[0] == 8
+  begin, warmup = decay((), "until=end")
+  assert begin == warmup > 0
+
+
 @pytest.mark.parametrize(
   "changes, message",
   [

@@ -33,7 +33,8 @@ TINY_WIKIPEDIA = "0.333,sw=0.0333,ur=0.0333"
 def get_config(arg: str = "") -> ConfigDict:
   """The config that each run changes. arg: see configs/study.py."""
   c = load_config("study", arg)
-  c.data.languages = SEVEN if not arg or "runlocal" not in arg else ()  # The demo's rows call Chinese zh.
+  if "runlocal" not in arg and "data.languages" not in arg:  # The demo's rows call Chinese zh.
+    c.data.languages = SEVEN
   return c
 
 

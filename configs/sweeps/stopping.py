@@ -32,8 +32,9 @@ def get_config(arg: str = "") -> ConfigDict:
     c.evaluate.every_steps = every
   c.checkpoint.keep_every = every
   c.held_out.every_steps = every
-  c.evaluate.keep_unevaluated = c.train_steps // every
-  return variant(c, without_tiny(arg))
+  c = variant(c, without_tiny(arg))
+  c.evaluate.keep_unevaluated = max(1, c.train_steps // max(1, c.evaluate.every_steps))
+  return c
 
 
 def sweep(add: Callable[..., None], arg: str = "") -> None:

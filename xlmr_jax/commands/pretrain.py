@@ -22,7 +22,7 @@ from xlmr_jax.config import parse_row_shares
 from xlmr_jax.config_checks import check_config
 from xlmr_jax.data import phases
 from xlmr_jax.errors import EXIT_DONE, EXIT_RESTART, UserError
-from xlmr_jax.files import AnyPath, absolute, read_bytes, write_whole
+from xlmr_jax.files import AnyPath, absolute, any_path, read_bytes, write_whole
 
 
 def open_rows(config: ConfigDict, workdir: AnyPath):
@@ -48,10 +48,11 @@ def open_rows(config: ConfigDict, workdir: AnyPath):
       f"config.model.vocabulary_size={wanted}, but the rows in {rows} were made with a vocabulary of "
       f"{store.vocabulary_size} ({store.tokenizer_path}); build them with the other vocabulary"
     )
-  if store.seq_len > family_of(config).max_seq_len(config.model):
+  longest = family_of(config).max_seq_len(config.model)
+  if store.seq_len > longest:
     raise UserError(
       f"config.model.max_positions={config.model.max_positions}: the rows in {rows} have "
-      f"{store.seq_len} tokens and need {store.seq_len + 2}"
+      f"{store.seq_len} tokens and need {store.seq_len + config.model.max_positions - longest}"
     )
   for split in ("train", "held_out"):
     empty = [name for name, count in zip(store.languages, store.counts(split)) if not count]
@@ -147,6 +148,9 @@ def pretrain(argv: list[str]) -> int:
   branches.refuse_other_past(workdir, prepared.phases, rows)
   if branch and not workdir.record.exists():
     branches.refuse_other_model(branch, prepared.program.state)
+    record = dataclasses.replace(
+      record, imported=hosts.on_first(lambda: read_record(Workdir(any_path(branch.run))).imported)
+    )
 
   def claim() -> None:
     """Takes the workdir: its lock, the vocabulary (for evaluation where the rows are not) and the record."""

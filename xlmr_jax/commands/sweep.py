@@ -98,7 +98,7 @@ def show(plan, runs: tuple, *, commands: bool) -> int:
   """Prints the runs and how far each is, or the commands that are left to run."""
   places = {run.name: place for place, run in enumerate(plan.sweep.runs)}
   for run in runs:
-    state = plan.state(run) if plan.rows_of(run) or plan.sweep.base.data.rows else "new"
+    state = plan.state(run) if plan.names_rows(run) else "new"
     if not commands:
       print(f"{places[run.name]:>4}  {state:<8} {run.name}")
     elif state in ("new", "begun"):

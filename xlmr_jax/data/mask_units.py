@@ -15,7 +15,7 @@ _KEY_BITS = 2**30 - 1
 
 
 class Chosen(NamedTuple):
-  """What is masked in n rows. Behind the first counts[i] of its slots, row i has zeros."""
+  """What is masked in n rows. Behind the first counts[i] slots of row i, positions are 0, kind_slots their own numbers."""
 
   positions: np.ndarray  # int32[n, P], ascending
   counts: np.ndarray  # int32[n]

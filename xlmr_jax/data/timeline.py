@@ -50,6 +50,7 @@ class Timeline:
       kept = [stretch._replace(end=min(stretch.end, step)) for stretch in self.stretches if stretch.first < step]
       self.stretches = (*kept, *self._from(step, last, last.position_at(end)))
     self.rows = functools.lru_cache(maxsize=64)(self._rows)
+    self._rows_before = functools.lru_cache(maxsize=64)(lambda mixture, position: mixture.rows(position))
 
   def _from(self, step: int, last: Stretch | None, position: int) -> list[Stretch]:
     """The stretches of the steps from `step` on, if all before have read `last` up to a position of its mixture."""
@@ -91,7 +92,7 @@ class Timeline:
     if step <= 0:
       return np.zeros(len(self.stored.counts), np.int64)
     last = self.at(step - 1)
-    read = last.mixture.rows(last.position_at(min(step, last.end))) - last.mixture.rows(last.position)
+    read = last.mixture.rows(last.position_at(min(step, last.end))) - self._rows_before(last.mixture, last.position)
     return self.rows(last.first) + read
 
   def epochs(self, step: int) -> np.ndarray:

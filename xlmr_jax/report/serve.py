@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from xlmr_jax.errors import UserError
+from xlmr_jax.errors import UserError, one_line
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 REFRESH_S = 15  # after which a browser asks again
@@ -33,7 +33,7 @@ class FreshPage:
         try:
           self._html = self._make().encode()
         except UserError as error:
-          self._html = f"<!DOCTYPE html><html lang=en><title>not yet</title><p>{html.escape(str(error))}".encode()
+          self._html = f"<!DOCTYPE html><html lang=en><title>not yet</title><p>{html.escape(one_line(error))}".encode()
         took = time.monotonic() - began
         self._until = began + took + max(1.0, took * (1.0 / _SHARE - 1.0))
       return self._html

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -16,8 +17,6 @@ from xlmr_jax.run.growing import open_growing, read_growing
 from xlmr_jax.run.manifest import MANIFEST, DamagedError, describe_leaves, read_manifest, refuse_other_leaves, verify
 from xlmr_jax.run.retention import pin
 from xlmr_jax.run.workdir import RunRecord, Workdir, read_record, step_of
-
-_READER = "branch"  # in the name of the pin
 
 
 class Branch(NamedTuple):
@@ -139,7 +138,7 @@ def _pinned(source: Workdir, step: int) -> Iterator[None]:
   """Pins the checkpoint. A folder that may only be read is read without, which a run that is going on may disturb."""
   with contextlib.ExitStack() as stack:
     try:
-      stack.enter_context(pin(source, step, _READER))
+      stack.enter_context(pin(source, step, f"branch{uuid.uuid4().hex}"))
     except (OSError, StoreError) as error:
       warn(f"checkpoint {step} of {source} cannot be pinned ({one_line(error)}); it is read all the same")
     yield
@@ -165,12 +164,16 @@ def copy(branch: Branch, workdir: Workdir) -> None:
         log = open_growing(ours, b"")
         log.append(read_growing(theirs))  # What is later than the branch is cut off when the run opens its logs.
         log.close()
+      if source.initial.exists():  # of an imported model: what it brought is needed for fine-tuning and the export
+        remove_folder(workdir.initial)
+        copy_folder(source.initial, workdir.initial, last=MANIFEST)
       copy_folder(there, target, last=MANIFEST)
       verify(target)
-    except (FileNotFoundError, DamagedError) as error:
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:  # DamagedError is a ValueError.
       remove_folder(target)
       raise UserError(
-        f"{there} cannot be branched off from: {error}; name another step with --branch={branch.run}@STEP and a new workdir"
+        f"{there} cannot be branched off from: {one_line(error)}; name another step with --branch={branch.run}@STEP and a "
+        "new workdir"
       ) from None
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from xlmr_jax.config import is_below
-from xlmr_jax.errors import UserError
-from xlmr_jax.files import AnyPath, Lock, any_path, lock, read_json, write_json
+from xlmr_jax.errors import UserError, one_line
+from xlmr_jax.files import AnyPath, Lock, any_path, lock, read_json, read_sealed_json, write_json
 from xlmr_jax.names import below
 from xlmr_jax.run.workdir import MAY_CHANGE, Workdir
 from xlmr_jax.sweep.runs import ROWS_FOLDER, Run, Sweep
@@ -146,28 +146,30 @@ def state(workdir: Workdir, run: Run, config: ConfigDict, *, scores: bool = True
     return BEGUN if workdir.record.exists() else NEW
   if not scores or not config.evaluate.tasks:
     return DONE
-  step = int(read_json(workdir.result)["step"])
+  try:
+    step = int(read_json(workdir.result)["step"])
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise UserError(f"{workdir.result} cannot be read ({one_line(error)}); remove it and the run writes it anew") from None
   if not run.settings:
     return _scored_by_ledger(workdir, step)
   return DONE if has_final_scores(workdir.final_scores / "latest.json", run, config, step) else TRAINED
 
 
 def _scored_by_ledger(workdir: Workdir, step: int) -> str:
+  path = workdir.evaluation(step)
   try:
-    entry = read_json(workdir.evaluation(step))
+    entry = read_sealed_json(path)
+    return UNSCORED if entry.get("error") or entry.get("errors") else DONE
   except FileNotFoundError:
     return TRAINED
-  except (OSError, ValueError) as error:
-    raise UserError(
-      f"{workdir.evaluation(step)} cannot be read ({error}); remove it to have the step scored again"
-    ) from None
-  return UNSCORED if entry.get("error") or entry.get("errors") else DONE
+  except (OSError, ValueError, AttributeError) as error:
+    raise UserError(f"{path} cannot be read ({one_line(error)}); remove it to have the step scored again") from None
 
 
 def has_final_scores(path: AnyPath, run: Run, config: ConfigDict, step: int) -> bool:
   """Whether a file of final scores holds every task and setting of a run at its last step."""
   try:
-    found = read_json(path)
+    found = read_sealed_json(path)
     return found["step"] == step and all(
       set(run.settings) <= set(found["scores"].get(task, ())) for task in config.evaluate.tasks
     )

@@ -70,10 +70,11 @@ def build(rows: Rows, out: AnyPath, text: AnyPath | None, run: Callable[[list[st
   run: runs a command to its end and returns its exit code.
   """
   said = False
+  shared = DEMO_TEXT if rows.text == DEMO_TEXT else rows.name  # All rows of the built-in world have one folder of text.
   out.parent.mkdir(parents=True, exist_ok=True)
   while not is_store(out):
     try:
-      held = lock(out.with_name(f".{rows.name}.lock"), f"{out} is being built by another process")
+      held = lock(out.with_name(f".{shared}.lock"), f"{out} is being built by another process")
     except UserError as error:
       if not said:
         print(f"{error}; waiting for it", file=sys.stderr, flush=True)

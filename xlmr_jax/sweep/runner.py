@@ -9,7 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from xlmr_jax.errors import EXIT_INTERRUPTED, EXIT_RESTART, EXIT_USER, UserError
-from xlmr_jax.files import AnyPath, read_json
+from xlmr_jax.files import AnyPath, flatten, read_json
 from xlmr_jax.run.children import run_child
 from xlmr_jax.sweep import rows as rows_of_sweep
 from xlmr_jax.sweep.folder import BEGUN, DONE, NEW, TRAINED, UNSCORED, SweepFolder, state
@@ -66,6 +66,11 @@ class Plan:
       return rows_of_sweep.folder_of(run.rows, self.given_rows, self.folder.rows)
     return self.given_rows
 
+  def names_rows(self, run: Run) -> bool:
+    """Whether it is known which rows a run reads."""
+    keys = {**flatten(self.sweep.base.to_dict()), **self.overrides, **run.changes}
+    return bool(self.rows_of(run) or keys["data.rows"])
+
   def config(self, run: Run) -> ConfigDict:
     """The config of a run, checked. Raises UserError."""
     if run.name not in self._configs:
@@ -80,8 +85,8 @@ class Plan:
     """The command that trains a run, from where it is."""
     where = self.rows_of(run)
     rows = [f"--config.data.rows={where}"] if where is not None else []
-    return [*_XLMR, "pretrain", f"--config={self.sweep.config_flag}", f"--workdir={self.folder.workdir(run)}", *rows,
-            *flags_of(self.overrides), *flags_of(run.changes), *self.hosts]  # fmt: skip
+    return [*_XLMR, "pretrain", f"--config={self.sweep.config_flag}", f"--workdir={self.folder.workdir(run)}",
+            *rows, *flags_of(self.overrides), *flags_of(run.changes), *self.hosts]  # fmt: skip
 
   def evaluate(self, run: Run) -> list[str]:
     """The command that scores a run which is trained."""
@@ -105,7 +110,8 @@ def do_run(plan: Plan, run: Run, execute: Callable[[list[str]], int]) -> int:
   if not code and plan.state(run) in (NEW, BEGUN):
     code = execute(plan.pretrain(run))
   if not code and plan.state(run) == TRAINED:
-    code = execute(plan.evaluate(run))
+    # The evaluator has done its work where it wrote down that a checkpoint cannot be loaded; the run has no score then.
+    code = execute(plan.evaluate(run)) or (EXIT_USER if plan.state(run) == UNSCORED else 0)
   return code
 
 
@@ -118,7 +124,12 @@ def run_all(plan: Plan, runs: tuple[Run, ...], execute: Callable[[list[str]], in
   elsewhere: list[str] = []
   for number, run in enumerate(runs):
     where = f"{run.name} ({number + 1} of {len(runs)})"
-    found = plan.state(run)
+    try:
+      found = plan.state(run)
+    except UserError as error:  # A damaged file of one run is no reason to leave out the others.
+      _say(f"{where}: {error}")
+      failed[run.name] = EXIT_USER
+      continue
     if found == UNSCORED:
       _say(f"{where}: trained, but a task could not be scored; remove {plan.folder.workdir(run).evaluations} to try again")
       failed[run.name] = EXIT_USER
@@ -155,7 +166,7 @@ def summary(plan: Plan, runs: tuple[Run, ...], failed: dict[str, int], elsewhere
   for run in plan.sweep.runs:
     try:
       losses[run.name] = read_json(plan.folder.workdir(run).result)["held_out_loss"]
-    except FileNotFoundError:
+    except (OSError, ValueError, KeyError, TypeError):  # Not there; or damaged, which `state` tells.
       continue
   return {"sweep": plan.sweep.config_flag, "workdir": str(plan.folder), "runs": len(runs), "held_out_loss": losses,
           "failed": failed, "elsewhere": elsewhere}  # fmt: skip

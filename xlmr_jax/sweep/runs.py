@@ -151,8 +151,8 @@ class _Collector:
       raise UserError(f"{self._where}: two runs are named {name!r}")
     if not is_plain_name(name) or name == ROWS_FOLDER or name.startswith("."):
       raise UserError(f"{self._where}: {name[:80]!r} is no name for a run's folder")
-    scalars = {key.rpartition(".")[2]: x for key, x in changes.items() if isinstance(x, Scalar)}
-    self.runs[name] = Run(name, scalars if values is None else values, dict(changes), rows, tuple(settings))
+    scalars = {key: x for key, x in changes.items() if isinstance(x, Scalar)}
+    self.runs[name] = Run(name, values_of(scalars) if values is None else values, dict(changes), rows, tuple(settings))
 
 
 def load_sweep(config: str) -> Sweep:
@@ -208,6 +208,8 @@ def parse_overrides(sweep: Sweep, overrides: list[str]) -> dict[str, Any]:
       )
     if setting := [run.name for run in sweep.runs if key in run.changes]:
       raise UserError(f"{override}: {len(setting)} runs of {sweep.name} set it themselves, such as {setting[0]}")
+    if key == "data.rows" and any(run.rows for run in sweep.runs):
+      raise UserError(f"{override}: the runs of {sweep.name} have rows of their own; give a folder of them by --rows=DIR")
     try:
       found[key] = parse_value(key, text, known[key])
     except ValueError as error:
@@ -218,7 +220,7 @@ def parse_overrides(sweep: Sweep, overrides: list[str]) -> dict[str, Any]:
 def config_of(sweep: Sweep, run: Run, overrides: Mapping[str, Any], rows: str = "") -> ConfigDict:
   """The config of a run, checked. rows: the folder of its rows, if it is not the config's own. Raises UserError."""
   config = sweep.base.copy_and_resolve_references()
-  changes = dict(overrides) | dict(run.changes) | ({"data.rows": rows} if rows else {})
+  changes = ({"data.rows": rows} if rows else {}) | dict(overrides) | dict(run.changes)  # as on the command line of the run
   for key, value in changes.items():
     try:
       config.update_from_flattened_dict({key: value})

@@ -53,9 +53,11 @@ def prepare(config: ConfigDict, store: RowStore, past: Sequence[Phase] = ()) -> 
   branches off from, up to the step where it does.
   """
   mesh, own = programs.mesh_of(config), phases.phases_of(config, rows_of(store))
+  whole = phases.continued(past, own)
   if config.optimizer.decay_steps == -1:
     config = config.copy_and_resolve_references()
-    config.optimizer.decay_steps = own[-1].until - own[-2].until if len(own) > 1 else config.train_steps
+    begin = max(whole[-2].until if len(whole) > 1 else 0, config.optimizer.warmup_steps)
+    config.optimizer.decay_steps = config.train_steps - begin
   sizes = {"vocabulary_size": store.vocabulary_size, "languages": len(store.languages), "seq_len": store.seq_len}
   program = programs.build_program(config, mesh, **sizes)
   rows = config.batch_rows // programs.micro_batches_of(config, mesh.size)  # what memory allows
@@ -64,7 +66,7 @@ def prepare(config: ConfigDict, store: RowStore, past: Sequence[Phase] = ()) -> 
     config.data.mask_share, unit=config.data.mask_unit, span_mean=config.data.mask_span_mean,
   )  # fmt: skip
   by_shape = segments.build_programs(own, config, program, **sizes)
-  prepared = Prepared(config, store, phases.continued(past, own), program, by_shape, held_out)
+  prepared = Prepared(config, store, whole, program, by_shape, held_out)
   prepared.timeline()  # It refuses a language without rows.
   return prepared
 
@@ -75,9 +77,11 @@ def say_what_comes(prepared: Prepared, workdir: Workdir, timeline: Timeline, ste
   program = prepared.by_shape[shape_of(phase)]
   changed = segments.config_of(phase, config, store.seq_len // phase.seq_len, program.mesh.size)
   said = programs.describe_program(program, changed, phase.seq_len)
-  if jax.process_index() == 0:
+  planned: list[str] = []
+  if jax.process_index() == 0:  # With many rows it takes seconds.
     write_whole(workdir.planned_epochs, timelines.table(timeline).encode())
-  for line in [*said, *timelines.describe(timeline, str(workdir.planned_epochs))]:
+    planned = timelines.describe(timeline, str(workdir.planned_epochs))
+  for line in [*said, *planned]:
     hosts.say(line)
   return said
 

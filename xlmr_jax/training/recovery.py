@@ -83,7 +83,7 @@ def skips_of(ledger: Ledger) -> Skips:
 
 
 def restarts_of(ledger: Ledger) -> tuple[tuple[int, int], ...]:
-  """(step that the run went back to, end of the bad steps) of every entry, as phases.Timeline takes them."""
+  """(step that the run went back to, end of the bad steps) of every entry, as timeline.Timeline takes them."""
   return tuple((entry.at, entry.steps[1]) for entry in ledger)
 
 

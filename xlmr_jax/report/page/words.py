@@ -46,9 +46,9 @@ def byte_size(number: float, digits: Callable[[float], str] = short_number) -> s
 
 def compact_number(value: float) -> str:
   """A number at a tick of a narrow axis: 0.0004, 3,000, 20k, 1.5M."""
-  for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e4, "k")):
-    if abs(value) >= size:
-      return f"{value / min(size, 1e3 if unit == 'k' else size):.6g}{unit}"
+  for least, size, unit in ((1e12, 1e12, "T"), (1e9, 1e9, "B"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
+    if abs(value) >= least:
+      return f"{value / size:.6g}{unit}"
   return tick_number(value)
 
 

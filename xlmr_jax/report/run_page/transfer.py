@@ -22,8 +22,8 @@ def transfer_section(run: Run) -> str:
   right = max([*steps, *held_out.steps[-1:]])
   x = Axis("updates", low=0.0, high=float(right) * 1.02 or 1.0)
   stop = [Mark(run.stop.step, f"stopped at {run.stop.step:,}")] if run.stop else []
-  lines = [Line("mean held-out loss", held_out.steps, held_out.mean, 0)] if len(held_out.steps) else []
-  lowest = int(held_out.steps[held_out.mean.argmin()]) if lines else None
+  lines = [Line("mean held-out loss", held_out.steps, held_out.mean, 0)] if np.isfinite(held_out.mean).any() else []
+  lowest = int(held_out.steps[np.nanargmin(held_out.mean)]) if lines else None
   text = '<div class="charts">' + line_chart(
     lines, x, Axis(f"mean held-out loss, {NATS}"), title="Held-out loss", low=True,
     marks=[*stop, *([Mark(lowest, f"lowest at {lowest:,}")] if lowest is not None else [])],

@@ -208,10 +208,13 @@ def _read_scores(workdir: Workdir, run: SweepRun, settings: Sequence[str]) -> No
       run.scores = found
       run.history.setdefault("score", []).append((entry.step, 100 * statistics.fmean(found.values())))
   path = workdir.final_scores / "latest.json"
-  if not path.exists():
+  if not path.exists() or not run.is_finished:
+    return
+  final = read_sealed_json(path)
+  if final["step"] != read_json(workdir.result)["step"]:  # It was made before the run ended.
     return
   by_setting: dict[str, list[tuple[Any, str]]] = {}
-  for task, scores in read_sealed_json(path)["scores"].items():
+  for task, scores in final["scores"].items():
     for setting, languages in scores.items():
       by_setting.setdefault(setting, []).append((languages, metrics.get(task) or _metric_of(task, languages)))
   found_by_setting = {setting: found for setting, tables in by_setting.items() if (found := _mean_of_tasks(tables))}

@@ -97,7 +97,7 @@ def _one_picture(sweep: Sweep, measure: str, places: dict[tuple[Any, str], list[
   for number, (series, of_group) in enumerate(places):
     found = places[series, of_group]
     single = record["series"] is None
-    look = (0 if of_group.startswith(ALL) else number % (LOOKS - 1) + 1) if single else number % (LOOKS - 1) + 1
+    look = 0 if single and of_group.startswith(ALL) else number % (LOOKS - 1) + 1
     name = (
       line_name(series, of_group, None if single else record["series"])
       if group is None
