@@ -25,7 +25,8 @@ from xlmr_jax.report.page.words import compact_number
 from xlmr_jax.report.run_page import samples
 from xlmr_jax.report.run_page.numbers import changed_keys, read_curves, read_run
 from xlmr_jax.report.run_report import run_page, write_run_report
-from xlmr_jax.report.sweep_page.numbers import Place, Point, figure, points_of, read_sweep
+from xlmr_jax.report.sweep_page.numbers import Place, Point, figure, group_name, points_of, read_sweep
+from xlmr_jax.report.sweep_picture import sweep_picture
 from xlmr_jax.report.sweep_report import write_sweep_report
 from xlmr_jax.run.workdir import Workdir, read_record
 
@@ -277,7 +278,7 @@ def test_the_command_writes_the_page_of_a_run_and_of_a_sweep(made, sweep):
   told = command("report", f"--workdir={made}", "--nopictures", "--nosamples")
   assert json.loads(told.stdout) == {"page": str(made.page), "pictures": []}, told.stderr
   told = command("report", f"--workdir={sweep}")
-  assert json.loads(told.stdout) == {"page": str(sweep / "sweep.html")}, told.stderr
+  assert json.loads(told.stdout) == {"page": str(sweep / "sweep.html"), "pictures": [str(sweep / "sweep.png")]}, told.stderr
   told = command("report", "--corpus=here", "--serve=1")
   assert told.returncode == 1 and "belongs to --workdir" in told.stderr
 
@@ -350,6 +351,18 @@ def test_unfinished_runs_are_listed_and_left_out(tmp_path):
 
 def made_points(root):
   return points_of(read_sweep(root), "bits_per_byte")
+
+
+def test_the_picture_of_a_sweep_has_the_lines_of_its_page(sweep, tmp_path):
+  found = read_sweep(sweep)
+  drawn = sweep_picture(found, tmp_path / "sweep.png")
+  axes = next(axes for axes in drawn.axes if "bits per byte" in axes.get_ylabel())
+  lines = {bars.get_label(): bars.lines[0].get_xydata() for bars in axes.containers}
+  expected = figure(points_of(found, "bits_per_byte"))
+  assert len(lines) == len(expected) and axes.get_xlabel() == "alpha"
+  for (_, group), places in expected.items():
+    np.testing.assert_allclose(lines[group_name(group)][:, 1], [place.mean for place in places])
+  assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_sweep_of_two_values_has_a_line_per_series_and_one_over_steps_a_line_per_run(tmp_path):

@@ -2,7 +2,7 @@
 
 xlmr report --workdir=RUN [--rows=ROWS]     writes RUN/run.html, and the pictures RUN/held_out.png, RUN/languages.png,
                                             RUN/goodput.png and, for a run that was evaluated, RUN/transfer.png
-xlmr report --workdir=SWEEP                 writes SWEEP/sweep.html, the figure of a sweep
+xlmr report --workdir=SWEEP                 writes SWEEP/sweep.html, and SWEEP/sweep.png, the figure of a sweep
 xlmr report --workdir=RUN|SWEEP --serve=8000
                                             follows what is going on, at http://127.0.0.1:8000, and writes nothing
 xlmr report --corpus=CLEAN [--rows=ROWS] [--train_steps=N --batch_rows=N]
@@ -82,7 +82,8 @@ def _write_page() -> None:
 
   folder = flags.path_of("workdir", makes="folder")
   if is_sweep(folder):
-    print(json.dumps({"page": str(write_sweep_report(folder))}))
+    page = write_sweep_report(folder)
+    print(json.dumps({"page": str(page), "pictures": [str(path) for path in _draw_sweep(folder)]}))
     return
   workdir = Workdir(folder)
   drawn = _draw_run(workdir) if flags.FLAGS.pictures else []
@@ -92,6 +93,18 @@ def _write_page() -> None:
   else:
     print(f"no page, because {workdir.record} is missing", file=sys.stderr, flush=True)
   print(json.dumps({"page": page and str(page), "pictures": [str(path) for path in drawn]}))
+
+
+def _draw_sweep(folder: "AnyPath") -> list["AnyPath"]:
+  """The figure of a sweep as a PNG, once a run is finished."""
+  from xlmr_jax.report.sweep_page.numbers import read_sweep
+  from xlmr_jax.report.sweep_picture import sweep_picture
+
+  sweep, out = read_sweep(folder), folder / "sweep.png"
+  if not flags.FLAGS.pictures or not any(run.is_finished for run in sweep.runs):
+    return []
+  sweep_picture(sweep, out)
+  return [out]
 
 
 def _draw_run(workdir: "Workdir") -> list["AnyPath"]:
@@ -124,7 +137,7 @@ def run() -> None:
   absl_flags.DEFINE_integer("serve", None, "port at which the page is shown, made anew when a browser asks", lower_bound=0)
   absl_flags.DEFINE_string("listen", "127.0.0.1", "address of --serve; 127.0.0.1 is seen by this machine alone")
   absl_flags.DEFINE_bool("samples", True, "whether the newest checkpoint of a run fills gaps in held-out text")
-  absl_flags.DEFINE_bool("pictures", True, "whether the pictures of a run are drawn as PNG files too")
+  absl_flags.DEFINE_bool("pictures", True, "whether the pictures of a run or a sweep are drawn as PNG files too")
   absl_flags.DEFINE_string("corpus", None, "folder of `xlmr build_corpus`, whose report is written anew")
   absl_flags.DEFINE_string("rows", None, "the run's or the corpus's rows")
   absl_flags.DEFINE_integer("train_steps", None, "of a corpus's report: updates of the planned training", lower_bound=1)

@@ -26,7 +26,7 @@ _BARS = 30  # starts that the picture of the time has at most
 
 
 @contextlib.contextmanager
-def _figure(out: AnyPath, width: float, height: float) -> Iterator[Any]:
+def figure_file(out: AnyPath, width: float, height: float) -> Iterator[Any]:
   """Yields a new figure in the style of all pictures, sizes in inches, and writes it to `out` when the block ends."""
   import matplotlib
   from matplotlib.figure import Figure
@@ -69,7 +69,7 @@ def held_out_picture(workdir: Workdir, out: AnyPath, until: float = math.inf) ->
   """Held-out loss against updates up to a step: a line per language, and their mean on top."""
   lines = read_held_out(workdir, until)
   steps = [line["step"] for line in lines]
-  with _figure(out, 7, 4.2) as figure:
+  with figure_file(out, 7, 4.2) as figure:
     axes = figure.subplots()
     for language in lines[-1]["languages"]:
       losses = [losses_of(line).get(language, math.nan) for line in lines]
@@ -89,7 +89,7 @@ def languages_picture(
   columns = 1 if len(names) <= 30 else 2
   per_column = -(-len(names) // columns)
   limit = 1.05 * max([*before.values(), *(bound or {}).values()])
-  with _figure(out, 7.2 if columns == 1 else 9, 1.1 + per_column * (0.26 if columns == 1 else 0.2)) as figure:
+  with figure_file(out, 7.2 if columns == 1 else 9, 1.1 + per_column * (0.26 if columns == 1 else 0.2)) as figure:
     panels = figure.subplots(1, columns, squeeze=False, sharex=True)[0]
     for panel, part in zip(panels, (names[i * per_column : (i + 1) * per_column] for i in range(columns))):
       rows = np.arange(len(part))
@@ -117,7 +117,7 @@ def transfer_picture(workdir: Workdir, out: AnyPath) -> Any:
     raise UserError(f"{workdir.evaluations} holds no score; run `xlmr evaluate --workdir={workdir}` first")
   best = max(scored, key=lambda point: point[1])
   stop = read_stop(workdir)
-  with _figure(out, 7, 4.2) as figure:
+  with figure_file(out, 7, 4.2) as figure:
     axes = figure.subplots()
     axes.plot([line["step"] for line in lines], [line["mean_loss"] for line in lines], color=BEFORE, linewidth=2)
     axes.set(xlabel="updates", ylim=(0, None), xlim=(0, max(1.02 * lines[-1]["step"], 1)))
@@ -148,7 +148,7 @@ def goodput_picture(workdir: Workdir, out: AnyPath) -> Any:
   names = [name for name in PARTS if any(start.parts.get(name, 0.0) > 0 for start in starts)]
   numbers = np.cumsum([start.starts for start in accounts.starts])[-_BARS:]
   labels = [f"{start.starts} older" if start.starts > 1 else f"start {number}" for start, number in zip(starts, numbers)]
-  with _figure(out, 7.2, 1.9 + 0.28 * len(starts)) as figure:
+  with figure_file(out, 7.2, 1.9 + 0.28 * len(starts)) as figure:
     axes = figure.subplots()
     left = np.zeros(len(starts))
     for name, color in zip(PARTS, PART_COLORS, strict=True):

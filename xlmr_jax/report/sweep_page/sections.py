@@ -52,7 +52,8 @@ def _groups_in_words(sweep: Sweep) -> str:
   return f"<p>{html.escape('; '.join(said))}. Held-out loss: lower is better; scores: higher is better.</p>\n"
 
 
-def _sorted_lines(places: dict[tuple[Any, str], list[Place]]) -> list[tuple[Any, str]]:
+def sorted_lines(places: dict[tuple[Any, str], list[Place]]) -> list[tuple[Any, str]]:
+  """The lines of a figure, (series, group), in the order of a legend."""
   return sorted(places, key=lambda line: (order_of(line[0]), _rank(line[1]), line[1]))
 
 
@@ -74,7 +75,7 @@ def _picture(sweep: Sweep, measure: str) -> str:
   places = figure(points_of(sweep, measure))
   if not places:
     return ""
-  record, lines = sweep.record, _sorted_lines(places)
+  record, lines = sweep.record, sorted_lines(places)
   # With several lines per group, one picture per group says more than one with all of them.
   groups = [None] if record["series"] is None else list(dict.fromkeys(group for _, group in lines))
   pictures = []
@@ -162,7 +163,7 @@ def table_of(sweep: Sweep) -> tuple[list[str], list[list[Any]]]:
   rows = []
   for measure in measures_of(sweep) if record["x"] != STEP else []:
     places = figure(points_of(sweep, measure))
-    for line in _sorted_lines(places):
+    for line in sorted_lines(places):
       for place in places[line]:
         of_series = [line[0]] if series else []
         rows.append([MEASURES[measure], *of_series, group_name(line[1]), place.x, place.mean, place.spread, place.seeds])

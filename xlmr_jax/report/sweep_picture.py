@@ -1,0 +1,95 @@
+"""The figure of a sweep as a PNG, for papers and pages that take no HTML. The numbers are those of its page."""
+
+from typing import Any
+
+import numpy as np
+
+from xlmr_jax.errors import UserError
+from xlmr_jax.files import AnyPath
+from xlmr_jax.report.pictures import INK, figure_file
+from xlmr_jax.report.sweep_page.numbers import MEASURES, STEP, Place, Sweep, figure, group_name, order_of, points_of
+from xlmr_jax.report.sweep_page.sections import line_name, measures_of, shown, sorted_lines
+
+# Okabe and Ito's colours, which do not depend on colour vision; with a mark of its own each line is told apart in print too.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK)
+MARKS = ("o", "s", "^", "D", "v", "P", "X")
+PANELS_PER_ROW = 3
+
+Lines = dict[tuple[Any, str], list[Place]]
+
+
+def sweep_picture(sweep: Sweep, out: AnyPath) -> Any:
+  """Writes the PNG and returns the figure: a panel per measure, and per group of languages where the sweep has series.
+
+  An error bar is one standard deviation over the seeds to each side. UserError: no run is finished.
+  """
+  panels = _panels_over_steps(sweep) if sweep.record["x"] == STEP else _panels(sweep)
+  if not panels:
+    raise UserError(f"{sweep.folder}: no run is finished, so that there is nothing to draw; run `xlmr sweep` first")
+  columns = min(len(panels), PANELS_PER_ROW)
+  rows = -(-len(panels) // columns)
+  with figure_file(out, 4.4 * columns + 0.6, 3.7 * rows + 0.4) as drawn:
+    all_axes = list(drawn.subplots(rows, columns, squeeze=False).flat)
+    for axes, (title, measure, lines) in zip(all_axes, panels):
+      _draw(axes, sweep, lines)
+      axes.set_title(title, loc="left", fontsize=10)
+      axes.set_ylabel(MEASURES[measure])
+    for axes in all_axes[len(panels) :]:
+      axes.set_axis_off()
+    drawn.suptitle(str(sweep.record["title"]), x=0.01, ha="left")
+  return drawn
+
+
+def _panels(sweep: Sweep) -> list[tuple[str, str, dict[str, list[Place]]]]:
+  """(title, measure, {name of a line: its places}) of each panel."""
+  series_label = sweep.record["series"]
+  panels = []
+  for measure in measures_of(sweep):
+    places: Lines = figure(points_of(sweep, measure))
+    lines = sorted_lines(places)
+    title = MEASURES[measure].partition(",")[0].capitalize()
+    if series_label is None:
+      panels.append((title, measure, {line_name(*line, None): places[line] for line in lines}))
+      continue
+    for group in dict.fromkeys(group for _, group in lines):
+      chosen = {f"{series_label} {shown(line[0])}": places[line] for line in lines if line[1] == group}
+      panels.append((f"{title}, {group_name(group)}", measure, chosen))
+  return [panel for panel in panels if panel[2]]
+
+
+def _panels_over_steps(sweep: Sweep) -> list[tuple[str, str, dict[str, list[Place]]]]:
+  """As _panels, of a sweep whose runs are lines over their own steps."""
+  panels = []
+  for measure in MEASURES:
+    lines = {run.name: [Place(step, value, 0.0, 1) for step, value in run.history.get(measure, [])] for run in sweep.runs}
+    lines = {name: places for name, places in lines.items() if places}
+    panels.append((MEASURES[measure].partition(",")[0].capitalize(), measure, lines))
+  return [panel for panel in panels if panel[2]]
+
+
+def _draw(axes: Any, sweep: Sweep, lines: dict[str, list[Place]]) -> None:
+  """The lines of a panel, and its horizontal axis."""
+  record = sweep.record
+  values = sorted({place.x for places in lines.values() for place in places}, key=order_of)
+  are_numbers = not any(order_of(value)[0] for value in values)
+  is_named = record["x"] != STEP and (record.get("x_scale", "category") == "category" or not are_numbers)
+  where = {value: float(n) if is_named else float(value) for n, value in enumerate(values)}
+  for number, (name, places) in enumerate(lines.items()):
+    style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKS[number % len(MARKS)], "markersize": 5}
+    # Languages have no order, so that a line between them would mean nothing.
+    joined = "none" if is_named else "-"
+    x = np.array([where[place.x] for place in places])
+    spread = [place.spread for place in places]
+    axes.errorbar(x, [place.mean for place in places], spread, label=name, linestyle=joined, capsize=3, **style)
+  if is_named:
+    axes.set_xticks(list(where.values()), [shown(value) for value in values])
+  elif record["x"] != STEP:
+    if record.get("x_scale") == "log":
+      axes.set_xscale("log")
+    axes.set_xticks(list(where.values()), [shown(value) for value in values])
+    axes.minorticks_off()
+  axes.set_xlabel("updates" if record["x"] == STEP else str(record["x_label"]))
+  axes.grid(axis="y", color="#eeeeee")
+  axes.set_axisbelow(True)
+  if len(lines) > 1 or record["series"] is not None:
+    axes.legend(frameon=False, fontsize=8)
