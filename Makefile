@@ -4,7 +4,7 @@ RUN ?= runs/demo
 BIN = .venv/bin
 # TensorFlow's notices are not the user's.
 QUIET = TF_CPP_MIN_LOG_LEVEL=2 TF_ENABLE_ONEDNN_OPTS=0
-# A process a core; a file's tests share what they compile. More than four would ask a laptop for too much memory.
+# A process per core; a file's tests share what they compile. More than four would ask a laptop for too much memory.
 PARALLEL = --numprocesses=auto --maxprocesses=4 --dist=loadfile
 .PHONY: demo test test-all lint format clean
 

@@ -34,7 +34,8 @@ def flags_of(command: str) -> set[str]:
   """The flags that a command's module, and those that all commands share, define."""
   source = (ROOT / f"xlmr_jax/commands/{command}.py").read_text(encoding="utf-8")
   shared = {"config"} if "define_config" in source else set()
-  return shared | set(re.findall(r"DEFINE_\w+\(\s*\"(\w+)\"", source))
+  negated = {f"no{name}" for name in re.findall(r"DEFINE_bool(?:ean)?\(\s*\"(\w+)\"", source)}
+  return shared | negated | set(re.findall(r"DEFINE_\w+\(\s*\"(\w+)\"", source))
 
 
 def anchors_of(page: Path) -> set[str]:
@@ -76,6 +77,17 @@ def test_config_keys_exist(page):
   keys = {*flatten(default_config().to_dict()), "KEY"}
   named = re.findall(r"--config\.([\w.]+)", page.read_text(encoding="utf-8"))
   assert set(named) <= keys, set(named) - keys
+
+
+@each_page_but_changes
+def test_keys_that_are_named_without_a_flag_exist(page):
+  """`stop.patience`, `config.stop.patience=3` and `config.watchdog`: where the first part is a section of the config."""
+  sections = {key.partition(".")[0] for key in flatten(default_config().to_dict()) if "." in key}
+  keys = {*flatten(default_config().to_dict()), *sections}
+  attributes = {f"model.{name}" for name in ("tokenizer", "params", "record", "safetensors")}  # of a Model, and a file
+  named = re.findall(r"`(?:config\.)?([a-z_]+(?:\.[a-z_0-9]+)+)(?:=[^`]*)?`", page.read_text(encoding="utf-8"))
+  told = {name for name in named if name.partition(".")[0] in sections and not name.endswith((".json", ".jsonl", ".py"))}
+  assert told <= keys | attributes, told - keys - attributes
 
 
 @pages

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import select
 import sys
 import threading
 import traceback
@@ -91,11 +92,23 @@ def told(error: BaseException) -> str:
   """The line that an error ends a command with, which names the file of a file system's error; "" for any other crash."""
   if isinstance(error, UserError | StoreError | RestartError):
     return redacted(" ".join(str(error).splitlines()))
+  if isinstance(error, BrokenPipeError) and error.filename is None and _is_output_closed():
+    return "whoever read the output has ended, as `head` does; send it to a file, or start the command again"
   if not isinstance(error, OSError) or (error.filename is None and error.errno not in _DISK):
     return ""
   files = [os.fsdecode(name) for name in (error.filename, error.filename2) if name is not None]  # two of a copy
   where = " -> ".join(files) or "a file cannot be written"
   return redacted(f"{where}: {error.strerror or error}")
+
+
+def _is_output_closed() -> bool:
+  """Whether nobody reads what this process prints any more."""
+  try:
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)  # An error is always told.
+    return any(found & select.POLLERR for _, found in poll.poll(0))
+  except (OSError, ValueError, AttributeError):  # There is no such output, as in a test.
+    return False
 
 
 def report(error: BaseException) -> int:

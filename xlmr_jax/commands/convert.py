@@ -1,4 +1,4 @@
-"""Takes an XLM-R, RoBERTa or BERT in Hugging Face's layout into a run, and any run's model out again.
+"""Takes an XLM-R, RoBERTa or BERT in Hugging Face's layout into a run, and a run's model out again.
 
   xlmr convert from-hf --source=DIR --workdir=RUN [--isolate_documents]
   xlmr convert to-hf --workdir=RUN --checkpoint=best --out=DIR [--dtype=bfloat16]

@@ -106,7 +106,7 @@ def main(argv: list[str]) -> int:
   modules_are_given = any(override.startswith("--config.evaluate.modules=") for override in overrides)
   load_tasks(config, None if modules_are_given else workdir.root)
   if FLAGS.once and record.is_untrained_import:
-    raise UserError(f"{workdir} has no checkpoint{UNTRAINED}")
+    raise UserError(f"{workdir} has no checkpoint yet; it holds an imported model, which --checkpoint=initial scores")
   from xlmr_jax.evaluation.final_scores import score_final
   from xlmr_jax.evaluation.follower import follow
   from xlmr_jax.evaluation.scorer import Scorer

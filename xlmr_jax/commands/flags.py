@@ -1,6 +1,8 @@
 """What the commands share: config flags by file or by name, absl's parser with one-line errors, and the way to start."""
 
+import difflib
 import logging as python_logging
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -39,7 +41,10 @@ def _with_config_file(argument: str) -> str:
   flag, _, value = argument.partition("=")
   name, colon, arg = value.partition(":")
   if name.endswith(".py") or arg.startswith("//"):
-    return f"{flag}={local_path(value if arg.startswith('//') else name, '--config=')}{colon}{arg}"
+    path = local_path(value if arg.startswith("//") else name, "--config=")
+    if not path.is_file():
+      raise UserError(f"--config={name}: no such config file; give the path of a file, or the name of a config that ships")
+    return f"{flag}={path}{colon}{arg}"
   return f"{flag}={config_path(name)}{colon}{arg}"
 
 
@@ -59,8 +64,21 @@ def parse_flags(argv: Sequence[str], *, known_only: bool = False) -> list[str]:
   try:
     return FLAGS([_with_list(_with_config_file(argument)) for argument in argv], known_only=known_only)
   except Exception as error:  # A config file is a program of the user's, which may raise anything.
-    print(f"error: {redacted(_one_line(str(error) or type(error).__name__))}", file=sys.stderr)
+    text = _unknown_key(argv, str(error)) if isinstance(error, KeyError | AttributeError) else str(error)
+    print(f"error: {redacted(_one_line(text or type(error).__name__))}", file=sys.stderr)
     sys.exit(1)
+
+
+def _unknown_key(argv: Sequence[str], text: str) -> str:
+  """The message about a --config.KEY=VALUE whose key there is not. text: ml_collections' own, which names a part of it."""
+  parts = set(re.findall(r"\w+", text))
+  given = [argument.lstrip("-").removeprefix("config.").partition("=")[0] for argument in argv[1:]]
+  key = next((key for key in given if key not in _DEFAULTS and parts & set(key.split("."))), None)
+  if key is None:
+    return text
+  near = difflib.get_close_matches(key, _DEFAULTS, n=1, cutoff=0.7)
+  meant = f"; did you mean config.{near[0]}?" if near else ";"
+  return f"--config.{key}: there is no such key{meant} xlmr_jax/config.py has them all"
 
 
 def _one_line(text: str) -> str:
@@ -68,6 +86,9 @@ def _one_line(text: str) -> str:
   head, traceback, rest = text.partition(": Error whilst parsing config file:")
   lines = [" ".join(line.split()) for line in rest.splitlines() if line.strip()]
   if not traceback or not lines:
+    text = re.sub(r"flag --(\w+)=None: Flag --\w+ must have a value other than None\.", r"--\1 is missing;", text).rstrip(
+      ";"
+    )
     return " ".join(text.split())
   own = str(Path(__file__).parents[1])
   places = [line for line in lines if line.startswith('File "') and "ml_collections" not in line and own not in line]

@@ -112,20 +112,25 @@ def _draw_run(workdir: "Workdir") -> list["AnyPath"]:
   from xlmr_jax.data.rows import RowStore
   from xlmr_jax.evaluation.ledger import read_ledger
   from xlmr_jax.report import pictures
+  from xlmr_jax.run import logs
   from xlmr_jax.run.goodput import read_accounts
 
   rows = flags.path_of("rows") if flags.FLAGS.rows is not None else None
-  lines = pictures.read_held_out(workdir)
-  before, after = pictures.losses_of(lines[0]), pictures.losses_of(lines[-1])
-  bound = pictures.unigram_entropy(RowStore(rows, tuple(after))) if rows else None
-  drawn = [workdir.root / "held_out.png", workdir.root / "languages.png"]
-  pictures.held_out_picture(workdir, drawn[0])
-  title = f"Before training and after {lines[-1]['step']} updates"
-  pictures.languages_picture(before, after, drawn[1], label=pictures.LOSS, title=title, bound=bound)
+  drawn = []
+  # A run that is going on may have no held-out loss yet. Its page tells the rest; a folder without a record has no page.
+  has_held_out = not workdir.record.exists() or bool(logs.read_held_out(workdir))
+  if has_held_out:
+    lines = pictures.read_held_out(workdir)
+    before, after = pictures.losses_of(lines[0]), pictures.losses_of(lines[-1])
+    bound = pictures.unigram_entropy(RowStore(rows, tuple(after))) if rows else None
+    drawn = [workdir.root / "held_out.png", workdir.root / "languages.png"]
+    pictures.held_out_picture(workdir, drawn[0])
+    title = f"Before training and after {lines[-1]['step']} updates"
+    pictures.languages_picture(before, after, drawn[1], label=pictures.LOSS, title=title, bound=bound)
   if read_accounts(workdir).starts:
     drawn.append(workdir.root / "goodput.png")
     pictures.goodput_picture(workdir, drawn[-1])
-  if read_ledger(workdir):
+  if has_held_out and read_ledger(workdir):
     drawn.append(workdir.root / "transfer.png")
     pictures.transfer_picture(workdir, drawn[-1])
   return drawn

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from xlmr_jax.files import write_json
-from xlmr_jax.report.pictures import AFTER, BEFORE, BOUND, _figure
+from xlmr_jax.report.pictures import AFTER, BEFORE, BOUND, figure_file
 
 _MOST_IN_A_COLUMN = 35
 
@@ -21,7 +21,7 @@ def write_report(summary: dict[str, Any], table: list[dict], out: Path, *, compa
   columns = -(-len(rows) // _MOST_IN_A_COLUMN)
   per_column = -(-len(rows) // columns)
   most = max(value["characters_per_piece"] for row in rows for value in (row, row.get("compared", row)))
-  with _figure(out, max(6.5, 3.6 * columns), 1.9 + 0.2 * per_column) as figure:
+  with figure_file(out, max(6.5, 3.6 * columns), 1.9 + 0.2 * per_column) as figure:
     panels = figure.subplots(1, columns, squeeze=False, sharex=True)[0]
     for number, panel in enumerate(panels):
       part = rows[number * per_column : (number + 1) * per_column]
