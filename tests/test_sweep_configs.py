@@ -32,6 +32,7 @@ PAPER = {
   ],
   "batch": [{"batch": rows} for rows in (2048, 4096, 8192)],  # figure 7
   "stopping": [{}],
+  "objective": [{"objective": name} for name in ("mlm", "mlm_languages", "mlm_tlm", "mlm_tlm_languages")],  # XLM's choices
 }
 
 
@@ -136,6 +137,17 @@ def test_table_5_has_fourteen_models_of_one_language_and_two_of_seven():
   assert all(run.settings == ("zero_shot", "translate_train_all") for run in seven)
   assert all(run.rows.languages == languages.SEVEN for run in seven) and all(len(run.rows.languages) == 1 for run in one)
   assert len({run.rows.name for run in runs}) == 16
+
+
+@pytest.mark.parametrize("arg", ["", "tiny"])
+def test_objectives_differ_in_nothing_but_languages_and_pairs(arg):
+  sweep = sweep_of("objective", arg)
+  for run in sweep.runs:
+    config, name = config_of(sweep, run, {}, "rows"), run.values["objective"]
+    assert config.model.family == "xlm" and config.model.language_embeddings == ("languages" in name)
+    assert config.data.parallel_share == (0.5 if "tlm" in name else 0.0) and not config.stop.patience
+    assert set(run.changes) == {"model.language_embeddings", "data.parallel_share", "seed"} and run.settings
+  assert len({run.rows for run in sweep.runs}) == 1 and sweep.runs[0].rows.parallel
 
 
 @pytest.mark.slow

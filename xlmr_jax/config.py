@@ -42,12 +42,12 @@ def default_config() -> ConfigDict:
   c.watchdog.save_s = 1800.0  # in a save, where it holds up the steps, and at the end; 0: off
 
   c.model = ConfigDict()
-  c.model.family = "xlmr"  # the encoder: xlmr | bert; model/build.py has the families
+  c.model.family = "xlmr"  # the encoder: xlmr | bert | xlm; model/build.py has the families
   c.model.layers = 12
   c.model.hidden = 768
   c.model.heads = 12
   c.model.ffn = 3072
-  c.model.max_positions = 514  # rows of the position table: seq_len + 2 (fairseq's padding offset)
+  c.model.max_positions = 514  # rows of the position table: seq_len + 2 (fairseq's padding offset); bert and xlm: seq_len
   c.model.vocabulary_size = 0  # entries, checked against the rows' vocabulary; 0: whatever the rows have
   c.model.dropout = 0.1  # on embeddings and sub-layer outputs (fairseq roberta)
   c.model.attention_dropout = 0.1  # on attention probabilities (fairseq roberta)
@@ -58,6 +58,9 @@ def default_config() -> ConfigDict:
   c.model.pre_norm = False  # True: norms before the sub-layers, as XLM-R XL
   c.model.token_types = 2  # family bert: rows of the table of token types
   c.model.pair_types = True  # family bert: a pair's second text is of type 1, as with BERT's vocabularies; False: all are 0
+  c.model.language_embeddings = True  # family xlm: each token has an embedding of its language (XLM-15; XLM-100 has none)
+  c.model.languages = ()  # family xlm: the names of those embeddings, in order; (): those of the rows, filled in by the run
+  c.model.head = ""  # before the vocabulary product: dense, with GELU and norm | linear, nothing (xlm); "": the family's
   c.model.isolate_documents = False  # True: documents in a row do not see each other, positions restart (ours)
   c.model.layer_norm_epsilon = 1e-5  # of every norm (fairseq); imported models bring their own
   c.model.init_std = 0.02  # of kernels and embeddings (fairseq); narrow models want more, 0.02 x sqrt(768 / hidden)
@@ -72,6 +75,7 @@ def default_config() -> ConfigDict:
   c.data.cache = ""  # folder of this machine that rows of a bucket are brought to; "": one of this user's
   c.data.verify = "once"  # the rows' files against their manifest: once per machine | always, at each start | off (ours)
   c.data.alpha = 0.3  # exponent of language sampling (paper, section 3.1)
+  c.data.parallel_share = 0.5  # of the rows read, parallel sentences, if there are any (XLM: as many steps as others)
   c.data.mask_share = 0.15  # of a row's non-special tokens (fairseq multilingual_masked_lm)
   c.data.mask_unit = "piece"  # masked whole: piece | word (BERT's whole-word masking) | span of words (SpanBERT)
   c.data.mask_span_mean = 3.8  # words in a span, geometric and at most 10 (SpanBERT's p = 0.2)
@@ -79,7 +83,7 @@ def default_config() -> ConfigDict:
   # PKB: the flags of roberta_mmlm in https://github.com/GoogleCloudPlatform/PerfKitBenchmarker, a launch script of this task
   # with XLM-R Large's budget. The paper itself gives no optimizer settings.
   c.optimizer = ConfigDict()
-  c.optimizer.schedule = "polynomial"  # after the warm-up: polynomial | cosine | wsd, at its peak until decay_steps (ours)
+  c.optimizer.schedule = "polynomial"  # after the warm-up: polynomial | cosine | wsd, flat to decay_steps | inverse_sqrt
   c.optimizer.decay_steps = 0  # wsd: the last steps, in which the rate falls by 1 - sqrt; 0: none; -1: the last phase (ours)
   c.optimizer.peak_lr = 4e-4  # The paper gives none; PKB has 4e-4.
   c.optimizer.end_lr = 0.0
@@ -117,7 +121,7 @@ def default_config() -> ConfigDict:
   c.evaluate.folder = ""  # root of the labelled data: a task's are in folder/NAME
   c.evaluate.data = ""  # "NAME=PATH,NAME=PATH": where single tasks' data are instead
   c.evaluate.every_steps = 0  # checkpoints at multiples, and the last, are evaluated; 0: every checkpoint
-  c.evaluate.seeds = 1  # fine-tunings a task and checkpoint, each with its own seed
+  c.evaluate.seeds = 1  # fine-tunings per task and checkpoint, each with its own seed
   c.evaluate.seed_list = ()  # the numbers of these seeds, e.g. ("3", "7"); (): 0 to seeds - 1
   c.evaluate.dtype = ""  # of activations and products in fine-tuning: bfloat16 | float32; "": as config.model.dtype
   c.evaluate.setting = "zero_shot"  # zero_shot | per_language | translate_train | translate_train_all | translate_test
@@ -128,9 +132,10 @@ def default_config() -> ConfigDict:
   c.evaluate.keep_unevaluated = 5  # checkpoints that wait for the evaluator; beyond, the oldest is dropped unseen
   c.evaluate.wait_s = 30.0  # seconds between two looks for a new checkpoint
 
-  c.stop = ConfigDict()  # when `xlmr evaluate` ends the training (the rule is ours, the idea the paper's)
+  c.stop = ConfigDict()  # when the training ends early (the rule is ours, the idea the paper's)
+  c.stop.by = "score"  # of the tasks, by `xlmr evaluate` | held_out: mean held-out loss, by the run (XLM's perplexity)
   c.stop.patience = 0  # evaluations without gain; 0: never stops
-  c.stop.min_gain = 0.0  # score, absolute: a gain is more than this above the last one
+  c.stop.min_gain = 0.0  # score, or nats, absolute: a gain is more than this above the last one
   c.stop.min_steps = 0  # no stop before this step
   c.stop.on_nonfinite = "skip"  # an evaluation without a finite score is: skip ignored | count no gain | stop the end
   c.stop.score = ""  # "TASK" or "TASK/LANGUAGE"; "": mean over tasks of the mean over languages of the first metric
@@ -203,6 +208,7 @@ def set_from_text(c: ConfigDict, key: str, text: str) -> None:
 def runlocal(c: ConfigDict) -> ConfigDict:
   """The same path as `c`, under a minute on a laptop: the built-in corpus, a narrow model, 20 steps."""
   c.model.update(layers=2, hidden=64, heads=2, ffn=128, vocabulary_size=0, dtype="float32")  # faster on a CPU
+  c.model.languages = ()
   c.data.update(rows="demo", languages=())
   c.phases = _local_phases(c.phases, c.train_steps)
   c.update(train_steps=20, batch_rows=16, micro_batches=min(c.micro_batches, 2), rows_per_device=0)

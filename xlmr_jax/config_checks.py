@@ -46,6 +46,7 @@ def check_config(config: ConfigDict) -> None:
     "held_out.max_rows_per_language": 0,
     "model.vocabulary_size": 0,
     "model.token_types": 1,
+    "model.max_positions": 3,
     "optimizer.warmup_steps": 0,
     "optimizer.end_lr": 0.0,
     "optimizer.weight_decay": 0.0,
@@ -69,6 +70,8 @@ def check_config(config: ConfigDict) -> None:
     parse_row_shares(config.data.row_shares)
   except ValueError as error:
     raise UserError(f"config.data.row_shares={config.data.row_shares!r}: {error}") from None
+  if not 0.0 <= config.data.parallel_share <= 1.0:
+    raise UserError(f"config.data.parallel_share={config.data.parallel_share}: must lie in [0, 1]")
   for name in ("model.dropout", "model.attention_dropout", "optimizer.b1", "optimizer.b2"):
     if not 0.0 <= flat[name] < 1.0:
       raise UserError(f"config.{name}={flat[name]}: must lie in [0, 1)")
@@ -83,6 +86,11 @@ def check_config(config: ConfigDict) -> None:
   for name in ("model.init_std", "optimizer.peak_lr", "optimizer.eps", "optimizer.power"):
     if not 0.0 < flat[name] < float("inf"):
       raise UserError(f"config.{name}={flat[name]}: must be a number above 0")
+  for name in ("optimizer.end_lr", "optimizer.weight_decay", *(name for name in flat if name.endswith("_s"))):
+    if not flat[name] <= 1e9:  # Seconds beyond that, some thirty years, are more than a thread or a lock can wait.
+      raise UserError(f"config.{name}={flat[name]}: must be at most 1e9")
+  if not -(2**31) <= config.seed < 2**32:
+    raise UserError(f"config.seed={config.seed}: must lie in [-2**31, 2**32), because JAX's keys are made of 32 bits")
   try:
     re.compile(config.optimizer.decay_pattern)
   except re.error as error:
@@ -114,10 +122,12 @@ def check_config(config: ConfigDict) -> None:
       "checkpoint would otherwise leave nothing"
     )
   for name, values in {
-    "model.family": ("xlmr", "bert"),
+    "model.family": ("xlmr", "bert", "xlm"),
+    "model.head": ("", "dense", "linear"),
     "data.verify": ("once", "always", "off"),
     "data.mask_unit": ("piece", "word", "span"),
-    "optimizer.schedule": ("polynomial", "cosine", "wsd"),
+    "optimizer.schedule": ("polynomial", "cosine", "wsd", "inverse_sqrt"),
+    "model.attention": ("auto", "xla", "pallas", "splash", "cudnn"),
     "model.remat": ("none", "ffn", "dots", "full"),
     "model.dropout_bits": ("hash", "rbg"),
     "model.fuse": ("auto", "on", "off"),
@@ -126,6 +136,14 @@ def check_config(config: ConfigDict) -> None:
     "mesh.reduce_dtype": ("bfloat16", "float32"),
   }.items():
     _refuse_unless_one_of(name, flat[name], values)
+  _check_family(config)
+  if config.stop.by == "held_out" and config.stop.patience and not config.held_out.every_steps:
+    raise UserError(
+      "config.stop.by=held_out counts held-out passes, and config.held_out.every_steps=0 makes none before the end; set it"
+    )
+  for item in filter(None, config.compiler_options.split(",")):
+    if not all(item.partition("=")):
+      raise UserError(f"config.compiler_options={config.compiler_options!r}: NAME=VALUE,NAME=VALUE; {item!r} is not")
   if "://" in config.compile_cache:
     raise UserError(f"config.compile_cache={config.compile_cache!r}: must be a folder, off, or empty for the default one")
   check_evaluation(config)
@@ -134,6 +152,20 @@ def check_config(config: ConfigDict) -> None:
       "config.data.rows is not set; make rows with `xlmr build_rows` and pass "
       "--config.data.rows=ROWS, or =demo for the built-in corpus"
     )
+
+
+def _check_family(config: ConfigDict) -> None:
+  """UserError for what only the family xlm has."""
+  model = config.model
+  if model.head == "linear" and model.family != "xlm":
+    raise UserError(f"config.model.head=linear: only config.model.family=xlm has it, not {model.family}; leave it empty")
+  if model.languages and (model.family != "xlm" or not model.language_embeddings):
+    raise UserError(
+      "config.model.languages names language embeddings, which only config.model.family=xlm with "
+      "config.model.language_embeddings=True has; leave it empty"
+    )
+  if len(set(model.languages)) < len(model.languages):
+    raise UserError(f"config.model.languages={','.join(model.languages)}: names a language twice")
 
 
 def _check_decay(config: ConfigDict) -> None:
@@ -190,6 +222,7 @@ def check_evaluation(config: ConfigDict) -> None:
   seeds = config.evaluate.seed_list
   if len(set(seeds)) < len(seeds) or not all(re.fullmatch("[0-9]{1,9}", str(seed)) for seed in seeds):
     raise UserError(f"config.evaluate.seed_list={seeds}: must be different whole numbers, such as 3,7")
+  _refuse_unless_one_of("stop.by", config.stop.by, ("score", "held_out"))
   _refuse_unless_one_of("stop.on_nonfinite", config.stop.on_nonfinite, ("skip", "count", "stop"))
   if len(set(config.evaluate.tasks)) < len(config.evaluate.tasks):
     raise UserError(f"config.evaluate.tasks={config.evaluate.tasks}: names a task twice")

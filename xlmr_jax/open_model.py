@@ -28,6 +28,7 @@ from xlmr_jax.run.checkpoint import restore_params
 from xlmr_jax.run.checkpoint_folder import sound_steps
 from xlmr_jax.run.manifest import DamagedError, verify
 from xlmr_jax.run.workdir import RunRecord, Workdir, is_hugging_face, read_record
+from xlmr_jax.training.model_languages import has_embeddings, number_of_text
 
 SHORTEST_ROW = 64  # tokens; programs for shorter rows would cost more in compiling than they save
 # Tokens of the batches that a device computes at a time. A CPU is not faster with more than one long row.
@@ -145,18 +146,22 @@ class Model:
     config.model.dtype = "float32"
     self.module: Any = build_model(config, record.vocabulary_size)  # the flax module that takes the parameters
     self.max_tokens = self.module.encoder.max_seq_len  # of a text, with <s> and </s>
+    self.needs_language = has_embeddings(config)  # whether fill() and encode() must be told the language of their texts
     self._likeliest = jax.jit(self._make_likeliest(), static_argnums=3)
     self._pooled = jax.jit(self._make_pooled(), static_argnums=2)
 
-  def fill(self, texts: Sequence[str], top: int = 5) -> list[list[Mask]]:
+  def fill(self, texts: Sequence[str], top: int = 5, language: str = "") -> list[list[Mask]]:
     """Per text and per "<mask>" in it, the `top` likeliest pieces and their probabilities, the likeliest first.
 
     A "▁" in front of a piece stands for a space: the piece begins a word. Special tokens are never proposed, although they
     have a share of the probability. No texts give an empty list. Raises UserError, before anything is computed, for a text
     without a mask or with more tokens than the model takes, because a cut could take the mask away; and for a model whose
     folder has no masked-language-model head.
+
+    language: that the texts are in, such as "fr". A model with language embeddings needs it; others do not look at it.
     """
     _refuse_no_texts(texts)
+    spoken = number_of_text(ConfigDict(self.record.config), language)
     if self.headless:
       raise UserError(f"{self.headless} has no masked-language-model head, so it cannot fill a {MASK}; train one first")
     if not 1 <= top <= len(self.tokenizer.replacements):
@@ -174,7 +179,8 @@ class Model:
     for chosen, ids_BxL in self._batches([ids for ids, _, _ in masks]):
       positions_B = np.zeros(len(ids_BxL), np.int32)
       positions_B[: len(chosen)] = [masks[i][1] for i in chosen]
-      probabilities, pieces = jax.device_get(self._likeliest(self.params, ids_BxL, positions_B, top))
+      languages_Bx2 = None if spoken is None else np.full((len(ids_BxL), 2), spoken, np.int32)
+      probabilities, pieces = jax.device_get(self._likeliest(self.params, ids_BxL, positions_B, top, languages_Bx2))
       for i, shares, ids in zip(chosen, probabilities, pieces):
         found[i] = [(self.tokenizer.piece(id), float(share)) for id, share in zip(ids, shares)]
     by_text: list[list[Mask]] = [[] for _ in texts]
@@ -182,15 +188,16 @@ class Model:
       by_text[number].append(pieces)
     return by_text
 
-  def encode(self, texts: Sequence[str], pooling: Literal["mean", "first"] = "mean") -> np.ndarray:
+  def encode(self, texts: Sequence[str], pooling: Literal["mean", "first"] = "mean", language: str = "") -> np.ndarray:
     """Vectors of texts, float32[number of texts, hidden], made of the encoder's last hidden states.
 
     pooling: "mean" is the mean over all tokens of a text, `<s>` and `</s>` included, so that an empty text has a vector
     too; "first" is the state at `<s>`. A vector does not depend on the other texts. "<mask>" is read as text. No texts give
     float32[0, hidden]. Of a text with more tokens than the model takes, the first ones count, and a warning says how many
-    texts were cut.
+    texts were cut. language: as of fill().
     """
     _refuse_no_texts(texts)
+    spoken = number_of_text(ConfigDict(self.record.config), language)
     if pooling not in ("mean", "first"):
       raise UserError(f"pooling={pooling!r}: must be mean or first")
     pieces = self.tokenizer.encode_lines(list(texts))
@@ -201,7 +208,8 @@ class Model:
     vectors = np.zeros((len(texts), self.module.encoder.hidden), np.float32)
     rows = [np.concatenate([[BOS], ids[:room], [EOS]]).astype(np.int32) for ids in pieces]
     for chosen, ids_BxL in self._batches(rows):
-      vectors[chosen] = jax.device_get(self._pooled(self.params, ids_BxL, pooling))[: len(chosen)]
+      languages_Bx2 = None if spoken is None else np.full((len(ids_BxL), 2), spoken, np.int32)
+      vectors[chosen] = jax.device_get(self._pooled(self.params, ids_BxL, pooling, languages_Bx2))[: len(chosen)]
     return vectors
 
   def _batches(self, rows: list[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -219,26 +227,29 @@ class Model:
         yield chosen, ids_BxL
 
   def _make_likeliest(self) -> Callable[..., Any]:
-    """(params, ids int32[B, L], positions int32[B], top) -> (probabilities float32[B, top], ids int32[B, top])."""
+    """(params, ids int32[B, L], positions int32[B], top, languages) -> (probabilities float32[B, top], ids int32[B, top]).
+
+    languages: int32[B, 2] for a model with language embeddings, else None.
+    """
     module, size = self.module, self.record.vocabulary_size
     is_piece_V = np.zeros(size, bool)  # fairseq would hide <s> and </s> too; no piece fits there.
     is_piece_V[self.tokenizer.replacements] = True
 
-    def likeliest(params: Any, ids_BxL: jax.Array, positions_B: jax.Array, top: int) -> Any:
+    def likeliest(params: Any, ids_BxL: jax.Array, positions_B: jax.Array, top: int, languages_Bx2: jax.Array | None) -> Any:
       with jax.default_matmul_precision("highest"):  # Accelerators would round the factors of fp32 products.
-        h_BxD = module.apply({"params": params}, ids_BxL, positions_B[:, None])[:, 0]
+        h_BxD = module.apply({"params": params}, ids_BxL, positions_B[:, None], languages_Bx2=languages_Bx2)[:, 0]
         logits_BxV = h_BxD @ params["token_embedding"][:size].T + params["head_bias"][:size]
       return jax.lax.top_k(jnp.where(is_piece_V, jax.nn.softmax(logits_BxV), 0.0), top)
 
     return likeliest
 
   def _make_pooled(self) -> Callable[..., jax.Array]:
-    """(params, ids int32[B, L], pooling) -> float32[B, D]."""
+    """(params, ids int32[B, L], pooling, languages as of _make_likeliest) -> float32[B, D]."""
     module = self.module
 
-    def pooled(params: Any, ids_BxL: jax.Array, pooling: str) -> jax.Array:
+    def pooled(params: Any, ids_BxL: jax.Array, pooling: str, languages_Bx2: jax.Array | None) -> jax.Array:
       with jax.default_matmul_precision("highest"):
-        x_BxLxD = module.apply({"params": params}, ids_BxL, method="encode")
+        x_BxLxD = module.apply({"params": params}, ids_BxL, method="encode", languages_Bx2=languages_Bx2)
       if pooling == "first":
         return x_BxLxD[:, 0]
       real_BxLx1 = (ids_BxL != PAD)[..., None]

@@ -4,6 +4,8 @@
 
 With --add, ROWS may be a finished store, to which the languages of the text are added; those it has are built anew.
 
+  xlmr build_rows --parallel=DIR --tokenizer=FILE.model --out=ROWS --add      adds rows of parallel sentences
+
 It runs on this machine. With Beam's own flags, such as --runner=DataflowRunner, Apache Beam runs it; its workers must see
 all three paths. Each of them may lie in a bucket, gs://BUCKET/NAME.
 """
@@ -21,6 +23,7 @@ from xlmr_jax.errors import UserError
 def main(argv: list[str]) -> int | None:
   """Builds the rows and prints one line of JSON. argv: the command's name, and the flags that are left for Beam."""
   from xlmr_jax.corpus.build import build_rows
+  from xlmr_jax.corpus.sources.parallel import ParallelText
   from xlmr_jax.corpus.sources.registry import text_source
   from xlmr_jax.data.tokenizer import open_tokenizer
   from xlmr_jax.huggingface.tokenizer import why_no_export
@@ -30,9 +33,15 @@ def main(argv: list[str]) -> int | None:
   stopped = exit_on_signals()
   if FLAGS.export and (why := why_no_export(open_tokenizer(tokenizer))):
     raise UserError(f"{why}; --noexport builds the rows all the same, for a model that stays here")
+  if FLAGS.parallel is not None and (FLAGS.text is not None or FLAGS.source is not None):
+    raise UserError("--parallel: build the rows of --text first, and add the parallel ones with --add")
   try:
+    if FLAGS.parallel is None:
+      source = text_source(FLAGS.text, FLAGS.source, FLAGS.languages)
+    else:
+      source = ParallelText(path_of("parallel"), FLAGS.languages)
     summary = build_rows(
-      text_source(FLAGS.text, FLAGS.source, FLAGS.languages),
+      source,
       tokenizer,
       out,
       seq_len=FLAGS.seq_len,
@@ -58,6 +67,7 @@ def run() -> None:
   flags.DEFINE_string(
     "source", None, "instead of --text, labelled text as cc100:DIR, jsonl:FILES, parquet:FILES or tfds:NAME"
   )
+  flags.DEFINE_string("parallel", None, "instead of --text, parallel sentences: folder with NAME.en-fr.en and NAME.en-fr.fr")
   flags.DEFINE_string("tokenizer", None, "vocabulary, such as `xlmr train_vocabulary` writes it", required=True)
   flags.DEFINE_string("out", None, "folder to make: the rows, as one TFDS dataset per language", required=True)
   flags.DEFINE_bool("add", False, "put the languages into the rows at --out, in the place of those of the same name")

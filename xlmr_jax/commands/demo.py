@@ -2,6 +2,7 @@
 
   xlmr demo [--workdir=runs/demo] [--pass_on=--config.train_steps=100]
   xlmr demo --text=DIR [--scale=1.0] [--seed=0]      only writes the text, in CC-100's layout, to build rows of
+  xlmr demo --parallel=DIR [--scale=1.0] [--seed=0]  only writes parallel sentences, for `xlmr build_rows --parallel=DIR`
 
 The same command goes on where the demo was stopped.
 """
@@ -22,6 +23,11 @@ def main(argv: list[str]) -> int | None:
 
     print(json.dumps(write_text(local_path_of("text", makes="folder"), scale=FLAGS.scale, seed=FLAGS.seed)))
     return None
+  if FLAGS.parallel:
+    from xlmr_jax.demo.parallel import write_parallel
+
+    print(json.dumps(write_parallel(local_path_of("parallel", makes="folder"), scale=FLAGS.scale, seed=FLAGS.seed)))
+    return None
   from xlmr_jax.demo.run import run_demo
 
   code, summary = run_demo(local_path_of("workdir", makes="folder"), FLAGS.pass_on)
@@ -38,6 +44,7 @@ def run() -> None:
   flags.DEFINE_string("workdir", "runs/demo", "folder of the run")
   flags.DEFINE_multi_string("pass_on", [], "flags for `xlmr pretrain`, e.g. --pass_on=--config.train_steps=100")
   flags.DEFINE_string("text", None, "only write the demo's text, one LANG.txt per language, to this folder")
-  flags.DEFINE_float("scale", 1.0, "with --text: its size; 1 is 3.4 MB")
-  flags.DEFINE_integer("seed", 0, "with --text: another seed gives another text about the same world")
+  flags.DEFINE_string("parallel", None, "only write parallel sentences in English and each of the others, to this folder")
+  flags.DEFINE_float("scale", 1.0, "with --text or --parallel: its size; 1 is 3.4 MB, and 2,500 sentences per pair")
+  flags.DEFINE_integer("seed", 0, "with --text or --parallel: another seed gives another text about the same world")
   start(main)

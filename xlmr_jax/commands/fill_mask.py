@@ -4,7 +4,7 @@
   xlmr fill_mask --workdir=DIR < lines.txt        one text per line; empty lines are left out
 
 Each mask gives a line of JSON: the text, and pieces with their probabilities. "▁" in front of a piece is a space.
-A BERT takes "[MASK]" too.
+A BERT takes "[MASK]" too. A model with language embeddings needs --language=fr, say.
 """
 
 import json
@@ -31,7 +31,7 @@ def main(argv: list[str]) -> None:
 
   model = open_model(flags.path_of("workdir"), flags.FLAGS.checkpoint)
   for text in argv[1:] or texts_of(sys.stdin.buffer):
-    for pieces in model.fill([text], flags.FLAGS.top)[0]:
+    for pieces in model.fill([text], flags.FLAGS.top, flags.FLAGS.language)[0]:
       found = [{"piece": piece, "probability": round(probability, 6)} for piece, probability in pieces]
       print(json.dumps({"text": text, "pieces": found}, ensure_ascii=False), flush=True)
 
@@ -66,4 +66,5 @@ def run() -> None:
   absl_flags.DEFINE_string("workdir", None, "folder of a run, or a Hugging Face folder", required=True)
   absl_flags.DEFINE_string("checkpoint", "latest", "best, latest, initial or a step")
   absl_flags.DEFINE_integer("top", 5, "pieces per mask")
+  absl_flags.DEFINE_string("language", "", "of the texts, such as fr, for a model with language embeddings")
   flags.start(main)

@@ -30,6 +30,7 @@ def open_rows(config: ConfigDict, workdir: AnyPath):
   from xlmr_jax.data.row_shares import PartOfRows
   from xlmr_jax.data.rows import RowStore
   from xlmr_jax.model.build import family_of
+  from xlmr_jax.training.model_languages import languages_to_read, refuse_pairs
 
   rows, marks_words = config.data.rows, config.data.mask_unit != "piece"
   if rows == "demo":
@@ -40,8 +41,9 @@ def open_rows(config: ConfigDict, workdir: AnyPath):
     rows = corpus.demo_rows(workdir)
   shares = parse_row_shares(config.data.row_shares)
   opened = functools.partial(PartOfRows, shares=shares) if shares else RowStore
-  languages = tuple(config.data.languages) or None
+  languages = languages_to_read(rows, tuple(config.data.languages), config.data.parallel_share)
   store = opened(rows, languages=languages, cache=config.data.cache, marks_words=marks_words)
+  refuse_pairs(config, store)
   wanted = config.model.vocabulary_size
   if wanted and wanted != store.vocabulary_size:
     raise UserError(
@@ -100,6 +102,7 @@ def pretrain(argv: list[str]) -> int:
   from xlmr_jax.run.preemption import Preemption
   from xlmr_jax.run.workdir import RunRecord, Workdir, is_hugging_face, read_record, read_stop, refuse_other_run
   from xlmr_jax.training import loop, preparation, program
+  from xlmr_jax.training.model_languages import with_languages
 
   workdir = Workdir(root)
   if FLAGS.branch:
@@ -125,6 +128,11 @@ def pretrain(argv: list[str]) -> int:
       f"{workdir} is a Hugging Face folder; make a run of it: xlmr convert from-hf --source={workdir} --workdir=RUN"
     )
   store = hosts.together(lambda: open_rows(config, workdir.root))
+  config = with_languages(config, store)
+  if config.evaluate.tasks:
+    from xlmr_jax.evaluation.choices import refuse_languages
+
+    refuse_languages(config)
   # An import stays in the record for good, so that a run that lost its checkpoints begins with it again.
   imported = read_record(workdir).imported if workdir.record.exists() else None
   record = RunRecord(

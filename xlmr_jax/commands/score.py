@@ -18,11 +18,12 @@ from xlmr_jax.commands import flags
 
 def score(
   path: str | os.PathLike, rows: str | os.PathLike, checkpoint: str = "latest", passes: int = 4, batch_rows: int = 64,
-  split: str = "train",
+  split: str = "train", language: str = "",
 ) -> dict[str, Any]:  # fmt: skip
   """The held-out pass of a run, by one device, over the rows of a split.
 
   passes: times that every row is masked, with the seeds 0, 1, ...
+  language: of a model with language embeddings, the one that all rows of one language count as; by default their own.
   Returns {"step", "rows", "languages": {name: {"loss": nats per masked token, "bits_per_byte"}}}. Raises UserError if the
   rows do not fit the run, if the checkpoint cannot be read, or if a language has no rows.
   """
@@ -39,6 +40,7 @@ def score(
   from xlmr_jax.open_model import load_params, open_record
   from xlmr_jax.training import sharding
   from xlmr_jax.training.held_out import bits_per_nat, held_out_losses
+  from xlmr_jax.training.model_languages import sides_of
   from xlmr_jax.training.program import build_program
 
   record = open_record(path)
@@ -48,6 +50,7 @@ def score(
   longest = family_of(config).max_seq_len(config.model)
   if store.seq_len > longest:
     raise UserError(f"{rows} has rows of {store.seq_len} tokens, but the run's model takes {longest}; build shorter rows")
+  sides = sides_of(config, store, language)
   if passes < 1:
     raise UserError(f"--passes={passes}: must be at least 1")
   verification = Verification(store)
@@ -55,7 +58,9 @@ def score(
   mesh, languages = sharding.make_mesh(1, 1, jax.devices()[:1]), len(store.languages)
   total = np.zeros((2, languages))
   with jax.set_mesh(mesh):
-    program = build_program(config, mesh, vocabulary_size=store.vocabulary_size, languages=languages, seq_len=store.seq_len)
+    program = build_program(
+      config, mesh, vocabulary_size=store.vocabulary_size, languages=languages, seq_len=store.seq_len, sides=sides
+    )
     for seed in range(passes):
       slots = slots_per_row(store.seq_len, config.data.mask_share)
       spec = BatchSpec(batch_rows, None, slots, seed, config.data.mask_share)
@@ -87,7 +92,7 @@ def main(argv: list[str]) -> None:
   from xlmr_jax.run import memory
 
   memory.keep_freed_memory()
-  result = score(workdir, rows, flags.FLAGS.checkpoint, flags.FLAGS.passes)
+  result = score(workdir, rows, flags.FLAGS.checkpoint, flags.FLAGS.passes, language=flags.FLAGS.language)
   languages = result["languages"]
   print(f"{'language':12s} {'nats per token':>15s} {'bits per byte':>15s}", file=sys.stderr)
   for name, values in languages.items():
@@ -104,5 +109,6 @@ def run() -> None:
   absl_flags.DEFINE_string("rows", None, "rows to score, their train split, made with the run's vocabulary", required=True)
   absl_flags.DEFINE_string("checkpoint", "latest", "a step, best, latest, or initial")
   absl_flags.DEFINE_integer("passes", 4, "times that every row is masked")
+  absl_flags.DEFINE_string("language", "", "of a model with language embeddings, the one that all rows count as")
   absl_flags.DEFINE_string("out", None, "also write the loss of each language to this JSON file")
   flags.start(main)

@@ -2,6 +2,7 @@
 
 xlmr train_vocabulary --text=DIR --size=32000 --alpha=0.3 --out=FILE.model [--report=FILE.png] [--compare=OTHER.model]
 xlmr train_vocabulary --text=DIR --kind=wordpiece --size=110000 --alpha=0.7 --out=FILE.json [--lower_case]    # BERT's kind
+xlmr train_vocabulary --text=DIR --kind=bpe --size=95000 --alpha=0.7 --out=FILE.model    # XLM's kind
 
 The first, SentencePiece's unigram, says how much memory the training takes before it begins, and refuses a sample that is
 too large for this machine.
@@ -67,7 +68,10 @@ def run() -> None:
   )
   flags.DEFINE_string("out", None, "the model file to write", required=True)
   flags.DEFINE_integer("size", None, "ids, the special ones counted; XLM-R has 250002", required=True)
-  flags.DEFINE_enum("kind", "unigram", ["unigram", "wordpiece"], "SentencePiece's unigram, as XLM-R's, or BERT's WordPiece")
+  flags.DEFINE_enum(
+    "kind", "unigram", ["unigram", "bpe", "wordpiece"],
+    "SentencePiece's unigram, as XLM-R's, or its BPE, as XLM's in kind, or BERT's WordPiece",
+  )  # fmt: skip
   flags.DEFINE_bool("lower_case", False, "wordpiece: letters lose their case and their accents, as in uncased BERTs")
   flags.DEFINE_float("alpha", 0.3, "smoothing of the languages' shares: 1 leaves them as they are, 0 makes all equal")
   flags.DEFINE_integer("sentences", None, "paragraphs to train on; all by default, but at most a million")

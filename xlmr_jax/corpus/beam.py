@@ -169,4 +169,5 @@ def _read_outcomes(folder: AnyPath) -> list[Written | Failure]:
 def _read_outcome(content: dict[str, Any]) -> Written | Failure:
   if "message" in content:
     return Failure(**content)
-  return Written(content["languages"], [RowFile(**file) for file in content["files"]])
+  files = [RowFile(**file) for file in content["files"]]
+  return Written(content["languages"], files, content["blank"], content["too_long"])

@@ -82,7 +82,7 @@ def build_rows(
   shards = source.shards(shard_bytes)
   with _unfinished(out) as folder, naming(out):
     write_whole(folder / "tokenizer.model", open_once(str(tokenizer)).model)
-    job = Job(source, str(folder), str(tokenizer), seq_len, held_out, shard_bytes, words or "")
+    job = Job(source, str(folder), str(tokenizer), seq_len, held_out, shard_bytes, words or "", dict(source.pairs))
     written = run_by_beam(shards, job) if run_by_beam else _run_here(shards, job, workers)
     remove_folder(folder / "outcomes")
     with one_at_a_time(out) if add else contextlib.nullcontext():
@@ -104,6 +104,7 @@ def build_rows(
     "tokens": total["tokens"],
     "real_token_share": round(total["tokens"] / (total["rows"] * seq_len), 5),
     "mb_per_s": round(total["bytes"] / 1e6 / (time.perf_counter() - began), 2),
+    **({name: sum(getattr(one, name) for one in written) for name in ("blank", "too_long")} if source.pairs else {}),
   }
 
 

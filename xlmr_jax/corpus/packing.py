@@ -25,13 +25,13 @@ def check_seq_len(seq_len: int) -> None:
     raise UserError(f"--seq_len={seq_len}: rows need at least {SMALLEST_ROW} tokens; XLM-R has 512")
 
 
-def pack(tokens: np.ndarray, lengths: np.ndarray, seq_len: int) -> np.ndarray:
+def pack(tokens: np.ndarray, lengths: np.ndarray, seq_len: int, cut: bool = True) -> np.ndarray:
   """Rows, int32[n, seq_len], of D documents: tokens int32[sum(lengths)], one document after another, and lengths int[D].
 
   The pieces of a document that is cut are in reading order, each in a later row than the one before it. A cut for density
-  leaves no piece of fewer than min(16, seq_len // 8) tokens.
+  leaves no piece of fewer than min(16, seq_len // 8) tokens. cut: whether documents are cut for density at all.
   """
-  row, document, size = lay_out(lengths, seq_len)
+  row, document, size = lay_out(lengths, seq_len, cut)
   packed = np.full((row[-1] + 1 if row.size else 0, seq_len), PAD, np.int32)
   ends = np.cumsum(size + _FRAME)
   is_first = np.diff(row, prepend=-1) > 0  # of its row
@@ -47,11 +47,11 @@ def pack(tokens: np.ndarray, lengths: np.ndarray, seq_len: int) -> np.ndarray:
   return packed
 
 
-def lay_out(lengths: np.ndarray, seq_len: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def lay_out(lengths: np.ndarray, seq_len: int, cut: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """The (row, document, tokens) of each piece, int64[P] each, in the order in which the pieces stand in the rows.
 
   The rows come in the order of the documents that opened them, and the pieces of a row in the order of the documents. So the
-  first rows hold a mixture of long and short documents too. It depends on the arguments alone.
+  first rows hold a mixture of long and short documents too. It depends on the arguments alone. cut: see pack.
   """
   lengths = np.asarray(lengths, np.int64)
   whole, rest = np.divmod(lengths, seq_len - _FRAME)
@@ -61,7 +61,8 @@ def lay_out(lengths: np.ndarray, seq_len: int) -> tuple[np.ndarray, np.ndarray, 
   layout.fill_rows(np.repeat(np.arange(lengths.size), whole).tolist())
   layout.place(rests.tolist(), rest[rests].tolist())
   framed = int(lengths.sum() + _FRAME * (whole.sum() + rests.size))
-  layout.dissolve(layout.rows - int(np.ceil(framed / ((1 - MOST_PADS) * seq_len))))
+  if cut:
+    layout.dissolve(layout.rows - int(np.ceil(framed / ((1 - MOST_PADS) * seq_len))))
   return layout.pieces()
 
 

@@ -12,7 +12,9 @@ import numpy as np
 from xlmr_jax.corpus.held_out import Report, Rule, choose_rules
 from xlmr_jax.corpus.merge import keep_languages
 from xlmr_jax.corpus.packing import pack
+from xlmr_jax.corpus.parallel_rows import encode_pairs
 from xlmr_jax.corpus.sources import Document, Shard, Source
+from xlmr_jax.corpus.sources.parallel import SEPARATOR
 from xlmr_jax.corpus.word_starts import encode_marked
 from xlmr_jax.data import rows as row_files
 from xlmr_jax.data.row_manifest import COUNTS, SPLITS, write_manifest
@@ -34,6 +36,7 @@ class Job:
   held_out: float  # share of the documents
   shard_bytes: int  # After so many bytes of text, rows go to another file.
   word_starts: str = ""  # what segments the text, if rows are to tell where words start
+  pairs: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)  # of the source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +71,8 @@ class Written:
 
   languages: list[str]
   files: list[RowFile]
+  blank: int = 0  # pairs of parallel sentences that were left out because a side is blank
+  too_long: int = 0  # and because they do not fit into a row
 
 
 def plan(reports: list[Report], job: Job, workers: int = 1) -> list[WorkItem]:
@@ -88,10 +93,12 @@ def write_rows(item: WorkItem, job: Job) -> Written:
   """Tokenises a shard and writes its rows: one file per language and split, and more of them for a large shard."""
   tokenizer = open_once(job.tokenizer)
   files: list[RowFile] = []
-  part, languages, size = 0, {}, 0
+  part, languages, size, blank, too_long = 0, {}, 0, 0, 0
 
   def write() -> None:
+    nonlocal too_long
     for language, tokens in sorted(languages.items()):
+      too_long += tokens.left_out
       files.extend(tokens.write(job, language, f"{item.number:08d}-{part:05d}"))
 
   for block in job.source.blocks(item.shard):
@@ -99,37 +106,46 @@ def write_rows(item: WorkItem, job: Job) -> Written:
     for document in block.documents:
       by_language.setdefault(document.language, []).append(document)
     for language, documents in by_language.items():
-      tokens = languages.setdefault(language, _Tokens(bool(job.word_starts)))
-      tokens.add(documents, item.rules[language], tokenizer, item.threads)
-    size += block.size
+      if language not in languages:
+        languages[language] = _Tokens(bool(job.word_starts), job.seq_len if language in job.pairs else 0)
+      languages[language].add(documents, item.rules[language], tokenizer, item.threads)
+    size, blank = size + block.size, blank + block.blank
     if size >= job.shard_bytes:
       write()
       part, languages, size = part + 1, {}, 0
   write()
-  return Written(sorted(item.rules), files)
+  return Written(sorted(item.rules), files, blank, too_long)
 
 
 class _Tokens:
   """The tokens of one language's documents, by split, until they are packed; with marks, if rows are to tell words."""
 
-  def __init__(self, marked: bool) -> None:
-    self._marked = marked
+  def __init__(self, marked: bool, pairs_in: int = 0) -> None:
+    """marked: whether with marks. pairs_in: the tokens of a row if the documents are pairs of parallel sentences, else 0."""
+    self._marked, self._pairs_in, self.left_out = marked, pairs_in, 0
     self._tokens: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
     self._lengths: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
     self._bytes = dict.fromkeys(SPLITS, 0)
 
   def add(self, documents: list[Document], rule: Rule, tokenizer: Tokenizer, threads: int) -> None:
     """Tokenises documents line by line; one call of the tokenizer takes all lines of a split."""
+
+    def encode(lines: list[str]) -> list[np.ndarray]:
+      return encode_marked(tokenizer, lines, threads) if self._marked else tokenizer.encode_lines(lines, threads)
+
     for split, texts in zip(("train", "held_out"), zip(*map(rule.split, documents))):
       chosen = list(filter(None, texts))
-      if not chosen:
+      if chosen and self._pairs_in:
+        lines, fits = encode_pairs(chosen, encode, tokenizer.separators, self._pairs_in)
+        self.left_out += fits.count(False)
+        self._tokens[split] += lines
+        self._lengths[split].append(np.fromiter(map(len, lines), np.int64, len(lines)))
+        self._bytes[split] += sum(len(text.encode()) - len(SEPARATOR) for text, is_kept in zip(chosen, fits) if is_kept)
+      if not chosen or self._pairs_in:
         continue
       whole = "\n".join(chosen)
       text_lines = [*whole.split("\n")]
-      if self._marked:
-        lines = encode_marked(tokenizer, text_lines, threads)
-      else:
-        lines = tokenizer.encode_lines(text_lines, threads)
+      lines = encode(text_lines)
       sizes = np.fromiter(map(len, lines), np.int64, len(lines))
       line_counts = np.array([text.count("\n") + 1 for text in chosen])
       self._tokens[split].append(np.concatenate(lines))
@@ -144,7 +160,7 @@ class _Tokens:
       if not tokens.size:
         continue
       lengths = np.concatenate(self._lengths[split])
-      rows = pack(tokens, lengths, job.seq_len)
+      rows = pack(tokens, lengths, job.seq_len, cut=not self._pairs_in)
       word_starts = rows >= WORD_START if self._marked else None
       rows &= WORD_START - 1
       path = row_files.language_folder(job.folder, language) / f"{split}.{name}"
@@ -245,5 +261,7 @@ def finish_store(
     no_pieces=set(range(FIRST_PIECE, vocabulary.size)) - {vocabulary.mask_id, *vocabulary.replacements.tolist()},
     shard_bytes=job.shard_bytes,
     word_starts=job.word_starts,
-  )
+    pairs={**{name: sides for name, sides in (kept or {}).get("pairs", {}).items() if name in kept_counts},
+           **{name: sides for name, sides in job.pairs.items() if name in counts}},
+  )  # fmt: skip
   return counts

@@ -1,4 +1,4 @@
-"""Trains a vocabulary, SentencePiece's unigram or BERT's WordPiece, on an alpha-smoothed sample of a source's paragraphs.
+"""Trains a vocabulary, SentencePiece's unigram or BPE or BERT's WordPiece, on an alpha-smoothed sample of paragraphs.
 
 The ids are XLM-R's (xlmr_jax/ids.py). A vocabulary's size counts all of them, so XLM-R's is 250002. wordpiece.py has the
 training of the second kind.
@@ -33,7 +33,7 @@ from xlmr_jax.ids import UNK
 # The number of threads is part of the result, because sums over threads are rounded in their order. So it does not follow
 # the number of cores.
 TRAINER_THREADS = 16
-KINDS = ("unigram", "wordpiece")
+KINDS = ("unigram", "bpe", "wordpiece")
 MOST_SENTENCES = 1_000_000  # by default; memory_needed() tells what SentencePiece takes for them
 # SentencePiece silently drops lines of more than 4192 bytes. If it is told to keep them, one long run of "=" costs minutes.
 LONGEST_LINE = 1000  # characters; longer ones are cut
@@ -66,8 +66,8 @@ def train_vocabulary(
   other, but the sample always spans the whole corpus, has exactly its quota, and needs no memory but for what is drawn.
 
   kind: one of KINDS. lower_case: of WordPiece, whether letters lose their case and their accents.
-  memory_gb: what the training may take, 10^9 bytes; by default what the machine and the container have free. That of
-  a WordPiece is not told beforehand.
+  memory_gb: what the training may take, 10^9 bytes; by default what the machine and the container have free. Only that of
+  a unigram is told beforehand.
   compare: another vocabulary, by which each row of the table is measured too, under "compared".
   Raises UserError for whatever the user must mend. `out` is written whole or not at all.
   """
@@ -107,7 +107,7 @@ def train_vocabulary(
   if kind == "wordpiece":
     model = train_wordpiece(lines, size, character_coverage, lower_case)
   else:
-    model = _train(lines, size, character_coverage)
+    model = _train(lines, size, character_coverage, kind)
   peak = memory.peak()
   del lines
   with whole_file(out) as unfinished:
@@ -261,8 +261,11 @@ def count_paragraphs(source: Source, shards: list[Shard]) -> dict[str, int]:
   return counts
 
 
-def _train(sample: list[str], size: int, character_coverage: float) -> bytes:
-  """The serialized model, whose <unk>, <s> and </s> are 0, 1 and 2. data/sentencepiece.py turns its ids into XLM-R's."""
+def _train(sample: list[str], size: int, character_coverage: float, kind: str) -> bytes:
+  """The serialized model, whose <unk>, <s> and </s> are 0, 1 and 2. data/sentencepiece.py turns its ids into XLM-R's.
+
+  kind: unigram or bpe.
+  """
   import sentencepiece
 
   model = io.BytesIO()
@@ -276,7 +279,7 @@ def _train(sample: list[str], size: int, character_coverage: float) -> bytes:
         sentence_iterator=iter(sample),
         input_format="tsv",  # A repeated paragraph is read once and counted often.
         model_writer=model,
-        model_type="unigram",
+        model_type=kind,
         vocab_size=size - 2,  # <pad> and <mask> are ours.
         character_coverage=character_coverage,
         normalization_rule_name="nmt_nfkc",

@@ -88,6 +88,8 @@ class Mixture:
     among: np.ndarray | None = None,
     unread: Unread | None = None,
     number: int = 0,
+    parallel: np.ndarray | None = None,
+    parallel_share: float = 0.0,
   ):
     """counts: int64[G], the rows of each language; languages: their names, for messages.
 
@@ -95,13 +97,21 @@ class Mixture:
     costs nothing.
     among: bool[G], the languages that are read; all by default. unread: what earlier mixtures left; everything by default.
     number: of this mixture in its run, so that the orders of two mixtures differ.
+    parallel: bool[G], the languages whose rows are pairs of parallel sentences. Where there are both kinds, the pairs have
+    the parallel_share of the rows, and alpha shapes the shares within each kind.
     Raises UserError: as smoothed_shares does, or because block_rows is too small for one row of every language.
     """
     self.counts = np.asarray(counts, np.int64)
     chosen = np.flatnonzero(np.ones(len(self.counts), bool) if among is None else among)
     names = [languages[i] if languages is not None else f"language {i}" for i in chosen.tolist()]
     self.shares = np.zeros(len(self.counts))
-    self.shares[chosen] = smoothed_shares(self.counts[chosen], alpha, names)
+    pairs = np.zeros(len(chosen), bool) if parallel is None else parallel[chosen]
+    if pairs.any() and not pairs.all():
+      for kind, share in ((~pairs, 1.0 - parallel_share), (pairs, parallel_share)):
+        members = np.flatnonzero(kind).tolist()
+        self.shares[chosen[kind]] = share * smoothed_shares(self.counts[chosen[kind]], alpha, [names[i] for i in members])
+    else:
+      self.shares[chosen] = smoothed_shares(self.counts[chosen], alpha, names)
     least = self.shares[chosen].min()
     if block_rows is None:
       block_rows = _MIN_BLOCK

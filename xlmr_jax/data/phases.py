@@ -10,7 +10,7 @@ import numpy as np
 
 from xlmr_jax.errors import UserError
 
-KEYS = ("until", "alpha", "languages", "mask_share", "seq_len", "batch_rows")
+KEYS = ("until", "alpha", "languages", "mask_share", "seq_len", "batch_rows", "parallel_share")
 _SHORTEST = 8  # tokens of a row
 _EXAMPLE = '("until=60%,alpha=0.7", "until=100%,alpha=0.3")'
 
@@ -25,6 +25,7 @@ class Phase:
   mask_share: float
   seq_len: int  # tokens of a row, as the model sees it
   batch_rows: int  # rows of seq_len tokens
+  parallel_share: float = 0.0  # of the rows read, those of parallel sentences; 0 where the languages have none
 
   def reads_like(self, other: "Phase") -> bool:
     """Whether the two differ in nothing but when they end."""
@@ -96,11 +97,15 @@ def _languages(text: str, languages: Sequence[str], rows: np.ndarray) -> tuple[s
 
 
 class Rows(NamedTuple):
-  """What phases must know of the rows: the run's languages, the train rows of each, int64[G], and the tokens of a row."""
+  """What phases must know of the rows: the run's languages, the train rows of each, int64[G], and the tokens of a row.
+
+  parallel: those of the languages whose rows are pairs of parallel sentences.
+  """
 
   languages: tuple[str, ...]
   counts: np.ndarray
   seq_len: int
+  parallel: tuple[str, ...] = ()
 
 
 def _phase(pairs: Mapping[str, str], config: Any, rows: Rows | None) -> Phase:
@@ -113,6 +118,7 @@ def _phase(pairs: Mapping[str, str], config: Any, rows: Rows | None) -> Phase:
     seq_len=_number(pairs, "seq_len", rows.seq_len if rows else 512),
     batch_rows=_number(pairs, "batch_rows", int(config["batch_rows"])),
   )
+  phase = _with_pairs(phase, _number(pairs, "parallel_share", float(config["data"]["parallel_share"])), rows)
   if not 0.0 <= phase.alpha <= 1.0:
     raise UserError(f"alpha={phase.alpha:g} must lie in [0, 1]")
   if not 0.0 < phase.mask_share < 1.0:
@@ -124,6 +130,11 @@ def _phase(pairs: Mapping[str, str], config: Any, rows: Rows | None) -> Phase:
       f"seq_len={phase.seq_len}, but the rows have {rows.seq_len} tokens; a phase can cut rows and not join them: "
       f"build rows with `xlmr build_rows --seq_len={phase.seq_len}`"
     )
+  if rows and phase.parallel_share and phase.seq_len < rows.seq_len:
+    raise UserError(
+      f"seq_len={phase.seq_len} cuts rows, and pairs of parallel sentences cannot be cut; leave them out of the phase with "
+      "parallel_share=0"
+    )
   if rows and rows.seq_len % phase.seq_len:
     raise UserError(f"seq_len={phase.seq_len} does not divide the {rows.seq_len} tokens of a row; use a divisor of it")
   if rows and phase.batch_rows % (rows.seq_len // phase.seq_len):
@@ -132,6 +143,19 @@ def _phase(pairs: Mapping[str, str], config: Any, rows: Rows | None) -> Phase:
       f"tokens that a row of {rows.seq_len} is cut into; they stay in one batch"
     )
   return phase
+
+
+def _with_pairs(phase: Phase, share: float, rows: Rows | None) -> Phase:
+  """The phase with its share of pairs and, where that is 0 or 1, without the languages that it does not read."""
+  if not 0.0 <= share <= 1.0:
+    raise UserError(f"parallel_share={share:g} must lie in [0, 1]")
+  parallel = set(phase.languages) & set(rows.parallel) if rows else set()
+  if not parallel:
+    return phase
+  left = tuple(name for name in phase.languages if share not in (0.0, 1.0) or (name in parallel) == (share == 1.0))
+  if not left:
+    raise UserError("parallel_share=0, but all of its languages are pairs of parallel sentences")
+  return dataclasses.replace(phase, languages=left, parallel_share=share)
 
 
 def phases_of(config: Any, rows: Rows | None) -> tuple[Phase, ...]:

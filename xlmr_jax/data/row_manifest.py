@@ -32,6 +32,7 @@ def write_manifest(
   no_pieces: Iterable[int] = (),
   shard_bytes: int | None = None,
   word_starts: str = "",
+  pairs: Mapping[str, Iterable[str]] | None = None,
 ) -> dict:
   """Finishes a store: writes manifest.json, whole or not at all, and returns its content.
 
@@ -41,6 +42,7 @@ def write_manifest(
   mask: the id of <mask>; by default the last. no_pieces: the other ids, behind <unk>, that stand for no piece of a text.
   shard_bytes: after so many bytes of text the rows went to another file; a language that is added must do the same.
   word_starts: what segmented the text, such as "ICU 78.3", if the rows tell where words start.
+  pairs: the languages of both texts of those whose rows are pairs of parallel sentences, {"en-fr": ("en", "fr")}.
   """
   root = any_path(root)
   if files is None:
@@ -58,7 +60,7 @@ def write_manifest(
     },
     "files": dict(sorted(files.items())),
   }
-  # Most vocabularies need neither of these keys.
+  # Most stores need none of these keys.
   if mask is not None and mask != mask_id(vocabulary_size):
     manifest["mask_id"] = int(mask)
   if no_pieces := sorted(map(int, no_pieces)):
@@ -67,6 +69,8 @@ def write_manifest(
     manifest["shard_bytes"] = int(shard_bytes)
   if word_starts:
     manifest["word_starts"] = word_starts
+  if pairs:
+    manifest["pairs"] = {name: list(pairs[name]) for name in sorted(pairs)}
   manifest["fingerprint"] = fingerprint(manifest)
   write_json(root / "manifest.json", manifest)
   return manifest
@@ -126,6 +130,12 @@ def _of_another_shape(manifest: dict[str, Any]) -> str:
       counts = splits.get(split) if isinstance(splits, dict) else None
       if not isinstance(counts, dict) or not all(_is_count(counts.get(key)) for key in COUNTS):
         return f"languages.{name}.{split}"
+  pairs = manifest.get("pairs", {})
+  if not isinstance(pairs, dict) or not all(
+    name in languages and isinstance(sides, list) and len(sides) == 2 and all(map(is_plain_name, sides))
+    for name, sides in pairs.items()
+  ):
+    return "pairs"
   size = manifest["vocabulary_size"]
   if "mask_id" in manifest and not (_is_count(manifest["mask_id"]) and manifest["mask_id"] < size):
     return "mask_id"

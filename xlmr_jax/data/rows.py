@@ -151,6 +151,11 @@ class RowStore:
         f"{self.root}: no rows of {', '.join(sorted(asked - set(known))) or 'any language'}; it holds {', '.join(known)}"
       )
     self.languages: tuple[str, ...] = tuple(sorted(asked))
+    # The languages of both texts of those whose rows are pairs of parallel sentences: {"en-fr": ("en", "fr")}.
+    pairs = self.manifest.get("pairs", {})
+    self.pairs: dict[str, tuple[str, str]] = {
+      name: (pairs[name][0], pairs[name][1]) for name in self.languages if name in pairs
+    }
     # The files lie on this machine, or are brought to it one by one.
     self.cache = (
       None if isinstance(self.root, Path) else RowCache(self.root, cache, self.fingerprint, self.manifest["files"])

@@ -62,7 +62,7 @@ class Timeline:
         mixture, number, position = self._mixture(phase, None, 0), 0, 0
       elif phase.reads_like(last.phase):
         mixture, number = last.mixture, last.number
-      elif (phase.alpha, phase.languages) == (last.phase.alpha, last.phase.languages):
+      elif all(getattr(phase, key) == getattr(last.phase, key) for key in ("alpha", "languages", "parallel_share")):
         mixture, number = last.mixture, last.number + 1
       else:
         mixture, number = self._mixture(phase, last.mixture, position), last.number + 1
@@ -77,6 +77,7 @@ class Timeline:
       self.stored.counts, phase.alpha, self._seed, languages=self.stored.languages,
       among=np.isin(self.stored.languages, phase.languages),
       unread=before.unread_after(position) if before else None, number=before.number + 1 if before else 0,
+      parallel=np.isin(self.stored.languages, self.stored.parallel), parallel_share=phase.parallel_share,
     )  # fmt: skip
 
   def at(self, step: int) -> Stretch:

@@ -14,6 +14,7 @@ from xlmr_jax.config import SETTINGS
 from xlmr_jax.errors import UserError
 from xlmr_jax.evaluation.tasks import registry
 from xlmr_jax.evaluation.tasks.registry import Task
+from xlmr_jax.training.model_languages import has_embeddings, number_of
 
 
 def check_choices(config: ConfigDict) -> None:
@@ -39,6 +40,27 @@ def check_choices(config: ConfigDict) -> None:
   if language and language not in registry.get(name).languages:
     raise UserError(f"config.stop.score={config.stop.score!r}: {name} has no language {language!r}; it has "
                     f"{', '.join(registry.get(name).languages)}")  # fmt: skip
+
+
+def refuse_languages(config: ConfigDict) -> None:
+  """UserError for languages of the tasks of config.evaluate that the model needs an embedding of and has none."""
+  if not has_embeddings(config):
+    return
+  names, evaluate = tuple(config.model.languages), config.evaluate
+  for task in map(registry.get, evaluate.tasks):
+    wanted = languages_of(task, tuple(evaluate.languages))
+    trained = (task.train_language,) if evaluate.setting in ("zero_shot", "translate_test") else ()
+    scored = () if evaluate.setting == "translate_test" else wanted  # Translations into English are English.
+    missing = [language for language in dict.fromkeys((*trained, *scored)) if number_of(names, language) is None]
+    if set(missing) & set(trained):
+      raise UserError(
+        f"{task.name}: it is trained on {', '.join(trained)}, of which the model has no language embedding; it has "
+        f"{', '.join(names)}; choose another config.evaluate.setting, or leave the task out"
+      )
+    if missing:
+      left = [language for language in wanted if language not in missing]
+      hint = f"--config.evaluate.languages={','.join(left)} leaves them out" if left else "leave the task out"
+      raise UserError(f"{task.name}: the model has no language embedding of {', '.join(missing)}; {hint}")
 
 
 def languages_of(task: Task, wanted: tuple[str, ...]) -> tuple[str, ...]:

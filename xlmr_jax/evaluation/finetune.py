@@ -27,6 +27,7 @@ from xlmr_jax.model.build import build_model, choose_model_ops, family_of
 from xlmr_jax.model.head import MaskedLanguageModel
 from xlmr_jax.model.task_head import SENTENCE, SPAN
 from xlmr_jax.training import sharding
+from xlmr_jax.training.model_languages import has_embeddings, number_in
 from xlmr_jax.training.optimizer import adamw_without_rate, polynomial_schedule
 
 SHORTEST = 32  # tokens of the shortest rows that prediction is compiled for
@@ -85,7 +86,7 @@ def take(arrays: Arrays, rows: np.ndarray, size: int, lengths: Sequence[int] = (
   length = next(n for n in lengths or row_lengths(ids.shape[1]) if n >= longest)
   batch = {"weight": np.pad(np.ones(len(rows), np.float32), (0, size - len(rows)))}
   for name, array in arrays.items():
-    if name in ("ids", "label", "start", "end"):
+    if name in ("ids", "label", "start", "end", "language"):
       array = array[rows]
       array = array[:, :length] if array.ndim == 2 else array
       batch[name] = np.concatenate([array, np.repeat(array[:1], size - len(rows), axis=0)])
@@ -164,6 +165,7 @@ class Finetuner:
     self.task = dataclasses.replace(task, recipe=recipe)
     self.mesh, self._hidden = mesh, config.model.hidden
     self._rules, self._pooled = family.sharding, family.pooled
+    self._languages = tuple(config.model.languages) if has_embeddings(config) else ()
     self._pooler = pooler if family.pooled and task.head == SENTENCE else None
     platform = mesh.devices.flat[0].platform
 
@@ -237,8 +239,9 @@ class Finetuner:
     with jax.set_mesh(self.mesh):
       for first in range(0, len(order), size):
         rows = order[first : first + size]
-        batch = sharding.to_global(self.mesh, {"ids": take({"ids": ids}, rows, size)["ids"]}, size)
-        parts.append((rows, jax.device_get(self._predict(params, batch["ids"]))))
+        batch = take({name: arrays[name] for name in ("ids", "language") if name in arrays}, rows, size)
+        del batch["weight"]
+        parts.append((rows, jax.device_get(self._predict(params, sharding.to_global(self.mesh, batch, size)))))
 
     def join(*pieces: np.ndarray) -> np.ndarray:
       # Word and span outputs are as long as their batch was; what was cut off are pads.
@@ -250,9 +253,16 @@ class Finetuner:
 
     return jax.tree.map(join, *(outputs for _, outputs in parts))
 
-  def encode(self, examples: list, tokenizer: Any) -> Arrays:
-    """The arrays of examples, as the module of the task's kind makes them."""
-    return KINDS[self.task.head].encode(self.task, examples, tokenizer)
+  def encode(self, examples: list, tokenizer: Any, language: str = "") -> Arrays:
+    """The arrays of examples, as the module of the task's kind makes them.
+
+    For a model with language embeddings they tell the place of `language` among them too. Raises UserError: it has none.
+    """
+    arrays = KINDS[self.task.head].encode(self.task, examples, tokenizer)
+    if not self._languages:
+      return arrays
+    number = number_in(self._languages, language, self.task.name, "leave it out by --config.evaluate.languages")
+    return arrays | {"language": np.full(len(arrays["ids"]), number, np.int32)}
 
   def score(self, params: dict[str, Any], examples: list, arrays: Arrays, language: str) -> dict[str, float]:
     """{metric: value} of a trained task on examples and their arrays."""

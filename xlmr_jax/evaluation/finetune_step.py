@@ -59,12 +59,18 @@ def loss_sum(task: Task, logits: jax.Array, batch: Batch) -> tuple[jax.Array, ja
   return (losses * weights).sum(), weights.sum()
 
 
+def languages_of(batch: Batch) -> dict[str, Any]:
+  """What encode() takes beside the ids: both texts of a pair are in the row's language. Nothing where no row tells one."""
+  return {"languages_Bx2": jnp.stack([batch["language"]] * 2, axis=1)} if "language" in batch else {}
+
+
 def make_finetune_step(
   model_for: ModelFor, task: Task, tx: optax.GradientTransformation, schedule: Schedule, mesh: Mesh, rules: sharding.Rules,
   pooled: bool = False,
 ) -> Callable[[State, Batch, jax.Array], tuple[State, jax.Array]]:  # fmt: skip
   """(state, batch, key) -> (state, mean loss), pure. batch: global, as for loss_sum, with "ids" int32[B, L].
 
+  For a model with language embeddings it has "language" int32[B] too, the place of a text's language among them.
   pooled: of task_head.
   """
   frozen = task.recipe.frozen
@@ -90,6 +96,7 @@ def make_finetune_step(
         None,
         batch["row"],
         method="encode",
+        **languages_of(batch),
         rngs={"dropout": encoder_key},
       )
       logits: Any = head.apply({"params": params["head"]}, x_BxLxD, False, batch["row"], rngs={"dropout": head_key})
@@ -112,21 +119,24 @@ def make_finetune_step(
 
 def make_predict(
   model_for: ModelFor, task: Task, mesh: Mesh, rules: sharding.Rules
-) -> Callable[[dict[str, Any], jax.Array], Any]:
-  """(params, ids int32[B, L]) -> what the task's decode takes: logits, best tags, or start and end logits."""
+) -> Callable[[dict[str, Any], Batch], Any]:
+  """(params, batch) -> what the task's decode takes: logits, best tags, or start and end logits.
+
+  batch: {"ids" int32[B, L]} and, for a model with language embeddings, "language" int32[B].
+  """
   head = task_head(task, 0.0)
 
-  def on_device(params: Any, ids_BxL: jax.Array) -> Any:
-    model = model_for(ids_BxL.shape[1])
+  def on_device(params: Any, batch: Batch) -> Any:
+    model = model_for(batch["ids"].shape[1])
     params = sharding.gather(params, sharding.specs(params, rules), mesh, model.encoder.dtype)
-    x_BxLxD = model.apply({"params": params["encoder"]}, ids_BxL, True, method="encode")
+    x_BxLxD = model.apply({"params": params["encoder"]}, batch["ids"], True, method="encode", **languages_of(batch))
     logits: Any = head.apply({"params": params["head"]}, x_BxLxD, True)
     if task.head == WORDS:
       return logits.argmax(axis=-1).astype(jnp.int32)
     return (logits[..., 0], logits[..., 1]) if task.head == SPAN else logits
 
-  def predict(params: dict[str, Any], ids_BxL: jax.Array) -> Any:
+  def predict(params: dict[str, Any], batch: Batch) -> Any:
     specs, by_rows = sharding.specs(params, rules), PartitionSpec(sharding.BATCH_AXES)
-    return sharding.on_each_device(on_device, mesh, specs, by_rows)(params, ids_BxL)
+    return sharding.on_each_device(on_device, mesh, specs, by_rows)(params, batch)
 
   return predict

@@ -95,13 +95,16 @@ def replay(config: ConfigDict, workdir: Workdir) -> dict[str, Any]:
 
 
 def conclude(config: ConfigDict, workdir: Workdir) -> stopping.Decision:
-  """From the whole ledger: best.json and best/, and STOP.json if the rule says so. Doing it twice changes nothing."""
+  """From the whole ledger: best.json and best/, and STOP.json if the rule says so. Doing it twice changes nothing.
+
+  With config.stop.by=held_out the run itself writes STOP.json.
+  """
   scores = history(read_ledger(workdir), config.stop.score)
   decision = stopping.decide(scores, config.stop)
   if decision.best_step is not None:
     write_json(workdir.best_note, {"step": decision.best_step, "score": decision.best_score})
     keep_best(workdir, decision.best_step)
-  if decision.stop and not workdir.stop.exists():
+  if decision.stop and config.stop.by == "score" and not workdir.stop.exists():
     write_json(workdir.stop, {"step": scores[-1]["step"], "reason": decision.reason})
   return decision
 

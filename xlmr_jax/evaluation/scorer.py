@@ -16,7 +16,14 @@ from ml_collections import ConfigDict
 
 from xlmr_jax.data.tokenizer import Tokenizer
 from xlmr_jax.errors import StoreError, UserError, redacted
-from xlmr_jax.evaluation.choices import check_choices, languages_of, task_folders, training_plan, with_recipe
+from xlmr_jax.evaluation.choices import (
+  check_choices,
+  languages_of,
+  refuse_languages,
+  task_folders,
+  training_plan,
+  with_recipe,
+)
 from xlmr_jax.evaluation.finetune import Announcer, Arrays, Finetuner
 from xlmr_jax.evaluation.tasks import registry
 from xlmr_jax.evaluation.tasks.reading import MissingError
@@ -62,6 +69,7 @@ class Scorer:
   ):  # fmt: skip
     """config: of the run, with the evaluator's values below `evaluate`. split: "dev" or "test". pooler: see Finetuner."""
     check_choices(config)
+    refuse_languages(config)
     self.config, self.split, self.tokenizer = config.evaluate, split, tokenizer
     self.mesh = sharding.make_mesh()
     config = config.copy_and_resolve_references()
@@ -105,8 +113,10 @@ class Scorer:
       examples = [examples[i] for i in np.sort(chosen)]
     if not examples:
       raise UserError(f"{what}: no examples")
+    # Translations into the language of the training are read under the name of the language that they were made of.
+    spoken = finetuner.task.train_language if self.config.setting == "translate_test" else language
     with Announcer(f"{name}: tokenising {split} of {language}"), _as_user_errors(what):
-      return examples, finetuner.encode(examples, self.tokenizer)
+      return examples, finetuner.encode(examples, self.tokenizer, spoken)
 
   def plan(self, name: str) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
     """training_plan of a task, of the languages that have all their files; says once which have not.
@@ -150,10 +160,14 @@ class Scorer:
         errors[name] = "out of memory; lower recipe.batch with --config.evaluate.recipe, or use more devices"
     return scores, errors
 
+  def training_arrays(self, name: str, sources: tuple[str, ...]) -> Arrays:
+    """The arrays of a task's training files in the languages `sources`, one after the other."""
+    arrays = [self._read(name, language, "train")[1] for language in sources]
+    return {key: np.concatenate([part[key] for part in arrays]) for key in arrays[0]}
+
   def fit(self, name: str, params: Any, step: int, seed: int, sources: tuple[str, ...]) -> dict[str, Any]:
     """{"encoder", "head"} trained on a task's training files in the languages `sources`."""
-    arrays = [self._read(name, language, "train")[1] for language in sources]
-    joined = {key: np.concatenate([part[key] for part in arrays]) for key in arrays[0]}
+    joined = self.training_arrays(name, sources)
     what = f"{name} in {', '.join(sources) if len(sources) < 4 else f'{len(sources)} languages'}, seed {seed}"
     trained, loss = self.finetuners[name].train(params, joined, finetuning_seed(step, name, seed), what)
     steps = self.finetuners[name].steps(len(joined["ids"]))

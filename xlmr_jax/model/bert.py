@@ -45,8 +45,9 @@ class BertEncoder(XLMREncoder):
     init = nn.initializers.normal(self.init_std)
     self.type_embedding = self.param("type_embedding", init, (self.token_types, self.hidden), jnp.float32)
 
-  def add_to_embedding(self, x_BxLxD: Array, ids_BxL: Array) -> Array:
+  def add_to_embedding(self, x_BxLxD: Array, ids_BxL: Array, languages_Bx2: Array | None) -> Array:
     """Adds the rows of the token types."""
+    del languages_Bx2
     if not self.pair_types:
       return x_BxLxD + self.type_embedding[0]
     return x_BxLxD + self.type_embedding[token_types(ids_BxL)]

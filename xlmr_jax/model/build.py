@@ -13,10 +13,12 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from ml_collections import ConfigDict
 
-from xlmr_jax.model import bert, head, xlmr
+from xlmr_jax.errors import UserError
+from xlmr_jax.model import bert, head, xlm, xlmr
 from xlmr_jax.model.bert import BertEncoder
-from xlmr_jax.model.head import MaskedLanguageModel
+from xlmr_jax.model.head import DENSE, LINEAR, MaskedLanguageModel
 from xlmr_jax.model.ops import PLAIN_OPS, Ops, Wanted, choose_ops
+from xlmr_jax.model.xlm import XLMEncoder
 from xlmr_jax.model.xlmr import XLMREncoder, padded_vocabulary
 
 
@@ -28,6 +30,8 @@ class Family(NamedTuple):
   remat: tuple[str, ...]  # the values of config.model.remat
   max_seq_len: Callable[[ConfigDict], int]  # config.model -> the longest row in tokens
   flops_per_token: Callable[[ConfigDict, int, int, int], float]  # (config.model, vocabulary_size, seq_len, slots)
+  head: str = DENSE  # of the masked language model, unless config.model.head names another
+  languages: bool = False  # whether the encoder reads the languages of its rows, and may have embeddings of them
   pooled: bool = False  # whether a task's head for texts is BERT's: it begins with the model's pooler, if there is one
 
 
@@ -51,10 +55,17 @@ def _build_bert(model: ConfigDict, vocabulary_size: int, ops: Ops) -> BertEncode
   return BertEncoder(**settings, token_types=model.token_types, pair_types=model.pair_types and model.token_types > 1)
 
 
+def _build_xlm(model: ConfigDict, vocabulary_size: int, ops: Ops) -> XLMEncoder:
+  languages = len(model.languages) if model.language_embeddings else 0
+  if model.language_embeddings and not languages:  # A run fills them in from its rows: training/model_languages.py.
+    raise UserError("config.model.languages is empty: name the languages that the model has embeddings of")
+  return XLMEncoder(**_settings(model, vocabulary_size, ops), languages=languages)
+
+
 def _xlmr_flops(model: ConfigDict, vocabulary_size: int, seq_len: int, slots: int) -> float:
   return xlmr.flops_per_token(
     layers=model.layers, hidden=model.hidden, ffn=model.ffn, vocabulary=padded_vocabulary(vocabulary_size),
-    seq_len=seq_len, slots=slots,
+    seq_len=seq_len, slots=slots, dense_head=head_of(model) == DENSE,
   )  # fmt: skip
 
 
@@ -74,7 +85,21 @@ FAMILIES = {
     flops_per_token=_xlmr_flops,
     pooled=True,
   ),
+  "xlm": Family(
+    build=_build_xlm,
+    sharding=(*xlm.SHARDING, *head.SHARDING),
+    remat=tuple(xlmr.REMAT_POLICIES),
+    max_seq_len=lambda model: model.max_positions - XLMEncoder.first_position,
+    flops_per_token=_xlmr_flops,
+    head=LINEAR,
+    languages=True,
+  ),
 }
+
+
+def head_of(model: ConfigDict) -> str:
+  """The kind of config.model's masked-language-model head."""
+  return model.head or FAMILIES[model.family].head
 
 
 def family_of(config: ConfigDict) -> Family:
@@ -99,14 +124,15 @@ def choose_model_ops(config: ConfigDict, seq_len: int, platform: str | None = No
 
 def build_model(config: ConfigDict, vocabulary_size: int, ops: Ops = PLAIN_OPS) -> MaskedLanguageModel:
   """The model of config.model with a masked-language-model head, for the arrays of one device."""
-  return MaskedLanguageModel(family_of(config).build(config.model, vocabulary_size, ops))
+  return MaskedLanguageModel(family_of(config).build(config.model, vocabulary_size, ops), head_of(config.model))
 
 
 def initial_params(model: MaskedLanguageModel, key: jax.Array) -> Any:
   """The parameters before step 0, fp32. Drawn with plain operations, since kernels want real rows."""
   ids = jnp.zeros((1, 8), jnp.int32)
   plain = model.clone(encoder=model.encoder.clone(ops=PLAIN_OPS))
-  return plain.init(key, ids, ids)["params"]
+  languages_Bx2 = jnp.zeros((1, 2), jnp.int32) if model.encoder.takes_languages else None
+  return plain.init(key, ids, ids, languages_Bx2=languages_Bx2)["params"]
 
 
 def init_params(config: ConfigDict, vocabulary_size: int) -> Any:

@@ -51,11 +51,16 @@ def padded_vocabulary(vocabulary_size: int) -> int:
   return -(-vocabulary_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
 
 
-def flops_per_token(*, layers: int, hidden: int, ffn: int, vocabulary: int, seq_len: int, slots: int) -> float:
-  """Matrix-product FLOPs forward and backward per token position, nothing recomputed: XLM-R Base at 512, 80: 747M."""
+def flops_per_token(
+  *, layers: int, hidden: int, ffn: int, vocabulary: int, seq_len: int, slots: int, dense_head: bool = True
+) -> float:
+  """Matrix-product FLOPs forward and backward per token position, nothing recomputed: XLM-R Base at 512, 80: 747M.
+
+  dense_head: whether the head has a dense layer before the vocabulary product.
+  """
   body = layers * (4 * hidden**2 + 2 * hidden * ffn)
   attention = layers * 2 * seq_len * hidden
-  head = slots / seq_len * (hidden**2 + vocabulary * hidden)
+  head = slots / seq_len * (hidden**2 * dense_head + vocabulary * hidden)
   return 6.0 * (body + attention + head)
 
 
@@ -180,6 +185,7 @@ class XLMREncoder(nn.Module):
   ops: Ops = PLAIN_OPS
 
   first_position: ClassVar[int] = FIRST_POSITION  # the row of the position table for a text's first token
+  takes_languages: ClassVar[bool] = False  # whether encode() reads the languages of its rows
 
   @property
   def table_rows(self) -> int:
@@ -224,25 +230,33 @@ class XLMREncoder(nn.Module):
     if self.pre_norm:
       self.final_norm = LayerNorm(self.layer_norm_epsilon)
 
-  def add_to_embedding(self, x_BxLxD: Array, ids_BxL: Array) -> Array:
+  def places(self, ids_BxL: Array, languages_Bx2: Array | None) -> tuple[Array, Array]:
+    """(segment ids, position ids), int32[B, L] each, as segments_and_positions has them."""
+    del languages_Bx2
+    return segments_and_positions(ids_BxL, self.isolate_documents, self.first_position)
+
+  def add_to_embedding(self, x_BxLxD: Array, ids_BxL: Array, languages_Bx2: Array | None) -> Array:
     """What another kind of encoder adds to the sum of token and position before its norm, fp32 [B, L, D]; here nothing."""
-    del ids_BxL
+    del ids_BxL, languages_Bx2
     return x_BxLxD
 
   def encode(
-    self, ids_BxL: Array, deterministic: bool = True, tokens_BxLxD: Array | None = None, rows_B: Array | None = None
-  ) -> Array:
+    self, ids_BxL: Array, deterministic: bool = True, tokens_BxLxD: Array | None = None, rows_B: Array | None = None,
+    languages_Bx2: Array | None = None,
+  ) -> Array:  # fmt: skip
     """Last hidden states [B, L, D] of ids int32[B, L]. Needs a "dropout" key unless deterministic.
 
     tokens: rows of the token embedding at ids, fp32, for a caller who looked them up because he wants the gradient in them.
     rows: uint32[B], the number of each row in the global batch, for dropout; 0, 1, ... if not given.
+    languages: int32[B, 2], of the first and the second text of each row's documents, for an encoder that takes_languages;
+    others do not look at it.
     """
     rows_B = jnp.arange(ids_BxL.shape[0], dtype=jnp.uint32) if rows_B is None else rows_B
     with jax.named_scope("embedding"):
-      segments_BxL, positions_BxL = segments_and_positions(ids_BxL, self.isolate_documents, self.first_position)
+      segments_BxL, positions_BxL = self.places(ids_BxL, languages_Bx2)
       # Both tables stay fp32 on every mesh, so that the tables' sparse gradients are summed in fp32.
       x_BxLxD = self.token_embedding[ids_BxL] if tokens_BxLxD is None else tokens_BxLxD
-      x_BxLxD = self.add_to_embedding(x_BxLxD + self.position_embedding[positions_BxL], ids_BxL)
+      x_BxLxD = self.add_to_embedding(x_BxLxD + self.position_embedding[positions_BxL], ids_BxL, languages_Bx2)
       x_BxLxD = (x_BxLxD if self.pre_norm else self.embedding_norm(x_BxLxD)).astype(self.dtype)
       key = None if deterministic else self.make_rng("dropout")
       drop = Drop(self.dropout, key, token_index(rows_B, ids_BxL.shape[1]), self.dropout_bits)

@@ -19,6 +19,7 @@ from xlmr_jax.planner.hlo import Module
 from xlmr_jax.planner.topology import GIB, Topology
 from xlmr_jax.run.heartbeat import heartbeat
 from xlmr_jax.training import program, sharding
+from xlmr_jax.training.model_languages import has_embeddings
 
 LANGUAGES = 100  # of the paper's corpus; this sizes nothing but the sums of the log
 UPDATES, UPDATE_ROWS = 1_500_000, 8192  # the paper's run, for which estimated_days is given
@@ -76,8 +77,11 @@ def compile_step(config: ConfigDict, where: Topology, vocabulary: int) -> Compil
   begin = time.perf_counter()
   mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, devices=topology.describe(where))
   seq_len = family_of(config).max_seq_len(config.model)
+  if has_embeddings(config) and not config.model.languages:
+    config = config.copy_and_resolve_references()
+    config.model.languages = tuple(f"language_{i}" for i in range(LANGUAGES))
   with jax.set_mesh(mesh), heartbeat(f"compiling for {where.name}"):
-    built = program.build_program(config, mesh, vocabulary_size=vocabulary, languages=LANGUAGES)
+    built = program.build_program(config, mesh, vocabulary_size=vocabulary, languages=LANGUAGES, sides=((0, 0),) * LANGUAGES)
     batch = program.abstract_batch(mesh, config.batch_rows, seq_len, masking.slots_per_row(seq_len, config.data.mask_share))
     lowered = built.train_step.lower(built.state, batch, program.abstract_limit(mesh))
     try:

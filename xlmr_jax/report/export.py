@@ -38,6 +38,10 @@ def to_hf(
   config = ConfigDict(record.config) if config is None else config
   if config.model.pre_norm:
     raise UserError(f"{workdir}: config.model.pre_norm=True is the layer of XLM-R XL, which has no export yet")
+  if config.model.family == "xlm":
+    raise UserError(
+      f"{workdir}: config.model.family=xlm has no export; transformers' XLM wants a vocabulary of another kind"
+    )
   refuse_used_folder(out)  # This and the tokenizer are checked before the long part too.
   source, tokenizer = source_of(workdir, record), open_tokenizer_of(workdir.root, record)
   exported(tokenizer)

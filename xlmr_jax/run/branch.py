@@ -75,6 +75,12 @@ def begin(text: str, record: RunRecord, rows: Rows) -> Branch:
                     ("data.row_shares", *(run.config["data"]["row_shares"] for run in (other, record)))):  # fmt: skip
     if a != b:
       raise UserError(f"--branch={text}: config.{key}={b!r}, but {a!r} there; the order of the rows follows from it")
+  names, others = (tuple(run.config["model"]["languages"]) for run in (record, other))
+  if names != others:
+    raise UserError(
+      f"--branch={text}: config.model.languages={','.join(names)}, but {','.join(others)} there; the rows of the language "
+      "embeddings are in their order"
+    )
   steps = sound_steps(source.checkpoints)
   step = max(steps, default=None) if step is None else step
   if step is None or step not in steps:

@@ -63,6 +63,7 @@ class RunLog:
     train_steps: int,
     every_steps: int,
     languages: tuple[str, ...],
+    parallel: tuple[str, ...] = (),
     shares: Callable[[int], np.ndarray],
     epochs: Callable[[int], np.ndarray],
     rate: Callable[[int], Rate],
@@ -73,12 +74,13 @@ class RunLog:
   ):
     """start, held_out_at: lines of later steps are cut off. notes: of the checkpoint that the run resumes from.
 
+    parallel: those of the languages whose rows are pairs of parallel sentences.
     shares: steps -> float[G], the wanted share of each language among the rows of so many steps. epochs: steps -> float[G],
     epochs of each language consumed by then. rate: of a step.
     limits: config.alarms; None raises no alarm. hparams: what TensorBoard's table of hyperparameters shows of the run.
     """
     self._every, self._train_steps, self._languages, self._shares = every_steps, train_steps, languages, shares
-    self._epochs, self._rate, self._goodput = epochs, rate, goodput
+    self._epochs, self._rate, self._goodput, self._parallel = epochs, rate, goodput, parallel
     self._peak = peak_flops(jax.devices()[0].device_kind)
     self._pending: tuple[int, dict] | None = None
     self._clear()
@@ -249,14 +251,16 @@ class RunLog:
       return
     losses = {name: float(s / w) for name, s, w in zip(self._languages, sums, weights) if w}
     bits = {name: losses[name] * float(b) for name, b in zip(self._languages, bits_per_nat) if name in losses}
-    mean = math.fsum(losses.values()) / max(len(losses), 1)
+    # A word is easier to guess beside its translation, so that pairs are no part of the means that runs are compared by.
+    single = [name for name in losses if name not in self._parallel] or list(losses)
+    mean = math.fsum(losses[name] for name in single) / max(len(single), 1)
     languages = {name: {"loss": losses[name], "bits_per_byte": bits[name]} for name in losses}
     loss = float(sums.sum() / max(weights.sum(), 1.0))
     line = {"step": step, "loss": loss, "mean_loss": mean, "languages": languages}
     self._held_out.write(line)
     print(
-      f"held-out at step {step}: loss {mean:.3f}, {math.fsum(bits.values()) / max(len(bits), 1):.3f} bits per byte "
-      f"(mean of {len(losses)} languages)",
+      f"held-out at step {step}: loss {mean:.3f}, {math.fsum(bits[name] for name in single) / max(len(single), 1):.3f} "
+      f"bits per byte (mean of {len(single)} languages)",
       flush=True,
     )
     if self._board:

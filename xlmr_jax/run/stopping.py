@@ -1,7 +1,7 @@
-"""When to stop: pure functions of the history of downstream scores. No files, no JAX.
+"""When to stop: pure functions of the history of downstream scores, or of held-out losses. No files, no JAX.
 
 XLM-R was stopped by downstream scores and not by its own loss: Conneau et al. (2020) found that tasks go on getting
-better after the validation perplexity has levelled out.
+better after the validation perplexity has levelled out. XLM was stopped by perplexity.
 """
 
 import math
@@ -68,6 +68,27 @@ def decide(history: Sequence[Mapping[str, Any]], rule: Rule) -> Decision:
   else:
     stop, reason = False, summary
   return Decision(stop, reason, best_step, best_score, since)
+
+
+def decide_by_held_out(lines: Sequence[Mapping[str, Any]], rule: Rule) -> Decision:
+  """decide() of the lines of held_out.jsonl, where a gain is a mean loss that is lower by more than rule.min_gain nats.
+
+  XLM stops so: its --stopping_criterion=_valid_mlm_ppl,10 ends a run whose perplexity has not fallen in 10 epochs
+  (facebookresearch/XLM, xlm/trainer.py). That is the mean of the languages' perplexities; this is the mean of their
+  logarithms. best_score is the lowest loss.
+  """
+  decision = decide([{"step": line["step"], "score": -line["mean_loss"]} for line in lines], rule)
+  if decision.best_step is None or decision.best_score is None:
+    return decision._replace(reason=decision.reason.replace("score", "held-out loss"))
+  lowest, summary = -decision.best_score, f"lowest {-decision.best_score:.4f} at step {decision.best_step}"
+  if not decision.stop:
+    return decision._replace(reason=summary, best_score=lowest)
+  at = lines[-1]["step"]
+  if decision.since >= rule.patience:
+    reason = f"held-out loss has not fallen by more than {rule.min_gain:g} in {decision.since} passes up to step {at}"
+  else:
+    reason = f"no finite held-out loss at step {at}"
+  return decision._replace(reason=f"{reason} ({summary})", best_score=lowest)
 
 
 def first_stop(history: Sequence[Mapping[str, Any]], rule: Rule) -> tuple[int | None, Decision]:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from xlmr_jax.data.row_manifest import read_manifest
 from xlmr_jax.errors import UserError
 from xlmr_jax.files import AnyPath, lock
 from xlmr_jax.folders import move_folder, remove_folder
@@ -20,6 +21,11 @@ def is_store(folder: AnyPath) -> bool:
   return (folder / "manifest.json").exists()
 
 
+def is_built(rows: Rows, folder: AnyPath) -> bool:
+  """Whether a folder holds all of these rows: those of parallel sentences are added last."""
+  return is_store(folder) and (not rows.parallel or "pairs" in read_manifest(folder))
+
+
 def folder_of(rows: Rows, given: AnyPath | None, own: AnyPath) -> AnyPath:
   """The folder of a run's rows. given: of --rows, one store or a folder of stores; own: SWEEP/rows."""
   if given is None:
@@ -33,11 +39,12 @@ def refuse_missing(runs: Iterable[Run], given: AnyPath | None, own: AnyPath, tex
   if given is not None and is_store(given) and len(needed) > 1:
     raise UserError(f"--rows={given}: is one store, and the runs need {len(needed)}: {', '.join(needed)}; give the folder "
                     "that holds them by these names")  # fmt: skip
-  missing = [rows for rows in needed.values() if not is_store(folder_of(rows, given, own))]
+  missing = [rows for rows in needed.values() if not is_built(rows, folder_of(rows, given, own))]
   if given is not None and missing:
     places = ", ".join(str(folder_of(rows, given, own)) for rows in missing)
-    raise UserError(f"--rows={given}: there are no rows in {places}; build them with `xlmr build_rows`, or leave --rows out "
-                    "and give --text")  # fmt: skip
+    pairs = ", those of parallel sentences with --parallel --add" if any(rows.parallel for rows in missing) else ""
+    raise UserError(f"--rows={given}: there are no rows in {places}; build them with `xlmr build_rows`{pairs}, or leave "
+                    "--rows out and give --text")  # fmt: skip
   if text is None and (without := [rows.name for rows in missing if rows.text != DEMO_TEXT]):
     raise UserError(f"no rows: give --rows=ROWS, or --text=DIR to build them from ({', '.join(without)})")
 
@@ -47,6 +54,12 @@ def build_commands(rows: Rows, out: AnyPath, text: AnyPath | None) -> list[list[
 
   out: their folder, beside which the vocabulary lies; text: of --text. Raises UserError: there is no text.
   """
+  common = [f"--tokenizer={out.with_name(f'{rows.name}.model')}", f"--out={out}", f"--seq_len={rows.seq_len}",
+            f"--held_out={rows.held_out}", "--noexport"]  # fmt: skip
+  pairs = out.with_name("demo_parallel") if rows.parallel == DEMO_TEXT else text / rows.parallel if text else ""
+  add_pairs = [[*_XLMR, "build_rows", f"--parallel={pairs}", "--add", *common]] if rows.parallel else []
+  if is_store(out):
+    return add_pairs
   where = out.with_name("demo_text") if rows.text == DEMO_TEXT else text
   if where is None:
     raise UserError(f"{out}: no rows, and no --text to build them from")
@@ -58,10 +71,8 @@ def build_commands(rows: Rows, out: AnyPath, text: AnyPath | None) -> list[list[
   commands = []
   if not vocabulary.exists():
     commands += [[*_XLMR, "train_vocabulary", f"--text={where}", f"--size={rows.vocabulary_size}", f"--alpha={rows.alpha}",
-                  f"--out={vocabulary}", *sentences, *languages]]  # fmt: skip
-  commands += [[*_XLMR, "build_rows", f"--text={where}", f"--tokenizer={vocabulary}", f"--out={out}",
-                f"--seq_len={rows.seq_len}", f"--held_out={rows.held_out}", "--noexport", *languages]]  # fmt: skip
-  return commands
+                  f"--kind={rows.kind}", f"--out={vocabulary}", *sentences, *languages]]  # fmt: skip
+  return [*commands, [*_XLMR, "build_rows", f"--text={where}", *common, *languages], *add_pairs]
 
 
 def build(rows: Rows, out: AnyPath, text: AnyPath | None, run: Callable[[list[str]], int]) -> int:
@@ -72,7 +83,7 @@ def build(rows: Rows, out: AnyPath, text: AnyPath | None, run: Callable[[list[st
   said = False
   shared = DEMO_TEXT if rows.text == DEMO_TEXT else rows.name  # All rows of the built-in world have one folder of text.
   out.parent.mkdir(parents=True, exist_ok=True)
-  while not is_store(out):
+  while not is_built(rows, out):
     try:
       held = lock(out.with_name(f".{shared}.lock"), f"{out} is being built by another process")
     except UserError as error:
@@ -82,10 +93,11 @@ def build(rows: Rows, out: AnyPath, text: AnyPath | None, run: Callable[[list[st
       time.sleep(POLL_S)
       continue
     with held:
-      if is_store(out):
+      if is_built(rows, out):
         break
-      if rows.text == DEMO_TEXT and (code := _write_demo_text(out.with_name("demo_text"), run)):
-        return code
+      for flag, asked in (("text", rows.text), ("parallel", rows.parallel)):
+        if asked == DEMO_TEXT and (code := _write_demo_text(out.with_name(f"demo_{flag}"), flag, run)):
+          return code
       for command in build_commands(rows, out, text):
         print(f"rows {rows.name}: {command[3]}", file=sys.stderr, flush=True)
         if code := run(command):
@@ -93,15 +105,18 @@ def build(rows: Rows, out: AnyPath, text: AnyPath | None, run: Callable[[list[st
   return 0
 
 
-def _write_demo_text(folder: AnyPath, run: Callable[[list[str]], int]) -> int:
-  """Writes the built-in world's text, unless it is there, whole or not at all. Returns the command's exit code."""
+def _write_demo_text(folder: AnyPath, flag: str, run: Callable[[list[str]], int]) -> int:
+  """Writes the built-in world's text, unless it is there, whole or not at all. Returns the command's exit code.
+
+  flag: of `xlmr demo`, text or parallel.
+  """
   if not isinstance(folder, Path):
     raise UserError(f"{folder}: the built-in world's text is written on one machine; give a --workdir of this machine")
   if folder.exists():
     return 0
   unfinished = folder.with_name(f".{folder.name}.unfinished")
   remove_folder(unfinished)
-  code = run([*_XLMR, "demo", f"--text={unfinished}"])
+  code = run([*_XLMR, "demo", f"--{flag}={unfinished}"])
   if not code:
     move_folder(unfinished, folder)
   return code

@@ -52,6 +52,8 @@ class Rows:
   sentences: int = 0  # paragraphs that the vocabulary is trained on; 0: as many as `xlmr train_vocabulary` takes
   seq_len: int = 512  # tokens per row
   held_out: float = 0.01  # share of the documents
+  kind: str = "unigram"  # of the vocabulary, as `xlmr train_vocabulary --kind` takes it
+  parallel: str = ""  # a folder of parallel sentences below --text to add; "demo": those of the built-in world
 
 
 @dataclasses.dataclass(frozen=True)

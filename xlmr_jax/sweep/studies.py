@@ -28,10 +28,11 @@ def study_rows(tiny: bool, vocabulary_size: int = 0) -> Rows:
   return Rows(f"vocabulary={size}", size, sentences=60_000, seq_len=64, held_out=0.05)
 
 
-def demo_rows(vocabulary_size: int, of: tuple[str, ...] = ()) -> Rows:
-  """Rows of the built-in world's text, in some of its languages or in all of them."""
-  name = "demo" if not of else f"demo_{of[0] if len(of) == 1 else len(of)}"
-  return Rows(name, vocabulary_size, languages=of, text="demo", alpha=0.5, seq_len=64, held_out=0.05)
+def demo_rows(vocabulary_size: int, of: tuple[str, ...] = (), parallel: bool = False) -> Rows:
+  """Rows of the built-in world's text, in some of its languages or in all of them. parallel: with its parallel sentences."""
+  name = ("demo" if not of else f"demo_{of[0] if len(of) == 1 else len(of)}") + "_pairs" * parallel
+  pairs = "demo" if parallel else ""
+  return Rows(name, vocabulary_size, languages=of, text="demo", alpha=0.5, seq_len=64, held_out=0.05, parallel=pairs)
 
 
 def seeded(values: dict[str, Scalar], seed: int) -> dict[str, Scalar]:

@@ -1,12 +1,16 @@
-"""The held-out pass: losses per language over batches that do not depend on the training, and what turns them into bits."""
+"""The held-out pass: losses per language over batches that do not depend on the training, their bits, and a stop by them."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from xlmr_jax.data.rows import RowStore
+from xlmr_jax.files import write_json
+from xlmr_jax.run import logs, stopping
+from xlmr_jax.run.workdir import Workdir
 from xlmr_jax.training import sharding
 
 
@@ -33,3 +37,16 @@ def bits_per_nat(store: RowStore, split: str) -> np.ndarray:
   """
   counts = [store.manifest["languages"][name][split] for name in store.languages]
   return np.array([count["pieces"] / max(count["bytes"], 1) for count in counts]) / np.log(2)
+
+
+def stop_by_held_out(config: ConfigDict, workdir: Workdir, newest: dict | None) -> None:
+  """Writes STOP.json if config.stop.by=held_out and the held-out losses so far say so.
+
+  newest: the last line of held_out.jsonl, which may not be in a bucket yet; None on other processes than 0.
+  """
+  if config.stop.by != "held_out" or newest is None:
+    return
+  lines = [line for line in logs.read_held_out(workdir) if line["step"] < newest["step"]]
+  decision = stopping.decide_by_held_out([*lines, newest], config.stop)
+  if decision.stop and not workdir.stop.exists():
+    write_json(workdir.stop, {"step": newest["step"], "reason": decision.reason})

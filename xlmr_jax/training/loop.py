@@ -23,7 +23,7 @@ from xlmr_jax.run.workdir import Workdir, read_stop
 from xlmr_jax.training import program as programs
 from xlmr_jax.training import recovery, sharding
 from xlmr_jax.training.fingerprint import refuse_corruption
-from xlmr_jax.training.held_out import bits_per_nat, held_out_losses
+from xlmr_jax.training.held_out import bits_per_nat, held_out_losses, stop_by_held_out
 from xlmr_jax.training.preparation import Prepared, open_log, retention_of, say_what_comes
 from xlmr_jax.training.progress import Progress
 from xlmr_jax.training.segments import CompiledSteps, Shape, shape_of, spec_of
@@ -147,6 +147,7 @@ def _train(
         sums = held_out_losses(held_out_step, params, batches, mesh, held_out.batch_rows, languages, go_on)
     if sums is not None:
       log.held_out(step, sums[0], sums[1], bits_per_nat(store, "held_out"))
+      stop_by_held_out(config, workdir, log.last_held_out)
     return sums is not None
 
   def begin_at(step: int) -> tuple[int, Any, dict | None]:
@@ -210,6 +211,8 @@ def _train(
             if is_evaluated:
               hosts.say(describe(goodput.total()))
               progress = progress._replace(held_out_at=step)
+              if config.stop.by == "held_out" and not action.end and _asked_to_end(workdir, step):
+                action = Action(True, step > start, True)
             else:
               preempted, action = True, Action(True, step > start, True)
           if has_replicas and step > start and (action.save or due(step, config.check_replicas_every)):

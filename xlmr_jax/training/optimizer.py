@@ -62,6 +62,21 @@ def wsd_schedule(*, peak_lr: float, warmup_steps: int, train_steps: int, decay_s
   return schedule
 
 
+def inverse_sqrt_schedule(*, peak_lr: float, warmup_steps: int, train_steps: int = 0, end_lr: float = 0.0) -> Schedule:
+  """Linear to peak_lr at warmup_steps, then down with the root of the steps, to end_lr at the least (Vaswani et al. 2017).
+
+  The rate does not depend on train_steps, which suits a run of which nobody knows when it ends.
+  """
+  del train_steps
+
+  def schedule(step: jax.Array) -> jax.Array:
+    step, warmup = jnp.asarray(step, jnp.float32), max(warmup_steps, 1)
+    decay = peak_lr * jnp.sqrt(warmup / jnp.maximum(step, warmup))
+    return jnp.where(step < warmup_steps, peak_lr * step / warmup, jnp.maximum(decay, end_lr))
+
+  return schedule
+
+
 def decay_mask(pattern: str) -> Callable[[Any], Any]:
   """Marks the parameters whose path matches `pattern` for weight decay. ".*" is fairseq's rule: every parameter."""
 

@@ -1,7 +1,7 @@
 """What a run is made of, before it writes anything: its phases, a program for each shape of a batch, its first words."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from ml_collections import ConfigDict
@@ -21,6 +21,7 @@ from xlmr_jax.run.retention import Retention
 from xlmr_jax.run.workdir import Workdir
 from xlmr_jax.training import program as programs
 from xlmr_jax.training import recovery, segments, sharding
+from xlmr_jax.training.model_languages import sides_of, with_languages
 from xlmr_jax.training.program import Program
 from xlmr_jax.training.recovery import Ledger
 from xlmr_jax.training.segments import Shape, shape_of
@@ -43,7 +44,7 @@ class Prepared(NamedTuple):
 
 def rows_of(store: RowStore) -> phases.Rows:
   """What phases must know of the training rows."""
-  return phases.Rows(store.languages, store.counts("train"), store.seq_len)
+  return phases.Rows(store.languages, store.counts("train"), store.seq_len, tuple(store.pairs))
 
 
 def prepare(config: ConfigDict, store: RowStore, past: Sequence[Phase] = ()) -> Prepared:
@@ -58,7 +59,9 @@ def prepare(config: ConfigDict, store: RowStore, past: Sequence[Phase] = ()) -> 
     config = config.copy_and_resolve_references()
     begin = max(whole[-2].until if len(whole) > 1 else 0, config.optimizer.warmup_steps)
     config.optimizer.decay_steps = config.train_steps - begin
-  sizes = {"vocabulary_size": store.vocabulary_size, "languages": len(store.languages), "seq_len": store.seq_len}
+  config = with_languages(config, store)
+  sizes: dict[str, Any] = {"vocabulary_size": store.vocabulary_size, "seq_len": store.seq_len,
+                           "languages": len(store.languages), "sides": sides_of(config, store)}  # fmt: skip
   program = programs.build_program(config, mesh, **sizes)
   rows = config.batch_rows // programs.micro_batches_of(config, mesh.size)  # what memory allows
   held_out = BatchSpec(
@@ -106,7 +109,7 @@ def open_log(
   rates = segments.rates(timeline, config, store.vocabulary_size)
   return RunLog(
     workdir, start=start, held_out_at=held_out_at, notes=notes, train_steps=config.train_steps,
-    every_steps=config.log.every_steps, languages=store.languages, shares=timeline.shares,
+    every_steps=config.log.every_steps, languages=store.languages, parallel=tuple(store.pairs), shares=timeline.shares,
     epochs=timeline.epochs, rate=lambda step: rates[timeline.number_at(step) - 1], tensorboard=config.log.tensorboard,
     goodput=goodput, limits=config.alarms, hparams=hparams_of(config.to_dict()),
   )  # fmt: skip

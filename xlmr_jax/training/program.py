@@ -18,8 +18,15 @@ from xlmr_jax.model.build import build_model, choose_model_ops, count_parameters
 from xlmr_jax.model.head import MaskedLanguageModel
 from xlmr_jax.training import sharding
 from xlmr_jax.training.fingerprint import make_fingerprints
-from xlmr_jax.training.optimizer import Schedule, adamw_without_rate, cosine_schedule, polynomial_schedule, wsd_schedule
-from xlmr_jax.training.step import TrainState, begin_with, make_held_out_step, make_init, make_train_step
+from xlmr_jax.training.optimizer import (
+  Schedule,
+  adamw_without_rate,
+  cosine_schedule,
+  inverse_sqrt_schedule,
+  polynomial_schedule,
+  wsd_schedule,
+)
+from xlmr_jax.training.step import Sides, TrainState, begin_with, make_held_out_step, make_init, make_train_step
 
 
 class Program(NamedTuple):
@@ -42,6 +49,8 @@ def build_optimizer(config: ConfigDict) -> tuple[optax.GradientTransformation, S
   common = {"peak_lr": o.peak_lr, "warmup_steps": o.warmup_steps, "train_steps": config.train_steps, "end_lr": o.end_lr}
   if o.schedule == "cosine":
     schedule = cosine_schedule(**common)
+  elif o.schedule == "inverse_sqrt":
+    schedule = inverse_sqrt_schedule(**common)
   elif o.schedule == "wsd":
     schedule = wsd_schedule(**common, decay_steps=max(o.decay_steps, 0))  # prepare() has put a number for -1.
   else:
@@ -93,10 +102,12 @@ def micro_batches_of(config: ConfigDict, devices: int) -> int:
 
 
 def build_program(
-  config: ConfigDict, mesh: jax.sharding.Mesh, *, vocabulary_size: int, languages: int, seq_len: int | None = None
-) -> Program:
+  config: ConfigDict, mesh: jax.sharding.Mesh, *, vocabulary_size: int, languages: int, seq_len: int | None = None,
+  sides: Sides | None = None,
+) -> Program:  # fmt: skip
   """The functions of config on mesh. To be called and compiled under jax.set_mesh(mesh).
 
+  languages: of the rows; sides: those of the two texts of each, for a model that looks at them (model_languages.py).
   seq_len: tokens per row; None for the longest that the model takes. UserError if a kernel that config names cannot run.
   """
   device, family = mesh.devices.flat[0], family_of(config)
@@ -110,7 +121,7 @@ def build_program(
   train_step = make_train_step(
     model, tx, schedule, mesh=mesh, rules=family.sharding, seed=config.seed, languages=languages,
     micro_batches=micro_batches_of(config, mesh.size), reduce_dtype=jnp.dtype(config.mesh.reduce_dtype),
-    chunk_bytes=tuning_of(device.platform, device.device_kind).chunk_mib * 2**20,
+    chunk_bytes=tuning_of(device.platform, device.device_kind).chunk_mib * 2**20, sides=sides,
   )  # fmt: skip
   return Program(
     mesh,
@@ -127,7 +138,7 @@ def build_program(
       compiler_options=compiler_options(config, device) or None,
     ),
     held_out_step=jax.jit(
-      make_held_out_step(model, languages, mesh, family.sharding),
+      make_held_out_step(model, languages, mesh, family.sharding, sides),
       in_shardings=(shardings.params, batch_sharding),
       out_shardings=replicated,
     ),

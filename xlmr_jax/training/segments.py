@@ -17,6 +17,7 @@ from xlmr_jax.run.metrics import Rate
 from xlmr_jax.training import program as programs
 from xlmr_jax.training import sharding
 from xlmr_jax.training.program import Program
+from xlmr_jax.training.step import Sides
 
 _GOLDEN = 0x9E3779B97F4A7C15
 
@@ -58,9 +59,12 @@ def config_of(phase: Phase, config: ConfigDict, cuts: int, devices: int) -> Conf
 
 
 def build_programs(
-  phases: tuple[Phase, ...], config: ConfigDict, base: Program, *, vocabulary_size: int, languages: int, seq_len: int
-) -> dict[Shape, Program]:
+  phases: tuple[Phase, ...], config: ConfigDict, base: Program, *, vocabulary_size: int, languages: int, seq_len: int,
+  sides: Sides | None = None,
+) -> dict[Shape, Program]:  # fmt: skip
   """A Program for each shape of the phases. base: that of config and seq_len, the tokens of the store's rows.
+
+  languages, sides: as of build_program.
 
   Raises UserError naming the phase whose batch does not fit the devices.
   """
@@ -72,7 +76,7 @@ def build_programs(
       changed = config_of(phase, config, seq_len // phase.seq_len, base.mesh.size)
       sharding.host_rows(base.mesh, phase.batch_rows)
       built[phase.batch_rows, phase.seq_len] = programs.build_program(
-        changed, base.mesh, vocabulary_size=vocabulary_size, languages=languages, seq_len=phase.seq_len
+        changed, base.mesh, vocabulary_size=vocabulary_size, languages=languages, seq_len=phase.seq_len, sides=sides
       )
     except UserError as error:
       raise UserError(f"config.phases, phase {number}, with its own batch: {error}") from None

@@ -4,7 +4,7 @@ Gradients are each device's own, of its own rows, and meet once per update, afte
 model/xlmr.py, and G languages.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -19,6 +19,7 @@ from xlmr_jax.training import losses, sharding
 from xlmr_jax.training.optimizer import Schedule, apply_if_finite
 
 Batch = dict[str, jax.Array]
+Sides = Sequence[tuple[int, int]]  # as training/model_languages.py has them
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -47,10 +48,25 @@ def make_init(model: MaskedLanguageModel, tx: optax.GradientTransformation) -> C
   return lambda key: begin_with(tx)(initial_params(model, key))
 
 
-def make_add_micro_batch(model: MaskedLanguageModel, languages: int, chunk_bytes: int = losses.CHUNK_BYTES):
+def languages_of(model: MaskedLanguageModel, sides: Sides | None, batch: Batch) -> dict[str, Any]:
+  """What encode() of a model takes beside the ids: {"languages_Bx2": int32[B, 2]}, or nothing if it does not look at them.
+
+  sides: per language of the rows, those of its two texts.
+  """
+  if not model.encoder.takes_languages:
+    return {}
+  if sides is None:
+    raise ValueError("the encoder takes languages, and no sides are given")
+  return {"languages_Bx2": jnp.asarray(sides, jnp.int32)[batch["language"]]}
+
+
+def make_add_micro_batch(
+  model: MaskedLanguageModel, languages: int, chunk_bytes: int = losses.CHUNK_BYTES, sides: Sides | None = None
+):
   """(sums, params, batch, key) -> sums with one device's micro-batch added: its gradients and its losses per language.
 
-  The tied embedding gets two gradients: a dense one from the head, and a sparse one from the lookups, scattered into it.
+  sides: see languages_of. The tied embedding gets two gradients: a dense one from the head, and a sparse one from the
+  lookups, scattered into it.
   """
 
   def add_micro_batch(sums: Sums, params: Any, batch: Batch, key: jax.Array) -> Sums:
@@ -58,8 +74,10 @@ def make_add_micro_batch(model: MaskedLanguageModel, languages: int, chunk_bytes
     others = {name: x for name, x in params.items() if name not in tied}
 
     def head_vectors(others: Any, tokens_BxLxD: jax.Array) -> Any:
-      variables, rngs = {"params": others | tied}, {"dropout": key}
-      return model.apply(variables, batch["ids"], batch["positions"], False, tokens_BxLxD, batch["row"], rngs=rngs)
+      variables, rngs, languages_Bx2 = {"params": others | tied}, {"dropout": key}, languages_of(model, sides, batch)
+      return model.apply(
+        variables, batch["ids"], batch["positions"], False, tokens_BxLxD, batch["row"], **languages_Bx2, rngs=rngs
+      )
 
     with jax.named_scope("embedding"):
       tokens_BxLxD = tied[TABLE][batch["ids"]]
@@ -89,7 +107,7 @@ def normalised(batch: Batch, weight: jax.Array) -> Batch:
 def make_train_step(
   model: MaskedLanguageModel, tx: optax.GradientTransformation, schedule: Schedule, *, mesh: jax.sharding.Mesh,
   rules: sharding.Rules, seed: int, languages: int, micro_batches: int = 1, reduce_dtype: Any = jnp.float32,
-  chunk_bytes: int = losses.CHUNK_BYTES,
+  chunk_bytes: int = losses.CHUNK_BYTES, sides: Sides | None = None,
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:  # fmt: skip
   """(state, batch, limit) -> (state, metrics), pure. Metrics are sums and weights.
 
@@ -97,9 +115,9 @@ def make_train_step(
 
   batch: the global batch, ids int32[B, L], positions and labels int32[B, P], weights fp32[B, P], language int32[B].
   rules: how parameters are divided over the mesh. reduce_dtype: of gradients on the network. chunk_bytes: of logits, as in
-  losses.
+  losses. sides: see languages_of.
   """
-  add_micro_batch = make_add_micro_batch(model, languages, chunk_bytes)
+  add_micro_batch = make_add_micro_batch(model, languages, chunk_bytes, sides)
   dropout_bits = model.encoder.dropout_bits
   generator = "rbg" if dropout_bits == "rbg" else "threefry2x32"
 
@@ -143,13 +161,14 @@ def make_train_step(
 
 
 def make_held_out_step(
-  model: MaskedLanguageModel, languages: int, mesh: jax.sharding.Mesh, rules: sharding.Rules
+  model: MaskedLanguageModel, languages: int, mesh: jax.sharding.Mesh, rules: sharding.Rules, sides: Sides | None = None
 ) -> Callable[[Any, Batch], tuple[jax.Array, jax.Array]]:
-  """(params, batch) -> (loss sums fp32[G], weights fp32[G]), without dropout."""
+  """(params, batch) -> (loss sums fp32[G], weights fp32[G]), without dropout. sides: see languages_of."""
 
   def on_device(params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
     params = sharding.gather(params, sharding.specs(params, rules), mesh, model.encoder.dtype)
-    h_BxPxD: Any = model.apply({"params": params}, batch["ids"], batch["positions"])
+    languages_Bx2 = languages_of(model, sides, batch)
+    h_BxPxD: Any = model.apply({"params": params}, batch["ids"], batch["positions"], **languages_Bx2)
     losses_BxP = losses.nll(
       h_BxPxD, params[TABLE], params[BIAS], batch["labels"], batch["weights"],
       vocabulary_size=model.encoder.vocabulary_size,

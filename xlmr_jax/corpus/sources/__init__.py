@@ -4,7 +4,8 @@ registry.py lists the sources by name. Everything that comes after a source is a
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from xlmr_jax.errors import UserError
@@ -38,6 +39,7 @@ class Block(NamedTuple):
 
   documents: list[Document]
   size: int  # bytes of text, uncompressed, that the block took in the source
+  blank: int = 0  # pairs of parallel sentences that were left out because a side is blank
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Shard:
 class Source(Protocol):
   """A corpus in some format. Instances are pickled, because workers in other processes read the shards."""
 
+  # The languages of both sentences where documents are pairs of them: {"en-fr": ("en", "fr")}.
+  pairs: Mapping[str, tuple[str, str]] = MappingProxyType({})
   shard_type: type[Shard] = Shard  # the class of its shards, whose fields are such as JSON has: texts, numbers, None
 
   def shards(self, shard_bytes: int) -> list[Shard]:

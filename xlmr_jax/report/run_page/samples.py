@@ -1,6 +1,7 @@
 """Samples of gaps filled: one word of held-out text per language is hidden, and the newest checkpoint fills it."""
 
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,9 @@ def fill_gaps(workdir: Workdir, seed: int = 0) -> dict[str, Any]:
   record = read_record(workdir)
   store = RowStore(record.rows or "", languages=record.languages or None)
   model = open_model(workdir.root, str(steps[0]))
-  gaps = [gap for number in range(len(store.languages)) if (gap := _gap(store, number, model.tokenizer, seed))]
+  # The rows of parallel sentences are no running text, and their words are those of other languages.
+  single = [number for number, name in enumerate(store.languages) if name not in store.pairs]
+  gaps = [gap for number in single if (gap := _gap(store, number, model.tokenizer, seed))]
   value = {"step": steps[0], "samples": _filled(model, gaps)}
   write_json(workdir.filled_gaps, value)
   return value
@@ -68,9 +71,16 @@ def _gap(store: RowStore, number: int, tokenizer: Tokenizer, seed: int) -> dict[
 
 def _filled(model: Model, gaps: list[dict[str, Any]]) -> list[dict[str, Any]]:
   found = []
-  for start in range(0, len(gaps), _BATCH):
-    part = gaps[start : start + _BATCH]
-    for gap, masks in zip(part, model.fill([f"{gap['before']}{MASK}{gap['after']}" for gap in part], top=3)):
+  for part in _batches(gaps, model.needs_language):
+    texts, language = [f"{gap['before']}{MASK}{gap['after']}" for gap in part], part[0]["language"]
+    for gap, masks in zip(part, model.fill(texts, top=3, language=language if model.needs_language else "")):
       guesses = [[piece.replace("▁", " ").strip() or piece, round(share, 4)] for piece, share in masks[0]]
       found.append(gap | {"guesses": guesses})
   return found
+
+
+def _batches(gaps: list[dict[str, Any]], of_one_language: bool) -> Iterator[list[dict[str, Any]]]:
+  """The gaps in parts of at most _BATCH. of_one_language: each part is in one language, as the model must be told it."""
+  size = 1 if of_one_language else _BATCH  # There is one gap per language.
+  for start in range(0, len(gaps), size):
+    yield gaps[start : start + size]
