@@ -17,18 +17,38 @@ if importlib.metadata.version("jaxlib").startswith("0.10."):
   _FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 os.environ["XLA_FLAGS"] = " ".join([*_FLAGS, os.environ.get("XLA_FLAGS", "")])
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# One compilation of each program, however many tests and child processes run it.
-_COMPILED = tempfile.TemporaryDirectory(prefix="xlmr_jax_compiled")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED.name
+_FOLDER = tempfile.TemporaryDirectory(prefix="xlmr_jax_tests")
+# One compilation of each program, however many tests and child processes run it: all of pytest-xdist's workers inherit the
+# folder of the process that starts them. What one of them finds half written, it compiles itself.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+  os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{_FOLDER.name}/compiled"
+  os.mkdir(f"{_FOLDER.name}/compiled")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 # What the library keeps per user stays out of the user's own folder.
-os.environ["XDG_CACHE_HOME"] = f"{_COMPILED.name}/home"
+os.environ["XDG_CACHE_HOME"] = f"{_FOLDER.name}/home"
 
 import pytest
 
 SHARED = Path(__file__).parents[2] / "shared"
+
+# Files whose tests take longest, the longest first (ours, measured). A worker takes whole files, so that a long one that
+# began last would leave the other workers with nothing to do.
+LONGEST = (
+  "test_train", "test_bert", "test_recovery", "test_plan", "test_attention", "test_phases", "test_convert", "test_finetune",
+  "test_model", "test_tasks", "test_demo_tasks", "test_evaluate", "test_build", "test_build_corpus", "test_sweep_configs",
+  "test_buckets_corpus", "test_launch_pods", "test_vocabularies", "test_own_files", "test_masking_words", "test_page",
+)  # fmt: skip
+
+
+def pytest_configure(config):
+  config.option.loadscopereorder = False  # pytest-xdist would sort files by the number of their tests.
+
+
+def pytest_collection_modifyitems(items):
+  rank = {name: number for number, name in enumerate(LONGEST)}
+  items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
 @pytest.fixture(scope="session")

@@ -52,8 +52,8 @@ def attend(kernel, qkv, bias, segments, drop=Drop()):  # noqa: B008
   "kernel, rate, B, L, H, K",
   [
     ("pallas", 0.1, 2, 128, 4, 64),
-    ("pallas", 0.1, 3, 256, 2, 128),
-    ("pallas", 0.1, 2, 128, 8, 80),
+    pytest.param("pallas", 0.1, 3, 256, 2, 128, marks=pytest.mark.slow),
+    pytest.param("pallas", 0.1, 2, 128, 8, 80, marks=pytest.mark.slow),
     ("pallas", 0.1, 1, 384, 2, 32),
     ("splash", 0.0, 2, 128, 4, 64),
     pytest.param("splash", 0.0, 3, 256, 2, 128, marks=pytest.mark.slow),

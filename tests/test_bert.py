@@ -384,7 +384,10 @@ def arrays_of(head, labels, rows=16, seed=0):
   return {"ids": ids, "label": label.astype(np.int32)}
 
 
-@pytest.mark.parametrize("head, labels", [(SENTENCE, LABELS), (WORDS, LABELS), (SPAN, ())])
+@pytest.mark.parametrize(
+  "head, labels",
+  [(SENTENCE, LABELS), *(pytest.param(*given, marks=pytest.mark.slow) for given in ((WORDS, LABELS), (SPAN, ())))],
+)
 def test_a_fine_tuning_step_equals_transformers(head, labels):
   """Loss, gradients and the updated model; a head for texts begins with the pooler, and the types are a pair's."""
   torch = pytest.importorskip("torch")

@@ -243,6 +243,7 @@ def test_a_language_is_built_anew_in_a_bucket(text, built, folder):
   assert read_json(folder / "clean" / "manifest.json")["languages"] == read_json(built / "manifest.json")["languages"]
 
 
+@pytest.mark.slow
 def test_tasks_share_a_build_in_a_bucket(text, built, folder, monkeypatch):
   """Two tasks at once; and a third one, that began and died, whose share they do."""
   monkeypatch.setattr(stages, "_BUCKET_POLL_S", 0.05)

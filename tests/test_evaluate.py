@@ -405,7 +405,7 @@ def record_of(config):
   return RunRecord(config.to_dict(), vocabulary_size=90, tokenizer_sha256="", seq_len=32, rows_fingerprint="")
 
 
-def test_the_command_replays_and_refuses(workdir):
+def test_the_command_replays(workdir):
   record_of(config_of()).write(workdir)
   follow(workdir, config_of(), Fake({4: 0.3, 8: 0.2}))
   result = subprocess.run(
@@ -414,14 +414,21 @@ def test_the_command_replays_and_refuses(workdir):
   assert result.returncode == 0, result.stderr
   assert json.loads(result.stdout.splitlines()[-1])["stop"] == 8 and "step 8: score 0.2  <- stop" in result.stdout
   assert not workdir.stop.exists()
-  for flags, message in (
+
+
+@pytest.mark.parametrize(
+  "flags, message",
+  [
     (["--config.seed=1"], "--config.seed=1"),
-    (["--config.stop.patience=-1"], "patience=-1"),
-    (["--onec"], "onec"),
-    (["--once", "--config.evaluate.tasks="], "tasks is empty"),
-  ):
-    result = subprocess.run(command(f"--workdir={workdir}", *flags), cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 1 and message in result.stderr and result.stderr.count("\n") == 1, result.stderr
+    pytest.param(["--config.stop.patience=-1"], "patience=-1", marks=pytest.mark.slow),
+    pytest.param(["--onec"], "onec", marks=pytest.mark.slow),
+    pytest.param(["--once", "--config.evaluate.tasks="], "tasks is empty", marks=pytest.mark.slow),
+  ],
+)
+def test_the_command_refuses_in_one_line(workdir, flags, message):
+  record_of(config_of()).write(workdir)
+  result = subprocess.run(command(f"--workdir={workdir}", *flags), cwd=ROOT, capture_output=True, text=True)
+  assert result.returncode == 1 and message in result.stderr and result.stderr.count("\n") == 1, result.stderr
 
 
 def test_it_waits_for_the_run_and_leaves_on_term(tmp_path):

@@ -56,7 +56,7 @@ def start(processes, rows, workdir, *more, pids=None):
 
 
 def finish(process, code=0):
-  output = process.communicate(timeout=300)[0]
+  output = process.communicate(timeout=1200)[0]  # where other work takes the cores, a start takes minutes
   assert process.returncode == code, output[-3000:]
   return output
 

@@ -22,6 +22,7 @@ from xlmr_jax.run.workdir import Workdir
 from xlmr_jax.training import sharding
 
 BASE = names.Sizes(250_002, 514, 12, 768, 12, 3072)
+XLMR = names.NAMES["xlmr"]
 LARGE = names.Sizes(250_002, 514, 24, 1024, 16, 4096)
 
 
@@ -54,10 +55,10 @@ def test_a_small_model_comes_back_byte_for_byte(tmp_path, shards, types):
 def test_old_files_with_copies_constants_and_a_pooler(tmp_path):
   """The copies are checked and left out, the pooler, which no pretraining touches, comes back."""
   values = hf.tensors()
-  pooler = {name: np.ones((16, 16)[: 2 if name.endswith("weight") else 1], np.float32) for name in names.POOLER}
+  pooler = {name: np.ones((16, 16)[: 2 if name.endswith("weight") else 1], np.float32) for name in XLMR.pooler}
   more = {
-    "lm_head.decoder.weight": values[names.WORD_TABLE],
-    "lm_head.decoder.bias": values[names.HEAD_BIAS],
+    "lm_head.decoder.weight": values[XLMR.word_table],
+    "lm_head.decoder.bias": values[XLMR.head_bias],
     "roberta.embeddings.position_ids": np.arange(34)[None],
   }
   found = round_trip(hf.make_folder(tmp_path / "source", values | pooler | more), tmp_path)
@@ -95,7 +96,7 @@ def test_shapes_of_base_and_large(sizes):
   config = transformers.XLMRobertaConfig(**hf.config_of(sizes))
   with torch.device("meta"):
     theirs = transformers.XLMRobertaForMaskedLM(config)
-  shapes = {names.COPIES.get(name, name): tuple(p.shape) for name, p in theirs.named_parameters()}
+  shapes = {XLMR.copies.get(name, name): tuple(p.shape) for name, p in theirs.named_parameters()}
   assert names.tensor_shapes(sizes) == shapes
 
 
@@ -121,7 +122,7 @@ def test_padding_rows_are_made_and_cut(tmp_path):
   _, params = load_params(source, record, ConfigDict(record.config), "latest")
   assert params["token_embedding"].shape == (128, 16) and params["head_bias"].shape == (128,)
   assert not np.any(params["token_embedding"][90:]) and not np.any(params["head_bias"][90:])
-  assert round_trip(source, tmp_path)[names.WORD_TABLE].shape == (90, 16)
+  assert round_trip(source, tmp_path)[XLMR.word_table].shape == (90, 16)
 
 
 def test_reading_from_files_equals_the_mapping_in_memory(tmp_path):

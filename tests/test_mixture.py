@@ -27,7 +27,7 @@ def check_epochs(counts, language, row, epoch):
     assert np.all(per_epoch[:-1] == count)  # distinct rows, as many as there are: each once
 
 
-@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("alpha", [0.0, 0.3, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_a_hundred_languages_as_unequal_as_cc100(alpha):
   assert len(CC100) == 100 and CC100.max() / CC100.min() > 10_000
   mixture = Mixture(CC100, alpha, seed=1)
@@ -151,7 +151,7 @@ def test_orders_differ_by_seed_block_language_and_epoch():
   assert not np.array_equal(other, blocks[0]) and not np.array_equal(other_row, row[:200])
 
 
-@pytest.mark.parametrize("size", [2, 3, 5, 10, 33, 65, 70])
+@pytest.mark.parametrize("size", [2, 10, 65, *(pytest.param(size, marks=pytest.mark.slow) for size in (3, 5, 33, 70))])
 def test_every_order_is_as_likely(size):
   """Which row opens an epoch, which ends it, and which two are first: uniform over epochs, by chi-square."""
   from xlmr_jax.data.mixture import _permute

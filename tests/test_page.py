@@ -411,6 +411,10 @@ def test_final_scores_count_by_the_setting_of_the_run(tmp_path):
   }
   page = Page(write_sweep_report(root))
   assert "model one, zero_shot" in page.source and page.table("model", "mean")["downstream score, %"]["seeds"] == "1"
+  # Without a series it is named after the setting alone.
+  write_json(root / "sweep.json", record | {"x": "language", "series": None, "y": "score"})
+  names = drawn_values_of_all(Page(write_sweep_report(root)).source)
+  assert {"zero_shot, each language by itself", "translate_train_all, each language by itself"} <= set(names)
 
 
 @pytest.mark.parametrize("damage", ["{", "[]", '{"x": "a", "runs": [{"name": "../up", "values": {}}]}', '{"runs": []}'])

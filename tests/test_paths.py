@@ -64,6 +64,7 @@ def _good(command_name, root):
   return {
     "train_vocabulary": [f"--text={root / 'text'}", f"--out={root / 'new.model'}", "--size=100"],
     "build_rows": [f"--text={root / 'text'}", f"--tokenizer={root / 'v.model'}", f"--out={root / 'rows'}"],
+    "build_rows-parallel": [f"--tokenizer={root / 'v.model'}", f"--out={root / 'rows'}"],
     "pretrain": [run, tiny_config],
     "evaluate": [run, "--checkpoint=best"],
     "score": [run, f"--rows={root / 'rows'}"],
@@ -77,7 +78,7 @@ def _good(command_name, root):
   }[command_name]
 
 
-COMMAND = {"to-hf": "convert", "report-corpus": "report"}
+COMMAND = {"to-hf": "convert", "report-corpus": "report", "build_rows-parallel": "build_rows"}
 PATHS = [
   ("pretrain", "branch"), ("sweep", "workdir"), ("sweep", "rows"), ("sweep", "text"),
   ("train_vocabulary", "text"), ("train_vocabulary", "out"), ("build_rows", "text"), ("build_rows", "tokenizer"),
@@ -86,6 +87,7 @@ PATHS = [
   ("evaluate", "out"), ("score", "workdir"), ("score", "rows"), ("score", "out"), ("fill_mask", "workdir"),
   ("report", "workdir"), ("report", "rows"), ("report-corpus", "corpus"), ("demo", "workdir"), ("demo", "text"),
   ("convert", "source"), ("convert", "workdir"), ("to-hf", "out"), ("to-hf", "workdir"),
+  ("build_rows-parallel", "parallel"), ("demo", "parallel"),
 ]  # fmt: skip
 
 
@@ -153,7 +155,7 @@ def test_home_is_expanded(command, text, monkeypatch, tmp_path):
 
 MAKES = [
   ("train_vocabulary", "out"), ("build_rows", "out"), ("pretrain", "workdir"), ("evaluate", "workdir"),
-  ("evaluate", "out"), ("score", "out"), ("demo", "workdir"), ("demo", "text"), ("convert", "workdir"),
+  ("evaluate", "out"), ("score", "out"), ("demo", "workdir"), ("demo", "text"), ("convert", "workdir"), ("demo", "parallel"),
   ("to-hf", "out"), ("report", "workdir"),
 ]  # fmt: skip
 

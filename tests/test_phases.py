@@ -35,7 +35,7 @@ THREE = (
 
 def timeline_of(texts, rows=WORLD, restarts=(), seed=3, **changes):
   values = {"train_steps": 100, "batch_rows": 64, **changes}
-  config = {"phases": texts, "data": {"alpha": 0.3, "mask_share": 0.15}, **values}
+  config = {"phases": texts, "data": default_config().data.to_dict(), **values}
   return Timeline(phases_of(config, rows), rows, seed, restarts)
 
 

@@ -358,6 +358,7 @@ def small_plan(tpu):
 
 
 @needs_libtpu
+@pytest.mark.slow
 def test_a_plan_counts_the_models_flops(small_plan):
   p = small_plan
   assert p["fits"] and p["flops_ratio"] == pytest.approx(1.0, abs=0.02)
@@ -370,6 +371,7 @@ def test_a_plan_counts_the_models_flops(small_plan):
 
 
 @needs_libtpu
+@pytest.mark.slow
 def test_micro_batches_are_counted_as_often_as_they_run(tpu, small_plan):
   where = tpu("v5e:2x2")
   p = step.plan(step.with_rows(small(), where, 8, micro_batches=4), where, 1000)
@@ -448,6 +450,7 @@ SMALL = (
 
 
 @needs_libtpu
+@pytest.mark.slow
 def test_the_command_ends_with_json():
   done = run(*SMALL, "--topology=v5e:2x2", "--vocabulary=500", "--json")
   assert done.returncode == 0, done.stderr

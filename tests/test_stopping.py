@@ -111,3 +111,59 @@ def test_a_failed_or_non_finite_task_leaves_no_mean_but_the_others_their_own():
 def test_what_is_eligible():
   assert [step for step in range(0, 26, 5) if stopping.is_eligible(step, 10, 25)] == [0, 10, 20, 25]
   assert stopping.is_eligible(7, 0, 25)
+
+
+# --- by the held-out loss --------------------------------------------------------------------------------------------
+
+
+def lines(*losses):
+  return [{"step": 10 * (i + 1), "mean_loss": loss} for i, loss in enumerate(losses)]
+
+
+def test_held_out_losses_count_down():
+  decide = stopping.decide_by_held_out
+  assert decide(lines(5.0, 4.0, 3.5), rule()) == (False, "lowest 3.5000 at step 30", 30, 3.5, 0)
+  text = "held-out loss has not fallen by more than 0 in 2 passes up to step 50 (lowest 3.5000 at step 30)"
+  assert decide(lines(5.0, 4.0, 3.5, 3.5, 3.7), rule()) == (True, text, 30, 3.5, 2)
+  assert decide(lines(5.0, 4.9, 4.8), rule(min_gain=0.5)).stop and not decide(lines(5.0, 4.9, 4.4), rule(min_gain=0.5)).stop
+  assert (
+    not decide(lines(5.0, 6.0, 7.0), rule(min_steps=31)).stop and not decide(lines(5.0, 6.0, 7.0), rule(patience=0)).stop
+  )
+  assert decide(lines(5.0, NAN), rule(on_nonfinite="stop")).reason.startswith("no finite held-out loss at step 20")
+  assert decide([], rule()) == (False, "no held-out loss yet", None, None, 0)
+
+
+def test_a_run_ends_by_its_held_out_loss_and_its_evaluator_does_not_end_it(tiny_rows, tiny_store, tmp_path):
+  from tests import tiny
+  from xlmr_jax.evaluation.ledger import Entry, conclude
+  from xlmr_jax.run.workdir import Workdir, read_stop
+
+  changes = {"stop__by": "held_out", "stop__patience": 1, "optimizer__peak_lr": 1e-9, "stop__min_gain": 0.01}
+  config = tiny.config(tiny_rows, **changes)
+  for name, first in (("broken", 3), ("whole", None)):
+    workdir = Workdir(tmp_path / name)
+    if first:
+      assert tiny.run(config, workdir.root, tiny_store, stop=first) == 42
+    assert tiny.run(config, workdir.root, tiny_store) == 0
+    stop = read_stop(workdir)
+    assert stop is not None and stop.step == 4 and "has not fallen by more than 0.01 in 1 passes up to step 4" in stop.reason
+    assert max(int(path.name) for path in workdir.checkpoints.iterdir() if path.name.isdigit()) == 4
+  assert tiny.run(config, workdir.root, tiny_store) == 0  # It stays stopped.
+  assert max(int(path.name) for path in workdir.checkpoints.iterdir() if path.name.isdigit()) == 4
+  falls = tiny.config(tiny_rows, stop__by="held_out", stop__patience=1)
+  assert tiny.run(falls, tmp_path / "falls", tiny_store) == 0 and not Workdir(tmp_path / "falls").stop.exists()
+  workdir.stop.unlink()
+  for step in (1, 2, 3):
+    Entry(step, 0.5, {"task": {"en": {"accuracy": [0.5]}}}, {"task": "accuracy"}).write(workdir)
+  assert conclude(config, workdir).stop and not workdir.stop.exists()
+
+
+def test_held_out_passes_are_needed_to_stop_by_them():
+  from tests import tiny
+  from xlmr_jax.config_checks import check_config
+  from xlmr_jax.errors import UserError
+
+  with pytest.raises(UserError, match=r"config\.held_out\.every_steps=0 makes none before the end"):
+    check_config(tiny.config("rows", stop__by="held_out", stop__patience=2, held_out__every_steps=0))
+  with pytest.raises(UserError, match=r"config\.stop\.by='loss': must be one of score, held_out"):
+    check_config(tiny.config("rows", stop__by="loss"))

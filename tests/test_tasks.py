@@ -748,8 +748,12 @@ def test_real_words(shared, xlmr, pattern):
 
 
 @pytest.mark.parametrize(
-  "name, folder, split", [("xquad", "xquad", "test"), ("mlqa", "mlqa_dev", "dev"), ("tydiqa", "tydiqa_goldp", "train")]
-)
+  "name, folder, split",
+  [
+    ("mlqa", "mlqa_dev", "dev"), pytest.param("xquad", "xquad", "test", marks=pytest.mark.slow),
+    pytest.param("tydiqa", "tydiqa_goldp", "train", marks=pytest.mark.slow),
+  ],
+)  # fmt: skip
 def test_real_answers(shared, xlmr, name, folder, split):
   """Gold positions give the gold answer, but where a piece goes on: 96 % of 22,175 answers are equal, all are within."""
   task = task_with(name, max_answer=384)

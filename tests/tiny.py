@@ -1,5 +1,6 @@
 """A tiny world for tests: rows of made-up pieces in three unequal languages, and a config that trains on them."""
 
+import contextlib
 import hashlib
 import json
 from pathlib import Path
@@ -109,35 +110,79 @@ def run(config, workdir, store, stop=None) -> int:
   from xlmr_jax.training import loop
 
   workdir.mkdir(exist_ok=True)
-  result = loop.run(prepared(config, store), Workdir(workdir), StopAt(stop))
+  with _small_arrays_undivided():
+    result = loop.run(prepared(config, store), Workdir(workdir), StopAt(stop))
   return EXIT_RESTART if result.preempted else EXIT_DONE
 
 
-_PREPARED = {}
+@contextlib.contextmanager
+def _small_arrays_undivided():
+  """Lets one device write each array that is small. Orbax divides all among the devices, which takes half the time of a run.
+
+  tests/test_checkpoint.py and the runs of real processes save as Orbax does by itself.
+  """
+  import jax
+  import orbax.checkpoint as ocp
+
+  handler, name = ocp.type_handlers.get_type_handler(jax.Array), "_min_slice_bytes_for_replica_parallel"
+  before = getattr(handler, name, None)
+  setattr(handler, name, 2**20)
+  try:
+    yield
+  finally:
+    setattr(handler, name, before)
+
+
+_PREPARED, _PROGRAMS = {}, {}
+# What the programs of a config do not depend on. Their functions are traced once for all configs that differ in these only.
+_OF_NO_PROGRAM = (
+  "alarms", "checkpoint", "check_replicas_every", "evaluate", "held_out", "log", "max_bad_steps", "max_recoveries", "phases",
+  "stop", "watchdog", "watchdog_s",
+)  # fmt: skip
 
 
 def prepared(config, store):
   """preparation.prepare(), once per config and rows: nothing in it changes during a run, and its functions stay traced."""
+  from unittest import mock
+
   from xlmr_jax.training import preparation
+  from xlmr_jax.training import program as programs
+
+  build = programs.build_program
+
+  def build_once(config, mesh, **sizes):
+    values = {name: value for name, value in config.to_dict().items() if name not in _OF_NO_PROGRAM}
+    values["data"].pop("rows")
+    key = json.dumps([values, sizes], sort_keys=True, default=str), mesh
+    if key not in _PROGRAMS:
+      _PROGRAMS[key] = build(config, mesh, **sizes)
+    return _PROGRAMS[key]
 
   values = config.to_dict()
   values["data"].pop("rows")  # The store says where they are.
   key = json.dumps(values, sort_keys=True), store.root
   if key not in _PREPARED:
-    _PREPARED[key] = preparation.prepare(config, store)
+    with mock.patch.object(programs, "build_program", build_once):
+      _PREPARED[key] = preparation.prepare(config, store)
   return _PREPARED[key]
 
 
 def program(config, data: int = 1, fsdp: int = 1):
-  """The functions of config on the first data x fsdp devices, for rows of SEQ_LEN tokens in three languages."""
+  """The functions of config on the first data x fsdp devices, for rows of SEQ_LEN tokens in three languages.
+
+  They are made and traced once per config and mesh.
+  """
   import jax
 
   from xlmr_jax.training.program import build_program
   from xlmr_jax.training.sharding import make_mesh
 
   mesh = make_mesh(data, fsdp, jax.devices()[: data * fsdp])
-  with jax.set_mesh(mesh):
-    return build_program(config, mesh, vocabulary_size=VOCABULARY, languages=len(ROWS), seq_len=SEQ_LEN)
+  key = json.dumps(config.to_dict(), sort_keys=True), mesh
+  if key not in _PROGRAMS:
+    with jax.set_mesh(mesh):
+      _PROGRAMS[key] = build_program(config, mesh, vocabulary_size=VOCABULARY, languages=len(ROWS), seq_len=SEQ_LEN)
+  return _PROGRAMS[key]
 
 
 def step(program, state, batch, limit=np.inf):

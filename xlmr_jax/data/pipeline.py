@@ -16,16 +16,17 @@ import numpy as np
 
 from xlmr_jax.data.masking import mask_rows
 from xlmr_jax.data.mixture import Mixture
+from xlmr_jax.data.phases import Phase
 from xlmr_jax.data.rows import RowStore
 from xlmr_jax.data.timeline import Stretch
 from xlmr_jax.ids import BOS, EOS, PAD
 
 Batch = dict[str, np.ndarray]
-Skips = Sequence[tuple[int, int]]  # (step, batches): from this step on, so many batches are left out
 
 # Rows that one call reads. A call of the ArrayRecord reader has a fixed cost per file, which many rows share.
 _ROWS_PER_READ = 2048
 _ROWS_LOOKED_AHEAD = 65536  # of a host, whose files are brought first from a bucket
+_NO_END = 2**44  # more steps than there will be; their rows still have 64-bit numbers
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -65,14 +66,6 @@ class BatchSpec:
     return np.asarray(np.arange(self.batch_rows) if self.host_rows is None else self.host_rows, np.int64)
 
 
-# --- which batch a step gets ---------------------------------------------------------------------------------------
-
-
-def data_step(step: int, skips: Skips = ()) -> int:
-  """The number of the batch that a step gets: the step itself, and all that was skipped at or before it."""
-  return step + sum(batches for at, batches in skips if at <= step)
-
-
 # --- batches -------------------------------------------------------------------------------------------------------
 
 
@@ -80,18 +73,16 @@ def data_step(step: int, skips: Skips = ()) -> int:
 def train_batches(
   store: RowStore, mixture: Mixture, spec: BatchSpec, start_step: int, prefetch: int = 2
 ) -> Iterator[Iterator[Batch]]:
-  """This host's rows of the batches of steps start_step, start_step + 1, ... without end.
+  """This host's rows of the batches of steps start_step, start_step + 1, ... without end, from one mixture.
 
   Step s holds the positions [s * B, (s + 1) * B) of the mixture. Yields an iterator of
   {"ids" int32[b, L], "positions" int32[b, P], "labels" int32[b, P], "weights" float32[b, P], "language" int32[b]}; the
   arrays are read-only. Leaving the context ends the iterator, because a tf.data iterator that is still alive can hang the
   interpreter at its exit.
   """
-
-  first = start_step * spec.batch_rows
-  _bring_files(store, mixture, spec, first)
-  read = functools.partial(_read_train, store, mixture, spec.cuts)
-  with _batches(read, store, spec, (first, 2**62), prefetch) as batches:
+  phase = Phase(_NO_END, 0.0, store.languages, spec.mask_share, store.seq_len // spec.cuts, spec.batch_rows)
+  whole = Stretch(0, _NO_END, phase, mixture, 0, 0, spec.cuts)
+  with stretch_batches(store, [whole], lambda _: spec, start_step, prefetch) as batches:
     yield batches
 
 
@@ -227,11 +218,13 @@ def _batches(
       raised.append(error)
       raise
 
+  @tf.autograph.experimental.do_not_convert  # It holds no control flow of TensorFlow's, and to look for some takes a second.
   def read_steps(firsts: Any) -> tuple[Any, Any, Any]:
     ids, language = tf.numpy_function(read_or_keep, [firsts], (tf.int32, tf.int32), stateful=False)
     shape = [-1, len(host_rows)]
     return firsts, tf.reshape(ids, [*shape, store.seq_len // spec.cuts]), tf.reshape(language, shape)
 
+  @tf.autograph.experimental.do_not_convert
   def mask(first: Any, ids: Any, language: Any) -> dict[str, Any]:
     batch = mask_rows(
       ids,

@@ -84,9 +84,8 @@ NAMES = {  # config.model.family -> its names
   ),
 }  # fmt: skip
 # XLM-R's and RoBERTa's.
-WORD_TABLE, POSITION_TABLE = NAMES["xlmr"].word_table, NAMES["xlmr"].position_table
-TYPE_TABLE, HEAD_BIAS = NAMES["xlmr"].type_table, NAMES["xlmr"].head_bias
-POOLER, HEADS, COPIES = NAMES["xlmr"].pooler, NAMES["xlmr"].head_classes, NAMES["xlmr"].copies
+POSITION_TABLE, TYPE_TABLE = NAMES["xlmr"].position_table, NAMES["xlmr"].type_table
+HEADS = NAMES["xlmr"].head_classes
 
 _LAYER = (
   ("attention_out", "attention.output.dense"),

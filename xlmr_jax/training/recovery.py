@@ -8,7 +8,6 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from xlmr_jax.data.pipeline import Skips, data_step
 from xlmr_jax.errors import UserError
 from xlmr_jax.files import read_sealed_json, write_sealed_json
 from xlmr_jax.run import hosts
@@ -77,9 +76,9 @@ def in_force(ledger: Ledger) -> Ledger:
   return tuple(kept)
 
 
-def skips_of(ledger: Ledger) -> Skips:
-  """What the input pipeline leaves out."""
-  return tuple((entry.at, entry.skipped) for entry in in_force(ledger))
+def data_step(step: int, ledger: Ledger) -> int:
+  """The number of the batch that a step gets: the step itself, and all that were left out at or before it."""
+  return step + sum(entry.skipped for entry in in_force(ledger) if entry.at <= step)
 
 
 def restarts_of(ledger: Ledger) -> tuple[tuple[int, int], ...]:
@@ -113,8 +112,8 @@ def why_not(ledger: Ledger, at: int, bad: tuple[int, int], max_recoveries: int) 
 
 def recovered(ledger: Ledger, at: int, bad: tuple[int, int], reason: str) -> Ledger:
   """The ledger with one more entry: from step `at` on, the run reads on from where it was at the end of the bad steps."""
-  before = [entry for entry in in_force(ledger) if entry.at <= at]
-  skipped = data_step(bad[1], skips_of(ledger)) - data_step(at, skips_of(tuple(before)))
+  before = tuple(entry for entry in in_force(ledger) if entry.at <= at)
+  skipped = data_step(bad[1], ledger) - data_step(at, before)
   return (*ledger, Recovery(at, skipped, bad, reason))
 
 

@@ -58,10 +58,10 @@ def held_out_section(run: Run) -> str:
   held_out = run.held_out
   if not len(held_out.steps):
     return ""
-  mean = Line("mean of the languages", held_out.steps, held_out.mean_bits, 0)
   x, means, _, _ = thin_out(held_out.steps, held_out.mean_bits)
+  mean = Line("mean of the languages", x, means, 0)
   text = line_chart(
-    [*lines_of_languages(run, held_out.languages, held_out.steps, held_out.bits), mean._replace(x=x, y=means)],
+    [*lines_of_languages(run, held_out.languages, held_out.steps, held_out.bits), mean],
     UPDATES, Axis("held-out loss, bits per byte of text"), title="Held-out loss per language",
     caption="Bits per byte can be compared between languages and vocabularies. " + colours_in_words(run),
     marks=phase_marks(run),

@@ -33,7 +33,6 @@ class Curves:
   skipped: np.ndarray
   phase: np.ndarray  # its number; NaN where the run has but one
   language_loss: np.ndarray  # float32[N, G]
-  epochs: np.ndarray  # float32[N, G]
   last: dict[str, dict[str, Any]]  # {language: its values in the last line}
 
 
@@ -128,22 +127,21 @@ def read_curves(lines: Iterable[dict], languages: Sequence[str]) -> Curves:
   """The lines of train.jsonl as arrays, which take a tenth of the memory of their objects."""
   index = {name: number for number, name in enumerate(languages)}
   plain: dict[str, list[float]] = {name: [] for name in ("step", "loss", "grad_norm", "lr", "skipped", "phase")}
-  losses, epochs, last = [], [], {}
+  losses, last = [], {}
   for line in lines:
     for name, values in plain.items():
       values.append(_number(line.get(name)))
     for name in line["languages"]:
       index.setdefault(name, len(index))
-    row = np.full((2, len(index)), np.nan, np.float32)
+    row = np.full(len(index), np.nan, np.float32)
     for name, values in line["languages"].items():
-      row[:, index[name]] = _number(values.get("loss")), _number(values.get("epochs"))
-    losses.append(row[0])
-    epochs.append(row[1])
+      row[index[name]] = _number(values.get("loss"))
+    losses.append(row)
     last = line["languages"]
   arrays = {name: np.array(values, np.float64) for name, values in plain.items()}
   return Curves(
     tuple(index), arrays["step"], arrays["loss"], arrays["grad_norm"], arrays["lr"], arrays["skipped"],
-    arrays["phase"], _stacked(losses, len(index)), _stacked(epochs, len(index)),
+    arrays["phase"], _stacked(losses, len(index)),
     {name: {key: values.get(key) for key in _OF_A_LANGUAGE} for name, values in last.items()},
   )  # fmt: skip
 

@@ -62,8 +62,10 @@ def _rank(group: str) -> int:
 
 
 def line_name(series: Any, group: str, series_label: str | None) -> str:
-  """What the legend calls a line."""
-  return group_name(group) if series_label is None else f"{series_label} {shown(series)}, {group_name(group)}"
+  """What the legend calls a line. Without a label, a series is a setting of the scores, which has a line of its own."""
+  if series_label is None:
+    return f"{series}, {group_name(group)}" if series else group_name(group)
+  return f"{series_label} {shown(series)}, {group_name(group)}"
 
 
 def shown(value: Any) -> str:
@@ -166,7 +168,8 @@ def table_of(sweep: Sweep) -> tuple[list[str], list[list[Any]]]:
     for line in sorted_lines(places):
       for place in places[line]:
         of_series = [line[0]] if series else []
-        rows.append([MEASURES[measure], *of_series, group_name(line[1]), place.x, place.mean, place.spread, place.seeds])
+        languages = group_name(line[1]) if series else line_name(*line, None)
+        rows.append([MEASURES[measure], *of_series, languages, place.x, place.mean, place.spread, place.seeds])
   return columns, rows
 
 
