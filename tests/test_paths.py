@@ -72,13 +72,14 @@ def _good(command_name, root):
     "report": [run],
     "sweep": ["--config=sweeps/alpha:tiny", run],
     "report-corpus": [],
+    "report-scores": [],
     "demo": [],
     "convert": ["from-hf", f"--source={root}", run],
     "to-hf": ["to-hf", f"--out={root / 'hf'}", run],
   }[command_name]
 
 
-COMMAND = {"to-hf": "convert", "report-corpus": "report", "build_rows-parallel": "build_rows"}
+COMMAND = {"to-hf": "convert", "report-corpus": "report", "report-scores": "report", "build_rows-parallel": "build_rows"}
 PATHS = [
   ("pretrain", "branch"), ("sweep", "workdir"), ("sweep", "rows"), ("sweep", "text"),
   ("train_vocabulary", "text"), ("train_vocabulary", "out"), ("build_rows", "text"), ("build_rows", "tokenizer"),
@@ -88,6 +89,7 @@ PATHS = [
   ("report", "workdir"), ("report", "rows"), ("report-corpus", "corpus"), ("demo", "workdir"), ("demo", "text"),
   ("convert", "source"), ("convert", "workdir"), ("to-hf", "out"), ("to-hf", "workdir"),
   ("build_rows-parallel", "parallel"), ("demo", "parallel"),
+  ("report-scores", "scores"),
 ]  # fmt: skip
 
 

@@ -8,6 +8,9 @@ xlmr report --workdir=RUN|SWEEP --serve=8000
 xlmr report --corpus=CLEAN [--rows=ROWS] [--train_steps=N --batch_rows=N]
                                             writes CLEAN/corpus_report.html anew, with the documents, rows and tokens of ROWS
                                             and the epochs of a training with so many updates
+xlmr report --scores=ours=A.json,mbert=B.json [--markdown]
+                                            prints the scores of several models, which `xlmr evaluate --out` wrote, as one
+                                            table with the paper's rows
 """
 
 import contextlib
@@ -30,8 +33,13 @@ def main(argv: list[str]) -> None:
   flags.refuse_arguments(argv)
   planned = {name: flags.FLAGS[name].value for name in ("train_steps", "batch_rows")}
   given = {name: value for name, value in planned.items() if value is not None}
-  if (flags.FLAGS.workdir is None) == (flags.FLAGS.corpus is None):
-    raise UserError("pass either --workdir=DIR, the folder of a run, or --corpus=CLEAN, which `xlmr build_corpus` made")
+  given_to = [name for name in ("workdir", "corpus") if flags.FLAGS[name].value is not None]
+  given_to += ["scores"] if flags.FLAGS.scores else []
+  if len(given_to) != 1:
+    raise UserError("pass one of --workdir=DIR, the folder of a run or a sweep; --corpus=CLEAN, which `xlmr build_corpus` "
+                    "made; --scores=NAME=FILE,..., which `xlmr evaluate --out` wrote")  # fmt: skip
+  if flags.FLAGS.scores:
+    return _print_scores()
   if flags.FLAGS.corpus is not None and flags.FLAGS.serve is not None:
     raise UserError("--serve: belongs to --workdir; a corpus does not change while one looks at it")
   if flags.FLAGS.corpus is None and given:
@@ -41,6 +49,18 @@ def main(argv: list[str]) -> None:
   if flags.FLAGS.corpus is not None:
     return _write_corpus(given)
   return _serve() if flags.FLAGS.serve is not None else _write_page()
+
+
+def _print_scores() -> None:
+  """The scores of several models as one table."""
+  from xlmr_jax.evaluation import paper_table
+  from xlmr_jax.report.scores import differences, read_scores
+
+  found = read_scores(flags.FLAGS.scores)
+  for line in differences(found):
+    print(line, file=sys.stderr, flush=True)
+  print(paper_table.table({name: scores["scores"] for name, scores in found.items()}, flags.FLAGS.markdown))
+  print(json.dumps({"models": {name: scores["model"] for name, scores in found.items()}}))
 
 
 def _write_corpus(planned: dict[str, int]) -> None:
@@ -144,6 +164,10 @@ def run() -> None:
   absl_flags.DEFINE_bool("samples", True, "whether the newest checkpoint of a run fills gaps in held-out text")
   absl_flags.DEFINE_bool("pictures", True, "whether the pictures of a run or a sweep are drawn as PNG files too")
   absl_flags.DEFINE_string("corpus", None, "folder of `xlmr build_corpus`, whose report is written anew")
+  absl_flags.DEFINE_list(
+    "scores", [], "NAME=FILE,... of scores to print as one table; without NAME the file's own name counts"
+  )
+  absl_flags.DEFINE_bool("markdown", False, "whether the table of --scores is one to copy into a page")
   absl_flags.DEFINE_string("rows", None, "the run's or the corpus's rows")
   absl_flags.DEFINE_integer("train_steps", None, "of a corpus's report: updates of the planned training", lower_bound=1)
   absl_flags.DEFINE_integer("batch_rows", None, "of a corpus's report: rows per update", lower_bound=1)

@@ -53,7 +53,7 @@ def score_final(
       print(f"{task}, {setting}: {message}", file=sys.stderr, flush=True)
     for task, languages in entry.missing.items():
       missing[task] = sorted({*missing.get(task, ()), *languages})
-  print(paper_table.table(scores, f"{name} ({step})"), flush=True)
+  print(paper_table.table({f"{name} ({step})": scores}), flush=True)
   seeds = list(config.evaluate.seed_list) or config.evaluate.seeds
   result = {"model": model, "checkpoint": name, "step": step, "split": split, "seeds": seeds, "scores": scores,
             "errors": errors, "missing": missing, "losses": losses, "recipe": scorers[settings[-1]].recipe()}  # fmt: skip

@@ -1,0 +1,44 @@
+"""`xlmr report --scores`: the scores of several models as one table, and a word where they do not compare."""
+
+import pytest
+
+from xlmr_jax.errors import UserError
+from xlmr_jax.files import write_sealed_json
+from xlmr_jax.report.scores import differences, read_scores
+
+SCORES = {"xnli": {"zero_shot": {"en": {"accuracy": [0.5, 0.6]}, "sw": {"accuracy": [0.4, None]}}}}
+
+
+def write(path, lr=1e-5, seeds=2, scores=SCORES):
+  recipe = {"xnli": {"lr": lr, "setting": "zero_shot"}}
+  write_sealed_json(path, {"model": "", "scores": scores, "split": "test", "seeds": seeds, "recipe": recipe})
+  return path
+
+
+def test_files_are_named_by_the_user_or_by_themselves(tmp_path):
+  (tmp_path / "alpha=0.3").mkdir()
+  ours, theirs = write(tmp_path / "a.json"), write(tmp_path / "alpha=0.3" / "mbert.scores.json")
+  found = read_scores([f"ours={ours}", str(theirs)])
+  assert list(found) == ["ours", "mbert"] and found["ours"]["scores"] == SCORES
+  with pytest.raises(UserError, match="is named 'ours', as another one is"):
+    read_scores([f"ours={ours}", f"ours={theirs}"])
+
+
+def test_what_differs_between_two_evaluations_is_said(tmp_path):
+  ours = write(tmp_path / "a.json")
+  assert differences(read_scores([f"a={ours}", f"b={write(tmp_path / 'b.json')}"])) == []
+  said = differences(read_scores([f"a={ours}", f"b={write(tmp_path / 'c.json', lr=2e-5, seeds=3)}"]))
+  assert said == ["b and a do not compare: seeds 3 against 2", "b and a do not compare in xnli: lr 2e-05 against 1e-05"]
+
+
+def test_what_holds_no_scores_is_refused_by_name(tmp_path):
+  with pytest.raises(UserError, match=r"none\.json is missing; `xlmr evaluate --out="):
+    read_scores([str(tmp_path / "none.json")])
+  damaged = write(tmp_path / "damaged.json").read_text().replace("0.6", "0.7")
+  (tmp_path / "damaged.json").write_text(damaged)
+  for path in (
+    tmp_path / "damaged.json",
+    write(tmp_path / "x.json", scores={"xnli": {"zero_shot": {"en": {"accuracy": 0.5}}}}),
+  ):
+    with pytest.raises(UserError, match="is no file of scores"):
+      read_scores([str(path)])

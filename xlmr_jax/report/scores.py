@@ -1,0 +1,64 @@
+"""The scores of several models, each in a file of `xlmr evaluate --out`, and whether one may compare them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from xlmr_jax.errors import UserError
+from xlmr_jax.files import path_given, read_sealed_json
+
+# What must be alike for a comparison, beside the recipe of each task.
+_ALIKE = ("split", "seeds")
+
+
+def read_scores(entries: Sequence[str]) -> dict[str, dict[str, Any]]:
+  """{name: the content of a file} of the entries NAME=FILE, or FILE, which is named by itself.
+
+  Raises UserError: two have one name, or a file is missing, damaged, or holds no scores.
+  """
+  found: dict[str, dict[str, Any]] = {}
+  for entry in entries:
+    name, equals, file = entry.partition("=")
+    is_named = bool(equals) and "/" not in name  # A folder may be named alpha=0.3.
+    path = path_given(file if is_named else entry, "--scores=")
+    name = name if is_named else path.name.removesuffix(".json").removesuffix(".scores")
+    if not name or name in found:
+      raise UserError(f"--scores: {entry!r} is named {name!r}, as another one is; name each as NAME=FILE")
+    try:
+      content = read_sealed_json(path)
+      found[name] = {**content, "scores": _checked(content["scores"]), "model": str(content.get("model", ""))}
+    except FileNotFoundError:
+      raise UserError(f"--scores={entry}: {path} is missing; `xlmr evaluate --out={path}` writes it") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+      raise UserError(
+        f"--scores={entry}: {path} is no file of scores ({error!r}); `xlmr evaluate --out` writes one"
+      ) from None
+  return found
+
+
+def _checked(scores: Any) -> dict[str, Any]:
+  """The scores, {task: {setting: {language: {metric: [one per seed]}}}}. ValueError, AttributeError: they are not that."""
+  for settings in scores.values():
+    for by_language in settings.values():
+      for metrics in by_language.values():
+        for values in metrics.values():
+          if not isinstance(values, list) or not all(value is None or isinstance(value, (int, float)) for value in values):
+            raise ValueError(f"{str(values)[:40]!r} is no list of numbers")
+  return scores
+
+
+def differences(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+  """A line for each thing in which the evaluation of two models differed, so that their scores do not compare."""
+  lines = []
+  names = list(found)
+  for name in names[1:]:
+    first, other = found[names[0]], found[name]
+    for key in _ALIKE:
+      if key in first and key in other and first[key] != other[key]:
+        lines.append(f"{name} and {names[0]} do not compare: {key} {other[key]} against {first[key]}")
+    for task in first.get("recipe", {}).keys() & other.get("recipe", {}).keys():
+      a, b = first["recipe"][task], other["recipe"][task]
+      changed = [key for key in a.keys() & b.keys() if a[key] != b[key] and key not in ("setting", "dtype")]
+      lines += [
+        f"{name} and {names[0]} do not compare in {task}: {key} {b[key]} against {a[key]}" for key in sorted(changed)
+      ]
+  return lines
