@@ -211,5 +211,5 @@ def test_sizes_that_do_not_fit_the_text(lines, size, message):
 def test_flags_that_do_not_go_together(folder, tmp_path):  # noqa: F811
   with pytest.raises(UserError, match="--lower_case: only --kind=wordpiece takes it"):
     vocabulary.train_vocabulary(CC100(folder), tmp_path / "x", size=600, lower_case=True)
-  with pytest.raises(UserError, match="--kind=words: must be one of unigram, wordpiece"):
+  with pytest.raises(UserError, match="--kind=words: must be one of unigram, bpe, wordpiece"):
     vocabulary.train_vocabulary(CC100(folder), tmp_path / "x", size=600, kind="words")

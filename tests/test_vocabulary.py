@@ -87,7 +87,7 @@ def test_times_are_as_good_as_repetition(folder, tmp_path):
   pieces = []
   for sample in ([f"{line}\t3" for line in lines], [f"{line}\t1" for line in lines for _ in range(3)]):
     path = tmp_path / f"{len(sample)}.model"
-    path.write_bytes(vocabulary._train(sample, 300, 0.9995))
+    path.write_bytes(vocabulary._train(sample, 300, 0.9995, "unigram"))
     tokenizer = open_tokenizer(path)
     pieces.append([tokenizer.piece(i) for i in range(300)])
   assert pieces[0] == pieces[1]
