@@ -252,8 +252,8 @@ def test_the_command_writes_the_page_anew_with_the_rows(three, tmp_path):
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
-    ((), "either --workdir"),
-    (("--corpus=here", "--workdir=there"), "either --workdir"),
+    ((), "pass one of --workdir"),
+    (("--corpus=here", "--workdir=there"), "pass one of --workdir"),
     (("--corpus=here", "--train_steps=5"), "pass both or neither"),
     (("--workdir=here", "--batch_rows=5"), "belongs to --corpus"),
   ],
