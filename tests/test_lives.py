@@ -137,6 +137,7 @@ def test_whatever_ends_the_loop_right_after_a_save_leaves_that_save_whole(tiny_s
   assert sound_steps(Workdir(tmp_path).checkpoints) == [4]
 
 
+@pytest.mark.slow
 def test_nothing_compiles_and_nothing_is_transferred_unasked_in_the_loop(tiny_store, tmp_path, monkeypatch):
   """50 steps with evaluations and saves: the train step is compiled once, before the first step."""
   compiled, guards, state = [], set(), {"step": -1}

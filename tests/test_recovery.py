@@ -232,6 +232,7 @@ def test_killed_before_the_ledger_is_written(recovered, tiny_store, tmp_path, mo
   assert bits(final_state(recovered[0], 20)) == bits(final_state(tmp_path, 20))
 
 
+@pytest.mark.slow
 def test_without_a_checkpoint_it_goes_back_to_the_start(tiny_store, tmp_path, monkeypatch):
   """Metrics come a step late, so that step 4 was sent before the run goes back; nothing of it stays.
 
