@@ -26,7 +26,7 @@ import numpy as np
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from benchmarks.step import LANGUAGES, PLATFORMS, synthetic_batch, use_device
+from benchmarks.step import LANGUAGES, PLATFORMS, name_languages, synthetic_batch, use_device
 from xlmr_jax.commands.flags import FLAGS, read_config, refuse_arguments, start
 from xlmr_jax.config import config_path
 from xlmr_jax.data.masking import slots_per_row
@@ -111,7 +111,8 @@ def digest(state: object) -> str:
 def program_for(config: ConfigDict, mesh: jax.sharding.Mesh) -> tuple[Program, int]:
   """(the program of config on mesh, the entries of its vocabulary)."""
   vocabulary = config.model.vocabulary_size or FLAGS.vocab
-  return build_program(config, mesh, vocabulary_size=vocabulary, languages=LANGUAGES), vocabulary
+  sides = name_languages(config, LANGUAGES)
+  return build_program(config, mesh, vocabulary_size=vocabulary, languages=LANGUAGES, sides=sides), vocabulary
 
 
 def save(config: ConfigDict, folder: Path) -> dict[str, object]:

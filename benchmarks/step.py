@@ -32,6 +32,7 @@ from xlmr_jax.hardware import peak_flops
 from xlmr_jax.model.build import family_of
 from xlmr_jax.run.memory import keep_freed_memory
 from xlmr_jax.training import sharding
+from xlmr_jax.training.model_languages import Sides, has_embeddings
 from xlmr_jax.training.program import abstract_batch, abstract_limit, build_program, mesh_of
 
 DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
@@ -188,6 +189,19 @@ def synthetic_batch(
   }
 
 
+def name_languages(config: ConfigDict, languages: int) -> Sides | None:
+  """The sides of the rows of so many languages, none of them pairs; None for a model that does not look at languages.
+
+  Names the language embeddings of config, unless they have names: a run takes these from its rows.
+  """
+  if not family_of(config).languages:
+    return None
+  if has_embeddings(config) and not config.model.languages:
+    config.model.languages = tuple(f"language{number}" for number in range(languages))
+  known = len(config.model.languages) if has_embeddings(config) else languages
+  return tuple((number % known, number % known) for number in range(languages))
+
+
 # --- timing ------------------------------------------------------------------------------------------------------
 
 
@@ -233,7 +247,10 @@ def _measure(task: Task, rows: int, steps: int) -> dict:
   config.batch_rows = rows
   mesh = mesh_of(config)
   languages = LANGUAGES if task.batches is None else int(task.batches["language"].max()) + 1
-  program = build_program(config, mesh, vocabulary_size=task.vocabulary_size, languages=languages, seq_len=task.seq_len)
+  sides = name_languages(config, languages)
+  program = build_program(
+    config, mesh, vocabulary_size=task.vocabulary_size, languages=languages, seq_len=task.seq_len, sides=sides
+  )
   if task.batches is None:
     made = [
       synthetic_batch(np.random.default_rng(0), rows, task.seq_len, task.vocabulary_size, task.slots, config.data.mask_share)

@@ -247,3 +247,16 @@ def test_input_beside_a_device_and_batches_for_the_step(tiny_rows, tmp_path):
   assert batches["ids"].shape == (3, 16, tiny.SEQ_LEN) and batches["weights"].sum() > 0
   both = command("benchmarks.input", "--step_ms=1", "--tokens_per_s=1")
   assert both.returncode == 1 and "give one of them" in both.stderr
+
+
+@pytest.mark.parametrize("embeddings", [True, False])
+def test_languages_of_synthetic_rows_are_named_for_a_model_that_looks_at_them(embeddings):
+  config = tiny.config("rows")
+  assert step.name_languages(config, 3) is None and not config.model.languages
+  config.model.update(family="xlm", max_positions=tiny.SEQ_LEN, language_embeddings=embeddings)
+  mesh = sharding.make_mesh(1, 1, jax.devices()[:1])
+  with jax.set_mesh(mesh):
+    sides = step.name_languages(config, 3)
+    program = build_program(config, mesh, vocabulary_size=90, languages=3, seq_len=tiny.SEQ_LEN, sides=sides)
+  assert sides == ((0, 0), (1, 1), (2, 2)) and len(config.model.languages) == 3 * embeddings
+  assert ("language_embedding" in program.state.params) == embeddings

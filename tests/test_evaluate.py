@@ -22,6 +22,7 @@ from xlmr_jax.errors import UserError
 from xlmr_jax.evaluation import final_scores, follower
 from xlmr_jax.evaluation import ledger as ledgers
 from xlmr_jax.evaluation.final_scores import score_final
+from xlmr_jax.files import write_json
 from xlmr_jax.model.build import params_shapes
 from xlmr_jax.run import checkpoint, retention, stopping
 from xlmr_jax.run.manifest import verify
@@ -492,3 +493,36 @@ def test_a_users_own_task(tmp_path):
   result = evaluate("my_task")
   assert result.returncode == 1 and result.stdout == "" and result.stderr.count("\n") == 1, result.stderr
   assert "config.evaluate.modules: 'my_task' cannot be imported (No module named 'my_task')" in result.stderr
+
+
+def test_a_run_that_stops_by_held_out_loss_is_scored_to_its_last_checkpoint(saved, workdir):
+  """It writes STOP.json before its last checkpoint, and result.json, which names that one's step, after it."""
+  rule = {"stop__by": "held_out", "evaluate__every_steps": 8, "train_steps": 40, "evaluate__tasks": ("t",)}
+  scorer, held_back = Fake(), workdir.checkpoints / "20"
+  held_back.rename(workdir.root / "20")
+  write_json(workdir.stop, {"step": 20, "reason": "held-out loss has not fallen"})
+
+  def end(params, step, seed):
+    if step == 16:
+      assert workdir.stop.exists()
+      (workdir.root / "20").rename(held_back)
+      write_json(workdir.result, {"step": 20})
+    return scorer(params, step, seed)
+
+  assert follow(workdir, config_of(**rule), end) == 0
+  assert scorer.steps == [8, 16, 20]
+  other = Workdir(shutil.copytree(saved.root, workdir.root.parent / "once"))
+  write_json(other.result, {"step": 12})
+  by_score = rule | {"stop__by": "score"}
+  assert follower.waiting_steps(config_of(**rule), other) == [8, 12, 16]
+  assert follower.waiting_steps(config_of(**by_score), other) == [8, 16]
+
+
+def test_replay_by_held_out_loss_tells_where_it_would_have_stopped(workdir, capsys):
+  losses = {4: 3.0, 8: 2.0, 12: 2.1, 16: 2.2, 20: 1.0}
+  lines = [json.dumps({"step": step, "mean_loss": loss, "languages": {}}) for step, loss in losses.items()]
+  workdir.held_out_log.write_text("".join(f"{line}\n" for line in lines))
+  found = ledgers.replay(config_of(stop__by="held_out", stop__patience=2), workdir)
+  assert (found["stop"], found["best_step"], found["best_score"], found["passes"]) == (16, 8, 2.0, 5)
+  assert "step 16: held-out loss 2.2  <- stop" in capsys.readouterr().out
+  assert ledgers.replay(config_of(stop__by="held_out", stop__patience=3), workdir)["best_step"] == 20

@@ -18,13 +18,13 @@ from xlmr_jax.training.held_out import bits_per_nat
 
 def open_log(
   folder, *, start=0, held_out_at=-1, notes=None, train_steps=6, every_steps=2, tensorboard=False, goodput=None, limits=None,
-  hparams=None,
+  hparams=None, parallel=(),
 ):  # fmt: skip
   return RunLog(
     Workdir(folder), start=start, held_out_at=held_out_at, notes=notes, train_steps=train_steps, every_steps=every_steps,
     languages=("aa", "bb"), shares=lambda step: np.array([0.75, 0.25]), epochs=lambda step: np.array([step / 10, step / 4]),
     rate=lambda step: Rate(tokens_per_step=1000, flops_per_token=2e6), tensorboard=tensorboard, goodput=goodput,
-    limits=limits, hparams=hparams,
+    limits=limits, hparams=hparams, parallel=parallel,
   )  # fmt: skip
 
 
@@ -180,3 +180,12 @@ def test_the_board_gets_what_the_lines_have(tmp_path):
   log.close()
   assert seen["loss/aa", 2] == 2.0 and seen["epochs/bb", 2] == 0.5 and seen["held_out/loss", 2] == 3.0
   assert ("speed/mfu", 2) not in seen and seen["speed/tokens_per_s", 2] > 0  # a CPU has no peak in the table
+
+
+@pytest.mark.parametrize(("parallel", "mean", "named"), [((), 2.5, None), (("bb",), 2.0, ["bb"]), (("aa", "bb"), 2.5, None)])
+def test_a_held_out_line_names_the_pairs_that_are_in_no_mean(tmp_path, parallel, mean, named):
+  log = open_log(tmp_path, parallel=parallel)
+  log.held_out(2, np.array([20.0, 30.0]), np.array([10.0, 10.0]), np.ones(2))
+  log.close()
+  (line,) = lines_of(tmp_path / "held_out.jsonl")
+  assert line["mean_loss"] == mean and line.get("parallel") == named and set(line["languages"]) == {"aa", "bb"}

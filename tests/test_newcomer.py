@@ -33,6 +33,25 @@ def test_the_parser_says_it_so(tmp_path):
   assert result.stderr.startswith("error: --config.model.hidde: there is no such key; did you mean config.model.hidden?")
 
 
+def test_a_misspelt_key_in_a_config_file_is_named_with_the_file(tmp_path, capsys):
+  """--config=FILE itself is no key, and a key of the command line that is right is not blamed."""
+  for line, said in {
+    "c.model.hiden = 3": "it sets or reads hiden, and there is no such key; did you mean hidden?",
+    "c.zzzz = 3": "it sets or reads zzzz, and there is no such key; xlmr_jax/config.py",
+    "c.seed = c.sed": "it sets or reads sed, and there is no such key; did you mean seed?",
+  }.items():
+    file = tmp_path / f"mine_{len(line)}.py"
+    body = f"def get_config():\n  c = default_config()\n  {line}\n  return c\n"
+    file.write_text(f"from xlmr_jax.config import default_config\n{body}")
+    arguments = [sys.executable, "-c", _PARSE, "pretrain", f"--config={file}", "--config.seed=3"]
+    result = subprocess.run(arguments, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 1 and result.stderr.startswith(f"error: --config={file}: {said}"), result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+_PARSE = "import sys; from xlmr_jax.commands import flags; flags.define_config(); flags.parse_flags(sys.argv[1:])"
+
+
 def test_a_config_file_that_is_missing_is_named(tmp_path, capsys):
   with pytest.raises(SystemExit):
     parse_flags(["pretrain", f"--config={tmp_path / 'mine.py'}:runlocal"])

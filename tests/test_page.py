@@ -18,13 +18,14 @@ from xlmr_jax.config import default_config
 from xlmr_jax.demo import run as demo
 from xlmr_jax.errors import UserError
 from xlmr_jax.files import any_path, write_json
-from xlmr_jax.report import serve
+from xlmr_jax.report import pictures, serve
 from xlmr_jax.report.page import charts
 from xlmr_jax.report.page.charts import Axis, Line, Mark
 from xlmr_jax.report.page.words import compact_number
 from xlmr_jax.report.run_page import samples
 from xlmr_jax.report.run_page.numbers import changed_keys, read_curves, read_run
 from xlmr_jax.report.run_report import run_page, write_run_report
+from xlmr_jax.report.sweep_page import numbers as sweep_numbers
 from xlmr_jax.report.sweep_page.numbers import Place, Point, figure, group_name, points_of, read_sweep
 from xlmr_jax.report.sweep_picture import sweep_picture
 from xlmr_jax.report.sweep_report import write_sweep_report
@@ -212,6 +213,26 @@ def test_languages_that_come_later_and_phases_are_read():
   curves = read_curves(lines, ("en",))
   assert curves.languages == ("en", "sw") and curves.phase.tolist() == [1, 1, 2, 2]
   np.testing.assert_array_equal(curves.language_loss, [[2, np.nan], [2, np.nan], [np.nan, 3], [2, np.nan]])
+
+
+def test_pairs_of_parallel_sentences_are_in_no_mean(tmp_path):
+  workdir = made_runs.make_run(tmp_path / "run")
+  lines = [json.loads(line) for line in workdir.held_out_log.read_text().splitlines()]
+
+  def write():
+    workdir.held_out_log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return read_run(workdir).held_out
+
+  before = write().mean_bits
+  for line in lines:
+    line["languages"]["en-fr"] = {"loss": 0.1, "bits_per_byte": 0.01}
+    line["parallel"] = ["en-fr"]
+  after = write()
+  np.testing.assert_array_equal(after.mean_bits, before)
+  assert after.parallel == ("en-fr",) and "en-fr" in after.languages
+  assert set(sweep_numbers._bits(lines[0])) == set(lines[0]["languages"]) - {"en-fr"}
+  figure = pictures.held_out_picture(workdir, tmp_path / "curve.png")
+  assert f"of {len(lines[0]['languages']) - 1} languages" in figure.axes[0].get_title(loc="left")
 
 
 def test_a_phase_is_marked_where_it_begins(tmp_path):

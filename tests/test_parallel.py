@@ -8,6 +8,8 @@ import pytest
 
 from tests import hugging_face as hf
 from tests import tiny
+from xlmr_jax.commands import score
+from xlmr_jax.commands.pretrain import open_rows
 from xlmr_jax.corpus.build import build_rows
 from xlmr_jax.corpus.packing import pack
 from xlmr_jax.corpus.sources.cc100 import CC100
@@ -21,7 +23,10 @@ from xlmr_jax.data.timeline import Timeline
 from xlmr_jax.data.tokenizer import open_tokenizer
 from xlmr_jax.errors import UserError
 from xlmr_jax.ids import BOS, EOS, PAD
+from xlmr_jax.run import branch as branches
+from xlmr_jax.run.workdir import RunRecord, Workdir
 from xlmr_jax.training.model_languages import languages_to_read, names_of_rows, refuse_pairs, sides_of, with_languages
+from xlmr_jax.training.preparation import rows_of
 
 SEQ_LEN, PAIRS = 32, ("en-fr", "en-zh")
 
@@ -168,17 +173,29 @@ def test_what_is_no_parallel_text_is_refused_by_name(world, tmp_path, files, mes
     ParallelText(tmp_path / "nothing")
 
 
+def test_what_opus_puts_beside_the_text_is_left_out(tmp_path, capsys):
+  others = ("en-fr.xml", "Books.en-fr.ids", "Books.en-fr.xml", "en-fr.tmx", "LICENSE")
+  for name in (*others, "Books.en-fr.en", "Books.en-fr.fr"):
+    (tmp_path / name).write_text("x\n")
+  assert ParallelText(tmp_path).pairs == {"en-fr": ("en", "fr")}
+  said = capsys.readouterr().err
+  assert said.count("\n") == 1 and all(name in said for name in others) and "Books.en-fr.en" not in said
+  for side in ("en", "ids"):  # Idesa, if it is one of the two
+    (tmp_path / f"a.en-ids.{side}").write_text("x\n")
+  assert set(ParallelText(tmp_path).pairs) == {"en-fr", "en-ids"}
+
+
 # --- what a run reads ------------------------------------------------------------------------------------------------
 
 
 def test_pairs_are_read_with_their_languages(world):
   rows = world[0]
-  assert languages_to_read(rows, (), 0.5) == ("en", "en-fr", "en-zh", "fr", "sw", "zh_Hans")
-  assert languages_to_read(rows, ("en", "zh_Hans"), 0.5) == ("en", "zh_Hans", "en-zh")
-  assert languages_to_read(rows, ("en", "fr", "zh_Hans", "en-fr"), 0.5) == ("en", "fr", "zh_Hans", "en-fr")
-  assert languages_to_read(rows, ("en", "sw"), 0.5) == ("en", "sw")
-  assert languages_to_read(rows, (), 0.0) == ("en", "fr", "sw", "zh_Hans")
-  assert languages_to_read(rows, ("en", "fr"), 1.0) == ("en-fr",)
+  assert languages_to_read(rows, (), [0.5]) == ("en", "en-fr", "en-zh", "fr", "sw", "zh_Hans")
+  assert languages_to_read(rows, ("en", "zh_Hans"), [0.5]) == ("en", "zh_Hans", "en-zh")
+  assert languages_to_read(rows, ("en", "fr", "zh_Hans", "en-fr"), [0.5]) == ("en", "fr", "zh_Hans", "en-fr")
+  assert languages_to_read(rows, ("en", "sw"), [0.5]) == ("en", "sw")
+  assert languages_to_read(rows, (), [0.0]) == ("en", "fr", "sw", "zh_Hans")
+  assert languages_to_read(rows, ("en", "fr"), [1.0]) == ("en-fr",)
   store = RowStore(rows)
   assert names_of_rows(store) == ("en", "fr", "sw", "zh_Hans")  # OPUS's zh is CC-100's zh_Hans.
   config = with_languages(config_of(rows), store)
@@ -190,6 +207,95 @@ def test_pairs_are_read_with_their_languages(world):
     else:
       with pytest.raises(UserError, match=r"rows of parallel sentences \(en-fr, en-zh\).*parallel_share=0"):
         refuse_pairs(config, store)
+
+
+BOTH, TEXT = ("en", "en-fr", "en-zh", "fr", "sw", "zh_Hans"), ("en", "fr", "sw", "zh_Hans")
+
+
+@pytest.mark.parametrize(
+  ("share", "texts", "languages", "pairs_of_phases"),
+  [
+    (0.0, ("until=50%", "until=100%,parallel_share=0.5"), BOTH, [0, 0.5]),
+    (1.0, ("until=50%,parallel_share=0.5", "until=100%"), BOTH, [0.5, 1]),
+    (1.0, ("until=50%,parallel_share=0", "until=100%"), BOTH, [0, 1]),
+    (0.5, ("until=100%,parallel_share=0",), BOTH, [0]),
+    (1.0, ("until=50%", "until=100%,parallel_share=1"), PAIRS, [1, 1]),
+    (1.0, (), PAIRS, [1]),
+    (0.0, ("until=50%", "until=100%,parallel_share=0"), TEXT, [0, 0]),
+    (0.0, (), TEXT, [0]),
+  ],
+)
+def test_a_run_opens_what_any_of_its_phases_reads(world, tmp_path, share, texts, languages, pairs_of_phases):
+  config = config_of(world[0], data__parallel_share=share, phases=texts)
+  store = open_rows(config, tmp_path)
+  assert store.languages == languages
+  found = phases.phases_of(config.to_dict(), rows_of(store))
+  timeline = Timeline(found, rows_of(store), 0)
+  is_pair = np.isin(store.languages, PAIRS)
+  assert [part.mixture.shares[is_pair].sum() for part in timeline.stretches] == pytest.approx(pairs_of_phases)
+
+
+def test_pairs_that_nothing_reads_are_refused_by_name(world, tmp_path):
+  named = {"data__languages": ("en-fr",), "data__parallel_share": 0.0}
+  with pytest.raises(UserError, match=r"config\.data\.languages=en-fr: .* config\.data\.parallel_share=0 leaves out; set"):
+    open_rows(config_of(world[0], **named), tmp_path)
+  config = config_of(world[0], data__parallel_share=0.0, phases=("until=100%,languages=en+sw,parallel_share=0.5",))
+  store = open_rows(config, tmp_path)
+  message = r"phase 1 .*parallel_share=0\.5, but it reads no pairs .* its languages are en, sw, and the run has en-fr, en-zh"
+  with pytest.raises(UserError, match=message):
+    phases.phases_of(config.to_dict(), rows_of(store))
+  config = config_of(world[0], data__parallel_share=1.0, phases=("until=4,languages=sw", "until=100%,parallel_share=0.5"))
+  with pytest.raises(UserError, match="parallel_share=1, but it reads no pairs"):
+    phases.phases_of(config.to_dict(), rows_of(open_rows(config, tmp_path)))
+
+
+def test_pairs_are_switched_by_phases_and_not_by_the_share_of_all(world, tmp_path, monkeypatch):
+  """Neither a branch nor a run that goes on may have other languages: both errors name the key and what to do."""
+
+  def record_of(**changes):
+    config = config_of(world[0], **changes)
+    store = open_rows(config, tmp_path)
+    return rows_of(store), RunRecord(
+      config=config.to_dict(), vocabulary_size=store.vocabulary_size, seq_len=SEQ_LEN, rows=str(world[0]),
+      tokenizer_sha256=store.manifest["tokenizer_sha256"], rows_fingerprint=store.fingerprint, languages=store.languages,
+    )  # fmt: skip
+
+  with_pairs, without = record_of()[1], record_of(data__parallel_share=0.0)
+  both, text = Workdir(tmp_path / "both"), Workdir(tmp_path / "text")
+  for workdir, record in ((both, with_pairs), (text, without[1])):
+    workdir.root.mkdir()
+    record.write(workdir)
+  message = r"share=0 leaves out en-fr, en-zh, which that run, with 0\.5, reads, .*: set config\.data\.parallel_share=0\.5"
+  with pytest.raises(UserError, match=message + r', and --config\.phases="until=100%,parallel_share=0"'):
+    branches.begin(str(both), without[1], without[0])
+  rows, advised = record_of(phases=("until=100%,parallel_share=0",))
+  with pytest.raises(UserError, match="has no sound checkpoint"):  # What is advised comes further.
+    branches.begin(str(both), advised, rows)
+  with pytest.raises(UserError, match=r"=0\.5, with config\.phases, reads en-fr, en-zh, which that run, with 0, does"):
+    branches.begin(str(text), advised, rows)
+  branches.refuse_other_languages(both, without[1])  # It has no checkpoint yet.
+  monkeypatch.setattr(branches, "sound_steps", lambda folder: [8, 4])
+  how = r', and --allow_change=phases --config\.phases="until=8;until=100%,parallel_share=0"'
+  with pytest.raises(UserError, match=message + how):
+    branches.refuse_other_languages(both, without[1])
+  rows, advised = record_of(phases=("until=8", "until=100%,parallel_share=0"))
+  branches.refuse_other_languages(both, advised)
+  branches.refuse_other_past(both, phases.phases_of(advised.config, rows), rows)
+  with pytest.raises(UserError, match=r"config\.data\.languages=en, but all there, .*set it as there"):
+    branches.refuse_other_languages(both, record_of(data__languages=("en",))[1])
+
+
+def test_two_spellings_of_one_language_are_no_pair(world, monkeypatch):
+  store = RowStore(world[0])
+  monkeypatch.setitem(store.pairs, "en-fr", ("fr_FR", "fr"))
+  message = r"rows in 'en-fr': 'fr_FR' and 'fr' are one language to this model \(fr\)"
+  with pytest.raises(UserError, match=message + r".*leave them out by config\.data\.languages, or name both in config\.m"):
+    with_languages(config_of(world[0]), store)
+  with pytest.raises(UserError, match=message):
+    sides_of(config_of(world[0], model__language_embeddings=False), store)
+  named = config_of(world[0], model__languages=("en", "fr", "fr_FR", "sw", "zh_Hans"))
+  sides = sides_of(named, store)
+  assert sides is not None and sides[1] == (2, 1)
 
 
 def test_pairs_have_their_share_and_alpha_is_within_each_kind():
@@ -212,7 +318,7 @@ def phases_of(rows, *texts, **changes):
 
 
 def test_a_phase_may_leave_pairs_out_and_cuts_none():
-  rows = phases.Rows(("en", "en-fr", "fr"), np.array([50, 20, 30]), 32, ("en-fr",))
+  rows = phases.Rows(("en", "en-fr", "fr"), np.array([50, 20, 30]), 32, {"en-fr": ("en", "fr")})
   first, second, third = phases_of(
     rows, "until=4,parallel_share=0", "until=8,parallel_share=0.25", "until=100%,parallel_share=1"
   )
@@ -221,7 +327,7 @@ def test_a_phase_may_leave_pairs_out_and_cuts_none():
   assert (third.languages, third.parallel_share) == (("en-fr",), 1.0)
   (whole,) = phases_of(rows)
   assert whole.parallel_share == 0.5
-  (plain,) = phases_of(rows._replace(parallel=()), data__parallel_share=0.9)
+  (plain,) = phases_of(rows._replace(parallel={}), data__parallel_share=0.9)
   assert plain.parallel_share == 0.0  # It decides nothing there.
   phases_of(rows, "until=4,seq_len=16,parallel_share=0", "until=100%")
   for message, texts in {
@@ -237,6 +343,28 @@ def test_a_phase_may_leave_pairs_out_and_cuts_none():
   ids = [part.mixture.locate(np.arange(part.position, part.position_at(part.end))) for part in timeline.stretches]
   of_pair = np.concatenate([row[language == 1] for language, row, _ in ids])
   assert len(set(of_pair[:20].tolist())) == 20  # Each of its rows once an epoch, over the phases.
+
+
+def test_a_phase_counts_languages_and_has_the_pairs_between_them():
+  names, counts = ("de", "de-en", "en", "en-fr", "fr", "sw"), np.array([50, 50, 30, 60, 40, 3])
+  rows = phases.Rows(names, counts, 32, {"de-en": ("de", "en"), "en-fr": ("en", "fr")})
+
+  def languages_of(text):
+    return phases_of(rows, f"until=100%,languages={text}")[0].languages
+
+  assert languages_of("2") == ("de", "fr") and languages_of("3") == ("de", "de-en", "en", "en-fr", "fr")
+  assert languages_of("4") == languages_of("all") == names
+  assert languages_of("en+fr") == ("en", "en-fr", "fr") and languages_of("de+sw") == ("de", "sw")
+  assert languages_of("de+en+fr+de-en") == ("de", "de-en", "en", "fr") and languages_of("en-fr") == ("en-fr",)
+  with pytest.raises(UserError, match="languages=5: the run has 4 languages"):
+    languages_of("5")
+  plain = rows._replace(parallel={})
+  assert [len(phases_of(plain, f"until=100%,languages={n}")[0].languages) for n in range(1, 7)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_sides_are_spelt_as_the_rows(world):
+  assert rows_of(RowStore(world[0])).parallel == {"en-fr": ("en", "fr"), "en-zh": ("en", "zh_Hans")}
+  assert rows_of(RowStore(world[0], ["en-zh", "en"])).parallel == {"en-zh": ("en", "zh")}
 
 
 def test_masks_fall_on_both_sides(world):
@@ -279,7 +407,6 @@ def test_a_run_on_text_and_pairs_is_exact_on_resume(world, tmp_path):
   table = (whole / "planned_epochs.tsv").read_text()
   assert [line.split("\t")[0] for line in table.splitlines()][1:] == list(store.languages)
   from xlmr_jax.run.logs import read_held_out, read_train
-  from xlmr_jax.run.workdir import Workdir
 
   last = read_held_out(Workdir(whole))[-1]
   assert set(last["languages"]) == set(store.languages)
@@ -287,6 +414,41 @@ def test_a_run_on_text_and_pairs_is_exact_on_resume(world, tmp_path):
   assert last["mean_loss"] == pytest.approx(np.mean(single))  # Pairs are no part of what runs are compared by.
   read = read_train(Workdir(whole))[-1]["languages"]
   assert sum(read[name]["rows"] for name in PAIRS) == pytest.approx(12 * 16 / 2, abs=14)
+
+
+@pytest.mark.slow
+def test_a_run_that_turns_to_pairs_and_away_again_is_exact_on_resume(world, tmp_path):
+  """It is stopped in the phase that reads both, whose pairs config.data.parallel_share alone would leave out."""
+  config = config_of(
+    world[0], data__parallel_share=0.0, held_out__every_steps=0, held_out__max_rows_per_language=2,
+    phases=("until=4", "until=9,parallel_share=0.5", "until=100%,parallel_share=0.75"),
+  )  # fmt: skip
+  store = open_rows(config, tmp_path)
+  broken, whole = tmp_path / "broken", tmp_path / "whole"
+  assert tiny.run(config, broken, store, stop=6) == 42
+  assert tiny.run(config, broken, store) == tiny.run(config, whole, store) == 0
+  for name in ("train.jsonl", "held_out.jsonl", "planned_epochs.tsv"):
+    assert (broken / name).read_bytes() == (whole / name).read_bytes(), name
+  from xlmr_jax.run.logs import read_train
+
+  pairs = {line["step"]: sum(line["languages"][name]["rows"] for name in PAIRS) for line in read_train(Workdir(whole))}
+  assert pairs[3] == 0 and pairs[9] == pytest.approx(5 * 8, abs=8) and pairs[12] - pairs[9] == pytest.approx(3 * 12, abs=8)
+
+
+def test_rows_are_scored_without_the_pairs_that_a_model_would_read_as_running_text(world, capsys):
+  rows, _, _ = world
+  sha256 = read_manifest(rows)["tokenizer_sha256"]
+  texts = ("en", "fr", "sw", "zh_Hans")
+  assert score.open_rows(rows, config_of(rows, model__family="xlmr"), sha256).languages == texts
+  assert "left out: en-fr, en-zh, pairs" in capsys.readouterr().err
+  for reads in (config_of(rows), config_of(rows, model__family="xlmr", model__isolate_documents=True)):
+    assert set(score.open_rows(rows, reads, sha256).languages) == {*texts, *PAIRS}
+  assert capsys.readouterr().err == ""
+  losses = {name: {"loss": n, "bits_per_byte": 2.0 * n} for n, name in enumerate(("en", "en-fr", "fr"), 1)}
+  found = {"step": 4, "rows": "rows", "languages": losses}
+  assert score.means(found) == {"step": 4, "languages": 3, "loss": 2.0, "bits_per_byte": 4.0}
+  losses["en-fr"] = {"loss": 900.0, "bits_per_byte": 900.0}
+  assert score.means(found | {"parallel": ["en-fr"]}) == {"step": 4, "languages": 2, "loss": 2.0, "bits_per_byte": 4.0}
 
 
 # --- a sweep, the figure, words --------------------------------------------------------------------------------------
@@ -306,6 +468,16 @@ def test_a_sweep_builds_the_pairs_after_the_text(world, tmp_path):
   text = rows_of_sweep.build_commands(Rows("r", 9, text="text", parallel="pairs", kind="bpe"), out, Path("/t"))
   assert "--kind=bpe" in text[0] and "--text=/t/text" in text[1] and "--parallel=/t/pairs" in text[2]
   assert rows_of_sweep.is_built(spec, world[0]) and not rows_of_sweep.is_built(spec, out)
+  unreadable = tmp_path / "unreadable"  # as a store in a bucket is while another process puts a new one into its place
+  unreadable.mkdir()
+  (unreadable / "manifest.json").write_text("{")
+  assert not rows_of_sweep.is_built(spec, unreadable)
+  own = [type("Run", (), {"rows": Rows("r", 9, text="text", parallel="pairs")})()]
+  with pytest.raises(UserError, match=r"there is no .*/pairs, from which rows r take their parallel sentences"):
+    rows_of_sweep.refuse_missing(own, None, tmp_path / "own", tmp_path)
+  (tmp_path / "pairs").mkdir()
+  (tmp_path / "pairs" / "a.en-fr.en").write_text("x")
+  rows_of_sweep.refuse_missing(own, None, tmp_path / "own", tmp_path)
   assert rows_of_sweep.build_commands(spec, world[0], None)[0][3] == "build_rows"  # The text's are there.
   with pytest.raises(UserError, match="those of parallel sentences with --parallel --add"):
     rows_of_sweep.refuse_missing([type("Run", (), {"rows": spec})()], tmp_path, tmp_path, None)

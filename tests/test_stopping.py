@@ -1,5 +1,6 @@
 """The stop rule: what counts as a gain, when it may stop, and the one number of an evaluation."""
 
+import json
 import math
 import random
 
@@ -133,7 +134,7 @@ def test_held_out_losses_count_down():
   assert decide([], rule()) == (False, "no held-out loss yet", None, None, 0)
 
 
-def test_a_run_ends_by_its_held_out_loss_and_its_evaluator_does_not_end_it(tiny_rows, tiny_store, tmp_path):
+def test_a_run_ends_by_its_held_out_loss_and_its_evaluator_does_not_end_it(tiny_rows, tiny_store, tmp_path, capsys):
   from tests import tiny
   from xlmr_jax.evaluation.ledger import Entry, conclude
   from xlmr_jax.run.workdir import Workdir, read_stop
@@ -150,12 +151,34 @@ def test_a_run_ends_by_its_held_out_loss_and_its_evaluator_does_not_end_it(tiny_
     assert max(int(path.name) for path in workdir.checkpoints.iterdir() if path.name.isdigit()) == 4
   assert tiny.run(config, workdir.root, tiny_store) == 0  # It stays stopped.
   assert max(int(path.name) for path in workdir.checkpoints.iterdir() if path.name.isdigit()) == 4
+  assert "remove it and run the same command with --config.stop.patience above 1, or 0 for no end" in capsys.readouterr().err
+  broken = Workdir(tmp_path / "broken")
+  broken.stop.unlink()  # What is said is right: the same rule ends it at the next pass.
+  assert tiny.run(config, broken.root, tiny_store) == 0
+  stop = read_stop(broken)
+  assert stop is not None and stop.step == 8
   falls = tiny.config(tiny_rows, stop__by="held_out", stop__patience=1)
   assert tiny.run(falls, tmp_path / "falls", tiny_store) == 0 and not Workdir(tmp_path / "falls").stop.exists()
   workdir.stop.unlink()
   for step in (1, 2, 3):
     Entry(step, 0.5, {"task": {"en": {"accuracy": [0.5]}}}, {"task": "accuracy"}).write(workdir)
   assert conclude(config, workdir).stop and not workdir.stop.exists()
+
+
+@pytest.mark.parametrize(("branched_at", "stops"), [(None, True), (20, True), (30, False), (40, False)])
+def test_a_branch_counts_held_out_passes_from_its_first_step_on(tmp_path, branched_at, stops):
+  """The other run's lines are copied with the checkpoint, and its passes without a gain are not the branch's."""
+  from tests import tiny
+  from xlmr_jax.run.workdir import RunRecord, Workdir
+  from xlmr_jax.training.held_out import stop_by_held_out
+
+  workdir, config = Workdir(tmp_path), tiny.config("rows", stop__by="held_out", stop__patience=2)
+  branch = {"run": "there", "step": branched_at, "phases": []} if branched_at else None
+  RunRecord(config=config.to_dict(), vocabulary_size=9, tokenizer_sha256="", seq_len=8, branch=branch).write(workdir)
+  *before, newest = [line | {"languages": {}} for line in lines(3.5, 4.0, 4.0, 4.0)]
+  workdir.held_out_log.write_text("".join(f"{json.dumps(line)}\n" for line in before))
+  stop_by_held_out(config, workdir, newest)
+  assert workdir.stop.exists() == stops
 
 
 def test_held_out_passes_are_needed_to_stop_by_them():

@@ -156,6 +156,12 @@ def test_heads_rules_and_what_the_config_must_not_say():
   }.items():
     with pytest.raises(UserError, match=message):
       check_config(config_of("rows", **changes))
+  for name in ("xlm2", ["xlm"]):  # in the config.json of a later version, or a damaged one
+    config = config_of()
+    with config.ignore_type():
+      config.model.family = name
+    with pytest.raises(UserError, match=r"config\.model\.family=.*xlm.*: must be one of xlmr, bert, xlm; restore"):
+      build_model(config, tiny.VOCABULARY)
   with pytest.raises(UserError, match=r"config\.model\.languages is empty"):
     build_model(config_of(languages=()), tiny.VOCABULARY)
   with pytest.raises(ValueError, match="needs the languages of its rows"):
@@ -197,6 +203,8 @@ def test_languages_are_found_however_they_are_spelt(tiny_store):
   assert sides_of(ordered, tiny_store, "xx") == ((1, 1),) * 3
   with pytest.raises(UserError, match=r"rows in 'bb': .* no language embedding of 'bb'; it has aa, cc; name it in config"):
     with_languages(config_of(languages=("aa", "cc")), tiny_store)
+  plain = config_of(language_embeddings=False, languages=())
+  assert sides_of(plain, tiny_store, "xx") == sides_of(plain, tiny_store) == ((0, 0), (1, 1), (2, 2))  # It looks at none.
   for family in ("xlmr", "bert"):
     config = config_of(family=family, languages=())
     assert with_languages(config, tiny_store) is config and sides_of(config, tiny_store) is None
@@ -272,6 +280,11 @@ def test_tasks_are_read_in_their_language_or_refused(monkeypatch):
   task_of(("aa", "zz", "cc"), "aa")
   with pytest.raises(UserError, match=r"no language embedding of zz; --config\.evaluate\.languages=aa,cc leaves them out"):
     choices.refuse_languages(config)
+  monkeypatch.setitem(registry.TASKS, "other", dataclasses.replace(registry.TASKS["lettered"], languages=("aa", "bb")))
+  config.evaluate.tasks = ("lettered", "other")  # The other task keeps the language that only it has.
+  with pytest.raises(UserError, match=r"of zz; --config\.evaluate\.languages=aa,bb,cc leaves them out"):
+    choices.refuse_languages(config)
+  config.evaluate.tasks = ("lettered",)
   config.evaluate.languages = ("aa", "cc")
   choices.refuse_languages(config)
   task_of(("aa", "cc"), "en")

@@ -70,10 +70,20 @@ def parse_flags(argv: Sequence[str], *, known_only: bool = False) -> list[str]:
 
 
 def _unknown_key(argv: Sequence[str], text: str) -> str:
-  """The message about a --config.KEY=VALUE whose key there is not. text: ml_collections' own, which names a part of it."""
-  parts = set(re.findall(r"\w+", text))
-  given = [argument.lstrip("-").removeprefix("config.").partition("=")[0] for argument in argv[1:]]
+  """The message about a key that there is not, of a --config.KEY=VALUE or in the user's config file.
+
+  text: ml_collections' own, which names a part of the key, and may go on with all keys beside it.
+  """
+  named = re.search(r"Key \W*(\w+)\W* does not exist", text) or re.search(r"instead of \W*(\w+)", text)
+  parts = {named[1]} if named else set(re.findall(r"\w+", text))
+  flags_of_keys = (argument.lstrip("-") for argument in argv[1:] if argument.startswith(("--config.", "-config.")))
+  given = [flag.removeprefix("config.").partition("=")[0] for flag in flags_of_keys]
   key = next((key for key in given if key not in _DEFAULTS and parts & set(key.split("."))), None)
+  if key is None and named:
+    near = re.search(r"Did you mean \W*(\w+)", text)
+    file = next((arg.partition("=")[2] for arg in argv[1:] if arg.startswith(("--config=", "-config="))), "the config file")
+    meant = f"; did you mean {near[1]}?" if near else ";"
+    return f"--config={file}: it sets or reads {named[1]}, and there is no such key{meant} xlmr_jax/config.py has them all"
   if key is None:
     return text
   near = difflib.get_close_matches(key, _DEFAULTS, n=1, cutoff=0.7)

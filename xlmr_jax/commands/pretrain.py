@@ -41,7 +41,8 @@ def open_rows(config: ConfigDict, workdir: AnyPath):
     rows = corpus.demo_rows(workdir)
   shares = parse_row_shares(config.data.row_shares)
   opened = functools.partial(PartOfRows, shares=shares) if shares else RowStore
-  languages = languages_to_read(rows, tuple(config.data.languages), config.data.parallel_share)
+  parallel_shares = [config.data.parallel_share, *(phase.parallel_share for phase in phases.phases_of(config, None))]
+  languages = languages_to_read(rows, tuple(config.data.languages), parallel_shares)
   store = opened(rows, languages=languages, cache=config.data.cache, marks_words=marks_words)
   refuse_pairs(config, store)
   wanted = config.model.vocabulary_size
@@ -144,6 +145,7 @@ def pretrain(argv: list[str]) -> int:
     {"rows_fingerprint": record.rows_fingerprint, "tokenizer": record.tokenizer_sha256, "languages": record.languages}
   )
   refuse_other_run(workdir, record, tuple(FLAGS.allow_change))
+  branches.refuse_other_languages(workdir, record)
   rows = preparation.rows_of(store)
 
   def choose_branch() -> dict | None:  # Once for all processes, because RUN's newest checkpoint may soon be another one.
@@ -181,7 +183,8 @@ def pretrain(argv: list[str]) -> int:
     from xlmr_jax.files import write_json
 
     summary = {"step": result.step, "held_out_loss": result.held_out["mean_loss"],
-               "languages": len(result.held_out["languages"]), "workdir": str(workdir)}  # fmt: skip
+               "languages": len(result.held_out["languages"]) - len(result.held_out.get("parallel", ())),
+               "workdir": str(workdir)}  # fmt: skip
     stop = read_stop(workdir) if result.step < config.train_steps else None
     summary |= {"stopped_by": stop.reason} if stop else {}
     write_json(workdir.result, summary)  # Its presence says that the run is done.

@@ -24,8 +24,10 @@ def score(
 
   passes: times that every row is masked, with the seeds 0, 1, ...
   language: of a model with language embeddings, the one that all rows of one language count as; by default their own.
-  Returns {"step", "rows", "languages": {name: {"loss": nats per masked token, "bits_per_byte"}}}. Raises UserError if the
-  rows do not fit the run, if the checkpoint cannot be read, or if a language has no rows.
+  Pairs of parallel sentences are left out, with a line on stderr, for a model that would read them as running text.
+  Returns {"step", "rows", "languages": {name: {"loss": nats per masked token, "bits_per_byte"}}}, and "parallel", those of
+  the languages that are pairs and so in no mean, if there are any. Raises UserError if the rows do not fit the run, if the
+  checkpoint cannot be read, or if a language has no rows.
   """
   import jax
   import numpy as np
@@ -33,7 +35,6 @@ def score(
 
   from xlmr_jax.data.masking import slots_per_row
   from xlmr_jax.data.pipeline import BatchSpec, held_out_batches
-  from xlmr_jax.data.rows import RowStore
   from xlmr_jax.data.verification import Verification
   from xlmr_jax.errors import UserError
   from xlmr_jax.model.build import family_of
@@ -46,7 +47,7 @@ def score(
   record = open_record(path)
   config = ConfigDict(record.config)
   config.model.update(attention="auto", fuse="auto")  # A kernel that the run named may not run on this machine.
-  store = RowStore(rows, tokenizer_sha256=record.tokenizer_sha256)
+  store = open_rows(rows, config, record.tokenizer_sha256)
   longest = family_of(config).max_seq_len(config.model)
   if store.seq_len > longest:
     raise UserError(f"{rows} has rows of {store.seq_len} tokens, but the run's model takes {longest}; build shorter rows")
@@ -73,13 +74,40 @@ def score(
     raise UserError(f"{rows}: nothing to score in {', '.join(np.array(store.languages)[weights == 0])}")
   losses = sums / weights
   bits = losses * bits_per_nat(store, split)
-  return {
-    "step": step,
-    "rows": str(rows),
-    "languages": {
-      name: {"loss": float(loss), "bits_per_byte": float(bit)} for name, loss, bit in zip(store.languages, losses, bits)
-    },
-  }
+  values = zip(store.languages, losses, bits)
+  found = {name: {"loss": float(loss), "bits_per_byte": float(bit)} for name, loss, bit in values}
+  parallel = {"parallel": list(store.pairs)} if store.pairs else {}
+  return {"step": step, "rows": str(rows), "languages": found} | parallel
+
+
+def open_rows(rows: str | os.PathLike, config: Any, tokenizer_sha256: str) -> Any:
+  """The RowStore to score, without pairs of parallel sentences for a model that would read them as running text.
+
+  Says so on stderr. UserError: there is nothing else, or the rows were made with another vocabulary.
+  """
+  from xlmr_jax.data.rows import RowStore
+  from xlmr_jax.errors import UserError
+  from xlmr_jax.model.build import family_of
+
+  store = RowStore(rows, tokenizer_sha256=tokenizer_sha256)
+  if store.pairs and not (family_of(config).languages or config.model.isolate_documents):
+    single = [name for name in store.languages if name not in store.pairs]
+    if not single:
+      raise UserError(f"{rows} has only pairs of parallel sentences, which the run's model would read as running text; "
+                      "give rows of single languages")  # fmt: skip
+    print(f"left out: {', '.join(store.pairs)}, pairs of parallel sentences, which the model would read as running text",
+          file=sys.stderr)  # fmt: skip
+    return RowStore(rows, single, tokenizer_sha256=tokenizer_sha256)
+  return store
+
+
+def means(result: dict[str, Any]) -> dict[str, Any]:
+  """{"step", "languages": how many, "loss", "bits_per_byte"}: means of what score() returns over its single languages."""
+  languages = result["languages"]
+  single = [values for name, values in languages.items() if name not in result.get("parallel", ())]
+  single = single or list(languages.values())
+  mean = {key: sum(values[key] for values in single) / len(single) for key in ("loss", "bits_per_byte")}
+  return {"step": result["step"], "languages": len(single)} | mean
 
 
 def main(argv: list[str]) -> None:
@@ -99,8 +127,7 @@ def main(argv: list[str]) -> None:
     print(f"{name:12s} {values['loss']:15.3f} {values['bits_per_byte']:15.3f}", file=sys.stderr)
   if out:
     write_json(out, result)
-  means = {key: sum(values[key] for values in languages.values()) / len(languages) for key in ("loss", "bits_per_byte")}
-  print(json.dumps({"step": result["step"], "languages": len(languages)} | means))
+  print(json.dumps(means(result)))
 
 
 def run() -> None:

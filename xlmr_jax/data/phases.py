@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,35 +78,44 @@ def _until(text: str, train_steps: int) -> int:
     raise UserError(f"until={text} is neither a step, nor a share of the steps such as 60%, nor end") from None
 
 
-def _languages(text: str, languages: Sequence[str], rows: np.ndarray) -> tuple[str, ...]:
-  """all, or names joined by +, or how many of the languages with the most rows."""
-  if text == "all":
-    return tuple(languages)
-  if text.isdecimal():
-    if not 1 <= int(text) <= len(languages):
-      raise UserError(f"languages={text}: the run has {len(languages)} languages")
-    most = sorted(range(len(languages)), key=lambda i: (-int(rows[i]), languages[i]))[: int(text)]
-    return tuple(languages[i] for i in sorted(most))
-  names = text.split("+")
-  if unknown := [name for name in names if name not in languages]:
-    raise UserError(
-      f"languages={text}: the run has no rows of {', '.join(map(repr, unknown))}; it has {', '.join(languages)}"
-    )
-  if len(set(names)) < len(names):
-    raise UserError(f"languages={text}: names a language twice")
-  return tuple(name for name in languages if name in names)
-
-
 class Rows(NamedTuple):
   """What phases must know of the rows: the run's languages, the train rows of each, int64[G], and the tokens of a row.
 
-  parallel: those of the languages whose rows are pairs of parallel sentences.
+  parallel: those of the languages whose rows are pairs of parallel sentences, with the languages of the two sides, spelt as
+  in `languages` where they are there.
   """
 
   languages: tuple[str, ...]
   counts: np.ndarray
   seq_len: int
-  parallel: tuple[str, ...] = ()
+  parallel: Mapping[str, tuple[str, str]] = MappingProxyType({})
+
+
+def _languages(text: str, rows: Rows) -> tuple[str, ...]:
+  """all, or names joined by +, or how many of the languages with the most rows.
+
+  The pairs of parallel sentences between two of the languages come along, unless the names have pairs among them.
+  """
+  if text == "all":
+    return tuple(rows.languages)
+  if text.isdecimal():
+    single = [name for name in rows.languages if name not in rows.parallel] or list(rows.languages)
+    if not 1 <= int(text) <= len(single):
+      raise UserError(f"languages={text}: the run has {len(single)} languages")
+    count = dict(zip(rows.languages, map(int, rows.counts)))
+    names = sorted(single, key=lambda name: (-count[name], name))[: int(text)]
+  else:
+    names = text.split("+")
+  if unknown := [name for name in names if name not in rows.languages]:
+    raise UserError(
+      f"languages={text}: the run has no rows of {', '.join(map(repr, unknown))}; it has {', '.join(rows.languages)}"
+    )
+  if len(set(names)) < len(names):
+    raise UserError(f"languages={text}: names a language twice")
+  chosen = set(names)
+  if chosen.isdisjoint(rows.parallel):
+    chosen.update(pair for pair, sides in rows.parallel.items() if chosen.issuperset(sides))
+  return tuple(name for name in rows.languages if name in chosen)
 
 
 def _phase(pairs: Mapping[str, str], config: Any, rows: Rows | None) -> Phase:
@@ -113,12 +123,13 @@ def _phase(pairs: Mapping[str, str], config: Any, rows: Rows | None) -> Phase:
   phase = Phase(
     until=_until(pairs.get("until", "end"), config["train_steps"]),
     alpha=_number(pairs, "alpha", float(config["data"]["alpha"])),
-    languages=_languages(pairs.get("languages", "all"), rows.languages, rows.counts) if rows else (),
+    languages=_languages(pairs.get("languages", "all"), rows) if rows else (),
     mask_share=_number(pairs, "mask_share", float(config["data"]["mask_share"])),
     seq_len=_number(pairs, "seq_len", rows.seq_len if rows else 512),
     batch_rows=_number(pairs, "batch_rows", int(config["batch_rows"])),
   )
-  phase = _with_pairs(phase, _number(pairs, "parallel_share", float(config["data"]["parallel_share"])), rows)
+  share = _number(pairs, "parallel_share", float(config["data"]["parallel_share"]))
+  phase = _with_pairs(phase, share, rows, is_named="parallel_share" in pairs)
   if not 0.0 <= phase.alpha <= 1.0:
     raise UserError(f"alpha={phase.alpha:g} must lie in [0, 1]")
   if not 0.0 < phase.mask_share < 1.0:
@@ -145,12 +156,22 @@ def _phase(pairs: Mapping[str, str], config: Any, rows: Rows | None) -> Phase:
   return phase
 
 
-def _with_pairs(phase: Phase, share: float, rows: Rows | None) -> Phase:
-  """The phase with its share of pairs and, where that is 0 or 1, without the languages that it does not read."""
+def _with_pairs(phase: Phase, share: float, rows: Rows | None, *, is_named: bool) -> Phase:
+  """The phase with its share of pairs and, where that is 0 or 1, without the languages that it does not read.
+
+  is_named: whether the phase's own text gives the share. rows: None keeps the share, whatever the rows are.
+  """
   if not 0.0 <= share <= 1.0:
     raise UserError(f"parallel_share={share:g} must lie in [0, 1]")
-  parallel = set(phase.languages) & set(rows.parallel) if rows else set()
+  if rows is None:
+    return dataclasses.replace(phase, parallel_share=share)
+  parallel = set(phase.languages) & set(rows.parallel)
   if not parallel:
+    if rows.parallel and (share == 1.0 or (is_named and share)):
+      raise UserError(
+        f"parallel_share={share:g}, but it reads no pairs of parallel sentences: its languages are "
+        f"{', '.join(phase.languages)}, and the run has {', '.join(rows.parallel)}; add languages, or set parallel_share=0"
+      )
     return phase
   left = tuple(name for name in phase.languages if share not in (0.0, 1.0) or (name in parallel) == (share == 1.0))
   if not left:

@@ -77,7 +77,7 @@ class Timeline:
       self.stored.counts, phase.alpha, self._seed, languages=self.stored.languages,
       among=np.isin(self.stored.languages, phase.languages),
       unread=before.unread_after(position) if before else None, number=before.number + 1 if before else 0,
-      parallel=np.isin(self.stored.languages, self.stored.parallel), parallel_share=phase.parallel_share,
+      parallel=np.isin(self.stored.languages, list(self.stored.parallel)), parallel_share=phase.parallel_share,
     )  # fmt: skip
 
   def at(self, step: int) -> Stretch:

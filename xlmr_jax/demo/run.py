@@ -33,6 +33,7 @@ from xlmr_jax.report import pictures
 from xlmr_jax.report.run_report import write_run_report
 from xlmr_jax.run.logs import read_train
 from xlmr_jax.run.workdir import Workdir, read_record
+from xlmr_jax.training.model_languages import number_of_text
 
 TASKS = ("demo_entities", "demo_entailment", "demo_questions")
 SEEDS = 3
@@ -205,7 +206,9 @@ def guesses(workdir: Workdir, languages: tuple[str, ...], seed: int = 1) -> Iter
     ids_1xL = np.full((1, record.seq_len), PAD, np.int32)
     ids_1xL[0, : len(pieces)] = pieces
     ids_1xL[0, gap] = tokenizer.mask_id
-    best = int(np.asarray(logits({"params": params}, ids_1xL))[0, gap].argmax())
+    spoken = number_of_text(config, language)
+    languages_1x2 = None if spoken is None else np.full((1, 2), spoken, np.int32)
+    best = int(np.asarray(logits({"params": params}, ids_1xL, languages_Bx2=languages_1x2))[0, gap].argmax())
     text = (
       f"{tokenizer.decode(pieces[1:gap])}{space_before(pieces[gap])}___"
       f"{space_before(pieces[gap + 1])}{tokenizer.decode(pieces[gap + 1 :])}"

@@ -47,6 +47,10 @@ def refuse_languages(config: ConfigDict) -> None:
   if not has_embeddings(config):
     return
   names, evaluate = tuple(config.model.languages), config.evaluate
+  # Of all the tasks, because the one key is for them all: one task's languages would cut those of the others.
+  asked, tasks = tuple(evaluate.languages), map(registry.get, evaluate.tasks)
+  wanted_by_any = sorted({language for task in tasks for language in languages_of(task, asked)})
+  had = [language for language in wanted_by_any if number_of(names, language) is not None]
   for task in map(registry.get, evaluate.tasks):
     wanted = languages_of(task, tuple(evaluate.languages))
     trained = (task.train_language,) if evaluate.setting in ("zero_shot", "translate_test") else ()
@@ -59,7 +63,7 @@ def refuse_languages(config: ConfigDict) -> None:
       )
     if missing:
       left = [language for language in wanted if language not in missing]
-      hint = f"--config.evaluate.languages={','.join(left)} leaves them out" if left else "leave the task out"
+      hint = f"--config.evaluate.languages={','.join(had)} leaves them out" if left else "leave the task out"
       raise UserError(f"{task.name}: the model has no language embedding of {', '.join(missing)}; {hint}")
 
 

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from xlmr_jax.errors import EXIT_DONE, UserError, redacted
 from xlmr_jax.evaluation.ledger import Entry, conclude, read_ledger
 from xlmr_jax.evaluation.tasks.registry import TASKS
+from xlmr_jax.files import read_json
 from xlmr_jax.folders import remove_folder
 from xlmr_jax.run import board, stopping
 from xlmr_jax.run.checkpoint import restore_params
@@ -40,12 +41,26 @@ class Scores(Protocol):
 
 def waiting_steps(config: ConfigDict, workdir: Workdir) -> list[int]:
   """Sealed eligible steps that are not in the ledger, in order."""
-  evaluated = evaluated_steps(workdir)
+  evaluated, last = evaluated_steps(workdir), _stopped_at(config, workdir)
   return [
     step
     for step in sorted(sound_steps(workdir.checkpoints))
-    if step not in evaluated and stopping.is_eligible(step, config.evaluate.every_steps, config.train_steps)
+    if step not in evaluated
+    and (step == last or stopping.is_eligible(step, config.evaluate.every_steps, config.train_steps))
   ]
+
+
+def _stopped_at(config: ConfigDict, workdir: Workdir) -> int | None:
+  """The step at which a run that stops by its held-out loss has ended; None while it goes on, and of other runs.
+
+  Such a run writes STOP.json before its last checkpoint and result.json after it, and removes that when it goes on.
+  """
+  if config.stop.by != "held_out" or not workdir.result.exists():
+    return None
+  try:
+    return read_json(workdir.result)["step"]
+  except FileNotFoundError:  # The run has begun again in between.
+    return None
 
 
 def _twice(work: Callable[[], T], *, on: tuple[type[Exception], ...], pause_s: float = 1.0) -> T:
@@ -146,7 +161,8 @@ def evaluate_step(config: ConfigDict, workdir: Workdir, step: int, abstract_para
     entry.recipe = {"evaluate": config.evaluate.to_dict()} | recipe()
     entry.write(workdir)
     decision = conclude(config, workdir)  # While the pin holds, because the best one is copied.
-  print(describe(entry, decision, config.stop.patience), flush=True)
+  # By the held-out loss, evaluations end nothing, and so none are counted.
+  print(describe(entry, decision, config.stop.patience if config.stop.by == "score" else 0), flush=True)
   return entry
 
 
@@ -209,6 +225,7 @@ def _only_evaluator(workdir: Workdir) -> Iterator[None]:
 def follow(config: ConfigDict, workdir: Workdir, scorer: Scores, abstract_params: Any, *, once: bool = False) -> int:
   """Evaluates every eligible checkpoint of a run, in order, until STOP.json or its last one; returns the exit code.
 
+  With config.stop.by=held_out, where the run itself stops, the checkpoint that it ended with is eligible and the last one.
   abstract_params: as in checkpoint.restore_params. once: ends when nothing waits; it goes on past a STOP.json, which is
   how what a stopped run still saved gets its scores. It raises UserError if a task failed.
   """
@@ -218,10 +235,11 @@ def follow(config: ConfigDict, workdir: Workdir, scorer: Scores, abstract_params
     scores = Board(workdir) if config.log.tensorboard else None
     announced_waiting, failed = False, set()
     try:
-      while once or not workdir.stop.exists():
+      while once or config.stop.by == "held_out" or not workdir.stop.exists():
         # Whether the last step is there is asked before the others are looked for, so that none is missed.
         last = config.train_steps
         trained = last in sound_steps(workdir.checkpoints) or workdir.evaluation(last).exists()
+        trained = trained or _stopped_at(config, workdir) is not None
         waiting = waiting_steps(config, workdir)
         if waiting:
           announced_waiting = False

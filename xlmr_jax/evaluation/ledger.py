@@ -14,8 +14,10 @@ from xlmr_jax.errors import UserError, one_line
 from xlmr_jax.files import AnyPath, in_parallel, read_sealed_json, write_json, write_sealed_json
 from xlmr_jax.folders import copy_folder, entries, remove_folder
 from xlmr_jax.run import stopping
+from xlmr_jax.run.branch import branch_of
+from xlmr_jax.run.logs import read_held_out
 from xlmr_jax.run.manifest import MANIFEST, DamagedError, verify
-from xlmr_jax.run.workdir import Workdir, step_of
+from xlmr_jax.run.workdir import Workdir, read_record, step_of
 
 # {task: {language: {metric: [one per seed]}}}; None for a score that was not finite.
 Scores = dict[str, dict[str, dict[str, list[float | None]]]]
@@ -79,7 +81,12 @@ def history(ledger: list[Entry], which: str) -> list[dict[str, Any]]:
 
 
 def replay(config: ConfigDict, workdir: Workdir) -> dict[str, Any]:
-  """Prints the scores of all steps and returns where config.stop would have ended the run."""
+  """Prints the scores of all steps and returns where config.stop would have ended the run.
+
+  With config.stop.by=held_out the history is that of the run's held-out passes, and best_score is the lowest mean loss.
+  """
+  if config.stop.by == "held_out":
+    return _replay_held_out(config, workdir)
   scores = history(read_ledger(workdir), config.stop.score)
   step, decision = stopping.first_stop(scores, config.stop)
   for entry in scores:
@@ -91,6 +98,22 @@ def replay(config: ConfigDict, workdir: Workdir) -> dict[str, Any]:
     "best_step": decision.best_step,
     "best_score": decision.best_score,
     "evaluations": len(scores),
+  }
+
+
+def _replay_held_out(config: ConfigDict, workdir: Workdir) -> dict[str, Any]:
+  """replay() by the held-out losses, from the step on at which the run branched off, if it did."""
+  branch = branch_of(read_record(workdir)) if workdir.record.exists() else None
+  lines = [line for line in read_held_out(workdir) if line["step"] >= (branch.step if branch else 0)]
+  step, decision = stopping.first_stop(lines, config.stop, stopping.decide_by_held_out)
+  for line in lines:
+    print(f"step {line['step']}: held-out loss {line['mean_loss']:.6g}{'  <- stop' if line['step'] == step else ''}")
+  return {
+    "stop": step,
+    "reason": decision.reason,
+    "best_step": decision.best_step,
+    "best_score": decision.best_score,
+    "passes": len(lines),
   }
 
 

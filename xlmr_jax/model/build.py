@@ -99,12 +99,18 @@ FAMILIES = {
 
 def head_of(model: ConfigDict) -> str:
   """The kind of config.model's masked-language-model head."""
-  return model.head or FAMILIES[model.family].head
+  return model.head or _family(model.family).head
 
 
 def family_of(config: ConfigDict) -> Family:
-  """The Family of config.model.family, which check_config() has checked."""
-  return FAMILIES[config.model.family]
+  """The Family of config.model.family. UserError: there is none of this name, as in the config.json of a later version."""
+  return _family(config.model.family)
+
+
+def _family(name: Any) -> Family:
+  if name not in tuple(FAMILIES):
+    raise UserError(f"config.model.family={name!r}: must be one of {', '.join(FAMILIES)}; restore the run's config.json")
+  return FAMILIES[name]
 
 
 def choose_model_ops(config: ConfigDict, seq_len: int, platform: str | None = None) -> tuple[Ops, str]:

@@ -76,7 +76,8 @@ def held_out_picture(workdir: Workdir, out: AnyPath, until: float = math.inf) ->
       axes.plot(steps, losses, color=AFTER, alpha=0.35, linewidth=1, label=language)
     axes.plot(steps, [line["mean_loss"] for line in lines], color=INK, linewidth=2.2, label="mean")
     axes.set(xlabel="updates", ylabel=LOSS, ylim=(0, None), xlim=(0, max(steps[-1], 1)))
-    axes.set_title(f"Held-out loss of {len(lines[-1]['languages'])} languages (black: their mean)", loc="left")
+    languages = set(lines[-1]["languages"]) - set(lines[-1].get("parallel", ()))
+    axes.set_title(f"Held-out loss of {len(languages)} languages (black: their mean)", loc="left")
   return figure
 
 

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import json
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from xlmr_jax.data.phases import Phase, Rows, continued, cut, phases_of
@@ -65,12 +65,15 @@ def begin(text: str, record: RunRecord, rows: Rows) -> Branch:
   root, step = parse(text)
   source = Workdir(root)
   other = read_record(source)
-  for key, what in (("rows_fingerprint", "rows"), ("languages", "languages"), ("tokenizer_sha256", "vocabulary")):
+  for key, what in (("rows_fingerprint", "rows"), ("tokenizer_sha256", "vocabulary")):
     if getattr(other, key) != getattr(record, key):
       raise UserError(
         f"--branch={text}: that run has other {what} than this config gives; a branch reads the same rows on: set "
-        "config.data.rows and config.data.languages as there, and leave languages out by config.phases"
+        "config.data.rows as there"
       )
+  if other.languages != record.languages:
+    phases = '--config.phases="until=100%,'
+    raise UserError(f"--branch={text}: {_other_languages(other, record.config, record.languages, phases)}")
   for key, a, b in (("seed", other.config["seed"], record.config["seed"]),
                     ("data.row_shares", *(run.config["data"]["row_shares"] for run in (other, record)))):  # fmt: skip
     if a != b:
@@ -95,6 +98,36 @@ def begin(text: str, record: RunRecord, rows: Rows) -> Branch:
   for key in sorted(key for key in {*old, *new} if old.get(key) != new.get(key)):
     print(f"branching off with config.{key}={new.get(key)!r} (there {old.get(key)!r})", flush=True)
   return Branch(str(absolute(root)), step, cut(phases_in(other, rows), step))
+
+
+def _other_languages(before: RunRecord, config: Mapping[str, Any], languages: Sequence[str], phases: str) -> str:
+  """Why the languages of a run and those of a config for the same rows differ, and what to do.
+
+  phases: the flags that change what the run reads from here on, up to the keys of the phase and the closing quote.
+  """
+  theirs, ours = before.config["data"], config["data"]
+  then, now = theirs["parallel_share"], ours["parallel_share"]
+  order = "the order of the rows follows from all languages of a run"
+  if list(theirs["languages"]) != list(ours["languages"]):
+    read, wanted = (",".join(data["languages"]) or "all" for data in (theirs, ours))
+    return (
+      f"config.data.languages={wanted}, but {read} there, and {order}: set it as there, and leave languages out by "
+      f'{phases}languages=NAMES"'
+    )
+  if new := [name for name in languages if name not in before.languages]:
+    return (
+      f"config.data.parallel_share={now:g}, with config.phases, reads {_few(new)}, which that run, with {then:g}, does not, "
+      f"and {order}, so that none can join it: set both keys as there, or begin a new run"
+    )
+  gone = [name for name in before.languages if name not in languages]
+  return (
+    f"config.data.parallel_share={now:g} leaves out {_few(gone)}, which that run, with {then:g}, reads, and {order}: set "
+    f'config.data.parallel_share={then if 0 < then < 1 else 0.5:g}, and {phases}parallel_share={now:g}"'
+  )
+
+
+def _few(names: Sequence[str]) -> str:
+  return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def choose(text: str, workdir: Workdir, record: RunRecord, rows: Rows) -> Branch | None:
@@ -124,6 +157,19 @@ def refuse_other_model(branch: Branch, abstract_state: Any) -> None:
   except DamagedError as error:
     raise UserError(f"{directory / str(branch.step)} cannot be branched off from: {error}") from None
   refuse_other_leaves(directory, branch.step, leaves, describe_leaves(abstract_state))
+
+
+def refuse_other_languages(workdir: Workdir, record: RunRecord) -> None:
+  """UserError if a continued run has a checkpoint and would read other languages, or no pairs: --allow_change lets both by.
+
+  record: of this start, for the same rows.
+  """
+  if not workdir.record.exists():
+    return
+  before, newest = read_record(workdir), max(sound_steps(workdir.checkpoints), default=0)
+  if newest and before.languages and before.languages != record.languages:
+    phases = f'--allow_change=phases --config.phases="until={newest};until=100%,'
+    raise UserError(f"{workdir}: {_other_languages(before, record.config, record.languages, phases)}")
 
 
 def refuse_other_past(workdir: Workdir, now: Sequence[Phase], rows: Rows) -> None:

@@ -257,6 +257,8 @@ class RunLog:
     languages = {name: {"loss": losses[name], "bits_per_byte": bits[name]} for name in losses}
     loss = float(sums.sum() / max(weights.sum(), 1.0))
     line = {"step": step, "loss": loss, "mean_loss": mean, "languages": languages}
+    if left_out := [name for name in losses if name not in single]:
+      line["parallel"] = left_out  # Who makes a mean of the line leaves them out of it too.
     self._held_out.write(line)
     print(
       f"held-out at step {step}: loss {mean:.3f}, {math.fsum(bits[name] for name in single) / max(len(single), 1):.3f} "

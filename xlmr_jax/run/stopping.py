@@ -5,7 +5,7 @@ better after the validation perplexity has levelled out. XLM was stopped by perp
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 
@@ -91,13 +91,18 @@ def decide_by_held_out(lines: Sequence[Mapping[str, Any]], rule: Rule) -> Decisi
   return decision._replace(reason=f"{reason} ({summary})", best_score=lowest)
 
 
-def first_stop(history: Sequence[Mapping[str, Any]], rule: Rule) -> tuple[int | None, Decision]:
-  """(step of the evaluation after which the rule stops, its decision); step None, at the end, where it never does."""
+def first_stop(
+  history: Sequence[Mapping[str, Any]], rule: Rule, by: Callable[..., Decision] = decide
+) -> tuple[int | None, Decision]:
+  """(step of the evaluation after which the rule stops, its decision); step None, at the end, where it never does.
+
+  by: decide, or decide_by_held_out, whose history are the lines of held_out.jsonl.
+  """
   for end in range(1, len(history) + 1):
-    decision = decide(history[:end], rule)
+    decision = by(history[:end], rule)
     if decision.stop:
       return history[end - 1]["step"], decision
-  return None, decide(history, rule)
+  return None, by(history, rule)
 
 
 def score_of(evaluation: Mapping[str, Any], which: str = "") -> float | None:

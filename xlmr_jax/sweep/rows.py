@@ -8,7 +8,7 @@ from pathlib import Path
 from xlmr_jax.data.row_manifest import read_manifest
 from xlmr_jax.errors import UserError
 from xlmr_jax.files import AnyPath, lock
-from xlmr_jax.folders import move_folder, remove_folder
+from xlmr_jax.folders import files_below, move_folder, remove_folder
 from xlmr_jax.sweep.runs import Rows, Run
 
 DEMO_TEXT = "demo"  # the text of the built-in world
@@ -23,7 +23,12 @@ def is_store(folder: AnyPath) -> bool:
 
 def is_built(rows: Rows, folder: AnyPath) -> bool:
   """Whether a folder holds all of these rows: those of parallel sentences are added last."""
-  return is_store(folder) and (not rows.parallel or "pairs" in read_manifest(folder))
+  if not rows.parallel:
+    return is_store(folder)
+  try:
+    return is_store(folder) and "pairs" in read_manifest(folder)
+  except UserError:  # Another process may be putting the store with the pairs into its place.
+    return False
 
 
 def folder_of(rows: Rows, given: AnyPath | None, own: AnyPath) -> AnyPath:
@@ -47,6 +52,11 @@ def refuse_missing(runs: Iterable[Run], given: AnyPath | None, own: AnyPath, tex
                     "--rows out and give --text")  # fmt: skip
   if text is None and (without := [rows.name for rows in missing if rows.text != DEMO_TEXT]):
     raise UserError(f"no rows: give --rows=ROWS, or --text=DIR to build them from ({', '.join(without)})")
+  for rows in missing:
+    pairs = text / rows.parallel if text and rows.parallel not in ("", DEMO_TEXT) else None
+    if pairs and not files_below(pairs):
+      raise UserError(f"--text={text}: there is no {pairs}, from which rows {rows.name} take their parallel sentences; put "
+                      "NAME.en-fr.en and NAME.en-fr.fr there")  # fmt: skip
 
 
 def build_commands(rows: Rows, out: AnyPath, text: AnyPath | None) -> list[list[str]]:

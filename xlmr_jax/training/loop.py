@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+from ml_collections import ConfigDict
 
 from xlmr_jax.data import pipeline
 from xlmr_jax.data.verification import Verification
@@ -257,20 +258,25 @@ def _train(
       goodput.close()
       verification.close()
   verification.poll()
-  _say_why_it_ended(workdir, step, start, restored=notes is not None, preempted=preempted, train_steps=config.train_steps)
+  _say_why_it_ended(workdir, step, start, restored=notes is not None, preempted=preempted, config=config)
   return Result(step, preempted, log.last_held_out)
 
 
-def _say_why_it_ended(workdir: Workdir, step: int, start: int, *, restored: bool, preempted: bool, train_steps: int) -> None:
+def _say_why_it_ended(
+  workdir: Workdir, step: int, start: int, *, restored: bool, preempted: bool, config: ConfigDict
+) -> None:
   if preempted and step > start:
     text = f"stopped by a signal: step {step} is saved; the same command goes on from there"
   elif preempted and restored:
     text = f"stopped by a signal at step {step}, which was saved before; the same command goes on from there"
   elif preempted:
     text = "stopped by a signal before the first step; nothing was saved"
-  elif step < train_steps:
-    text = (f"done: ended at step {step} because of {workdir.stop}; to go on, remove it and run the same command "
-            "(and the evaluator with another rule, e.g. --config.stop.patience=0)")  # fmt: skip
+  elif step < config.train_steps:
+    text = f"done: ended at step {step} because of {workdir.stop}; to go on, remove it and run the same command "
+    if config.stop.by == "held_out":  # Its passes before count on, so that the next one without a gain would end it again.
+      text += f"with --config.stop.patience above {config.stop.patience}, or 0 for no end before config.train_steps"
+    else:
+      text += "(and the evaluator with another rule, e.g. --config.stop.patience=0)"
   else:
     return
   print(text, file=sys.stderr, flush=True)

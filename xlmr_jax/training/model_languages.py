@@ -20,11 +20,12 @@ _NAME_ANOTHER = "name the nearest of them by --language"
 Sides = tuple[tuple[int, int], ...]  # per language of the rows, the numbers of the first and the second text's language
 
 
-def languages_to_read(root: str | os.PathLike, names: Sequence[str], parallel_share: float) -> tuple[str, ...] | None:
+def languages_to_read(root: str | os.PathLike, names: Sequence[str], shares: Sequence[float]) -> tuple[str, ...] | None:
   """The languages of a store that a run reads, pairs of parallel sentences among them; None for all.
 
   names: config.data.languages. Where it names no pair, the pairs of two languages that it names are read too.
-  parallel_share: of the rows; 0 leaves all pairs out, and 1 all else.
+  shares: config.data.parallel_share and that of each phase. If all are 0, pairs are left out, and if all are 1, all else.
+  Raises UserError: nothing is left.
   """
   manifest = read_manifest(any_path(root))
   pairs = manifest.get("pairs", {})
@@ -33,8 +34,13 @@ def languages_to_read(root: str | os.PathLike, names: Sequence[str], parallel_sh
   asked = list(names or manifest["languages"])
   if not set(asked) & set(pairs):
     asked += [pair for pair, sides in pairs.items() if all(number_of(names, side) is not None for side in sides)]
-  left = [name for name in asked if name not in pairs or parallel_share > 0]
-  if set(left) & set(pairs) and parallel_share == 1:
+  left = [name for name in asked if name not in pairs or max(shares) > 0]
+  if not left:
+    raise UserError(
+      f"config.data.languages={','.join(asked)}: in {root} these are pairs of parallel sentences, which "
+      "config.data.parallel_share=0 leaves out; set it above 0, or name other languages"
+    )
+  if set(left) & set(pairs) and min(shares) == 1:
     left = [name for name in left if name in pairs]
   return tuple(left)
 
@@ -45,7 +51,7 @@ def refuse_pairs(config: ConfigDict, store: RowStore) -> None:
     raise UserError(
       f"{store.root} has rows of parallel sentences ({', '.join(list(store.pairs)[:3])}), which config.model.family="
       f"{config.model.family} would read as running text: set config.model.isolate_documents=True, so that a pair is a text "
-      "of its own, or leave them out with config.data.parallel_share=0"
+      "of its own, or leave them out with config.data.parallel_share=0, and without a share of them in config.phases"
     )
 
 
@@ -71,6 +77,17 @@ def names_of_rows(store: RowStore) -> tuple[str, ...]:
   return tuple(sorted(names))
 
 
+def pairs_of_rows(store: RowStore) -> dict[str, tuple[str, str]]:
+  """The pairs among a store's languages with the languages of both sides, spelt as the store's own where it has them."""
+  names = sorted(set(store.languages) - set(store.pairs))
+
+  def own(side: str) -> str:
+    number = number_of(names, side)
+    return side if number is None else names[number]
+
+  return {pair: (own(first), own(second)) for pair, (first, second) in store.pairs.items()}
+
+
 def with_languages(config: ConfigDict, store: RowStore) -> ConfigDict:
   """config with the names of its language embeddings, which are those of the rows unless it has them already.
 
@@ -88,8 +105,9 @@ def with_languages(config: ConfigDict, store: RowStore) -> ConfigDict:
 def sides_of(config: ConfigDict, store: RowStore, instead: str = "", hint: str = _NAME_ANOTHER) -> Sides | None:
   """Per language of the store's rows, the numbers of its two texts' languages; None for a model that does not look at them.
 
-  instead: the language of the model that all rows of one language count as. Raises UserError, which ends with the hint: the
-  model has no embedding of a language.
+  instead: the language of the model that all rows of one language count as; a model without language embeddings does not
+  look at it. Raises UserError: the model has no embedding of a language, and the error ends with the hint; or both sides of
+  a pair are one language to it.
   """
   if not family_of(config).languages:
     return None
@@ -97,9 +115,15 @@ def sides_of(config: ConfigDict, store: RowStore, instead: str = "", hint: str =
   found = []
   for name in store.languages:
     sides = store.pairs.get(name, (name, name))
-    if instead and name not in store.pairs:
+    if instead and has_embeddings(config) and name not in store.pairs:
       sides = (instead, instead)
     first, second = (number_in(names, side, f"rows in {name!r}", hint) for side in sides)
+    if first == second and name in store.pairs:  # A row is a pair to the encoder if its two languages differ.
+      both = ", or name both in config.model.languages, from a new run's begin on" if has_embeddings(config) else ""
+      raise UserError(
+        f"rows in {name!r}: {sides[0]!r} and {sides[1]!r} are one language to this model ({names[first]}), so that it would "
+        f"not read them as pairs; leave them out by config.data.languages{both}"
+      )
     found.append((first, second))
   return tuple(found)
 

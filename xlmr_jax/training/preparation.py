@@ -21,7 +21,7 @@ from xlmr_jax.run.retention import Retention
 from xlmr_jax.run.workdir import Workdir
 from xlmr_jax.training import program as programs
 from xlmr_jax.training import recovery, segments, sharding
-from xlmr_jax.training.model_languages import sides_of, with_languages
+from xlmr_jax.training.model_languages import pairs_of_rows, sides_of, with_languages
 from xlmr_jax.training.program import Program
 from xlmr_jax.training.recovery import Ledger
 from xlmr_jax.training.segments import Shape, shape_of
@@ -44,7 +44,7 @@ class Prepared(NamedTuple):
 
 def rows_of(store: RowStore) -> phases.Rows:
   """What phases must know of the training rows."""
-  return phases.Rows(store.languages, store.counts("train"), store.seq_len, tuple(store.pairs))
+  return phases.Rows(store.languages, store.counts("train"), store.seq_len, pairs_of_rows(store))
 
 
 def prepare(config: ConfigDict, store: RowStore, past: Sequence[Phase] = ()) -> Prepared:

@@ -1,7 +1,7 @@
 """A folder of parallel sentences in the layout of Moses and OPUS: two files per pair of languages, a sentence per line.
 
 NAME.en-fr.en and NAME.en-fr.fr, each plain or compressed (text_file.py has the endings), say the same line by line. NAME may
-be missing, and a pair may have several.
+be missing, and a pair may have several. What OPUS puts beside them, such as NAME.en-fr.xml, is left out.
 """
 
 import dataclasses
@@ -24,6 +24,8 @@ SEPARATOR = "\t"  # between the two sentences in the text of a Document
 LONGEST_LINE = 1 << 20  # bytes; a longer one is no sentence
 _CODE = r"[a-z]{2,3}(?:_[A-Za-z0-9]{2,8})*"
 _FILE = re.compile(rf"(?:(?P<name>.+)\.)?(?P<a>{_CODE})-(?P<b>{_CODE})\.(?P<side>{_CODE})(?:\.(?:gz|xz|bz2|zst))?")
+# Endings that look like codes of languages. OPUS's alignments of a pair are NAME.en-fr.xml and NAME.en-fr.ids.
+_OTHER_ENDINGS = ("ids", "xml", "txt", "tmx", "tsv")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -59,6 +61,9 @@ class ParallelText(Source):
         left_out.append(name)
         continue
       a, b, side = found["a"], found["b"], found["side"]
+      if side in _OTHER_ENDINGS and side not in (a, b):
+        left_out.append(name)
+        continue
       if side not in (a, b) or a == b:
         raise UserError(f"{root / name}: ends in {side}, which is not one of two languages {a} and {b}; rename it")
       there = sides.setdefault((min(a, b), max(a, b), found["name"] or ""), {})

@@ -45,11 +45,12 @@ class HeldOut:
   mean: np.ndarray  # float64[N], the mean of the languages, nats per masked token
   loss: np.ndarray  # float64[N, G]
   bits: np.ndarray  # float64[N, G], bits per byte
+  parallel: tuple[str, ...] = ()  # those of the languages that are pairs of parallel sentences, and in no mean
 
   @property
   def mean_bits(self) -> np.ndarray:
-    """The mean over the languages that a pass has, float64[N]; NaN where it has none."""
-    known = np.isfinite(self.bits)
+    """The mean over the languages that a pass has, without pairs of them, float64[N]; NaN where it has none."""
+    known = np.isfinite(self.bits) & np.array([name not in self.parallel for name in self.languages], bool)
     return np.where(known, self.bits, 0.0).sum(axis=1) / np.where(known.any(axis=1), known.sum(axis=1), np.nan)
 
 
@@ -166,7 +167,8 @@ def _held_out(lines: list[dict], record: RunRecord) -> HeldOut:
       values = line["languages"].get(name, {})
       table[:, number, place] = _number(values.get("loss")), _number(values.get("bits_per_byte"))
   steps, mean = (np.array([_number(line[key]) for line in lines]) for key in ("step", "mean_loss"))
-  return HeldOut(names, steps, mean, table[0], table[1])
+  parallel = tuple(dict.fromkeys(name for line in lines for name in line.get("parallel", ())))
+  return HeldOut(names, steps, mean, table[0], table[1], parallel)
 
 
 def _train_rows(record: RunRecord, curves: Curves) -> dict[str, int]:

@@ -33,6 +33,7 @@ def transfer_section(run: Run) -> str:
   )  # fmt: skip
   text += _scores_by_task(run, x) + "</div>"
   rule = run.record.config["stop"]
+  what = "held-out pass" if rule.get("by") == "held_out" else "evaluation"
   said = [f"The score is highest at step {best:,}: {100 * float(values.max()):.1f} %."]
   if lowest is not None:
     said.append(f"The mean held-out loss is lowest at step {lowest:,}.")
@@ -45,7 +46,7 @@ def transfer_section(run: Run) -> str:
       )
   said.append(
     f"The run was stopped: {run.stop.reason}." if run.stop
-    else f"The rule waits for {counted(rule['patience'], 'evaluation')} without gain." if rule["patience"]
+    else f"The rule waits for {counted(rule['patience'], what)} without gain." if rule["patience"]
     else "No rule stops this run (config.stop.patience is 0)."
   )  # fmt: skip
   return f"<p>{html.escape(' '.join(said))}</p>{text}{_task_table(run)}"

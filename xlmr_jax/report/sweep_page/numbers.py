@@ -194,7 +194,9 @@ def read_sweep_run(workdir: Workdir, name: str, values: dict[str, Any], seed: in
 
 
 def _bits(line: Mapping[str, Any]) -> dict[str, float]:
-  found = {name: values.get("bits_per_byte") for name, values in line["languages"].items()}
+  """{language: bits per byte} of a held-out pass; pairs of parallel sentences, easier to guess, are left out."""
+  parallel = line.get("parallel", ())
+  found = {name: values.get("bits_per_byte") for name, values in line["languages"].items() if name not in parallel}
   return {name: float(value) for name, value in found.items() if isinstance(value, (int, float)) and math.isfinite(value)}
 
 
