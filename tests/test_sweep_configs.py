@@ -63,6 +63,9 @@ def test_every_sweep_has_checked_configs_of_its_own_names_and_three_seeds(name, 
     assert all(study.x in run.values for run in sweep.runs)
   assert study.series is None or all(study.series in run.values for run in sweep.runs)
   # It prepares without running: everything is found and described, and nothing is started.
+  (tmp_path / "parallel").mkdir()
+  for side in ("en", "fr"):
+    (tmp_path / "parallel" / f"en-fr.{side}").write_text("a\n")
   plan = Plan(sweep, SweepFolder(tmp_path / "sweep"), {}, text=tmp_path)
   check(plan, sweep.runs)  # check_config of each run
   assert all(plan.config(run).seed == run.seed for run in sweep.runs)
