@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from tests import tiny
@@ -100,7 +101,11 @@ def test_values_that_would_fail_later_are_refused_by_name(changes, message):
 
 def test_the_smallest_and_largest_seeds_are_taken():
   for seed in (-(2**31), -1, 0, 2**32 - 1):
-    check_config(tiny.config("rows", seed=seed))
+    config = tiny.config("rows", seed=seed)
+    check_config(config)
+    assert config.seed == seed
+  keys = {tuple(jax.random.key_data(jax.random.key(seed)).tolist()) for seed in (-(2**31), -1, 0)}
+  assert len(keys) == 3  # Each draws other weights.
 
 
 def test_a_broken_pipe_that_is_not_the_output_is_a_crash():

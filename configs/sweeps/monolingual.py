@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from xlmr_jax.config import load_config, variant
 from xlmr_jax.sweep.languages import SEVEN
 from xlmr_jax.sweep.runs import Rows, Study, is_tiny, without_tiny
-from xlmr_jax.sweep.studies import SEEDS, demo_rows, seeded
+from xlmr_jax.sweep.studies import SEEDS, demo_config, demo_rows, seeded
 
 STUDY = Study(
   "One language or seven (table 5 of the paper)",
@@ -34,14 +34,7 @@ OF_ONE, OF_SEVEN = ("translate_train",), ("zero_shot", "translate_train_all")
 
 def get_config(arg: str = "") -> ConfigDict:
   """The config that each run changes. arg: as of configs/study.py; tiny is the demo's model."""
-  c = load_config("smoke" if is_tiny(arg) else "study")
-  if is_tiny(arg):
-    c.update(train_steps=1200)
-    c.checkpoint.every_steps = 600
-    c.held_out.every_steps = 600
-    c.evaluate.update(tasks=("demo_entities", "demo_entailment"), every_steps=0)
-    c.stop.update(patience=0, min_gain=0.0, min_steps=0)
-    c.log.tensorboard = False
+  c = demo_config(1200) if is_tiny(arg) else load_config("study")
   c.evaluate.languages = TASK_LANGUAGES
   return variant(c, without_tiny(arg))
 

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from xlmr_jax.config import load_config, variant
 from xlmr_jax.sweep.languages import FIFTEEN
 from xlmr_jax.sweep.runs import Rows, Study, is_tiny, without_tiny
-from xlmr_jax.sweep.studies import SEEDS, demo_rows, seeded
+from xlmr_jax.sweep.studies import SEEDS, demo_config, demo_rows, seeded
 
 STUDY = Study(
   "XLM's objectives: language embeddings and TLM", x="objective", x_label="objective", x_scale="category", y="score"
@@ -33,13 +33,8 @@ OBJECTIVES = {
 def get_config(arg: str = "") -> ConfigDict:
   """The config that each run changes: XLM's, or with tiny the demo's model. arg: as of configs/study.py."""
   if is_tiny(arg):
-    c = load_config("smoke")
+    c = demo_config(1600)
     c.model.update(family="xlm", head="dense")  # XLM-R's head in all runs
-    c.update(train_steps=1600)
-    c.checkpoint.every_steps = 800
-    c.held_out.every_steps = 800
-    c.evaluate.update(tasks=("demo_entities", "demo_entailment"), every_steps=0)
-    c.log.tensorboard = False
   else:
     c = load_config("xlm")
     c.update(train_steps=200_000)  # ours, as in configs/study.py

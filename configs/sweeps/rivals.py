@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from xlmr_jax.config import load_config, variant
 from xlmr_jax.sweep.runs import Rows, Study, is_tiny, without_tiny
-from xlmr_jax.sweep.studies import SEEDS, demo_rows, seeded
+from xlmr_jax.sweep.studies import SEEDS, demo_config, demo_rows, seeded
 
 STUDY = Study(
   "XLM-R, multilingual BERT and XLM in one body", x="language", x_label="language of the test", x_scale="category",
@@ -46,12 +46,7 @@ TINY_ROWS = {
 def get_config(arg: str = "") -> ConfigDict:
   """The config that each run changes. arg: as of configs/study.py; tiny is the demo's model."""
   if is_tiny(arg):
-    c = load_config("smoke")
-    c.update(train_steps=1600)
-    c.checkpoint.every_steps = 800
-    c.held_out.every_steps = 800
-    c.evaluate.update(tasks=("demo_entities", "demo_entailment"), every_steps=0)
-    c.log.tensorboard = False
+    c = demo_config(1600)
   else:
     c = load_config("study")
     c.evaluate.every_steps = 0

@@ -22,7 +22,7 @@ def sentences(language: str, count: int, seed: int = 0) -> Iterator[tuple[str, s
   rng = random.Random(f"{seed} {PIVOT}-{language}")
   left = count
   while left:
-    facts = _draw_facts(rng)
+    facts = rng.sample(world.subject_facts(rng), rng.randint(1, MOST_FACTS))
     if world.split_of(facts) != "train":
       continue
     yield _tell(facts, PIVOT, rng), _tell(facts, language, rng)
@@ -50,18 +50,6 @@ def write_parallel(out_dir: str | Path, scale: float = 1.0, seed: int = 0) -> di
       with whole_file(folder / f"demo.{pair_name(language)}.{side}") as unfinished:
         unfinished.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
   return {"pairs": len(others), "sentences": count * len(others)}
-
-
-def _draw_facts(rng: random.Random) -> list[world.Fact]:
-  """1 or 2 facts about a person, a city or a day."""
-  subject = rng.choices(("person", "city", "day"), weights=(3, 1, 1))[0]
-  if subject == "person":
-    facts = world.person_facts(world.draw_person(rng))
-  elif subject == "city":
-    facts = world.city_facts(rng.choice(world.WORDS["city"]), rng)
-  else:
-    facts = world.day_facts(rng.choice(world.WORDS["day"]), rng)
-  return rng.sample(facts, rng.randint(1, MOST_FACTS))
 
 
 def _tell(facts: list[world.Fact], language: str, rng: random.Random) -> str:

@@ -51,13 +51,7 @@ def write_text(out_dir: str | Path, scale: float = 1.0, seed: int = 0) -> dict:
 
 def _draw_facts(rng: random.Random) -> list[world.Fact]:
   """3 to 8 facts about a person, a city or a day, in any order."""
-  subject = rng.choices(("person", "city", "day"), weights=(3, 1, 1))[0]
-  if subject == "person":
-    facts = world.person_facts(world.draw_person(rng))
-  elif subject == "city":
-    facts = world.city_facts(rng.choice(world.WORDS["city"]), rng)
-  else:
-    facts = world.day_facts(rng.choice(world.WORDS["day"]), rng)
+  facts = world.subject_facts(rng)
   return rng.sample(facts, rng.randint(3, min(8, len(facts))))
 
 

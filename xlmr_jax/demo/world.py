@@ -224,3 +224,13 @@ def day_facts(day: str, rng: random.Random) -> list[Fact]:
     Fact.of("works", person=second.name, place=WORKPLACE[second.job]),
     Fact.of("sleeps", animal=animal, colour=colour, spot=rng.choice(WORDS["spot"])),
   ]
+
+
+def subject_facts(rng: random.Random) -> list[Fact]:
+  """All facts about a person, a city or a day that is drawn; persons are drawn most often."""
+  subject = rng.choices(("person", "city", "day"), weights=(3, 1, 1))[0]
+  if subject == "person":
+    return person_facts(draw_person(rng))
+  if subject == "city":
+    return city_facts(rng.choice(WORDS["city"]), rng)
+  return day_facts(rng.choice(WORDS["day"]), rng)

@@ -2,6 +2,9 @@
 
 from typing import Any
 
+from ml_collections import ConfigDict
+
+from xlmr_jax.config import load_config
 from xlmr_jax.sweep import languages
 from xlmr_jax.sweep.runs import Rows, Scalar
 
@@ -33,6 +36,17 @@ def demo_rows(vocabulary_size: int, of: tuple[str, ...] = (), parallel: bool = F
   name = ("demo" if not of else f"demo_{of[0] if len(of) == 1 else len(of)}") + "_pairs" * parallel
   pairs = "demo" if parallel else ""
   return Rows(name, vocabulary_size, languages=of, text="demo", alpha=0.5, seq_len=64, held_out=0.05, parallel=pairs)
+
+
+def demo_config(train_steps: int) -> ConfigDict:
+  """The demo's model with two of its tasks, scored once at the end, and no rule that ends the run."""
+  c = load_config("smoke")
+  c.train_steps = train_steps
+  c.checkpoint.every_steps = c.held_out.every_steps = train_steps // 2
+  c.evaluate.update(tasks=("demo_entities", "demo_entailment"), every_steps=0)
+  c.stop.update(patience=0, min_gain=0.0, min_steps=0)
+  c.log.tensorboard = False
+  return c
 
 
 def seeded(values: dict[str, Scalar], seed: int) -> dict[str, Scalar]:
