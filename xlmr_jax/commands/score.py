@@ -87,10 +87,10 @@ def open_rows(rows: str | os.PathLike, config: Any, tokenizer_sha256: str) -> An
   """
   from xlmr_jax.data.rows import RowStore
   from xlmr_jax.errors import UserError
-  from xlmr_jax.model.build import family_of
+  from xlmr_jax.training.model_languages import reads_pairs
 
   store = RowStore(rows, tokenizer_sha256=tokenizer_sha256)
-  if store.pairs and not (family_of(config).languages or config.model.isolate_documents):
+  if store.pairs and not reads_pairs(config):
     single = [name for name in store.languages if name not in store.pairs]
     if not single:
       raise UserError(f"{rows} has only pairs of parallel sentences, which the run's model would read as running text; "

@@ -45,9 +45,14 @@ def languages_to_read(root: str | os.PathLike, names: Sequence[str], shares: Seq
   return tuple(left)
 
 
+def reads_pairs(config: ConfigDict) -> bool:
+  """Whether a row of several pairs of sentences is, to a model of config, pairs and not one running text."""
+  return family_of(config).languages or config.model.isolate_documents
+
+
 def refuse_pairs(config: ConfigDict, store: RowStore) -> None:
   """UserError if a run would read pairs of parallel sentences with a model to which they are no pairs."""
-  if store.pairs and not (family_of(config).languages or config.model.isolate_documents):
+  if store.pairs and not reads_pairs(config):
     raise UserError(
       f"{store.root} has rows of parallel sentences ({', '.join(list(store.pairs)[:3])}), which config.model.family="
       f"{config.model.family} would read as running text: set config.model.isolate_documents=True, so that a pair is a text "
