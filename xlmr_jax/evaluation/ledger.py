@@ -14,10 +14,9 @@ from xlmr_jax.errors import UserError, one_line
 from xlmr_jax.files import AnyPath, in_parallel, read_sealed_json, write_json, write_sealed_json
 from xlmr_jax.folders import copy_folder, entries, remove_folder
 from xlmr_jax.run import stopping
-from xlmr_jax.run.branch import branch_of
-from xlmr_jax.run.logs import read_held_out
+from xlmr_jax.run.branch import own_held_out
 from xlmr_jax.run.manifest import MANIFEST, DamagedError, verify
-from xlmr_jax.run.workdir import Workdir, read_record, step_of
+from xlmr_jax.run.workdir import Workdir, step_of
 
 # {task: {language: {metric: [one per seed]}}}; None for a score that was not finite.
 Scores = dict[str, dict[str, dict[str, list[float | None]]]]
@@ -103,8 +102,7 @@ def replay(config: ConfigDict, workdir: Workdir) -> dict[str, Any]:
 
 def _replay_held_out(config: ConfigDict, workdir: Workdir) -> dict[str, Any]:
   """replay() by the held-out losses, from the step on at which the run branched off, if it did."""
-  branch = branch_of(read_record(workdir)) if workdir.record.exists() else None
-  lines = [line for line in read_held_out(workdir) if line["step"] >= (branch.step if branch else 0)]
+  lines = own_held_out(workdir)
   step, decision = stopping.first_stop(lines, config.stop, stopping.decide_by_held_out)
   for line in lines:
     print(f"step {line['step']}: held-out loss {line['mean_loss']:.6g}{'  <- stop' if line['step'] == step else ''}")

@@ -12,6 +12,7 @@ from xlmr_jax.data.phases import refuse_other_past as refuse_change
 from xlmr_jax.errors import StoreError, UserError, one_line
 from xlmr_jax.files import AnyPath, absolute, any_path, flatten, path_given, read_json, read_sealed_json, write_sealed_json
 from xlmr_jax.folders import copy_folder, remove_folder
+from xlmr_jax.run import logs
 from xlmr_jax.run.checkpoint_folder import sound_steps, warn
 from xlmr_jax.run.growing import open_growing, read_growing
 from xlmr_jax.run.manifest import MANIFEST, DamagedError, describe_leaves, read_manifest, refuse_other_leaves, verify
@@ -41,6 +42,15 @@ def branch_of(record: RunRecord) -> Branch | None:
     return Branch(str(value["run"]), int(value["step"]), phases)
   except (KeyError, TypeError, ValueError) as error:
     raise UserError(f"the record of the run says where it branched off, but not so that it can be read ({error})") from None
+
+
+def own_held_out(workdir: Workdir) -> list[dict]:
+  """The lines of a run's held_out.jsonl from the step on at which it branched off, if it did.
+
+  What the other run did before says nothing about what this one changes.
+  """
+  branch = branch_of(read_record(workdir)) if workdir.record.exists() else None
+  return [line for line in logs.read_held_out(workdir) if line["step"] >= (branch.step if branch else 0)]
 
 
 def phases_in(record: RunRecord, rows: Rows) -> tuple[Phase, ...]:

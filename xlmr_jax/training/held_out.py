@@ -9,9 +9,9 @@ from ml_collections import ConfigDict
 
 from xlmr_jax.data.rows import RowStore
 from xlmr_jax.files import write_json
-from xlmr_jax.run import logs, stopping
-from xlmr_jax.run.branch import branch_of
-from xlmr_jax.run.workdir import Workdir, read_record
+from xlmr_jax.run import stopping
+from xlmr_jax.run.branch import own_held_out
+from xlmr_jax.run.workdir import Workdir
 from xlmr_jax.training import sharding
 
 
@@ -44,13 +44,11 @@ def stop_by_held_out(config: ConfigDict, workdir: Workdir, newest: dict | None) 
   """Writes STOP.json if config.stop.by=held_out and the held-out losses so far say so.
 
   newest: the last line of held_out.jsonl, which may not be in a bucket yet; None on other processes than 0. A run that
-  branched off counts from there on: what the other run did before says nothing about what this one changes.
+  branched off counts from there on.
   """
   if config.stop.by != "held_out" or newest is None:
     return
-  branch = branch_of(read_record(workdir)) if workdir.record.exists() else None
-  first = branch.step if branch else 0
-  lines = [line for line in logs.read_held_out(workdir) if first <= line["step"] < newest["step"]]
+  lines = [line for line in own_held_out(workdir) if line["step"] < newest["step"]]
   decision = stopping.decide_by_held_out([*lines, newest], config.stop)
   if decision.stop and not workdir.stop.exists():
     write_json(workdir.stop, {"step": newest["step"], "reason": decision.reason})
