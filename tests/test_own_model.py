@@ -277,7 +277,7 @@ def test_a_model_of_ones_own(tmp_path):
   imported = tmp_path / "imported"
   from_hf(model, Workdir(imported))
   result = run("--tasks=xnli", "--once", folder=imported)
-  assert result.returncode == 1 and "--checkpoint=initial scores that one" in result.stderr, result.stderr
+  assert result.returncode == 1 and "imported model, which --checkpoint=initial scores" in result.stderr, result.stderr
   result = run("--tasks=xnli", "--checkpoint=initial", "--seeds=3,7", folder=imported)
   assert result.returncode == 0, result.stderr
   again = json.loads((imported / "evaluations" / "final" / "initial.json").read_text())
