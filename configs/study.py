@@ -34,9 +34,9 @@ def make_tiny(c: ConfigDict) -> None:
   # As in smoke.py: narrow models learn sooner with them, and underfit in so few updates.
   c.model.update(dropout=0.0, attention_dropout=0.0, init_std=0.08, isolate_documents=True)
   c.data.mask_share = 0.2
-  c.update(train_steps=1000, batch_rows=32, rows_per_device=0)
-  c.optimizer.update(peak_lr=3e-3, warmup_steps=100)
-  c.checkpoint.update(every_steps=500, keep_every=0, keep=2)
+  c.update(train_steps=600, batch_rows=32, rows_per_device=0)
+  c.optimizer.update(peak_lr=3e-3, warmup_steps=60)
+  c.checkpoint.update(every_steps=300, keep_every=0, keep=2)
   c.held_out.update(every_steps=0, max_rows_per_language=64)
   c.evaluate.update(tasks=(), every_steps=0)
   c.log.update(every_steps=50, tensorboard=False)

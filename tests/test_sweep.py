@@ -430,6 +430,22 @@ def test_rows_are_given_or_built_once(tmp_path):
   assert sweep_rows.build(spec, out, None, execute) == 0 and len(lines) == 3
 
 
+def test_pairs_of_other_languages_stay_out_of_the_rows(tmp_path):
+  (tmp_path / "pairs").mkdir()
+  for pair in ("aa-bb", "bb-cc", "aa-dd"):
+    for side in pair.split("-"):
+      (tmp_path / "pairs" / f"{pair}.{side}").write_text("a\n")
+
+  def flags(*languages):
+    spec = Rows("v", 100, languages=languages, text="text", parallel="pairs")
+    return sweep_rows.build_commands(spec, tmp_path / "rows" / "v", tmp_path)[-1]
+
+  assert "--languages=aa-bb,bb-cc" in flags("aa", "bb", "cc")
+  assert "--add" in flags() and not any("--languages" in flag for flag in flags())  # All languages: all pairs.
+  with pytest.raises(UserError, match="no pair of files has both its languages among aa, cc"):
+    flags("aa", "cc")
+
+
 def test_rows_that_another_process_builds_are_waited_for(tmp_path, monkeypatch, capsys):
   spec, out = Rows("v", 100), tmp_path / "v"
   held = sweep_rows.lock(tmp_path / ".v.lock", "")

@@ -22,8 +22,7 @@ STUDY = Study(
 
 def get_config(arg: str = "") -> ConfigDict:
   """The config that each run changes. arg: see configs/study.py."""
-  # 15 runs in an hour.
-  return load_config("study", f"train_steps=850,{arg}" if is_tiny(arg) else arg)
+  return load_config("study", arg)
 
 
 def sweep(add: Callable[..., None], arg: str = "") -> None:

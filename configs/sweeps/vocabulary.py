@@ -50,8 +50,7 @@ TINY_SAME_BODY = Body(96, 3, 384)
 
 def get_config(arg: str = "") -> ConfigDict:
   """The config that each run changes. arg: see configs/study.py."""
-  # 18 runs, and three vocabularies to train in an hour.
-  return load_config("study", f"train_steps=800,{arg}" if is_tiny(arg) else arg)
+  return load_config("study", arg)
 
 
 def sweep(add: Callable[..., None], arg: str = "") -> None:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from xlmr_jax.corpus.sources.parallel import ParallelText
 from xlmr_jax.data.row_manifest import read_manifest
 from xlmr_jax.errors import UserError
 from xlmr_jax.files import AnyPath, lock
@@ -66,8 +67,12 @@ def build_commands(rows: Rows, out: AnyPath, text: AnyPath | None) -> list[list[
   """
   common = [f"--tokenizer={out.with_name(f'{rows.name}.model')}", f"--out={out}", f"--seq_len={rows.seq_len}",
             f"--held_out={rows.held_out}", "--noexport"]  # fmt: skip
-  pairs = out.with_name("demo_parallel") if rows.parallel == DEMO_TEXT else text / rows.parallel if text else ""
-  add_pairs = [[*_XLMR, "build_rows", f"--parallel={pairs}", "--add", *common]] if rows.parallel else []
+  add_pairs = []
+  if rows.parallel:
+    folder = out.with_name("demo_parallel") if rows.parallel == DEMO_TEXT else text / rows.parallel if text else None
+    if folder is None:
+      raise UserError(f"{out}: no parallel sentences, and no --text to build them from")
+    add_pairs = [[*_XLMR, "build_rows", f"--parallel={folder}", "--add", *common, *_pairs_among(rows.languages, folder)]]
   if is_store(out):
     return add_pairs
   where = out.with_name("demo_text") if rows.text == DEMO_TEXT else text
@@ -83,6 +88,16 @@ def build_commands(rows: Rows, out: AnyPath, text: AnyPath | None) -> list[list[
     commands += [[*_XLMR, "train_vocabulary", f"--text={where}", f"--size={rows.vocabulary_size}", f"--alpha={rows.alpha}",
                   f"--kind={rows.kind}", f"--out={vocabulary}", *sentences, *languages]]  # fmt: skip
   return [*commands, [*_XLMR, "build_rows", f"--text={where}", *common, *languages], *add_pairs]
+
+
+def _pairs_among(languages: tuple[str, ...], folder: AnyPath) -> list[str]:
+  """The flag that takes the pairs with both sides among the languages, if these are named. UserError: there are none."""
+  if not languages:
+    return []
+  pairs = [name for name, sides in ParallelText(folder).pairs.items() if set(sides) <= set(languages)]
+  if not pairs:
+    raise UserError(f"{folder}: no pair of files has both its languages among {', '.join(languages)}")
+  return [f"--languages={','.join(pairs)}"]
 
 
 def build(rows: Rows, out: AnyPath, text: AnyPath | None, run: Callable[[list[str]], int]) -> int:
