@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from xlmr_jax.config import default_config, variant
 from xlmr_jax.files import local_path
 from xlmr_jax.open_model import open_record
-from xlmr_jax.run.workdir import MODEL_SIZES
+from xlmr_jax.run.workdir import MODEL_RULES, MODEL_SIZES
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -29,7 +29,6 @@ def get_config(arg: str = "") -> ConfigDict:
   c.checkpoint.update(every_steps=1000, keep_every=0)
   c.held_out.every_steps = 1000
   model = record.config["model"]
-  taken = (*MODEL_SIZES, "vocabulary_size", "dropout", "attention_dropout", "isolate_documents", "pair_types", "init_std",
-           "layer_norm_epsilon")  # fmt: skip
+  taken = (*MODEL_SIZES, *MODEL_RULES, "vocabulary_size", "dropout", "attention_dropout", "isolate_documents", "init_std")
   c.model.update({key: model[key] for key in taken})
   return variant(c, changes)

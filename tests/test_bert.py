@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -326,6 +327,15 @@ def test_an_encoder_without_a_head(tmp_path):
   np.testing.assert_array_equal(found["kernel"], pooler()[SIZES.names.pooler[0]].T)
 
 
+def test_a_pooler_that_was_removed_is_said(tmp_path, capsys):
+  run = Workdir(tmp_path / "run")
+  from_hf(make_folder(tmp_path / "source", tensors() | pooler()), run)
+  assert pooler_of_run(run, open_record(run.root)) is not None and "pooler" not in capsys.readouterr().err
+  shutil.rmtree(run.root / "initial")
+  assert pooler_of_run(run, open_record(run.root)) is None
+  assert "was removed, and with it the pooler" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
   "values, changes, message",
   [
@@ -504,6 +514,16 @@ def test_the_head_for_texts_drops_nothing_in_front_of_the_pooler():
     sums = {round(float(2 * sum(v for j, v in enumerate(plain[0]) if mask >> j & 1)), 3) for mask in range(256)}
     inside = all(min(abs(float(found[0, 0]) - s) for s in sums) < 2e-3 for found in seen)
     assert inside == pooled
+
+
+def test_the_head_for_spans_drops_nothing():
+  """As transformers' question-answering heads; that for words drops."""
+  x = np.random.default_rng(0).normal(size=(4, 3, 8)).astype(np.float32)
+  for kind, labels, drops in ((SPAN, (), False), (WORDS, LABELS, True)):
+    head = task_head(task_with(kind, labels), 0.5)
+    params = head.init(jax.random.key(0), x)
+    trained = head.apply(params, x, False, rngs={"dropout": jax.random.key(1)})
+    assert np.array_equal(trained, head.apply(params, x)) != drops
 
 
 # --- training ------------------------------------------------------------------------------------------------------

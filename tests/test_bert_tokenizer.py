@@ -154,6 +154,88 @@ def test_added_tokens_are_found_in_texts(tmp_path):
   assert ours.size == len(pieces) + 1 and len(pieces) in ours.encode("the <hut>") and len(pieces) in ours.replacements
 
 
+HUT = {"content": "<hut>", "single_word": False, "lstrip": False, "rstrip": False}
+MARK = {"content": "[unused9]", "single_word": True, "lstrip": False, "rstrip": False, "normalized": False}
+
+
+@pytest.mark.parametrize(
+  "config, files, special",
+  [
+    # An entry of the vocabulary, and one behind it that is compared after lower-casing.
+    ({"added_tokens_decoder": {"9": MARK | {"special": True}, "N": HUT | {"normalized": True, "special": False}}}, {}, {9}),
+    ({"added_tokens_decoder": {"N": HUT | {"normalized": False, "special": True}}}, {}, {"N"}),
+    ({}, {"added_tokens.json": {"[unused9]": 9, "<hut>": "N"}}, set()),
+    ({"additional_special_tokens": ["[unused9]"]}, {"added_tokens.json": {"<hut>": "N"}}, {9}),
+    ({}, {"special_tokens_map.json": {"additional_special_tokens": ["[unused9]", "<hut>"]}}, {9, "N"}),
+  ],
+)
+def test_added_tokens_are_transformers(tmp_path, config, files, special):
+  made, pieces = pieces_of(["the cats sees a hut, unused1 in HUTS"] * 4, 190)
+  size = len(pieces)
+  text = json.dumps(config).replace('"N"', f'"{size}"')
+  path = bert_folder(tmp_path / "in", made, pieces, json.loads(text), "vocab.txt")
+  for name, content in files.items():
+    (path / name).write_text(json.dumps(content).replace(': "N"', f": {size}"))
+  lines = ["the <hut> sees [unused9] a", "the <HUT>", "a<hut>[unused9]a", "[unused9]s and s[unused9]", "[unused9]"]
+  ours = assert_as_transformers(path, tmp_path / "out", lines)
+  drawn = {*ours.replacements.tolist()}
+  assert {id for id in (9, size) if id < ours.size and id not in drawn} == {size if id == "N" else id for id in special}
+
+
+def test_a_vocab_txt_that_is_written_is_read_alike_by_berts_own_class(tmp_path):
+  transformers = pytest.importorskip("transformers")
+  made, pieces = pieces_of(["The cats sees É, 今天 a hut"] * 4, 190)
+  for n, config in enumerate((CASED, {}, CASED | {"strip_accents": True, "tokenize_chinese_chars": False})):
+    path = bert_folder(tmp_path / f"in{n}", made, pieces, config, "vocab.txt")
+    (tmp_path / f"out{n}").mkdir()
+    tokenizer.write_tokenizer(tmp_path / f"out{n}", open_tokenizer(path, tokenizer.read_vocabulary(path)[0]), 512)
+    classes = (transformers.BertTokenizer.from_pretrained(where) for where in (path, tmp_path / f"out{n}"))
+    first, again = (made(["The cats É 今天"]).input_ids for made in classes)
+    assert first == again
+    (tmp_path / f"out{n}" / "tokenizer.json").unlink()
+    (tmp_path / f"out{n}" / "config.json").write_text('{"model_type": "bert"}')
+    settings = json.loads((tmp_path / f"out{n}" / "tokenizer_config.json").read_text())
+    (tmp_path / f"out{n}" / "tokenizer_config.json").write_text(json.dumps(settings | {"tokenizer_class": "BertTokenizer"}))
+    ours = [open_tokenizer("x", tokenizer.read_vocabulary(where)[0]) for where in (path, tmp_path / f"out{n}")]
+    assert ours[0].encode("The cats É 今天") == ours[1].encode("The cats É 今天")
+
+
+@pytest.mark.parametrize(
+  "config, model_config, message",
+  [
+    ({"tokenizer_class": "BertJapaneseTokenizer"}, {}, "tokenizer_class=BertJapaneseTokenizer"),
+    ({}, {"tokenizer_class": "BertJapaneseTokenizer"}, "tokenizer_class=BertJapaneseTokenizer"),
+    ({"tokenizer_class": "BertTokenizer", "word_tokenizer_type": "mecab"}, {}, "word_tokenizer_type=mecab"),
+    ({"auto_map": {"AutoTokenizer": ["tokenization.KoBert", None]}}, {}, "auto_map"),
+  ],
+)
+def test_the_vocab_txt_of_another_class_is_refused(tmp_path, config, model_config, message):
+  made, pieces = pieces_of(["the cats sees a hut"] * 4, 160)
+  path = bert_folder(tmp_path / "in", made, pieces, config, "vocab.txt")
+  (path / "config.json").write_text(json.dumps({"model_type": "bert"} | model_config))
+  with pytest.raises(UserError, match=message):
+    tokenizer.read_vocabulary(path)
+  for name in ("BertTokenizer", "BertTokenizerFast"):
+    (path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": name, "word_tokenizer_type": "basic"}))
+    (path / "config.json").write_text('{"model_type": "bert"}')
+    tokenizer.read_vocabulary(path)
+
+
+def test_steps_that_berts_class_would_replace_are_said(tmp_path, capsys):
+  made, pieces = pieces_of(["the cats sees a hut"] * 4, 160)
+  path = bert_folder(tmp_path / "in", made, pieces, CASED, "tokenizer.json")
+  whole = json.loads((path / "tokenizer.json").read_text())
+  for n, change in enumerate(({"normalizer": None}, {"pre_tokenizer": {"type": "WhitespaceSplit"}}, {})):
+    other = bert_folder(tmp_path / str(n), made, pieces, CASED, "tokenizer.json")
+    (other / "tokenizer.json").write_text(json.dumps(whole | change))
+    for _ in range(2):
+      model, _ = tokenizer.read_vocabulary(other)
+    (tmp_path / f"out{n}").mkdir()
+    tokenizer.write_tokenizer(tmp_path / f"out{n}", open_tokenizer("x", model), 512)
+    assert capsys.readouterr().err.count("its steps are not those of BERT") == (1 if change else 0)
+    assert (tmp_path / f"out{n}" / "vocab.txt").exists() == (not change)  # Its readers would cut texts otherwise.
+
+
 # --- training ------------------------------------------------------------------------------------------------------
 
 

@@ -281,6 +281,10 @@ def test_an_imported_run_refuses_other_models_and_rows(tmp_path):
   before = read_record(run)
   with pytest.raises(UserError, match=r"config.model.layers=3, but .*source.* has 2; use --config=imported:"):
     refuse_other_run(run, dataclasses.replace(before, config=tiny.config(model__layers=3).to_dict()))
+  for key, value in (("layer_norm_epsilon", 1e-3), ("pair_types", False)):
+    config = before.config | {"model": before.config["model"] | {key: value}}
+    with pytest.raises(UserError, match=rf"config.model.{key}={value}, but .* use --config=imported:"):
+      refuse_other_run(run, dataclasses.replace(before, config=config))
   with pytest.raises(UserError, match=r"ROWS was made with another vocabulary .* --tokenizer=.*tokenizer.model"):
     refuse_other_run(run, dataclasses.replace(before, tokenizer_sha256="f" * 64, rows="ROWS"))
   result = command("pretrain", "--config=smoke:runlocal", f"--workdir={tmp_path / 'source'}")

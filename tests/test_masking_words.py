@@ -219,6 +219,34 @@ def test_pieces_that_do_not_fit_the_words(spans, marks):
   assert [(row >= WORD_START).astype(int).tolist() for row in ids] == [marks, marks]
 
 
+@pytest.mark.parametrize(
+  "spans, marks",
+  [
+    (((0, 1), (1, 1), (2, 2), (3, 3), (3, 4), (5, 5)), [1, 1, 0, 0, 0, 1]),  # The last one stands before no word.
+    (((0, 1), (1, 1), (2, 2), (3, 4)), [1, 1, 0, 0]),
+  ],
+)
+def test_all_the_spaces_before_a_word_belong_to_it(spans, marks):
+  ids = word_starts.encode_marked(Joined(*spans), ["a  b ", "a  b "])
+  assert [(row >= WORD_START).astype(int).tolist() for row in ids] == [marks, marks]
+
+
+def test_spaces_that_a_vocabulary_keeps(tmp_path):
+  """Each is a piece. ICU has no boundary between them."""
+  import sentencepiece
+
+  text = tmp_path / "text"
+  text.write_text("the  park in   the  dark\n" * 50)
+  sentencepiece.SentencePieceTrainer.train(
+    input=str(text), model_prefix=str(tmp_path / "kept"), vocab_size=14, remove_extra_whitespaces=False,
+    normalization_rule_name="identity", minloglevel=2, hard_vocab_limit=False,
+  )  # fmt: skip
+  kept = open_tokenizer(tmp_path / "kept.model")
+  (ids,) = word_starts.encode_marked(kept, ["the  park"])
+  words = "".join(("|" if id >= WORD_START else "") + kept.piece(id & ~WORD_START) for id in ids.tolist())
+  assert words == "|▁the|▁▁park"
+
+
 def test_a_line_begins_a_word():
   """Also where its first character is dropped, without which ICU has no boundary at the second."""
   ids = word_starts.encode_marked(Joined((1, 2), (3, 9)), ["\u200d🙂 joined"] * 2)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests import hugging_face as hf
+from tests import tiny
 from tests.test_convert import LONG, command, opened, rows_of, run_theirs, theirs_of
 from tests.test_hf_tokenizer import byte_level as merges_of
 from tests.test_pipelines import byte_level, sentencepiece, unigram
@@ -237,6 +238,8 @@ def test_an_encoder_without_its_head(tmp_path, kind, capsys):
   for path in (source, tmp_path / "run"):
     with pytest.raises(UserError, match="has no masked-language-model head, so it cannot fill a <mask>"):
       open_model(path).fill(["the <mask>"])
+    with pytest.raises(UserError, match="has no masked-language-model head to export"):
+      to_hf(Workdir(path), "latest", tmp_path / "out")
   # Pretraining begins with a head that is drawn, the same each time.
   record = open_record(tmp_path / "run")
   from ml_collections import ConfigDict
@@ -262,11 +265,17 @@ def test_what_cannot_be_exported_is_refused_before_rows_are_built(tmp_path, caps
   refused = command("build_rows", *arguments)
   assert refused.returncode == 1 and refused.stderr.count("\n") == 1 and not (tmp_path / "rows").exists()
   assert "treat_whitespace_as_suffix=true" in refused.stderr and "--noexport builds the rows" in refused.stderr
-  say_if_not_exportable(tmp_path / "v.model")  # as a training on such rows does
+  config = tiny.config()
+  say_if_not_exportable(config, tmp_path / "v.model")  # as a training on such rows does
   assert "this model will not be exported to Hugging Face: " in (said := capsys.readouterr().err) and said.count("\n") == 1
   (tmp_path / "v.model").write_bytes(sentencepiece([*PROBE]))
-  say_if_not_exportable(tmp_path / "v.model")
+  say_if_not_exportable(config, tmp_path / "v.model")
   assert capsys.readouterr().err == ""
+  for changes in ({"pre_norm": True}, {"family": "bert", "pair_types": True}):
+    config = tiny.config()
+    config.model.update(changes)
+    say_if_not_exportable(config, tmp_path / "v.model")
+    assert f"config.model.{[*changes][-1]}=True" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -208,7 +208,7 @@ def set_from_text(c: ConfigDict, key: str, text: str) -> None:
 def runlocal(c: ConfigDict) -> ConfigDict:
   """The same path as `c`, under a minute on a laptop: the built-in corpus, a narrow model, 20 steps."""
   c.model.update(layers=2, hidden=64, heads=2, ffn=128, vocabulary_size=0, dtype="float32")  # faster on a CPU
-  c.model.languages = ()
+  c.model.update(languages=(), pair_types=c.model.pair_types and c.model.family != "bert")  # The demo has no WordPiece.
   c.data.update(rows="demo", languages=())
   c.phases = _local_phases(c.phases, c.train_steps)
   c.update(train_steps=20, batch_rows=16, micro_batches=min(c.micro_batches, 2), rows_per_device=0)

@@ -6,6 +6,7 @@ a Hugging Face folder with a manifest.
 """
 
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -70,11 +71,20 @@ def source_of(workdir: Workdir, record: RunRecord) -> hf_folder.Folder | None:
   return None
 
 
+def headless(workdir: Workdir, record: RunRecord, step: int) -> Path | None:
+  """The Hugging Face folder that parameters are from, if it has no masked-language-model head, so that load() drew one."""
+  source = source_of(workdir, record) if step == 0 else None
+  return source.path if source and not source.has_head else None
+
+
 def pooler_of_run(workdir: Workdir, record: RunRecord) -> dict[str, np.ndarray] | None:
   """The pooler that a BERT brought along, with which fine-tuning begins as in transformers; None for every other run."""
   if record.config["model"]["family"] != "bert":
     return None
   source = source_of(workdir, record)
+  if record.imported and source is None:
+    print(f"{workdir.initial} was removed, and with it the pooler: fine-tuning on texts begins with a pooler that is drawn, "
+          "and its scores do not compare with those of before", file=sys.stderr, flush=True)  # fmt: skip
   return hf_folder.pooler_of(source) if source else None
 
 
@@ -267,8 +277,7 @@ def open_model(path: str | os.PathLike, checkpoint: str = "latest") -> Model:
   record = open_record(path)
   tokenizer = open_tokenizer_of(path, record)
   step, params = load_params(path, record, ConfigDict(record.config), checkpoint)
-  source = source_of(Workdir(path), record) if step == 0 else None
-  return Model(record, params, tokenizer, step, headless=source.path if source and not source.has_head else None)
+  return Model(record, params, tokenizer, step, headless(Workdir(path), record, step))
 
 
 def row_lengths(longest: int) -> list[int]:

@@ -172,7 +172,7 @@ def pretrain(argv: list[str]) -> int:
       if branch:
         branches.copy(branch, workdir)
       workdir.result.unlink(missing_ok=True)  # A stopped run may go on.
-      say_if_not_exportable(store.tokenizer_path)
+      say_if_not_exportable(config, store.tokenizer_path)
 
   hosts.together(claim)
   initial = (lambda abstract: load_initial(workdir, abstract)) if imported else None
@@ -192,13 +192,14 @@ def pretrain(argv: list[str]) -> int:
   return EXIT_DONE
 
 
-def say_if_not_exportable(path: AnyPath) -> None:
-  """Prints one line on stderr if the model of a run with this vocabulary can never be exported to Hugging Face."""
+def say_if_not_exportable(config: ConfigDict, path: AnyPath) -> None:
+  """Prints one line on stderr if such a run's model can never be exported to Hugging Face. path: of the vocabulary."""
   from xlmr_jax.data.tokenizer import open_tokenizer
-  from xlmr_jax.huggingface.tokenizer import why_no_export
+  from xlmr_jax.huggingface import export, tokenizer
 
   try:
-    why = why_no_export(open_tokenizer(path))
+    opened = open_tokenizer(path)
+    why = export.why_no_export(config, opened) or tokenizer.why_no_export(opened)
   except UserError as error:  # Training needs ids alone.
     why = str(error)
   if why:

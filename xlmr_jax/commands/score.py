@@ -38,7 +38,8 @@ def score(
   from xlmr_jax.data.verification import Verification
   from xlmr_jax.errors import UserError
   from xlmr_jax.model.build import family_of
-  from xlmr_jax.open_model import load_params, open_record
+  from xlmr_jax.open_model import headless, load_params, open_record
+  from xlmr_jax.run.workdir import Workdir
   from xlmr_jax.training import sharding
   from xlmr_jax.training.held_out import bits_per_nat, held_out_losses
   from xlmr_jax.training.model_languages import sides_of
@@ -56,6 +57,8 @@ def score(
     raise UserError(f"--passes={passes}: must be at least 1")
   verification = Verification(store)
   step, params = load_params(path, record, config, checkpoint)
+  if folder := headless(Workdir(path), record, step):
+    raise UserError(f"{folder} has no masked-language-model head, so that there is no masked loss; train one first")
   mesh, languages = sharding.make_mesh(1, 1, jax.devices()[:1]), len(store.languages)
   total = np.zeros((2, languages))
   with jax.set_mesh(mesh):

@@ -40,13 +40,28 @@ def encode_marked(tokenizer: Tokenizer, lines: list[str], threads: int = 1) -> l
   line_begins = np.cumsum([0, *(len(line) + 1 for line in lines)])
   before = np.repeat(line_begins[:-1], sizes)
   starts, ends = starts + before, ends + before
+  first = np.cumsum(sizes) - sizes
+  starts, ends = _behind_blanks(starts, ends, np.repeat(first + sizes, sizes))
   is_start = boundaries(lines)[starts]
   # Not so within a character of which several pieces were made, nor behind the space that stands before the same word.
   is_start[1:] &= (starts[1:] >= ends[:-1]) & ~((starts[:-1] == ends[:-1]) & (starts[1:] == starts[:-1]))
-  first = np.cumsum(sizes) - sizes
   is_start[first[sizes > 0]] = True
   ids = np.concatenate(found) + is_start * np.int32(WORD_START)
   return np.split(ids, first[1:])
+
+
+def _behind_blanks(starts: np.ndarray, ends: np.ndarray, line_ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """The spans of pieces, with those of blanks alone, which are empty, moved to the next piece of their line that has more.
+
+  ICU has no boundary within a run of blanks, each of which may be a piece. line_ends: per piece, the first one of the next
+  line.
+  """
+  numbers = np.arange(len(starts))
+  later = np.where(starts == ends, len(starts), numbers)
+  following = np.minimum.accumulate(later[::-1])[::-1]
+  moved = np.where(following < line_ends, following, numbers)
+  is_blank = moved != numbers
+  return starts[moved], np.where(is_blank, starts[moved], ends)
 
 
 def boundaries(lines: Sequence[str]) -> np.ndarray:

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
+from xlmr_jax.data.tokenizer import Tokenizer
+from xlmr_jax.data.tokenizer_json import BERT
 from xlmr_jax.files import flatten
 from xlmr_jax.huggingface import names, safetensors_file
 from xlmr_jax.huggingface.folder import OURS, Folder, types_of
@@ -25,6 +27,22 @@ class TunedHead(NamedTuple):
   kind: str  # a key of names.HEADS
   labels: tuple[str, ...]  # names of its classes; () for a span, or for one number
   params: Any  # {"out": {"kernel", "bias"}, ...}, on any devices of this process
+
+
+def why_no_export(config: ConfigDict, tokenizer: Tokenizer) -> str:
+  """Why transformers has no model for a run of this config and vocabulary; "" if it has one. Vocabularies: tokenizer.py."""
+  model = config.model
+  if model.pre_norm:
+    return "config.model.pre_norm=True is the layer of XLM-R XL, which has no export yet"
+  if model.family == "xlm":
+    return "config.model.family=xlm has no export; transformers' XLM wants a vocabulary of another kind"
+  if model.family == "xlmr" and tokenizer.specials != SPECIAL_IDS:
+    return ("config.model.family=xlmr with a vocabulary of BERT's layout. transformers' XLM-R numbers positions by the id "
+            "of <pad>, so it cannot take such a model; train with config.model.family=bert")  # fmt: skip
+  if model.family == "bert" and model.pair_types != (tokenizer.separators == BERT.separators):
+    return (f"config.model.pair_types={model.pair_types}, but {tokenizer.path} makes pairs the other way; set it to "
+            f"{not model.pair_types} for the training")  # fmt: skip
+  return ""
 
 
 def sizes_of(config: ConfigDict, vocabulary_size: int, source: Folder | None) -> names.Sizes:

@@ -70,6 +70,8 @@ def open_folder(path: AnyPath, tokenizer: bool = True) -> Folder:
   sizes = _sizes(path, config)
   named, tensors = sizes.names, _find_tensors(path)
   wanted = names.tensor_shapes(sizes)
+  if set(named.pooler) <= set(tensors):
+    wanted |= dict(zip(named.pooler, ((sizes.hidden, sizes.hidden), (sizes.hidden,))))
   if not any(name.startswith(named.head) for name in tensors):  # an AutoModel, or a fine-tuned model
     tensors = _encoder_alone(tensors, named)
     wanted = {name: shape for name, shape in wanted.items() if not name.startswith(named.head)}
@@ -168,6 +170,10 @@ def _sizes(path: Path, config: dict) -> Sizes:
   for key, value in fixed.items():
     if config.get(key, value) != value:
       raise UserError(f"{path / 'config.json'}: {key} is {config[key]!r}; as in XLM-R and RoBERTa it must be {value!r}")
+  for key in ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range"):
+    value = config.get(key, 0.1)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:
+      raise UserError(f"{path / 'config.json'}: {key} is {str(value)[:40]!r}; it must be a number from 0 to below 1")
   epsilon = layer_norm_epsilon(config)
   if not isinstance(epsilon, int | float) or isinstance(epsilon, bool) or not 0 < epsilon < 1:
     raise UserError(f"{path / 'config.json'}: layer_norm_eps is {epsilon!r}; it must be a number above 0, such as 1e-05")

@@ -12,6 +12,7 @@ Besides, "<s>", "</s>", "<pad>" and "<mask>" in a text are special tokens there.
 
 import base64
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xlmr_jax.data import sentencepiece_file as sentencepiece
@@ -135,6 +136,16 @@ def added_token(id: int, content: str) -> dict:
   """A special token. The mask swallows the space before it, because it stands for a piece with its space."""
   return {"id": id, "content": content, "single_word": False, "lstrip": content == MASK, "rstrip": False,
           "normalized": False, "special": True}  # fmt: skip
+
+
+def with_ids(added: Sequence[Mapping[str, Any]], vocabulary: Mapping[str, int]) -> list[dict[str, Any]]:
+  """Added tokens with an id each: one that has a name alone gets the vocabulary's, or the next one, as in transformers."""
+  known = dict(vocabulary) | {token["content"]: token["id"] for token in added if token["id"] is not None}
+  found = []
+  for token in added:
+    known.setdefault(token["content"], max(known.values(), default=-1) + 1)
+    found.append({**token, "id": known[token["content"]]})
+  return found
 
 
 def prove(whole: dict, ours: Tokenizer, vocabulary: sentencepiece.Vocabulary | None) -> None:

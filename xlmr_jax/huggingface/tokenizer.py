@@ -6,6 +6,7 @@ A tokenizer.json is kept as it is and run by the tokenizers library, with all it
 import functools
 import importlib.util
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,16 @@ from xlmr_jax.huggingface.sentencepiece_json import (
   prove,
   template,
   tokenizer_json,
+  with_ids,
 )  # fmt: skip
-from xlmr_jax.huggingface.wordpiece import VOCAB_TXT, as_transformers_reads, from_vocab_txt, vocab_txt
+from xlmr_jax.huggingface.wordpiece import (
+  VOCAB_TXT,
+  as_transformers_reads,
+  from_vocab_txt,
+  has_steps_of_bert,
+  settings,
+  vocab_txt,
+)
 from xlmr_jax.ids import MASK
 
 SENTENCEPIECE = "sentencepiece.bpe.model"  # XLM-R's name for the file, although the model is no BPE
@@ -51,7 +60,8 @@ def read_vocabulary(folder: Path, rows: int = 0) -> tuple[bytes, int]:
   elif merges.is_file():
     path, vocabulary = merges, _from_merges(merges)
   elif words.is_file():
-    path, vocabulary = words, from_vocab_txt(words, _config_of(folder), _added_tokens(folder))
+    model_config = _read_json(folder / "config.json")
+    path, vocabulary = words, from_vocab_txt(words, _config_of(folder), model_config, _added_tokens(folder))
   else:
     raise UserError(
       f"{folder}: no tokenizer in it: neither {SENTENCEPIECE} nor tokenizer.json nor vocab.json nor {VOCAB_TXT}"
@@ -104,7 +114,7 @@ def _compare(model: bytes, whole: bytes, path: Path) -> tuple[tuple[int, int], s
 
 def _refuse_added_tokens(folder: Path, tokenizer: Tokenizer) -> None:
   """UserError for tokens that a folder without tokenizer.json adds to its SentencePiece model."""
-  more = [name for name, id in _added_tokens(folder).items() if id >= tokenizer.size]
+  more = [token["content"] for token in _added_tokens(folder) if token["id"] is not None and token["id"] >= tokenizer.size]
   if more:
     raise UserError(
       f"{folder}: it adds {', '.join(map(repr, more[:3]))} to {SENTENCEPIECE}; save the tokenizer with transformers 5, "
@@ -129,22 +139,49 @@ def _config_of(folder: Path) -> dict:
   return _read_json(folder / "tokenizer_config.json")
 
 
-def _added_tokens(folder: Path) -> dict[str, int]:
-  """{name: id} of the tokens that the files beside a vocabulary add to it."""
-  decoder = _config_of(folder).get("added_tokens_decoder", {})
+def _added_tokens(folder: Path) -> list[dict[str, Any]]:
+  """The tokens that the files beside a vocabulary add to it, in the form of a tokenizer.json, by id.
+
+  As transformers 5 reads them: where tokenizer_config.json lists them, added_tokens.json does not count. "id" is None for a
+  token that has a name alone.
+  """
+  config = _config_of(folder)
   try:
-    named = {str(token["content"]): int(id) for id, token in decoder.items()}
-    return named | {str(name): int(id) for name, id in _read_json(folder / "added_tokens.json").items()}
+    special = _names(config.get("extra_special_tokens") or config.get("additional_special_tokens"))
+    if "added_tokens_decoder" in config:
+      found = [_added(int(id), token) for id, token in config["added_tokens_decoder"].items()]
+    else:
+      special += _names(_read_json(folder / "special_tokens_map.json").get("additional_special_tokens"))
+      ids = {str(name): int(id) for name, id in _read_json(folder / "added_tokens.json").items()}
+      found = [_added(id, {"content": name, "special": name in special}) for name, id in ids.items()]
   except (ValueError, KeyError, TypeError, AttributeError) as error:
     raise UserError(f"{folder}: its added tokens cannot be read ({error!r}); fetch it again") from None
+  named = {token["content"] for token in found}
+  more = [_added(None, {"content": name, "special": True}) for name in dict.fromkeys(special) if name not in named]
+  return sorted(found, key=lambda token: token["id"]) + more
+
+
+def _added(id: int | None, token: Mapping[str, Any]) -> dict[str, Any]:
+  """A token with the defaults of transformers' AddedToken."""
+  content, is_special = str(token["content"]), bool(token.get("special", False))
+  flags = {key: bool(token.get(key, False)) for key in ("single_word", "lstrip", "rstrip")}
+  normalized = bool(token.get("normalized", not is_special))
+  return {"id": id, "content": content, **flags, "normalized": normalized, "special": is_special}
+
+
+def _names(tokens: Any) -> list[str]:
+  """The names in a list, or a dictionary, of tokens of a tokenizer_config.json."""
+  tokens = tokens.values() if isinstance(tokens, Mapping) else tokens or []
+  return [str(token["content"]) if isinstance(token, Mapping) else str(token) for token in tokens]
 
 
 def _as_transformers_reads(path: Path, content: bytes) -> bytes:
   """A tokenizer.json with what transformers' classes for RoBERTa and BERT change in it after tokenizer_config.json."""
   config = _config_of(path.parent)
   if not str(config.get("tokenizer_class")).startswith("Roberta"):
-    model_type = str(_read_json(path.with_name("config.json")).get("model_type"))
-    return as_transformers_reads(content, _read_json(path), config, model_type) if b"BertNormalizer" in content else content
+    if b'"WordPiece"' not in content:
+      return content
+    return as_transformers_reads(path, content, _read_json(path), config, _read_json(path.with_name("config.json")))
   return _with_prefix_space(path, content, config.get("add_prefix_space"))
 
 
@@ -171,20 +208,21 @@ def _from_merges(path: Path) -> bytes:
   except (ValueError, AttributeError, TypeError) as error:
     raise UserError(f"{path}: cannot be read ({error!r}); fetch it again") from None
   ours = (*SPECIALS, MASK)
-  added = _added_tokens(path.parent)
-  specials = [(id, piece) for piece, id in (vocabulary | added).items() if piece in ours]
+  added = with_ids(_added_tokens(path.parent), vocabulary)
+  ids = vocabulary | {token["content"]: token["id"] for token in added}
+  specials = [(id, piece) for piece, id in ids.items() if piece in ours]
   prefix = _config_of(path.parent).get("add_prefix_space") is True
   byte_level = {"type": "ByteLevel", "add_prefix_space": prefix, "trim_offsets": True, "use_regex": True}
   model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": "", "end_of_word_suffix": "",
            "fuse_unk": False, "byte_fallback": False, "vocab": vocabulary, "merges": pairs}  # fmt: skip
   whole = tokenizer_json(specials, None, byte_level, model, byte_level | {"add_prefix_space": True})
-  more = [added_token(id, piece) | {"special": False} for piece, id in added.items() if piece not in ours]
+  more = [token for token in added if token["content"] not in ours]
   whole["added_tokens"] = sorted(whole["added_tokens"] + more, key=lambda token: token["id"])
   content = json.dumps(whole, ensure_ascii=False).encode()
   if more:
     tokenizer = open_tokenizer(path, content)
-    for name, id in added.items():
-      if name not in ours and (id >= tokenizer.size or tokenizer.piece(id) != name):
+    for name, id in ((token["content"], token["id"]) for token in more):
+      if id >= tokenizer.size or tokenizer.piece(id) != name:
         raise UserError(f"{path.parent}: the added token {name!r} has id {id}, which does not follow {path.name}")
   return content
 
@@ -252,7 +290,8 @@ def write_tokenizer(out: Path, tokenizer: Tokenizer, max_tokens: int) -> None:
   else:
     (out / "tokenizer.json").write_text(json.dumps(whole, ensure_ascii=False), encoding="utf-8")
     (out / SENTENCEPIECE).write_bytes(without_rows(tokenizer.model))
-  if whole["model"].get("type") == "WordPiece" and (lines := vocab_txt(whole["model"])):
+  as_bert = has_steps_of_bert(whole)
+  if as_bert and (lines := vocab_txt(whole["model"])):
     (out / VOCAB_TXT).write_text(lines, encoding="utf-8")  # for readers that know no tokenizer.json
   layout = layout_of(whole["model"])
   added = {token["content"]: token for token in whole.get("added_tokens") or ()}
@@ -271,6 +310,8 @@ def write_tokenizer(out: Path, tokenizer: Tokenizer, max_tokens: int) -> None:
     "model_input_names": ["input_ids", *([] if layout is XLMR else ["token_type_ids"]), "attention_mask"],
     "clean_up_tokenization_spaces": False,
   }
+  if as_bert:  # for those readers, whose defaults are those of uncased models
+    config |= settings(whole["normalizer"])
   write_json(out / "tokenizer_config.json", specials | config)
   write_json(out / "special_tokens_map.json", {**specials, "mask_token": mask})
 

@@ -14,8 +14,8 @@ SENTENCE, WORDS, SPAN = "sentence", "words", "span"
 class TaskHead(nn.Module):
   """A head as transformers' XLM-R has it: params {"dense", "out"} or {"out"}.
 
-  sentence: dropout, dense, tanh, dropout, projection of <s>; words and span: dropout and projection of every token.
-  BERT's pooler and head are the same without the first dropout.
+  sentence: dropout, dense, tanh, dropout, projection of <s>; words: dropout and projection of every token; span: the
+  projection alone. BERT's pooler and head are the same without the first dropout.
   """
 
   kind: str
@@ -35,5 +35,6 @@ class TaskHead(nn.Module):
       x, index = x[:, 0], index[:, 0]
       x = x if self.pooled else dropout(x, Drop(self.dropout, keys[1], index))
       x = jnp.tanh(add_bias(*Product((x.shape[-1],), self.init_std, name="dense")(x)))
-    x = dropout(x, Drop(self.dropout, keys[0], index))
+    if self.kind != SPAN:
+      x = dropout(x, Drop(self.dropout, keys[0], index))
     return add_bias(*Product((self.outputs,), self.init_std, name="out")(x))

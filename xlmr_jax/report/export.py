@@ -6,8 +6,6 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from xlmr_jax.config_checks import check_evaluation
-from xlmr_jax.data.tokenizer import Tokenizer
-from xlmr_jax.data.tokenizer_json import BERT
 from xlmr_jax.errors import UserError
 from xlmr_jax.evaluation.scorer import Scorer
 from xlmr_jax.evaluation.tasks import registry
@@ -15,9 +13,8 @@ from xlmr_jax.files import AnyPath, write_json
 from xlmr_jax.folders import refuse_used_folder, whole_folder
 from xlmr_jax.huggingface import export
 from xlmr_jax.huggingface.tokenizer import exported, write_tokenizer
-from xlmr_jax.ids import SPECIAL_IDS
 from xlmr_jax.model.build import family_of
-from xlmr_jax.open_model import load_params, open_record, open_tokenizer_of, pooler_of_run, source_of
+from xlmr_jax.open_model import headless, load_params, open_record, open_tokenizer_of, pooler_of_run, source_of
 from xlmr_jax.report import model_card
 from xlmr_jax.report.model_card import Tuned
 from xlmr_jax.run.workdir import RunRecord, Workdir
@@ -36,23 +33,17 @@ def to_hf(
   """
   record = open_record(workdir.root)
   config = ConfigDict(record.config) if config is None else config
-  if config.model.pre_norm:
-    raise UserError(f"{workdir}: config.model.pre_norm=True is the layer of XLM-R XL, which has no export yet")
-  if config.model.family == "xlm":
-    raise UserError(
-      f"{workdir}: config.model.family=xlm has no export; transformers' XLM wants a vocabulary of another kind"
-    )
   refuse_used_folder(out)  # This and the tokenizer are checked before the long part too.
   source, tokenizer = source_of(workdir, record), open_tokenizer_of(workdir.root, record)
+  if why := export.why_no_export(config, tokenizer):
+    raise UserError(f"{workdir}: {why}")
   exported(tokenizer)
   if record.imported and source is None:
-    print(
-      f"{workdir.initial} was removed: the export has token types of zero, folded into the positions, and no pooler",
-      file=sys.stderr,
-      flush=True,
-    )
-  _refuse_other_tokenizer(workdir, config, tokenizer)
+    types = "" if config.model.family == "bert" else "token types of zero, folded into the positions, and "
+    print(f"{workdir.initial} was removed: the export has {types}no pooler", file=sys.stderr, flush=True)
   step, params = load_params(workdir.root, record, config, name)
+  if not task and (folder := headless(workdir, record, step)):
+    raise UserError(f"{folder} has no masked-language-model head to export; train one first, or name a --task")
   tuned, head = None, None
   if task:
     tuned = fine_tune(workdir, record, config, params, step, task, seed)
@@ -68,21 +59,6 @@ def to_hf(
     model_card.write(folder, workdir, record, config, name, step, tuned)
   result = {"out": str(out), "step": step, "tensors": len(written)}
   return result | ({"task": task, "scores": tuned.scores} if tuned else {})
-
-
-def _refuse_other_tokenizer(workdir: Workdir, config: ConfigDict, tokenizer: Tokenizer) -> None:
-  """UserError for a vocabulary with which transformers would number positions, or type the texts of a pair, otherwise."""
-  model = config.model
-  if model.family == "xlmr" and tokenizer.specials != SPECIAL_IDS:
-    raise UserError(
-      f"{workdir}: config.model.family=xlmr with a vocabulary of BERT's layout. transformers' XLM-R numbers positions by "
-      "the id of <pad>, so it cannot take such a model; train with config.model.family=bert"
-    )
-  if model.family == "bert" and model.pair_types != (tokenizer.separators == BERT.separators):
-    raise UserError(
-      f"{workdir}: config.model.pair_types={model.pair_types}, but {tokenizer.path} makes pairs the other way; set it to "
-      f"{not model.pair_types} for the training"
-    )
 
 
 def fine_tune(

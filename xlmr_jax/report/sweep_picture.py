@@ -1,5 +1,6 @@
 """The figure of a sweep as a PNG, for papers and pages that take no HTML. The numbers are those of its page."""
 
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from xlmr_jax.report.sweep_page.sections import line_name, measures_of, shown, s
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK)
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
 PANELS_PER_ROW = 3
+TITLE_POINTS = 11
+CHARACTERS_PER_INCH = 11  # of a title in its points, with room to spare
 
 Lines = dict[tuple[Any, str], list[Place]]
 
@@ -28,7 +31,8 @@ def sweep_picture(sweep: Sweep, out: AnyPath) -> Any:
     raise UserError(f"{sweep.folder}: no run is finished, so that there is nothing to draw; run `xlmr sweep` first")
   columns = min(len(panels), PANELS_PER_ROW)
   rows = -(-len(panels) // columns)
-  with figure_file(out, 4.4 * columns + 0.6, 3.7 * rows + 0.4) as drawn:
+  width = 4.4 * columns + 0.6
+  with figure_file(out, width, 3.7 * rows + 0.4) as drawn:
     all_axes = list(drawn.subplots(rows, columns, squeeze=False).flat)
     for axes, (title, measure, lines) in zip(all_axes, panels):
       _draw(axes, sweep, lines)
@@ -36,7 +40,8 @@ def sweep_picture(sweep: Sweep, out: AnyPath) -> Any:
       axes.set_ylabel(MEASURES[measure])
     for axes in all_axes[len(panels) :]:
       axes.set_axis_off()
-    drawn.suptitle(str(sweep.record["title"]), x=0.01, ha="left")
+    title = textwrap.fill(str(sweep.record["title"]), int(width * CHARACTERS_PER_INCH))
+    drawn.suptitle(title, x=0.01, ha="left", fontsize=TITLE_POINTS)
   return drawn
 
 

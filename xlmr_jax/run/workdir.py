@@ -22,6 +22,8 @@ MAY_CHANGE = ("compile_cache", "compiler_options", "mesh", "micro_batches", "row
               "model.attention", "model.fuse", "model.unroll_layers")  # fmt: skip
 # What of a config the shapes of a model's parameters depend on.
 MODEL_SIZES = ("family", "layers", "hidden", "heads", "ffn", "max_positions", "token_types")
+# What a pretrained model computes otherwise, with the same parameters, when it is changed.
+MODEL_RULES = ("layer_norm_epsilon", "pair_types")
 
 
 class Workdir:
@@ -205,11 +207,11 @@ def refuse_other_run(workdir: Workdir, record: RunRecord, allowed: tuple[str, ..
 def refuse_other_model(workdir: Workdir, before: RunRecord, record: RunRecord) -> None:
   """UserError if a config or its rows do not fit the model that was imported into the workdir."""
   old, new = before.config["model"], record.config["model"]
-  for key in MODEL_SIZES:
-    if old[key] != new[key]:
+  for key in (*MODEL_SIZES, *MODEL_RULES):
+    if old.get(key, new[key]) != new[key]:
       raise UserError(
         f"config.model.{key}={new[key]}, but {before.imported}, imported into {workdir}, has {old[key]}; "
-        f"use --config=imported:{workdir}, which takes its sizes"
+        f"use --config=imported:{workdir}, which takes what it has"
       )
   for key, what in (("vocabulary_size", "entries"), ("tokenizer_sha256", "sha256")):
     if getattr(before, key) != getattr(record, key):
