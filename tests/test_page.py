@@ -17,6 +17,7 @@ from tests.test_corpus_report import Page
 from xlmr_jax.config import default_config
 from xlmr_jax.demo import run as demo
 from xlmr_jax.errors import UserError
+from xlmr_jax.evaluation.ledger import Entry
 from xlmr_jax.files import any_path, write_json
 from xlmr_jax.report import pictures, serve
 from xlmr_jax.report.page import charts
@@ -328,9 +329,9 @@ def test_the_figure_is_a_pure_function_of_its_points():
   assert figure(points) == {
     (None, "all"): [
       Place(0.3, 3.0, pytest.approx(2**0.5), 2),
-      Place(0.7, 1.0, 0.0, 1),
-      Place(10, 6.0, 0.0, 1),
-      Place("none", 5.0, 0.0, 1),
+      Place(0.7, 1.0, None, 1),
+      Place(10, 6.0, None, 1),
+      Place("none", 5.0, None, 1),
     ]
   }
   assert figure([]) == {}
@@ -406,6 +407,58 @@ def test_a_language_that_not_all_runs_have_does_not_count_for_all(sweep):
   found = read_sweep(sweep)
   del found.runs[0].bits["sw"]
   assert "sw" not in found.common_languages and "en" in found.common_languages
+
+
+def test_a_group_has_the_languages_that_all_runs_have(tmp_path):
+  groups = {"low": ["sw", "en"]}
+  found = read_sweep(made_runs.make_sweep(tmp_path / "s", {"alpha": [0.3, 0.7]}, x="alpha", seeds=1, groups=groups))
+  low = found.record["groups"]["low"]
+  before = {(point.x, point.seed): point.value for point in points_of(found, "bits_per_byte") if point.group == "low"}
+  del found.runs[0].bits[low[0]]
+  after = {(point.x, point.seed): point.value for point in points_of(found, "bits_per_byte") if point.group == "low"}
+  assert before.keys() == after.keys() and all(before[place] != after[place] for place in before)
+  assert after == {(run.values["alpha"], run.seed): run.bits[low[1]] for run in found.runs}
+  found.runs[0].bits.clear()
+  assert found.without_value == [found.runs[0].name]
+
+
+def test_runs_that_differ_in_a_third_value_are_no_seeds(tmp_path):
+  """Each has a line of its own, and its one seed no spread."""
+  root = made_runs.make_sweep(tmp_path / "s", {"alpha": [0.3, 0.7], "hidden": [64, 128]}, x="alpha", seeds=1)
+  found = read_sweep(root)
+  places = figure(points_of(found, "bits_per_byte"))
+  assert {series for series, _ in places} == {64, 128} and found.record["series"] == "hidden"
+  assert all(place.seeds == 1 and place.spread is None for line in places.values() for place in line)
+  page = Page(write_sweep_report(root))
+  assert "hidden 64" in page.source and "| – | 1 |" in page.source and "± 0" not in page.source
+  root = made_runs.make_sweep(
+    tmp_path / "t", {"alpha": [0.3], "hidden": [64, 128], "layers": [1, 2]}, x="alpha", series="hidden", seeds=2
+  )
+  found = read_sweep(root)
+  assert found.record["series"] == "hidden, layers"
+  places = figure(points_of(found, "bits_per_byte"))
+  assert {series for series, _ in places} == {"64, 1", "64, 2", "128, 1", "128, 2"}
+  assert all(place.seeds == 2 for line in places.values() for place in line)
+  assert "hidden, layers" not in Page(write_sweep_report(root)).table("run", "state")["alpha=0.3,hidden=64,layers=1,seed=0"]
+
+
+@pytest.mark.parametrize("errors, score", [({}, 0.7), ({"other": "no files"}, None)])
+def test_the_score_of_a_run_is_that_of_its_last_step(tmp_path, errors, score):
+  """An earlier evaluation, and one in which a task failed, do not stand for it."""
+  root = made_runs.make_sweep(tmp_path / "s", {"alpha": [0.3]}, x="alpha", seeds=1)
+  workdir = Workdir(root / "alpha=0.3,seed=0")
+  last = json.loads(workdir.result.read_text())["step"]
+  for step, value, failed in ((last - 1, 0.4, {}), (last, 0.7, errors)):
+    scores = {"mine": {"en": {"f1": [value]}, "sw": {"f1": [value]}}}
+    Entry(step, value, scores, {"mine": "f1"}, failed).write(workdir)
+  (run,) = read_sweep(root).runs
+  assert run.score == score and run.scores == ({"en": 0.7, "sw": 0.7} if score else {})
+  assert [value for _, value in run.history["score"]][-1] == pytest.approx(100 * (score or 0.4))
+  if not score:
+    other = made_runs.make_sweep(tmp_path / "t", {"alpha": [0.3, 0.7]}, x="alpha", seeds=1)
+    Entry(last, 0.7, {"mine": {"en": {"f1": [0.7]}}}, {"mine": "f1"}, errors).write(Workdir(other / "alpha=0.3,seed=0"))
+    states = {name: row["state"] for name, row in Page(write_sweep_report(other)).table("run", "state").items()}
+    assert states == {"alpha=0.3,seed=0": "trained, not scored", "alpha=0.7,seed=0": "finished"}
 
 
 def test_final_scores_count_by_the_setting_of_the_run(tmp_path):

@@ -1,6 +1,7 @@
 """Sweeps: names, refusals, folders, and what starters run, skip, leave to others and go on with."""
 
 import collections
+import dataclasses
 import json
 import os
 import signal
@@ -13,10 +14,22 @@ import pytest
 
 from tests import tiny
 from xlmr_jax.commands.sweep import array_index, selected
+from xlmr_jax.config import default_config
 from xlmr_jax.errors import UserError
-from xlmr_jax.run.workdir import Workdir
+from xlmr_jax.run.workdir import RunRecord, Workdir
 from xlmr_jax.sweep import rows as sweep_rows
-from xlmr_jax.sweep.folder import BEGUN, DONE, NEW, TRAINED, UNSCORED, SweepFolder, describe, open_folder, state
+from xlmr_jax.sweep.folder import (
+  BEGUN,
+  DONE,
+  NEW,
+  TRAINED,
+  UNSCORED,
+  SweepFolder,
+  describe,
+  open_folder,
+  refuse_other_rows,
+  state,
+)
 from xlmr_jax.sweep.runner import Children, Plan, StoppedError, check, run_all, summary
 from xlmr_jax.sweep.runs import Rows, Run, flags_of, load_sweep, name_of, parse_overrides, share_of, values_of
 
@@ -216,9 +229,22 @@ def test_the_folder_says_what_it_holds_and_refuses_another_sweep(tmp_path):
     plan.folder.workdir(run).root.mkdir()
     plan.folder.workdir(run).record.write_text("{}")
   refused(r"other flags \(train_steps: as the config has it there, 9 here\)", overrides={"train_steps": 9})
+  # A run may change these on its way, but runs that are measured in two ways do not compare.
+  for key, given in (
+    ("held_out.max_rows_per_language", 9),
+    ("stop.by", "held_out"),
+    ("evaluate.recipe", "lr=1"),
+    ("data.rows", "R"),
+  ):
+    refused(rf"other flags \({key}: as the config has it there, {given} here\)", overrides={key: given})
+  refused(r"config was another one \(train_steps: \d+ there, 77 here\)", config=value["config"] | {"train_steps": 77})
   refused(r"has the run peak_lr=0.2,seed=3", runs=without)
   refused("begun with changes", runs=other)
-  more = value | {"runs": [*value["runs"], value["runs"][0] | {"name": "new"}], "overrides": {"log.every_steps": 1}}
+  more = value | {
+    "runs": [*value["runs"], value["runs"][0] | {"name": "new"}],
+    "overrides": {"log.every_steps": 1, "evaluate.folder": "F"},
+  }
+  more |= {"config": value["config"] | {"a.new.key": 1, "log.every_steps": 7}}
   open_folder(plan.folder, more)
   assert json.loads(plan.folder.record.read_text()) == more
 
@@ -402,6 +428,21 @@ def test_a_signal_ends_the_sweep_once_the_child_has_ended():
       signal.signal(number, handler)
 
 
+def test_other_rows_than_the_begun_runs_have_are_refused(tmp_path, tiny_rows):
+  plan = make_plan(tmp_path, given_rows=tiny_rows)
+  first, second = plan.sweep.runs
+  refuse_other_rows(plan.folder, second, tiny_rows, plan.sweep.runs)  # Nothing has begun.
+  workdir = plan.folder.workdir(first)
+  fingerprint = json.loads((tiny_rows / "manifest.json").read_text())["fingerprint"]
+  record = RunRecord(default_config().to_dict(), 10, "0" * 64, 16, rows_fingerprint=fingerprint)
+  workdir.root.mkdir(parents=True)
+  record.write(workdir)
+  refuse_other_rows(plan.folder, second, tiny_rows, plan.sweep.runs)
+  dataclasses.replace(record, rows_fingerprint="f" * 64).write(workdir)
+  with pytest.raises(UserError, match=r"other rows \(fingerprint [0-9a-f]{12}\) than .*seed=3 was trained on \(f{12}\)"):
+    refuse_other_rows(plan.folder, second, tiny_rows, plan.sweep.runs)
+
+
 # --- rows -------------------------------------------------------------------------------------------------------------
 
 
@@ -509,6 +550,7 @@ def test_the_command_refuses_in_one_line(tmp_path, tiny_rows):
   line = (f"--config={write(tmp_path / 'two.py', TWO)}", f"--workdir={tmp_path / 'w'}", f"--rows={tiny_rows}")
   for flags, said in (
     (("--index=2",), "there are the indices 0 to 1"),
+    (("--index=0", "--select=peak_lr=0.2"), "--index=0: is not among the 1 runs that --select takes"),
     (("--array",), "none of XLMR_INDEX, SLURM_ARRAY_TASK_ID, JOB_COMPLETION_INDEX is set"),
     (("--hosts=auto",), "give --index or --array"),
   ):

@@ -75,7 +75,10 @@ def main(argv: list[str]) -> int:
   index = array_index(os.environ, several_hosts=several) if FLAGS.array else FLAGS.index
   if several and index is None:
     raise UserError(f"--hosts={FLAGS.hosts}: all processes of a run must start the same one; give --index or --array")
-  runs = share_of(selected(sweep.runs, FLAGS.select), index, FLAGS.of)
+  chosen = selected(sweep.runs, FLAGS.select)
+  runs = tuple(run for run in share_of(sweep.runs, index, FLAGS.of) if run in chosen)  # --index counts as --list does.
+  if not runs:
+    raise UserError(f"--index={index}: is not among the {len(chosen)} runs that --select takes")
   description = describe(sweep, plan.overrides, __version__)
   if FLAGS.list or FLAGS.commands:
     before = read_description(plan.folder)

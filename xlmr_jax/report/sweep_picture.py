@@ -84,7 +84,7 @@ def _draw(axes: Any, sweep: Sweep, lines: dict[str, list[Place]]) -> None:
     # Languages have no order, so that a line between them would mean nothing.
     joined = "none" if is_named else "-"
     x = np.array([where[place.x] for place in places])
-    spread = [place.spread for place in places]
+    spread = [place.spread or 0.0 for place in places]
     axes.errorbar(x, [place.mean for place in places], spread, label=name, linestyle=joined, capsize=3, **style)
   if is_named:
     axes.set_xticks(list(where.values()), [shown(value) for value in values])

@@ -8,7 +8,7 @@ import html
 from xlmr_jax.files import AnyPath, write_whole
 from xlmr_jax.report.page.frame import Section, tiles, whole_page
 from xlmr_jax.report.sweep_page import sections
-from xlmr_jax.report.sweep_page.numbers import Sweep, read_sweep
+from xlmr_jax.report.sweep_page.numbers import STEP, Sweep, read_sweep
 
 PAGE = "sweep.html"
 
@@ -48,6 +48,12 @@ def _overview(sweep: Sweep) -> str:
   text = tiles(facts) + (f"<p>Config <code>{html.escape(name)}</code></p>\n" if name else "")
   left = [run.name for run in sweep.runs if not run.is_finished]
   if left:
-    listed = ", ".join(left[:12]) + (f" and {len(left) - 12} more" if len(left) > 12 else "")
-    text += f'<p class="warning">Not finished, and so not in the figure: {html.escape(listed)}.</p>\n'
+    why = "Not finished" if sweep.record["x"] == STEP else "Not finished, and so not in the figure"
+    text += f'<p class="warning">{why}: {html.escape(_listed(left))}.</p>\n'
+  if empty := sweep.without_value:
+    text += f'<p class="warning">Finished, but without a value in the figure: {html.escape(_listed(empty))}.</p>\n'
   return text
+
+
+def _listed(names: list[str]) -> str:
+  return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")

@@ -3,18 +3,22 @@
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from xlmr_jax.config import is_below
+from xlmr_jax.data.row_manifest import read_manifest
 from xlmr_jax.errors import UserError, one_line
-from xlmr_jax.files import AnyPath, Lock, any_path, lock, read_json, read_sealed_json, write_json
+from xlmr_jax.files import AnyPath, Lock, any_path, flatten, lock, read_json, read_sealed_json, write_json
 from xlmr_jax.names import below
-from xlmr_jax.run.workdir import MAY_CHANGE, Workdir
+from xlmr_jax.run.workdir import MAY_CHANGE, Workdir, read_record
 from xlmr_jax.sweep.runs import ROWS_FOLDER, Run, Sweep
 
+# What a single run may change on its way, and what the runs of a sweep must have in common: else a figure would put together
+# what was measured in two ways. Where files lie is each machine's own affair.
+_COMMON, _PLACES = ("held_out", "evaluate", "stop", "data.rows"), ("evaluate.folder", "evaluate.data", "evaluate.modules")
 NEW, BEGUN, TRAINED, UNSCORED, DONE = "new", "begun", "trained", "unscored", "done"  # what state() returns
 
 
@@ -59,6 +63,7 @@ def describe(sweep: Sweep, overrides: Mapping[str, Any], version: str = "") -> d
     **dataclasses.asdict(sweep.study),
     "x_label": sweep.study.x_label or sweep.study.x,
     "overrides": dict(overrides),
+    "config": flatten(sweep.base.to_dict()),
     "runs": [
       {
         "name": run.name,
@@ -113,11 +118,16 @@ def refuse_other_sweep(folder: SweepFolder, before: dict[str, Any], value: dict[
         "another --workdir"
       )
   old, new = before["overrides"], value["overrides"]
-  changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key) and not is_below(key, MAY_CHANGE))
+  changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key) and not may_change(key))
   if changed and any(_has_begun(folder, run) for run in before["runs"]):
     what = ", ".join(f"{key}: {old.get(key, 'as the config has it')} there, {new.get(key, 'as the config has it')} here"
                      for key in changed)  # fmt: skip
     raise UserError(f"{folder} holds a sweep with other flags ({what}); give the same ones, or use another --workdir")
+  old, new = before.get("config") or {}, value["config"]  # Keys that one version has and the other not are no difference.
+  changed = sorted(key for key in old.keys() & new.keys() if old[key] != new[key] and not may_change(key))
+  if changed and any(_has_begun(folder, run) for run in before["runs"]):
+    what = ", ".join(f"{key}: {old[key]!r} there, {new[key]!r} here" for key in changed)
+    raise UserError(f"{folder} holds a sweep whose config was another one ({what}); undo that, or use another --workdir")
   runs = {run["name"]: run for run in value["runs"]}
   for run in before["runs"]:
     now = runs.get(run["name"], {})
@@ -130,6 +140,24 @@ def refuse_other_sweep(folder: SweepFolder, before: dict[str, Any], value: dict[
       f"{folder}: {run['name']} was begun with {differs}={run.get(differs)}, and {value['name']} now says {now[differs]}; "
       "use another --workdir"
     )
+
+
+def may_change(key: str) -> bool:
+  """Whether the runs of a sweep may differ in a key that the sweep itself does not change."""
+  return is_below(key, MAY_CHANGE) and (not is_below(key, _COMMON) or is_below(key, _PLACES))
+
+
+def refuse_other_rows(folder: SweepFolder, run: Run, rows: AnyPath, others: Iterable[Run]) -> None:
+  """UserError if the sweep's runs on the rows of this name were trained on other ones. rows: the folder of this run's."""
+  if not (rows / "manifest.json").exists():  # The training says what is wrong with it.
+    return
+  begun = [folder.workdir(other) for other in others if other.rows == run.rows and folder.workdir(other).record.exists()]
+  now = read_manifest(rows)["fingerprint"] if begun else ""
+  for workdir in begun:
+    before = read_record(workdir).rows_fingerprint
+    if before != now:
+      raise UserError(f"{rows}: other rows (fingerprint {now[:12]}) than {workdir} was trained on ({str(before)[:12]}); the "
+                      "runs of a sweep must have the same")  # fmt: skip
 
 
 def _has_begun(folder: SweepFolder, run: dict[str, Any]) -> bool:

@@ -12,7 +12,7 @@ from xlmr_jax.errors import EXIT_INTERRUPTED, EXIT_RESTART, EXIT_USER, UserError
 from xlmr_jax.files import AnyPath, flatten, read_json
 from xlmr_jax.run.children import run_child
 from xlmr_jax.sweep import rows as rows_of_sweep
-from xlmr_jax.sweep.folder import BEGUN, DONE, NEW, TRAINED, UNSCORED, SweepFolder, state
+from xlmr_jax.sweep.folder import BEGUN, DONE, NEW, TRAINED, UNSCORED, SweepFolder, refuse_other_rows, state
 from xlmr_jax.sweep.runs import Run, Sweep, config_of, flags_of
 
 _XLMR = [sys.executable, "-m", "xlmr_jax"]
@@ -107,6 +107,12 @@ def do_run(plan: Plan, run: Run, execute: Callable[[list[str]], int]) -> int:
   code = 0
   if run.rows and plan.given_rows is None:
     code = rows_of_sweep.build(run.rows, plan.folder.rows / run.rows.name, plan.text, execute)
+  if not code and plan.state(run) == NEW and (rows := plan.rows_of(run)) is not None:
+    try:
+      refuse_other_rows(plan.folder, run, rows, plan.sweep.runs)
+    except UserError as error:
+      _say(str(error))
+      return EXIT_USER
   if not code and plan.state(run) in (NEW, BEGUN):
     code = execute(plan.pretrain(run))
   if not code and plan.state(run) == TRAINED:

@@ -214,7 +214,8 @@ function follow(chart) {
     return low && x - points[low - 1][0] < points[low][0] - x ? low - 1 : low;
   };
   const told = (line, i) =>
-    `${line.name}: ${short(value(line.points[i][1]), 4)}` + (line.spread ? ` ± ${line.spread[i]}` : "");
+    `${line.name}: ${short(value(line.points[i][1]), 4)}` +
+    (line.spread && line.spread[i] !== "nan" ? ` ± ${line.spread[i]}` : "");
   const move = event => {
     if (!lines) read();
     const box = area.getBoundingClientRect();

@@ -37,9 +37,10 @@ class SweepRun:
   steps: int  # that its logs know of
   is_finished: bool
   bits: dict[str, float]  # {language: bits per byte of the last held-out pass}
-  scores: dict[str, float]  # {language: score of the last evaluated checkpoint, the mean of tasks and seeds}
+  scores: dict[str, float]  # {language: score of the last step, the mean of tasks and seeds}; without all tasks, none
   settings: dict[str, dict[str, float]]  # {setting of the final scores: {language: score, the mean of tasks and seeds}}
   history: dict[str, list[tuple[int, float]]]  # {measure: [(step, mean of the languages)]}
+  score: float | None = None  # the mean over tasks of the means over their languages, as the stop rule has it
 
   def measured(self, measure: str) -> dict[str, float]:
     """{language: value} in the unit of the figure."""
@@ -57,14 +58,29 @@ class Sweep:
   @property
   def groups(self) -> dict[str, tuple[str, ...]]:
     """{group: languages} of sweep.json, and "all", those that every finished run has, unless a group has just these."""
-    found = {name: tuple(languages) for name, languages in self.record.get("groups", {}).items()}
-    common = self.common_languages
+    return self.groups_of("bits_per_byte")
+
+  def groups_of(self, measure: str) -> dict[str, tuple[str, ...]]:
+    """As groups, by the languages that a measure has in every finished run: means over others would not compare."""
+    common = self._common(measure)
+    asked = self.record.get("groups", {}).items()
+    found = {name: tuple(language for language in languages if language in common) for name, languages in asked}
     return found if any(set(languages) == set(common) for languages in found.values()) else found | {ALL: common}
 
   @property
   def common_languages(self) -> tuple[str, ...]:
     """The languages of all finished runs: only these can be compared."""
-    sets = [set(run.bits) for run in self.runs if run.is_finished and run.bits]
+    return self._common("bits_per_byte")
+
+  @property
+  def without_value(self) -> list[str]:
+    """The finished runs that have no value of the sweep's own measure, although others have one."""
+    finished = [run for run in self.runs if run.is_finished]
+    empty = [run.name for run in finished if not run.measured(self.record["y"])]
+    return empty if len(empty) < len(finished) else []
+
+  def _common(self, measure: str) -> tuple[str, ...]:
+    sets = [set(found) for run in self.runs if run.is_finished and (found := run.measured(measure))]
     return tuple(sorted(set.intersection(*sets))) if sets else ()
 
 
@@ -83,7 +99,7 @@ class Place(NamedTuple):
 
   x: Any
   mean: float
-  spread: float  # standard deviation over the seeds, with n - 1; 0 for one seed
+  spread: float | None  # standard deviation over the seeds, with n - 1; None for one seed
   seeds: int
 
 
@@ -94,7 +110,7 @@ def figure(points: Iterable[Point]) -> dict[tuple[Any, str], list[Place]]:
     values.setdefault((point.series, point.group), {}).setdefault(point.x, []).append(point.value)
   return {
     line: [
-      Place(x, statistics.fmean(found), statistics.stdev(found) if len(found) > 1 else 0.0, len(found))
+      Place(x, statistics.fmean(found), statistics.stdev(found) if len(found) > 1 else None, len(found))
       for x, found in sorted(places.items(), key=lambda item: order_of(item[0]))
     ]
     for line, places in values.items()
@@ -108,7 +124,7 @@ def order_of(value: Any) -> tuple[bool, Any]:
 
 
 def points_of(sweep: Sweep, measure: str) -> list[Point]:
-  """The points of the finished runs. A group counts those of its languages that a run has; without any, it has no point."""
+  """The points of the finished runs. A group counts those of its languages that all runs have; without any, it has none."""
   if sweep.record["x"] == LANGUAGE:
     return _points_by_language(sweep, measure)
   x, series, points = sweep.record["x"], sweep.record.get("series"), []
@@ -116,11 +132,12 @@ def points_of(sweep: Sweep, measure: str) -> list[Point]:
     found = run.measured(measure)
     if not run.is_finished or x not in run.values:
       continue
-    for group, languages in sweep.groups.items():
-      # Tasks have languages of their own, so that a score's mean is over all that were scored.
-      chosen = found if group == ALL and measure == "score" else {name: found[name] for name in languages if name in found}
+    for group, languages in sweep.groups_of(measure).items():
+      chosen = [found[name] for name in languages if name in found]
       if chosen:
-        value = statistics.fmean(chosen.values())
+        # Tasks have languages of their own: where all are scored, their mean is that of the stop rule.
+        is_whole = group == ALL and measure == "score" and run.score is not None and set(languages) == set(found)
+        value = 100 * run.score if is_whole and run.score is not None else statistics.fmean(chosen)
         points.append(Point(run.values[x], run.values.get(series) if series else None, group, run.seed, value))
   return points
 
@@ -166,7 +183,28 @@ def read_sweep(folder: AnyPath) -> Sweep:
   except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
     raise UserError(f"{path} cannot be read ({error!r}); remove it, and the next `xlmr sweep` writes it anew") from None
   read = each(lambda run: read_sweep_run(Workdir(folder / run[0]), *run), runs, folder)
-  return Sweep(folder, record | {"groups": groups}, read)
+  return _with_lines_of_their_own(Sweep(folder, record | {"groups": groups}, read))
+
+
+def _with_lines_of_their_own(sweep: Sweep) -> Sweep:
+  """The sweep, with a series of all values in which runs of one place and seed differ: they are no seeds of each other."""
+  x, series = sweep.record["x"], sweep.record["series"]
+  if x in (LANGUAGE, STEP):
+    return sweep
+  places: dict[Any, list[SweepRun]] = {}
+  for run in sweep.runs:
+    places.setdefault((str(run.values.get(x)), str(run.values.get(series)), run.seed), []).append(run)
+  keys = dict.fromkeys(key for run in sweep.runs for key in run.values if key not in (x, series, "seed"))
+  differing = [key for key in keys if any(len({str(run.values.get(key)) for run in runs}) > 1 for runs in places.values())]
+  if not differing:
+    return sweep
+  chosen = ([series] if series else []) + differing
+  label = ", ".join(chosen)
+  for run in sweep.runs:
+    run.values = (
+      run.values | {label: ", ".join(str(run.values.get(key)) for key in chosen)} if len(chosen) > 1 else run.values
+    )
+  return Sweep(sweep.folder, sweep.record | {"series": label}, sweep.runs)
 
 
 def read_sweep_run(workdir: Workdir, name: str, values: dict[str, Any], seed: int, settings: Sequence[str] = ()) -> SweepRun:
@@ -186,6 +224,8 @@ def read_sweep_run(workdir: Workdir, name: str, values: dict[str, Any], seed: in
       run.history["bits_per_byte"] = [
         (line["step"], statistics.fmean(bits.values())) for line in held_out if (bits := _bits(line))
       ]
+    trained = logs.read_train(workdir)
+    run.steps = max(run.steps, int(trained[-1]["step"]) if trained else 0)
     _read_scores(workdir, run, settings)
   except (UserError, OSError, ValueError, KeyError, TypeError) as error:
     print(f"{name} is left out of the figure: {one_line(error)}", file=sys.stderr, flush=True)
@@ -201,19 +241,26 @@ def _bits(line: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _read_scores(workdir: Workdir, run: SweepRun, settings: Sequence[str]) -> None:
-  """Scores of the evaluated checkpoints; those in final/latest.json, where it is there, are of the last one."""
+  """Scores of the evaluated checkpoints, and of the last step: those in final/latest.json, where it is there.
+
+  An evaluation in which a task failed has no score, because the mean of the others would not compare.
+  """
   metrics: dict[str, str] = {}
+  last = int(read_json(workdir.result)["step"]) if run.is_finished else None
   for entry in read_ledger(workdir):
     metrics |= entry.metrics
     found = _mean_of_tasks([(entry.scores[task], metrics[task]) for task in entry.scores])
-    if found:
-      run.scores = found
-      run.history.setdefault("score", []).append((entry.step, 100 * statistics.fmean(found.values())))
+    score = entry.score_of()
+    if not found or score is None:
+      continue
+    run.history.setdefault("score", []).append((entry.step, 100 * score))
+    if last is None or entry.step == last:
+      run.scores, run.score = found, score
   path = workdir.final_scores / "latest.json"
-  if not path.exists() or not run.is_finished:
+  if not path.exists() or last is None:
     return
   final = read_sealed_json(path)
-  if final["step"] != read_json(workdir.result)["step"]:  # It was made before the run ended.
+  if final["step"] != last:  # It was made before the run ended.
     return
   by_setting: dict[str, list[tuple[Any, str]]] = {}
   for task, scores in final["scores"].items():
@@ -224,6 +271,8 @@ def _read_scores(workdir: Workdir, run: SweepRun, settings: Sequence[str]) -> No
   first = next((setting for setting in (*settings, *found_by_setting) if setting in found_by_setting), None)
   if first:
     run.scores = found_by_setting[first]
+    tasks = [_mean_of_tasks([table]) for table in by_setting[first]]
+    run.score = statistics.fmean(statistics.fmean(task.values()) for task in tasks if task)
 
 
 def _metric_of(task: str, languages: Mapping[str, Any]) -> str:

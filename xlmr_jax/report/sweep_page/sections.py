@@ -15,6 +15,7 @@ from xlmr_jax.report.sweep_page.numbers import (
   STEP,
   Place,
   Sweep,
+  SweepRun,
   config_differences,
   figure,
   group_name,
@@ -108,7 +109,7 @@ def _one_picture(sweep: Sweep, measure: str, places: dict[tuple[Any, str], list[
     )
     lines.append(
       Line(name, np.array([where[place.x] for place in found]), np.array([place.mean for place in found]), look,
-           spread=np.array([place.spread for place in found]))
+           spread=np.array([np.nan if place.spread is None else place.spread for place in found]))
     )  # fmt: skip
   seeds = sorted({place.seeds for line in places.values() for place in line})
   how_many = counted(seeds[0], "seed") if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
@@ -154,6 +155,8 @@ def table_section(sweep: Sweep) -> str:
 
 
 def _cell(value: Any) -> str:
+  if value is None:
+    return "–"
   return f"{value:.4f}" if isinstance(value, float) and value != round(value, 4) else str(value)
 
 
@@ -175,11 +178,12 @@ def table_of(sweep: Sweep) -> tuple[list[str], list[list[Any]]]:
 
 def runs_section(sweep: Sweep) -> str:
   """Every run: how far it is, and its values."""
-  keys = list(dict.fromkeys(key for run in sweep.runs for key in run.values))
+  label = sweep.record["series"] or ""  # of several values together, each of which has its column
+  keys = [key for key in dict.fromkeys(key for run in sweep.runs for key in run.values) if ", " not in label or key != label]
   settings = sorted({setting for run in sweep.runs for setting in run.settings})
   rows = []
   for run in sweep.runs:
-    state = "finished" if run.is_finished else f"at step {run.steps:,}" if run.config else "not begun"
+    state = _state_of(run, sweep) if run.is_finished else f"at step {run.steps:,}" if run.config else "not begun"
     bits, scores = run.measured("bits_per_byte"), run.measured("score")
     rows.append([
       run.name, state, *(shown(run.values.get(key)) for key in keys), len(bits) or None,
@@ -191,6 +195,12 @@ def runs_section(sweep: Sweep) -> str:
              Column("score, %", "{:.1f}".format),
              *(Column(f"{setting}, %", "{:.1f}".format) for setting in settings)]  # fmt: skip
   return html_table(columns, rows)
+
+
+def _state_of(run: SweepRun, sweep: Sweep) -> str:
+  """In words, of a run that is finished."""
+  is_scored = any(other.scores for other in sweep.runs)
+  return "trained, not scored" if is_scored and not run.scores else "finished"
 
 
 def _mean(values: dict[str, float]) -> float:
