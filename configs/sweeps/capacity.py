@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from xlmr_jax.config import load_config
 from xlmr_jax.sweep.languages import GROUPS
 from xlmr_jax.sweep.runs import Study, is_tiny
-from xlmr_jax.sweep.studies import SEEDS, language_counts, seeded, study_rows, with_languages
+from xlmr_jax.sweep.studies import SEEDS, language_counts, seeded, study_rows, tiny_init_std, with_languages
 
 STUDY = Study(
   "Capacity and the number of languages (figure 4 of the paper)",
@@ -43,6 +43,8 @@ def sweep(add: Callable[..., None], arg: str = "") -> None:
     points = [(width, count) for width, count in points if width == widths[0] or (width, count) in zip(widths, counts)]
   for width, count in points:
     model = {"model.hidden": width, "model.heads": width // head, "model.ffn": 4 * width}
+    if tiny and width != widths[0]:
+      model["model.init_std"] = tiny_init_std(width)
     for seed in SEEDS:
       add(
         {**model, **with_languages(count), "seed": seed},

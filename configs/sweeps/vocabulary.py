@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from xlmr_jax.config import load_config
 from xlmr_jax.sweep.languages import GROUPS
 from xlmr_jax.sweep.runs import Study, is_tiny
-from xlmr_jax.sweep.studies import SEEDS, seeded, study_rows
+from xlmr_jax.sweep.studies import SEEDS, seeded, study_rows, tiny_init_std
 
 STUDY = Study(
   "The vocabulary (figure 6 of the paper)",
@@ -62,6 +62,8 @@ def sweep(add: Callable[..., None], arg: str = "") -> None:
   for constant, size, body in points:
     for seed in SEEDS:
       changes = {f"model.{key}": value for key, value in body._asdict().items()}
+      if tiny:
+        changes["model.init_std"] = tiny_init_std(body.hidden)
       add(
         {**changes, "model.vocabulary_size": size, "seed": seed},
         values=seeded({"constant": constant, "vocabulary": size}, seed),

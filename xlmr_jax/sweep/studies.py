@@ -23,6 +23,15 @@ def with_languages(count: int) -> dict[str, Any]:
   return {"data.languages": _SETS[100 if count == TINY_LANGUAGES else count]}
 
 
+def tiny_init_std(width: int) -> float:
+  """The init_std of a tiny model of a width. With 0.08, that of width 128, 192 learns later than 128 does (ours, by trial).
+
+  Held-out loss after 600 updates in 94 languages, one seed: width 192 with 0.08 6.96, 0.05 6.46; width 72 with 0.08 6.81,
+  0.142 7.00; width 128 with 0.08 6.54.
+  """
+  return round(min(0.08, 0.08 * 128 / width), 4)
+
+
 def study_rows(tiny: bool, vocabulary_size: int = 0) -> Rows:
   """The rows of a study in all languages: 150,000 entries and 512 tokens, as the paper's, or the tiny ones."""
   size = vocabulary_size or (16_000 if tiny else 150_000)
