@@ -1,6 +1,7 @@
 """Alarms: each kind is raised by its cause, once, and a resumed run raises what an unbroken one does."""
 
 import json
+import math
 import types
 
 import numpy as np
@@ -58,6 +59,15 @@ def test_a_held_out_loss_that_turns_up_while_the_mean_falls():
   assert raised(held_out_lines(once, falling), limits(held_out_rise=0.01), after_held_out) == []  # never twice in a row
   assert raised(held_out_lines(up, falling), limits(held_out_rise=0.5), after_held_out) == []
   assert raised(held_out_lines(up, falling), limits(), after_held_out) == []
+
+
+def test_a_language_without_a_finite_loss_does_not_silence_the_others():
+  falling, up = [5.0, 4.0, 3.5, 3.2, 3.0, 2.9, 2.8], [5.0, 3.0, 3.1, 3.2, 3.3, 3.4, 3.5]
+  lines = held_out_lines(up, falling)
+  for line, mean in zip(lines, falling):
+    line["languages"] |= {"xx": {"loss": math.nan}, "en": {"loss": mean}}
+    line["mean_loss"] = math.nan
+  assert raised(lines, limits(held_out_rise=0.01), after_held_out) == [(30, "turned_up", "sw")]
 
 
 def test_a_cause_that_went_and_came_again_is_a_new_one():

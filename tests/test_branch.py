@@ -14,8 +14,9 @@ import pytest
 from tests import bucket_server, tiny
 from tests.test_phases import THREE, config_of, three_phases  # noqa: F401  a fixture
 from tests.test_train import assert_same_run, final_state
+from xlmr_jax.data import phases
 from xlmr_jax.errors import EXIT_DONE, EXIT_RESTART, UserError
-from xlmr_jax.files import any_path
+from xlmr_jax.files import any_path, write_sealed_json
 from xlmr_jax.folders import copy_folder
 from xlmr_jax.run import branch as branches
 from xlmr_jax.run import manifest, retention
@@ -40,7 +41,7 @@ def start(config, folder, store, branch="", stop=None):
   chosen = branches.choose(branch, workdir, record, rows)
   past = chosen.phases if chosen else ()
   prepared = tiny.prepared(config, store) if not past else preparation.prepare(config, store, past)
-  branches.refuse_other_past(workdir, prepared.phases, rows)
+  branches.refuse_other_past(workdir, prepared.phases, rows, record.config)
   if chosen and not workdir.record.exists():
     branches.refuse_other_model(chosen, prepared.program.state)
   dataclasses.replace(record, branch=chosen.to_json() if chosen else None).write(workdir)
@@ -105,7 +106,7 @@ def test_a_decay_from_a_trunk(stopped, tiny_store, tmp_path):
   with pytest.raises(UserError, match=r"7 steps have been made, and phase 2 .*alpha: 0.5 then, 0.1 now"):
     kept = branches.branch_of(read_record(Workdir(tmp_path / "new")))
     changed = tuple(dataclasses.replace(phase, alpha=0.1) if i else phase for i, phase in enumerate(kept.phases))
-    branches.refuse_other_past(Workdir(tmp_path / "new"), changed, preparation.rows_of(tiny_store))
+    branches.refuse_other_past(Workdir(tmp_path / "new"), changed, preparation.rows_of(tiny_store), config.to_dict())
 
 
 @pytest.mark.slow
@@ -238,3 +239,73 @@ def test_the_command(tiny_rows, tmp_path):
   assert code == 0 and "branching off with config.train_steps=16 (there 12)" in said and "resuming at step 8" in said
   assert pretrain(run, *more, "--allow_change=phases,train_steps")[0] == 0
   assert sound_steps(Workdir(run).checkpoints)[0] == 16
+
+
+# --- a past that may not change ---------------------------------------------------------------------------------------
+
+
+def run_at(tmp_path, monkeypatch, store, step, recoveries=(), **changes):
+  """The workdir of a run that has made some steps, without its checkpoints."""
+  workdir = Workdir(tmp_path / "at")
+  workdir.root.mkdir(exist_ok=True)
+  record_of(config_of(**changes), store).write(workdir)
+  entries = [{"at": at, "skipped": 4, "steps": [end - 4, end], "reason": "nan"} for at, end in recoveries]
+  write_sealed_json(workdir.recoveries, {"recoveries": entries})
+  monkeypatch.setattr(branches, "sound_steps", lambda _: [step])
+  return workdir
+
+
+def go_on(workdir, store, **changes):
+  """The checks of a start with --allow_change."""
+  config, rows = config_of(**changes), preparation.rows_of(store)
+  branches.refuse_other_past(workdir, phases.phases_of(config, rows), rows, config.to_dict())
+
+
+def test_one_phase_is_a_change_of_the_past_too(tmp_path, monkeypatch, tiny_store):
+  """A run without phases read in one way; a single phase that says otherwise is for all steps."""
+  workdir = run_at(tmp_path, monkeypatch, tiny_store, 6, phases=())
+  go_on(workdir, tiny_store, phases=(f"until=end,alpha={config_of().data.alpha}",))
+  go_on(workdir, tiny_store, phases=("until=6", "until=end,alpha=0.9"))
+  with pytest.raises(UserError, match="6 steps have been made, and phase 1 of them would change"):
+    go_on(workdir, tiny_store, phases=("until=end,alpha=0.9",))
+  go_on(workdir, tiny_store, phases=(), data__alpha=0.9)  # --allow_change=data.alpha: as docs/phases.md says
+
+
+@pytest.mark.parametrize("at, newest", [(4, 4), (4, 6)])
+def test_phases_change_behind_what_a_recovery_left_out(tmp_path, monkeypatch, tiny_store, at, newest):
+  """The run went back to step 4 and reads on from behind step 8. What it left out follows from the phases before step 8."""
+  workdir = run_at(tmp_path, monkeypatch, tiny_store, newest, [(at, 8)], phases=())
+  go_on(workdir, tiny_store, phases=("until=8", "until=end,alpha=0.9"))
+  with pytest.raises(UserError, match=f"went back before step {newest} and reads on from behind step 8.*at step 8 or later"):
+    go_on(workdir, tiny_store, phases=(f"until={newest}", "until=end,alpha=0.9"))
+
+
+def test_a_branch_from_within_a_recovery_begins_its_phases_behind_it(stopped, tiny_store, tmp_path):
+  folder = tmp_path / "run"
+  shutil.copytree(stopped, folder)
+  entry = {"at": 5, "skipped": 5, "steps": [5, 10], "reason": "nan"}
+  write_sealed_json(folder / "recoveries.json", {"recoveries": [entry]})
+  path = folder / "checkpoints" / "7" / "notes" / "metadata"
+  notes = json.loads(path.read_text()) | {"recoveries": 1}
+  path.write_text(json.dumps(notes))
+  rows = preparation.rows_of(tiny_store)
+
+  def begin(*texts):
+    record = record_of(config_of(phases=texts), tiny_store)
+    return branches.begin(f"{folder}@7", record, rows)
+
+  original = config_of().phases
+  assert begin(*original).step == 7
+  with pytest.raises(UserError, match=r"reads on from behind step 10.*at step 10 or later"):
+    begin("until=end,alpha=0.9")
+  notes["recoveries"] = 0  # The checkpoint is of before the recovery, which the branch does not take along.
+  path.write_text(json.dumps(notes))
+  assert begin("until=end,alpha=0.9").step == 7
+
+
+def test_a_decay_that_has_begun_does_not_move(tmp_path, monkeypatch, tiny_store):
+  decay = {"optimizer__schedule": "wsd", "optimizer__decay_steps": -1}
+  workdir = run_at(tmp_path, monkeypatch, tiny_store, 8, phases=("until=6", "until=end"), **decay)
+  go_on(workdir, tiny_store, phases=("until=6", "until=end"), **decay)
+  with pytest.raises(UserError, match="the decay would begin at step 10 instead of 6, and 8 steps have been made"):
+    go_on(workdir, tiny_store, phases=("until=6", "until=10", "until=end,alpha=0.1"), **decay)

@@ -1,5 +1,6 @@
 """run.html and sweep.html: right in what they show, whole, escaped, and drawn by a browser on any screen without a word."""
 
+import dataclasses
 import html
 import json
 import re
@@ -242,7 +243,7 @@ def test_a_phase_is_marked_where_it_begins(tmp_path):
   for line in lines:
     line["phase"] = 1 + (line["step"] > 2000)
   workdir.train_log.write_text("".join(json.dumps(line) + "\n" for line in lines))
-  workdir.planned_epochs.write_text("language\trows\tsteps_0_2000\tall\nen\t9\t0.5\t1.0\n")
+  workdir.planned_epochs.write_text("language\trows\tsteps_0_2000\tsteps_2000_9000\tall\nen\t9\t0.5\t0.5\t1.0\n")
   page = Page(write_run_report(workdir, samples=False))
   assert read_run(workdir).phase_edges == [(2000, 2)] and "phase 2</span>" in page.source
   assert page.table("steps 0 2000")["en"]["steps 0 2000"] == "0.5" and "wanted by the phases" in page.shown
@@ -318,6 +319,47 @@ def test_a_run_in_a_bucket_has_its_page_there(bucket_port, made, tmp_path):
   written = write_run_report(Workdir(root), samples=False)
   assert written == root / "run.html" and bucket.is_bucket(written)
   assert written.read_bytes() == write_run_report(made, tmp_path / "local.html", samples=False).read_bytes()
+
+
+def test_a_band_that_touches_zero_on_a_logarithmic_axis():
+  """As a log line in which every update was skipped, whose gradient norm is 0, leaves it."""
+  y = np.array([1.0, 2.0, 3.0])
+  line = Line("gradient", np.arange(3.0), y, 1, band=(np.array([0.0, 1.0, 2.0]), y + 1))
+  assert "band" in charts.line_chart([line], Axis("updates"), Axis("norm", log=True), title="Gradient")
+
+
+def test_evaluations_that_all_failed_are_told(tmp_path):
+  workdir = made_runs.make_run(tmp_path / "run", languages=3, lines=4, passes=2, scores=0)
+  workdir = Workdir(tmp_path / "run")
+  Entry(1, None, {}, {}, {"xnli": "there are no files"}).write(workdir)
+  page = run_page(read_run(workdir))
+  assert "Evaluations that failed" in page and "there are no files" in page
+  told = command("report", f"--workdir={workdir}", "--nosamples")
+  assert told.returncode == 0 and (tmp_path / "run" / "run.html").exists(), told.stderr
+  assert "transfer.png" not in told.stdout
+
+
+def test_the_page_of_a_branch_and_of_phases_that_have_not_come_yet(tmp_path):
+  made_runs.make_run(tmp_path / "run", languages=3, lines=4, passes=2, scores=0)
+  workdir = Workdir(tmp_path / "run")
+  record = read_record(workdir)
+  before = run_page(read_run(workdir))
+  assert "wanted by alpha = " in before and "random parameters" in before
+  branch = {"run": "runs/trunk", "step": 7, "phases": []}
+  dataclasses.replace(record, branch=branch).write(workdir)
+  after = run_page(read_run(workdir))
+  assert "wanted by the phases" in after and "runs/trunk, step 7" in after and "random parameters" not in after
+  steps = read_run(workdir).steps_done
+  workdir.planned_epochs.write_text(f"language\trows\tsteps_0_3\tsteps_3_{steps + 5}\tsteps_{steps + 5}_99\tall\n")
+  assert read_run(workdir).phase_edges == [(3, 2)]
+
+
+def test_a_server_outlives_a_store_that_does_not_answer():
+  def fail():
+    raise OSError("the store is away")
+
+  page = serve.FreshPage(fail)
+  assert b"the store is away" in page.get() and page._until > 0
 
 
 # --- a sweep ---------------------------------------------------------------------------------------------------------

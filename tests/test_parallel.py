@@ -280,7 +280,7 @@ def test_pairs_are_switched_by_phases_and_not_by_the_share_of_all(world, tmp_pat
     branches.refuse_other_languages(both, without[1])
   rows, advised = record_of(phases=("until=8", "until=100%,parallel_share=0"))
   branches.refuse_other_languages(both, advised)
-  branches.refuse_other_past(both, phases.phases_of(advised.config, rows), rows)
+  branches.refuse_other_past(both, phases.phases_of(advised.config, rows), rows, advised.config)
   with pytest.raises(UserError, match=r"config\.data\.languages=en, but all there, .*set it as there"):
     branches.refuse_other_languages(both, record_of(data__languages=("en",))[1])
 

@@ -244,6 +244,15 @@ def test_runlocal_keeps_what_fits_any_rows():
     {"until": "60%", "alpha": "0.7"}, {"until": "90%", "mask_share": "0.1"}, {"until": "end"}
   ]  # fmt: skip
   check_config(small)
+  for text in (
+    ("until=98%,alpha=0.5", "until=100%"),
+    ("until=1%", "until=2%,alpha=0.1", "until=end"),
+    ("until=99.9%", "until=end"),
+  ):
+    c.phases = text
+    small = variant(c.copy_and_resolve_references(), "runlocal")
+    check_config(small)
+    assert len(phases.parse(small.phases)) == len(text)
   assert variant(default_config(), "phases=(until=50%,alpha=1.0;until=end)").phases == ("until=50%", "alpha=1.0;until=end")
 
 

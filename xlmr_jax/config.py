@@ -205,13 +205,16 @@ def set_from_text(c: ConfigDict, key: str, text: str) -> None:
   c.update_from_flattened_dict({key: parse_value(key, text, known[key])})
 
 
+LOCAL_STEPS = 20  # of runlocal()
+
+
 def runlocal(c: ConfigDict) -> ConfigDict:
   """The same path as `c`, under a minute on a laptop: the built-in corpus, a narrow model, 20 steps."""
   c.model.update(layers=2, hidden=64, heads=2, ffn=128, vocabulary_size=0, dtype="float32")  # faster on a CPU
   c.model.update(languages=(), pair_types=c.model.pair_types and c.model.family != "bert")  # The demo has no WordPiece.
   c.data.update(rows="demo", languages=())
   c.phases = _local_phases(c.phases, c.train_steps)
-  c.update(train_steps=20, batch_rows=16, micro_batches=min(c.micro_batches, 2), rows_per_device=0)
+  c.update(train_steps=LOCAL_STEPS, batch_rows=16, micro_batches=min(c.micro_batches, 2), rows_per_device=0)
   c.optimizer.update(warmup_steps=5, decay_steps=min(c.optimizer.decay_steps, 5))
   c.mesh.update(data=-1, fsdp=1)
   c.checkpoint.update(every_steps=10, keep_every=0)
@@ -225,8 +228,19 @@ def runlocal(c: ConfigDict) -> ConfigDict:
 def _local_phases(phases: tuple[str, ...], train_steps: int) -> tuple[str, ...]:
   """The phases with each end as a share of the steps, and without what only fits the rows of the config."""
   text = re.sub(r"\b(languages|seq_len|batch_rows)=[^,;\s]+[,\s]*", "", " ".join(map(str, phases)))
-  text = re.sub(r"\buntil=(\d+)(?![\d.%])", lambda found: f"until={100 * int(found[1]) / train_steps:g}%", text)
-  return split_names(text)
+  ends = re.findall(r"\buntil=([\d.]+)(%?)", text)
+  total, number, before = len(re.findall(r"\buntil=", text)), 0, 0
+
+  def local(found: re.Match) -> str:
+    """The end at a step of its own of the few that there are, so that no phase is empty."""
+    nonlocal number, before
+    value, is_share = ends[number]
+    number += 1
+    wanted = round(LOCAL_STEPS * float(value) / (100 if is_share else train_steps))
+    before = max(before + 1, min(wanted, LOCAL_STEPS - (total - number)))
+    return f"until={100 * before / LOCAL_STEPS:g}%"
+
+  return split_names(re.sub(r"\buntil=[\d.]+%?", local, text))
 
 
 def with_defaults(config: Any, defaults: dict | None = None, name: str = "config") -> dict:

@@ -155,7 +155,7 @@ def pretrain(argv: list[str]) -> int:
   record = dataclasses.replace(record, branch=hosts.on_first(choose_branch))
   branch = branches.branch_of(record)
   prepared = preparation.prepare(config, store, branch.phases if branch else ())
-  branches.refuse_other_past(workdir, prepared.phases, rows)
+  branches.refuse_other_past(workdir, prepared.phases, rows, record.config)
   if branch and not workdir.record.exists():
     branches.refuse_other_model(branch, prepared.program.state)
     record = dataclasses.replace(

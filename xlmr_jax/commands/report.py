@@ -106,12 +106,12 @@ def _write_page() -> None:
     print(json.dumps({"page": str(page), "pictures": [str(path) for path in _draw_sweep(folder)]}))
     return
   workdir = Workdir(folder)
-  drawn = _draw_run(workdir) if flags.FLAGS.pictures else []
   page = None
   if workdir.record.exists():
     page = write_run_report(workdir, samples=flags.FLAGS.samples)
   else:
     print(f"no page, because {workdir.record} is missing", file=sys.stderr, flush=True)
+  drawn = _draw_run(workdir) if flags.FLAGS.pictures else []
   print(json.dumps({"page": page and str(page), "pictures": [str(path) for path in drawn]}))
 
 
@@ -150,7 +150,7 @@ def _draw_run(workdir: "Workdir") -> list["AnyPath"]:
   if read_accounts(workdir).starts:
     drawn.append(workdir.root / "goodput.png")
     pictures.goodput_picture(workdir, drawn[-1])
-  if has_held_out and read_ledger(workdir):
+  if has_held_out and any(entry.score is not None for entry in read_ledger(workdir)):
     drawn.append(workdir.root / "transfer.png")
     pictures.transfer_picture(workdir, drawn[-1])
   return drawn

@@ -173,6 +173,11 @@ def _with_pairs(phase: Phase, share: float, rows: Rows | None, *, is_named: bool
         f"{', '.join(phase.languages)}, and the run has {', '.join(rows.parallel)}; add languages, or set parallel_share=0"
       )
     return phase
+  if is_named and 0.0 < share < 1.0 and parallel == set(phase.languages):
+    raise UserError(
+      f"parallel_share={share:g}, but all of its languages are pairs of parallel sentences ({', '.join(phase.languages)}); "
+      "add languages, or set parallel_share=1"
+    )
   left = tuple(name for name in phase.languages if share not in (0.0, 1.0) or (name in parallel) == (share == 1.0))
   if not left:
     raise UserError("parallel_share=0, but all of its languages are pairs of parallel sentences")
@@ -232,6 +237,11 @@ def continued(past: Sequence[Phase], phases: Sequence[Phase]) -> tuple[Phase, ..
   if merged(cut(phases, step)) == merged(past):
     return tuple(phases)
   return (*past, *(phase for phase in phases if phase.until > step))
+
+
+def decay_begin(whole: Sequence[Phase], warmup_steps: int) -> int:
+  """The step at which a decay as long as the last phase begins: config.optimizer.decay_steps=-1."""
+  return max(whole[-2].until if len(whole) > 1 else 0, warmup_steps)
 
 
 def refuse_other_past(before: Sequence[Phase], now: Sequence[Phase], step: int) -> None:

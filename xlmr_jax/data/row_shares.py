@@ -8,6 +8,11 @@ from xlmr_jax.data.rows import RowStore
 from xlmr_jax.errors import UserError
 
 
+def kept_rows(rows: int, share: float) -> int:
+  """How many of a language's training rows are left: at least one, because a language without rows cannot be sampled."""
+  return min(max(round(rows * share), 1), rows)
+
+
 class PartOfRows(RowStore):
   """A RowStore with fewer training rows of some languages. The rows that are left lie evenly over all of a language's."""
 
@@ -21,8 +26,7 @@ class PartOfRows(RowStore):
       raise UserError(f"config.data.row_shares: {', '.join(unknown)} not among the languages {', '.join(self.languages)}")
     self._all = super().counts("train")
     wanted = [shares.get(language, shares.get("", 1.0)) for language in self.languages]
-    # A language keeps at least one row, because a language without rows cannot be sampled.
-    self._kept = np.minimum(np.maximum(np.round(self._all * np.array(wanted)).astype(np.int64), 1), self._all)
+    self._kept = np.array([kept_rows(int(rows), share) for rows, share in zip(self._all, wanted)], np.int64)
 
   def counts(self, split: str) -> np.ndarray:
     """As RowStore.counts, of the rows that are left."""

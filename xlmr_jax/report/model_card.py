@@ -122,6 +122,12 @@ def _description(record: RunRecord, config: ConfigDict, name: str, step: int, tu
     )
   if record.imported:
     text += f"\nTraining began with the weights of `{Path(record.imported).name}`, imported as they were.\n"
+  if record.branch:
+    text += (
+      f"\nThe run branched off from step {int(record.branch['step']):,} of the run `{Path(record.branch['run']).name}`. "
+      "What is said here of rows, masks, rates and languages holds for the steps from there on; that run's config tells "
+      "the others.\n"
+    )
   masked_whole = {"word": " in whole words", "span": " in spans of words"}.get(config.data.mask_unit, "")
   if step:
     text += (

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from xlmr_jax.errors import UserError, one_line
+from xlmr_jax.errors import StoreError, UserError, one_line
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 REFRESH_S = 15  # after which a browser asks again
@@ -32,10 +32,12 @@ class FreshPage:
       if began >= self._until:
         try:
           self._html = self._make().encode()
-        except UserError as error:
+        except (UserError, StoreError, OSError) as error:
+          # What is read is being written, or the store does not answer; the browser asks again.
           self._html = f"<!DOCTYPE html><html lang=en><title>not yet</title><p>{html.escape(one_line(error))}".encode()
-        took = time.monotonic() - began
-        self._until = began + took + max(1.0, took * (1.0 / _SHARE - 1.0))
+        finally:
+          took = time.monotonic() - began
+          self._until = began + took + max(1.0, took * (1.0 / _SHARE - 1.0))
       return self._html
 
 

@@ -108,8 +108,14 @@ def after_held_out(state: dict, line: Mapping[str, Any], limits: Limits) -> tupl
   """(the state, the new alarms) after a line of held_out.jsonl."""
   state, found = copy.deepcopy(state), []
   step, mean = line["step"], line["mean_loss"]
+  if mean is None or not math.isfinite(mean):  # One language whose loss is not finite must not silence the others.
+    known = [values["loss"] for name, values in line["languages"].items() if name not in line.get("parallel", ())]
+    known = [loss for loss in known if loss is not None and math.isfinite(loss)]
+    mean = sum(known) / len(known) if known else math.nan
   for name, values in line["languages"].items():
     loss = values["loss"]
+    if loss is None or not math.isfinite(loss):
+      continue
     lowest, at, mean_then, above = state["held_out"].get(name, (math.inf, step, mean, 0))
     if loss < lowest:
       state["held_out"][name] = [loss, step, mean, 0]

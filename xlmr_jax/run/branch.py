@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from xlmr_jax.data.phases import Phase, Rows, continued, cut, phases_of
+from xlmr_jax.data.phases import Phase, Rows, continued, cut, decay_begin, phases_of
 from xlmr_jax.data.phases import refuse_other_past as refuse_change
 from xlmr_jax.errors import StoreError, UserError, one_line
 from xlmr_jax.files import AnyPath, absolute, any_path, flatten, path_given, read_json, read_sealed_json, write_sealed_json
@@ -107,7 +107,21 @@ def begin(text: str, record: RunRecord, rows: Rows) -> Branch:
   old, new = (flatten(json.loads(json.dumps(run.config))) for run in (other, record))  # tuples as lists
   for key in sorted(key for key in {*old, *new} if old.get(key) != new.get(key)):
     print(f"branching off with config.{key}={new.get(key)!r} (there {old.get(key)!r})", flush=True)
-  return Branch(str(absolute(root)), step, cut(phases_in(other, rows), step))
+  whole = phases_in(other, rows)
+  past = cut(whole, step)
+  if (settled := settled_by_recoveries(source, step, _recoveries_in(source, step))) > step:
+    own = continued(past, phases_of(record.config, rows))
+    _refuse_before_recovery(f"--branch={text}", whole, own, step, settled)
+  return Branch(str(absolute(root)), step, past)
+
+
+def _recoveries_in(workdir: Workdir, step: int) -> int:
+  """How many recoveries a checkpoint was made after. UserError: its notes cannot be read."""
+  path = workdir.checkpoints / str(step) / "notes" / "metadata"
+  try:
+    return int(read_json(path).get("recoveries", 0))
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    raise UserError(f"{path} cannot be read ({one_line(error)}); name another step with --branch=RUN@STEP") from None
 
 
 def _other_languages(before: RunRecord, config: Mapping[str, Any], languages: Sequence[str], phases: str) -> str:
@@ -178,21 +192,58 @@ def refuse_other_languages(workdir: Workdir, record: RunRecord) -> None:
     return
   before, newest = read_record(workdir), max(sound_steps(workdir.checkpoints), default=0)
   if newest and before.languages and before.languages != record.languages:
-    phases = f'--allow_change=phases --config.phases="until={newest};until=100%,'
+    own = ";".join(before.config["phases"]) if before.config["phases"] else ""
+    past = f"...;until={newest};" if own else f"until={newest};"
+    phases = f'--allow_change=phases --config.phases="{past}until=100%,'
     raise UserError(f"{workdir}: {_other_languages(before, record.config, record.languages, phases)}")
 
 
-def refuse_other_past(workdir: Workdir, now: Sequence[Phase], rows: Rows) -> None:
-  """UserError if a continued run would change what the steps before its newest checkpoint read.
+def refuse_other_past(workdir: Workdir, now: Sequence[Phase], rows: Rows, config: Mapping[str, Any]) -> None:
+  """UserError if a continued run would change what the steps before its newest checkpoint read, or their learning rate.
 
   Where there are phases neither then nor now, nothing is refused: --allow_change may change data.alpha for all steps.
+  now: all phases of this start, and config: its config.
   """
   if not workdir.record.exists():
     return
   before = read_record(workdir)
-  if before.is_untrained_import or not (before.config["phases"] or before.branch or len(now) > 1):
+  if before.is_untrained_import or not (before.config["phases"] or before.branch or config["phases"]):
     return
-  refuse_change(phases_in(before, rows), now, max(sound_steps(workdir.checkpoints), default=0))
+  old, newest = phases_in(before, rows), max(sound_steps(workdir.checkpoints), default=0)
+  refuse_change(old, now, newest)
+  _refuse_before_recovery(str(workdir), old, now, newest, settled_by_recoveries(workdir, newest))
+  keys = before.config["optimizer"], config["optimizer"]
+  if all(part["schedule"] == "wsd" and part["decay_steps"] == -1 for part in keys):
+    begins = [decay_begin(phases, part["warmup_steps"]) for phases, part in zip((old, now), keys)]
+    if begins[0] != begins[1] and min(begins) < newest:
+      raise UserError(
+        f"{workdir}: with config.optimizer.decay_steps=-1 the decay would begin at step {begins[1]} instead of {begins[0]}, "
+        f"and {newest} steps have been made; set it to the steps that the decay shall have, or branch off into a new workdir"
+      )
+
+
+def settled_by_recoveries(workdir: Workdir, step: int, count: int | None = None) -> int:
+  """The step before which phases may not change at `step`: a recovery reads on from behind its bad steps.
+
+  count: of the recoveries that are in the checkpoint; None for all that the run had from before it.
+  """
+  try:
+    entries = read_sealed_json(workdir.recoveries)["recoveries"][:count]
+    return max([step, *(int(entry["steps"][1]) for entry in entries if int(entry["at"]) <= step)])
+  except FileNotFoundError:
+    return step
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise UserError(f"{workdir.recoveries} cannot be read ({one_line(error)}); restore it, or use a new workdir") from None
+
+
+def _refuse_before_recovery(where: str, old: Sequence[Phase], new: Sequence[Phase], step: int, settled: int) -> None:
+  try:
+    refuse_change(old, new, settled)
+  except UserError:
+    raise UserError(
+      f"{where}: the run went back before step {step} and reads on from behind step {settled}, up to which its old phases "
+      f"say what was left out; let a new phase begin at step {settled} or later"
+    ) from None
 
 
 @contextlib.contextmanager

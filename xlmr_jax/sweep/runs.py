@@ -177,6 +177,7 @@ def load_sweep(config: str) -> Sweep:
   study = getattr(module, "STUDY", Study())
   if not study.x:
     study = dataclasses.replace(study, x=next(iter(runs[0].values), ""))
+  _check_study(path, study, runs)
   base = module.get_config(arg)
   known = flatten(base.to_dict())
   for run in runs:
@@ -184,6 +185,24 @@ def load_sweep(config: str) -> Sweep:
       raise UserError(f"{path}: {run.name} changes config.{', config.'.join(unknown)}; there is no such key")
   _check_rows(path, runs)
   return Sweep(name, arg, study, runs, base)
+
+
+def _check_study(path: Path, study: Study, runs: tuple[Run, ...]) -> None:
+  """UserError for a STUDY that no figure can be drawn of, which would otherwise be seen after hours of runs."""
+  there = {key for run in runs for key in run.values}
+  for name, value, allowed in (
+    ("x", study.x, there | {"step", "language"}),
+    ("series", study.series, there | {None}),
+    ("x_scale", study.x_scale, {"linear", "log", "category"}),
+    ("y", study.y, {"bits_per_byte", "score"}),
+  ):
+    if value not in allowed:
+      known = ", ".join(sorted(filter(None, allowed)))
+      raise UserError(f"{path}: STUDY has {name}={value!r}; it must be one of {known}")
+  if study.x_scale == "log":
+    wrong = [run.name for run in runs if isinstance(x := run.values.get(study.x), int | float) and x <= 0]
+    if wrong:
+      raise UserError(f"{path}: STUDY has x_scale='log', and {wrong[0]} has no logarithm; use 'linear' or 'category'")
 
 
 def _check_rows(path: Path, runs: tuple[Run, ...]) -> None:

@@ -57,8 +57,7 @@ def prepare(config: ConfigDict, store: RowStore, past: Sequence[Phase] = ()) -> 
   whole = phases.continued(past, own)
   if config.optimizer.decay_steps == -1:
     config = config.copy_and_resolve_references()
-    begin = max(whole[-2].until if len(whole) > 1 else 0, config.optimizer.warmup_steps)
-    config.optimizer.decay_steps = config.train_steps - begin
+    config.optimizer.decay_steps = config.train_steps - phases.decay_begin(whole, config.optimizer.warmup_steps)
   config = with_languages(config, store)
   sizes: dict[str, Any] = {"vocabulary_size": store.vocabulary_size, "seq_len": store.seq_len,
                            "languages": len(store.languages), "sides": sides_of(config, store)}  # fmt: skip
@@ -84,7 +83,12 @@ def say_what_comes(prepared: Prepared, workdir: Workdir, timeline: Timeline, ste
   if jax.process_index() == 0:  # With many rows it takes seconds.
     write_whole(workdir.planned_epochs, timelines.table(timeline).encode())
     planned = timelines.describe(timeline, str(workdir.planned_epochs))
-  for line in [*said, *planned]:
+  rate = config.optimizer
+  schedule = (
+    [f"learning rate: wsd, decays from step {config.train_steps - rate.decay_steps:,} to {config.train_steps:,}"]
+    if rate.schedule == "wsd" else []
+  )  # fmt: skip
+  for line in [*said, *schedule, *planned]:
     hosts.say(line)
   return said
 

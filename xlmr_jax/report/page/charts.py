@@ -102,7 +102,13 @@ def line_chart(
   """A chart of lines, or "" where there is nothing to draw. low: it is drawn less high than others."""
   lines = [line for line in lines if np.isfinite(line.y).any()]
   if y.log:
-    lines = [line._replace(y=np.where(line.y > 0, line.y, np.nan)) for line in lines]
+    lines = [
+      line._replace(
+        y=np.where(line.y > 0, line.y, np.nan),
+        band=line.band and tuple(np.where(edge > 0, edge, np.nan) for edge in line.band),
+      )
+      for line in lines
+    ]
   lines = [line for line in lines if np.isfinite(line.y).any()]
   if not lines:
     return ""

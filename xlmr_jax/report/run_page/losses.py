@@ -63,7 +63,8 @@ def held_out_section(run: Run) -> str:
   text = line_chart(
     [*lines_of_languages(run, held_out.languages, held_out.steps, held_out.bits), mean],
     UPDATES, Axis("held-out loss, bits per byte of text"), title="Held-out loss per language",
-    caption="Bits per byte can be compared between languages and vocabularies. " + colours_in_words(run),
+    caption="Bits per byte of one language can be compared between vocabularies; those of different languages cannot, "
+    "because a byte of text in one script says more than in another. " + colours_in_words(run),
     marks=phase_marks(run),
   )  # fmt: skip
   return text + _before_and_after(run) + _languages_table(run)

@@ -2,14 +2,16 @@
 
 import dataclasses
 import math
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from xlmr_jax.config import default_config, with_defaults
+from xlmr_jax.config import default_config, parse_row_shares, with_defaults
 from xlmr_jax.data.row_manifest import read_manifest
+from xlmr_jax.data.row_shares import kept_rows
 from xlmr_jax.errors import UserError, one_line
 from xlmr_jax.evaluation.ledger import Entry, read_ledger
 from xlmr_jax.files import any_path, flatten, read_bytes, read_json
@@ -93,7 +95,12 @@ class Run:
   @property
   def phase_edges(self) -> list[tuple[int, int]]:
     """(updates before it, number) of each phase after the first."""
-    phase, steps = self.curves.phase, self.curves.steps
+    heads = [re.fullmatch(r"steps_(\d+)_\d+", head) for head in (self.planned[0] if self.planned else [])]
+    begins = [int(head[1]) for head in heads if head]
+    if begins:
+      return [(begin, number) for number, begin in enumerate(begins[1:], 2) if begin < self.steps_done]
+    # Without the plan, the log's lines tell it to one of them. Those of a run without phases count as the first.
+    phase, steps = np.nan_to_num(self.curves.phase, nan=1.0), self.curves.steps
     changed = np.flatnonzero(phase[1:] > phase[:-1])
     return [(int(steps[at]), int(phase[at + 1])) for at in changed]
 
@@ -176,8 +183,10 @@ def _train_rows(record: RunRecord, curves: Curves) -> dict[str, int]:
   if record.rows:
     try:
       manifest = read_manifest(any_path(record.rows))
-      return {name: manifest["languages"][name]["train"]["rows"] for name in record.languages}
-    except (UserError, OSError, KeyError):  # The rows may be on another machine, or gone.
+      shares = parse_row_shares(record.config["data"]["row_shares"])
+      rows = {name: manifest["languages"][name]["train"]["rows"] for name in record.languages}
+      return {name: kept_rows(count, shares.get(name, shares.get("", 1.0))) for name, count in rows.items()}
+    except (UserError, OSError, KeyError, ValueError):  # The rows may be on another machine, or gone.
       pass
   return {
     name: round(values["rows"] / values["epochs"])

@@ -15,6 +15,7 @@ from xlmr_jax.report.run_page.numbers import Run, changed_keys
 from xlmr_jax.run.alarms import KINDS
 from xlmr_jax.run.goodput import PARTS
 from xlmr_jax.run.metrics import duration
+from xlmr_jax.run.workdir import RunRecord
 
 _MOST_STARTS = 24
 _SHOWN_ALARMS = 8
@@ -34,7 +35,11 @@ def sampling_section(run: Run) -> str:
         name, mark=_value(last[name], "share_wanted") / most)
     for name in names
   ]  # fmt: skip
-  by = "the phases" if run.phase_edges else f"alpha = {run.record.config['data']['alpha']:g}"
+  by = (
+    "the phases"
+    if run.record.config["phases"] or run.record.branch or run.phase_edges
+    else f"alpha = {run.record.config['data']['alpha']:g}"
+  )
   text = bar_chart(
     shares, title="Shares of the languages",
     caption=f"Of all rows read so far, beside the share wanted by {by}; the largest language comes first.",
@@ -192,13 +197,19 @@ def config_section(run: Run) -> str:
   record = run.record
   facts = [["rows", record.rows or "none"], ["fingerprint of the rows", record.rows_fingerprint or "none"],
            ["tokens per row", str(record.seq_len)], ["entries of the vocabulary", f"{record.vocabulary_size:,}"],
-           ["sha256 of the vocabulary", record.tokenizer_sha256], ["began from", record.imported or "random parameters"],
+           ["sha256 of the vocabulary", record.tokenizer_sha256], ["began from", _beginning(record)],
            *([f"version of {name}", str(version)] for name, version in sorted(record.versions.items()))]  # fmt: skip
   return (
     text
     + folded("All keys", html_table([Column("key"), Column("value")], from_flat))
     + folded("Rows, vocabulary and versions", html_table([Column("what"), Column("value")], facts))
   )
+
+
+def _beginning(record: RunRecord) -> str:
+  if record.branch:
+    return f"{record.branch['run']}, step {int(record.branch['step']):,}"
+  return record.imported or "random parameters"
 
 
 def shown(value: Any) -> str:

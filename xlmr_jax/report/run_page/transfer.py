@@ -1,4 +1,4 @@
-"""The section about held-out loss beside downstream scores. It returns HTML, or "" without scores."""
+"""The section about held-out loss beside downstream scores. It returns HTML, or "" without evaluations."""
 
 import html
 
@@ -15,7 +15,7 @@ def transfer_section(run: Run) -> str:
   """Held-out loss above downstream scores, with the step where each was best, and the stop."""
   scores = run.scores
   if not scores:
-    return ""
+    return _failed_table(run)
   held_out = run.held_out
   steps, values = (np.array(column, np.float64) for column in zip(*scores))
   best = int(steps[values.argmax()])
@@ -90,10 +90,12 @@ def _task_table(run: Run) -> str:
   for task, by_step in sorted(_task_means(run).items()):
     for step, scores in sorted(by_step.items()):
       rows.append([task, step, sum(scores.values()) / len(scores), len(scores)])
+  text = html_table([Column("task"), Column("step"), Column("mean score", percent), Column("languages")], rows)
+  return (folded("Scores by task and step", text) if rows else "") + _failed_table(run)
+
+
+def _failed_table(run: Run) -> str:
+  """What went wrong in evaluations, also where none has a score; "" if nothing did."""
   failed = [[entry.step, entry.error or "; ".join(f"{task}: {why}" for task, why in entry.errors.items())]
             for entry in run.ledger if entry.error or entry.errors]  # fmt: skip
-  text = html_table([Column("task"), Column("step"), Column("mean score", percent), Column("languages")], rows)
-  text = folded("Scores by task and step", text) if rows else ""
-  if failed:
-    text += folded("Evaluations that failed", html_table([Column("step"), Column("why")], failed))
-  return text
+  return folded("Evaluations that failed", html_table([Column("step"), Column("why")], failed)) if failed else ""
