@@ -105,6 +105,11 @@ def test_a_value_that_makes_no_name_is_refused(value):
 @pytest.mark.parametrize("text, said", [
   ("", "has no sweep"),
   ("def sweep(add):\n  pass\n", "adds no run"),
+    ("STUDY = Study(x='lrr')\n" + TWO, "STUDY has x='lrr'; it must be one of language, peak_lr, seed, step"),
+    ("STUDY = Study(y='accuracy')\n" + TWO, "STUDY has y='accuracy'"),
+    ("STUDY = Study(x_scale='logarithmic')\n" + TWO, "STUDY has x_scale='logarithmic'"),
+    ("STUDY = Study(series='width')\n" + TWO, "STUDY has series='width'"),
+    ("STUDY = Study(x='seed', x_scale='log')\n" + TWO.replace("3", "0"), "has no logarithm"),
   ("def sweep(add):\n  add({'seed': 1})\n  add({'seed': 1})\n", "two runs are named 'seed=1'"),
   ("def sweep(add):\n  add({'optimizer.peak_lrr': 1})\n", r"changes config\.optimizer\.peak_lrr; there is no such key"),
   ("def sweep(add):\n  add({'optimizer': 1})\n", r"changes config\.optimizer; there is no such key"),

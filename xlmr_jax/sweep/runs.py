@@ -191,7 +191,7 @@ def _check_study(path: Path, study: Study, runs: tuple[Run, ...]) -> None:
   """UserError for a STUDY that no figure can be drawn of, which would otherwise be seen after hours of runs."""
   there = {key for run in runs for key in run.values}
   for name, value, allowed in (
-    ("x", study.x, there | {"step", "language"}),
+    ("x", study.x, there | {"step", "language", ""}),
     ("series", study.series, there | {None}),
     ("x_scale", study.x_scale, {"linear", "log", "category"}),
     ("y", study.y, {"bits_per_byte", "score"}),

@@ -35,11 +35,9 @@ def sampling_section(run: Run) -> str:
         name, mark=_value(last[name], "share_wanted") / most)
     for name in names
   ]  # fmt: skip
-  by = (
-    "the phases"
-    if run.record.config["phases"] or run.record.branch or run.phase_edges
-    else f"alpha = {run.record.config['data']['alpha']:g}"
-  )
+  config = run.record.config
+  is_phased = config["phases"] or run.record.branch or run.phase_edges
+  by = "the phases" if is_phased else f"alpha = {config['data']['alpha']:g}"
   text = bar_chart(
     shares, title="Shares of the languages",
     caption=f"Of all rows read so far, beside the share wanted by {by}; the largest language comes first.",
