@@ -227,6 +227,8 @@ def _train(
           if action.end:
             break
           if step >= edge:
+            # Else the line of the steps before the edge would have the time of the last one alone.
+            progress = progress.after(log.flush(), spikes.mean_steps)
             batch_rows, edge, train_step = enter(step)
             log.restart_clock()
           with jax.profiler.StepTraceAnnotation("train", step_num=step):
