@@ -303,6 +303,19 @@ def test_a_branch_from_within_a_recovery_begins_its_phases_behind_it(stopped, ti
   assert begin("until=end,alpha=0.9").step == 7
 
 
+def test_a_branch_whose_decay_would_have_begun_before_it_is_refused(stopped, tiny_store):
+  decay = {"optimizer__schedule": "wsd", "optimizer__decay_steps": -1}
+  rows = preparation.rows_of(tiny_store)
+  with pytest.raises(UserError, match=r"is the last phase, which begins at step 5, .*jump at step 7; set it to 5"):
+    branches.begin(
+      f"{stopped}@7", record_of(config_of(phases=(*THREE[:1], THREE[1].replace("9", "end")), **decay), tiny_store), rows
+    )
+  assert (
+    branches.begin(f"{stopped}@7", record_of(config_of(phases=("until=end,alpha=1.0",), **decay), tiny_store), rows).step
+    == 7
+  )
+
+
 def test_a_decay_that_has_begun_does_not_move(tmp_path, monkeypatch, tiny_store):
   decay = {"optimizer__schedule": "wsd", "optimizer__decay_steps": -1}
   workdir = run_at(tmp_path, monkeypatch, tiny_store, 8, phases=("until=6", "until=end"), **decay)

@@ -109,8 +109,17 @@ def begin(text: str, record: RunRecord, rows: Rows) -> Branch:
     print(f"branching off with config.{key}={new.get(key)!r} (there {old.get(key)!r})", flush=True)
   whole = phases_in(other, rows)
   past = cut(whole, step)
+  own = continued(past, phases_of(record.config, rows))
+  rates = [run.config["optimizer"] for run in (other, record)]
+  begins = decay_begin(own, rates[1]["warmup_steps"])
+  is_last_phase = [(rate["schedule"], rate["decay_steps"]) == ("wsd", -1) for rate in rates]
+  if is_last_phase == [False, True] and begins < step:
+    raise UserError(
+      f"--branch={text}: config.optimizer.decay_steps=-1 is the last phase, which begins at step {begins}, and the rate "
+      f"would jump at step {step}; set it to {record.config['train_steps'] - step}, or let a phase that reads otherwise "
+      "begin there"
+    )
   if (settled := settled_by_recoveries(source, step, _recoveries_in(source, step))) > step:
-    own = continued(past, phases_of(record.config, rows))
     _refuse_before_recovery(f"--branch={text}", whole, own, step, settled)
   return Branch(str(absolute(root)), step, past)
 

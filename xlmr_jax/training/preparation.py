@@ -86,7 +86,7 @@ def say_what_comes(prepared: Prepared, workdir: Workdir, timeline: Timeline, ste
   rate = config.optimizer
   schedule = (
     [f"learning rate: wsd, decays from step {config.train_steps - rate.decay_steps:,} to {config.train_steps:,}"]
-    if rate.schedule == "wsd" else []
+    if rate.schedule == "wsd" and rate.decay_steps else []
   )  # fmt: skip
   for line in [*said, *schedule, *planned]:
     hosts.say(line)
