@@ -198,8 +198,10 @@ def say_if_not_exportable(config: ConfigDict, path: AnyPath) -> None:
   from xlmr_jax.huggingface import export, tokenizer
 
   try:
-    opened = open_tokenizer(path)
-    why = export.why_no_export(config, opened) or tokenizer.why_no_export(opened)
+    why = export.why_no_export(config)
+    if not why:
+      opened = open_tokenizer(path)
+      why = export.why_no_export(config, opened) or tokenizer.why_no_export(opened)
   except UserError as error:  # Training needs ids alone.
     why = str(error)
   if why:

@@ -106,12 +106,12 @@ def _write_page() -> None:
     print(json.dumps({"page": str(page), "pictures": [str(path) for path in _draw_sweep(folder)]}))
     return
   workdir = Workdir(folder)
+  drawn = _draw_run(workdir) if flags.FLAGS.pictures else []
   page = None
   if workdir.record.exists():
     page = write_run_report(workdir, samples=flags.FLAGS.samples)
   else:
     print(f"no page, because {workdir.record} is missing", file=sys.stderr, flush=True)
-  drawn = _draw_run(workdir) if flags.FLAGS.pictures else []
   print(json.dumps({"page": page and str(page), "pictures": [str(path) for path in drawn]}))
 
 

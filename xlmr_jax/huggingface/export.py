@@ -29,13 +29,18 @@ class TunedHead(NamedTuple):
   params: Any  # {"out": {"kernel", "bias"}, ...}, on any devices of this process
 
 
-def why_no_export(config: ConfigDict, tokenizer: Tokenizer) -> str:
-  """Why transformers has no model for a run of this config and vocabulary; "" if it has one. Vocabularies: tokenizer.py."""
+def why_no_export(config: ConfigDict, tokenizer: Tokenizer | None = None) -> str:
+  """Why transformers has no model for a run of this config and vocabulary; "" if it has one. None: by the config alone.
+
+  Whether the vocabulary itself can be exported is told by huggingface.tokenizer.
+  """
   model = config.model
   if model.pre_norm:
     return "config.model.pre_norm=True is the layer of XLM-R XL, which has no export yet"
   if model.family == "xlm":
     return "config.model.family=xlm has no export; transformers' XLM wants a vocabulary of another kind"
+  if tokenizer is None:
+    return ""
   if model.family == "xlmr" and tokenizer.specials != SPECIAL_IDS:
     return ("config.model.family=xlmr with a vocabulary of BERT's layout. transformers' XLM-R numbers positions by the id "
             "of <pad>, so it cannot take such a model; train with config.model.family=bert")  # fmt: skip

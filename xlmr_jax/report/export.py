@@ -33,6 +33,8 @@ def to_hf(
   """
   record = open_record(workdir.root)
   config = ConfigDict(record.config) if config is None else config
+  if why := export.why_no_export(config):
+    raise UserError(f"{workdir}: {why}")
   refuse_used_folder(out)  # This and the tokenizer are checked before the long part too.
   source, tokenizer = source_of(workdir, record), open_tokenizer_of(workdir.root, record)
   if why := export.why_no_export(config, tokenizer):
