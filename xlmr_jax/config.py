@@ -228,19 +228,15 @@ def runlocal(c: ConfigDict) -> ConfigDict:
 def _local_phases(phases: tuple[str, ...], train_steps: int) -> tuple[str, ...]:
   """The phases with each end as a share of the steps, and without what only fits the rows of the config."""
   text = re.sub(r"\b(languages|seq_len|batch_rows)=[^,;\s]+[,\s]*", "", " ".join(map(str, phases)))
-  ends = re.findall(r"\buntil=([\d.]+)(%?)", text)
-  total, number, before = len(re.findall(r"\buntil=", text)), 0, 0
-
-  def local(found: re.Match) -> str:
-    """The end at a step of its own of the few that there are, so that no phase is empty."""
-    nonlocal number, before
-    value, is_share = ends[number]
-    number += 1
-    wanted = round(LOCAL_STEPS * float(value) / (100 if is_share else train_steps))
-    before = max(before + 1, min(wanted, LOCAL_STEPS - (total - number)))
-    return f"until={100 * before / LOCAL_STEPS:g}%"
-
-  return split_names(re.sub(r"\buntil=[\d.]+%?", local, text))
+  ends, before = [], 0
+  found = re.findall(r"\buntil=(?:([\d.]+)(%?)|\w+)", text)
+  for number, (value, is_share) in enumerate(found, 1):
+    if value:  # Each phase gets a step of its own of the few that there are; the last one may end at "end".
+      wanted = round(LOCAL_STEPS * float(value) / (100 if is_share else train_steps))
+      before = max(before + 1, min(wanted, LOCAL_STEPS - len(found) + number))
+      ends.append(f"until={100 * before / LOCAL_STEPS:g}%")
+  left = iter(ends)
+  return split_names(re.sub(r"\buntil=[\d.]+%?", lambda _: next(left), text))
 
 
 def with_defaults(config: Any, defaults: dict | None = None, name: str = "config") -> dict:

@@ -141,11 +141,9 @@ def added_token(id: int, content: str) -> dict:
 def with_ids(added: Sequence[Mapping[str, Any]], vocabulary: Mapping[str, int]) -> list[dict[str, Any]]:
   """Added tokens with an id each: one that has a name alone gets the vocabulary's, or the next one, as in transformers."""
   known = dict(vocabulary) | {token["content"]: token["id"] for token in added if token["id"] is not None}
-  found = []
-  for token in added:
-    known.setdefault(token["content"], max(known.values(), default=-1) + 1)
-    found.append({**token, "id": known[token["content"]]})
-  return found
+  new = (token["content"] for token in added if token["content"] not in known)
+  known |= {name: id for id, name in enumerate(dict.fromkeys(new), max(known.values(), default=-1) + 1)}
+  return [{**token, "id": known[token["content"]]} for token in added]
 
 
 def prove(whole: dict, ours: Tokenizer, vocabulary: sentencepiece.Vocabulary | None) -> None:

@@ -201,8 +201,7 @@ def refuse_other_languages(workdir: Workdir, record: RunRecord) -> None:
     return
   before, newest = read_record(workdir), max(sound_steps(workdir.checkpoints), default=0)
   if newest and before.languages and before.languages != record.languages:
-    own = ";".join(before.config["phases"]) if before.config["phases"] else ""
-    past = f"...;until={newest};" if own else f"until={newest};"
+    past = f"{'...;' if before.config['phases'] else ''}until={newest};"
     phases = f'--allow_change=phases --config.phases="{past}until=100%,'
     raise UserError(f"{workdir}: {_other_languages(before, record.config, record.languages, phases)}")
 

@@ -136,7 +136,7 @@ def points_of(sweep: Sweep, measure: str) -> list[Point]:
       chosen = [found[name] for name in languages if name in found]
       if chosen:
         # Tasks have languages of their own: where all are scored, their mean is that of the stop rule.
-        is_whole = group == ALL and measure == "score" and run.score is not None and set(languages) == set(found)
+        is_whole = group == ALL and measure == "score" and len(chosen) == len(found)
         value = 100 * run.score if is_whole and run.score is not None else statistics.fmean(chosen)
         points.append(Point(run.values[x], run.values.get(series) if series else None, group, run.seed, value))
   return points
@@ -200,10 +200,9 @@ def _with_lines_of_their_own(sweep: Sweep) -> Sweep:
     return sweep
   chosen = ([series] if series else []) + differing
   label = ", ".join(chosen)
-  for run in sweep.runs:
-    run.values = (
-      run.values | {label: ", ".join(str(run.values.get(key)) for key in chosen)} if len(chosen) > 1 else run.values
-    )
+  if len(chosen) > 1:
+    for run in sweep.runs:
+      run.values = run.values | {label: ", ".join(str(run.values.get(key)) for key in chosen)}
   return Sweep(sweep.folder, sweep.record | {"series": label}, sweep.runs)
 
 
