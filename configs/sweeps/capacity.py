@@ -42,7 +42,7 @@ def sweep(add: Callable[..., None], arg: str = "") -> None:
   if tiny:
     points = [(width, count) for width, count in points if width == widths[0] or (width, count) in zip(widths, counts)]
   for width, count in points:
-    model = {"model.hidden": width, "model.heads": width // head, "model.ffn": 4 * width}
+    model: dict[str, float] = {"model.hidden": width, "model.heads": width // head, "model.ffn": 4 * width}
     if tiny and width != widths[0]:
       model["model.init_std"] = tiny_init_std(width)
     for seed in SEEDS:
