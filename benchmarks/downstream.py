@@ -11,7 +11,7 @@ mean over seeds and the standard deviation between them, as a table in Markdown.
 """
 
 import json
-import statistics
+import math
 import sys
 import time
 from pathlib import Path
@@ -25,9 +25,11 @@ from xlmr_jax.config import split_names
 from xlmr_jax.errors import UserError, run_command
 from xlmr_jax.evaluation import finetune
 from xlmr_jax.evaluation.scorer import Scorer, finetuning_seed
+from xlmr_jax.evaluation.tasks import registry
 from xlmr_jax.ids import PAD
 from xlmr_jax.model.task_head import SENTENCE, SPAN, WORDS
 from xlmr_jax.open_model import open_record, open_tokenizer_of
+from xlmr_jax.report.scores import differences, read_scores
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", "", "Hugging Face folder of an XLM-R")
@@ -42,6 +44,8 @@ flags.DEFINE_integer("max_train_examples", 0, "Examples that are trained on; 0: 
 flags.DEFINE_string("seeds", "0,", "As --seeds of xlmr evaluate: a number of seeds, or a list with a comma")
 flags.DEFINE_string("out", "", "File of the scores")
 flags.DEFINE_string("compare", "", "Files of scores to print side by side, [NAME=]FILE,...; nothing is trained")
+
+flags.DEFINE_string("setting", "zero_shot", "With --compare: of config.evaluate.setting")
 
 HEADS = {SENTENCE: "SequenceClassification", WORDS: "TokenClassification", SPAN: "QuestionAnswering"}
 DECAYED = ("weight",)  # xlmr_jax decays kernels and embeddings: in PyTorch's names, weights that are no norm's
@@ -165,8 +169,11 @@ def seeds_of(text: str) -> list[int]:
 
 
 def run_peer(config: ConfigDict, record: Any) -> dict[str, Any]:
-  """Scores of the tasks in the form of `xlmr evaluate --out`."""
+  """Scores of the tasks in the form of `xlmr evaluate --out`. UserError: a recipe has what the peer does not do."""
   scorer = Scorer(config, record.vocabulary_size, open_tokenizer_of(FLAGS.model, record), FLAGS.split)
+  for name, finetuner in scorer.finetuners.items():
+    if finetuner.task.recipe.frozen:
+      raise UserError(f"--recipe: {name}.frozen={finetuner.task.recipe.frozen} is not applied to the peer, which trains all")
   scores: dict[str, dict[str, dict[str, dict[str, list[float]]]]] = {}
   for name in config.evaluate.tasks:
     for seed in seeds_of(FLAGS.seeds):
@@ -182,21 +189,28 @@ def run_peer(config: ConfigDict, record: Any) -> dict[str, Any]:
 # --- side by side ----------------------------------------------------------------------------------------------------
 
 
-def rows_of(path: str) -> dict[str, dict[str, list[float]]]:
-  """{task: {language: the first metric x 100 of each seed}} of a file of scores."""
-  scores = json.loads(Path(path).read_text())["scores"]
+def rows_of(content: dict[str, Any], setting: str) -> dict[str, dict[str, list[float]]]:
+  """{task: {language: the task's metric x 100 of each seed}} of a file's content; of a score that is not finite, NaN."""
   return {
     task: {
-      language: [100 * value for value in next(iter(metrics.values()))]
-      for language, metrics in settings["zero_shot"].items()
+      language: [math.nan if value is None else 100 * value for value in metrics[registry.get(task).metrics[0]]]
+      for language, metrics in settings[setting].items()
     }
-    for task, settings in scores.items()
+    for task, settings in content["scores"].items()
+    if setting in settings
   }
 
 
-def table(named: dict[str, str], source: str = "en") -> str:
-  """Markdown: a table per task, with a row per file; means over seeds, and of the means their standard deviation."""
-  files = {name: rows_of(path) for name, path in named.items()}
+def table(named: list[str], setting: str = "zero_shot", source: str = "en") -> str:
+  """Markdown: a table per task, with a row per file; means over seeds, and of the means their standard deviation.
+
+  named: [NAME=]FILE. What differs in how they were scored is said on stderr. UserError: none has scores of the setting.
+  """
+  contents = read_scores(named)
+  print("\n".join(differences(contents)), file=sys.stderr)
+  files = {name: rows_of(content, setting) for name, content in contents.items()}
+  if not any(files.values()):
+    raise UserError(f"--compare: no file has scores of the setting {setting}")
   parts = []
   for task in dict.fromkeys(task for rows in files.values() for task in rows):
     languages = sorted(
@@ -210,22 +224,23 @@ def table(named: dict[str, str], source: str = "en") -> str:
       by_language = rows[task]
       seeds = len(next(iter(by_language.values())))
       means = [
-        statistics.mean(by_language[language][seed] for language in others if language in by_language)
+        np.mean([by_language[language][seed] for language in others if language in by_language])
         for seed in range(seeds)
+        if by_language.keys() & set(others)
       ]
-      spread = f" ± {statistics.stdev(means):.1f}" if seeds > 1 else ""
-      cells = [f"{statistics.mean(by_language[x]):.1f}" if x in by_language else "" for x in languages]
+      spread = f" ± {np.std(means, ddof=1):.1f}" if len(means) > 1 else ""
+      mean = f"{np.mean(means):.1f}" if means else "-"
+      cells = [f"{np.mean(by_language[x]):.1f}" if x in by_language else "" for x in languages]
       if seeds > 1 and source in by_language:
-        cells[0] += f" ± {statistics.stdev(by_language[source]):.1f}"
-      lines.append(f"| {name} | {' | '.join(cells)} | {statistics.mean(means):.1f}{spread} | {seeds} |")
+        cells[0] += f" ± {np.std(by_language[source], ddof=1):.1f}"
+      lines.append(f"| {name} | {' | '.join(cells)} | {mean}{spread} | {seeds} |")
     parts.append("\n".join(lines))
   return "\n\n".join(parts)
 
 
 def main(argv: list[str]) -> None:
   if FLAGS.compare:
-    named = {entry.partition("=")[0]: entry.rpartition("=")[2] for entry in FLAGS.compare.split(",")}
-    print(table(named))
+    print(table(FLAGS.compare.split(","), FLAGS.setting))
     return
   if not FLAGS.model:
     raise UserError("--model=FOLDER: name a Hugging Face folder, or files to --compare")
@@ -238,4 +253,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  run_command(lambda: app.run(main))
+  app.run(run_command(main))

@@ -259,10 +259,10 @@ def gradients(**options):
   "options",
   [
     {"ops": FAST, "remat": "ffn"},
-    {"ops": FAST, "remat": "ffn", "pre_norm": True},
     *(
       pytest.param(x, marks=pytest.mark.slow)
       for x in (
+        {"ops": FAST, "remat": "ffn", "pre_norm": True},
         {"ops": FAST},
         {"ops": FAST, "remat": "full"},
         {"remat": "ffn"},

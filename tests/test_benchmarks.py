@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks import packing, step
 from tests import tiny
+from xlmr_jax.files import write_sealed_json
 from xlmr_jax.training import sharding
 from xlmr_jax.training.program import build_program
 
@@ -260,3 +261,27 @@ def test_languages_of_synthetic_rows_are_named_for_a_model_that_looks_at_them(em
     program = build_program(config, mesh, vocabulary_size=90, languages=3, seq_len=tiny.SEQ_LEN, sides=sides)
   assert sides == ((0, 0), (1, 1), (2, 2)) and len(config.model.languages) == 3 * embeddings
   assert ("language_embedding" in program.state.params) == embeddings
+
+
+# --- scores side by side -------------------------------------------------------------------------------------------
+
+
+def test_scores_beside_the_peers_are_of_the_task_s_metric(tmp_path):
+  """`xlmr evaluate` sorts a file's keys, so that its first metric is one by the alphabet; a task may be in English alone."""
+
+  def scores(f1, precision):
+    languages = {"en": f1, "de": f1 - 0.1, "sw": f1 - 0.3}
+    panx = {name: {"span_f1": [x, x + 0.02], "precision": [precision] * 2} for name, x in languages.items()}
+    return {"scores": {"panx": {"zero_shot": panx}, "sst2": {"zero_shot": {"en": {"accuracy": [f1, None]}}}}}
+
+  write_sealed_json(tmp_path / "ours.json", scores(0.8, 0.9) | {"seeds": 2})
+  (tmp_path / "a=b").mkdir()
+  (tmp_path / "a=b" / "peer.json").write_text(json.dumps(scores(0.7, 0.6)))
+  result = command("benchmarks.downstream", f"--compare={tmp_path / 'ours.json'},{tmp_path / 'a=b' / 'peer.json'}")
+  assert result.returncode == 0, result.stderr[-2000:]
+  lines = result.stdout.splitlines()
+  assert lines[2] == "| ours | 81.0 ± 1.4 | 71.0 | 51.0 | 61.0 ± 1.4 | 2 |"
+  assert lines[3] == "| peer | 71.0 ± 1.4 | 61.0 | 41.0 | 51.0 ± 1.4 | 2 |"
+  assert lines[7] == "| ours | nan ± nan | - | 2 |"
+  other = command("benchmarks.downstream", f"--compare={tmp_path / 'ours.json'}", "--setting=per_language")
+  assert other.returncode == 1 and "no file has scores of the setting per_language" in other.stderr

@@ -299,6 +299,7 @@ def test_the_language_of_the_source_is_compared_with_what_was_found(tmp_path):
   assert len(texts_of(tmp_path / "clean", "ru")) == 2
 
 
+@pytest.mark.slow
 def test_the_command_prints_its_summary_and_makes_the_page(wet, tmp_path):
   command = [sys.executable, "-m", "xlmr_jax", "build_corpus", f"--source={wet}", f"--out={tmp_path}/clean", "--workers=1"]
   result = subprocess.run(command, capture_output=True, text=True, timeout=300)

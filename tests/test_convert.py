@@ -218,6 +218,7 @@ def test_loss_after_continued_pretraining_is_that_of_transformers(continued, exp
   assert not np.array_equal(found[names.POSITION_TABLE], source[names.POSITION_TABLE])
 
 
+@pytest.mark.slow
 def test_the_card_tells_of_the_run(continued, exported, tmp_path):
   card = (exported / "README.md").read_text()
   for text in (
@@ -426,6 +427,7 @@ def test_the_command_refuses_in_one_line(args, message):
   assert result.returncode == 1 and message in result.stderr and result.stderr.count("\n") == 1, result.stderr
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_is_not_there_is_named(continued, tmp_path):
   with pytest.raises(UserError, match=r"--checkpoint=7: .* has 25, 50, latest, initial"):
     to_hf(Workdir(continued / "run"), "7", tmp_path / "out")

@@ -25,7 +25,7 @@ from xlmr_jax.evaluation.final_scores import score_final
 from xlmr_jax.files import write_json
 from xlmr_jax.model.build import params_shapes
 from xlmr_jax.run import checkpoint, retention, stopping
-from xlmr_jax.run.manifest import verify
+from xlmr_jax.run.manifest import verify, write_manifest
 from xlmr_jax.run.workdir import RunRecord, Workdir, parse_record, read_record
 
 ROOT = Path(__file__).parents[1]
@@ -48,8 +48,11 @@ class Fake:
   def __init__(self, scores=None, pause=0.0, seen=None):
     self.scores, self.pause, self.seen, self.steps = scores or {}, pause, seen, []
 
-  def __call__(self, params, step, seed):
+  def is_sound(self, params, step):
     np.testing.assert_array_equal(params["w"], state_of(step)["params"]["w"])
+
+  def __call__(self, params, step, seed):
+    self.is_sound(params, step)
     if self.seen:
       with self.seen.open("a") as file:
         print(step, file=file)
@@ -119,7 +122,7 @@ def test_every_checkpoint_once_and_in_order(workdir, capsys):
   assert not list(workdir.pins.iterdir()) and not workdir.stop.exists()
   assert list(workdir.evaluation_board.iterdir())
   assert "step 8: score 1.4 (t 1.4)  best 1.4 at step 8" in capsys.readouterr().out
-  follow(workdir, config_of(), scorer)  # all is done
+  follow(workdir, config_of(evaluate__seeds=2), scorer)  # all is done
   assert len(scorer.steps) == 10
 
 
@@ -265,9 +268,11 @@ def test_the_final_table_keeps_what_was_scored_before_of_the_same_checkpoint(tmp
   monkeypatch.setattr(final_scores, "Scorer", Scorer)
   out = Workdir(tmp_path).final_scores / "best.json"
 
-  def final(*tasks, step=8, model=""):
-    config = config_of(evaluate__tasks=tasks, evaluate__seeds=2)
-    result = score_final(out, config, 90, None, lambda: (step, {}), "best", ["zero_shot"], "test", model)
+  def final(*tasks, step=8, model="", digest="", seeds=2):
+    config = config_of(evaluate__tasks=tasks, evaluate__seeds=seeds)
+    result = score_final(
+      out, config, 90, None, lambda: (step, {}), "best", ["zero_shot"], "test", model, digest=digest
+    )  # fmt: skip
     return result, read(out)
 
   final("xnli", "panx")
@@ -277,11 +282,75 @@ def test_the_final_table_keeps_what_was_scored_before_of_the_same_checkpoint(tmp
   assert set(written["scores"]) == {"xnli", "mnli"} and set(written["recipe"]) == {"xnli", "panx", "mnli"}
   assert written["errors"] == {"panx": {"zero_shot": "no file"}}
   assert set(final("sst2", step=12)[1]["scores"]) == {"sst2"}
+  assert "sst2 of step 12 is replaced" not in capsys.readouterr().err
   assert set(final("xnli", step=12, model="/other")[1]["scores"]) == {"xnli"}  # another folder, whose step is the same
+  assert "sst2 of step 12 is replaced" in capsys.readouterr().err
+  assert set(final("mnli", step=12, model="/other", digest="1")[1]["scores"]) == {"mnli"}  # another model in the folder
+  before = out.read_text()
+  assert final("panx", step=16)[0]["failed"] == ["panx"] and out.read_text() == before  # it had nothing to put there
+  with pytest.raises(UserError, match=r"holds mnli with .* seeds 2, which do not stand beside split test and seeds 3"):
+    final("xnli", step=12, model="/other", digest="1", seeds=3)
+  final("mnli", step=12, model="/other", digest="1", seeds=3)  # the same task anew
   for damage in ("", "[]", '{"scores": 3}', '{"scores": {}}'):
     out.write_text(damage)
     with pytest.raises(UserError, match=r"best\.json cannot be read \(.*\); remove it, or name another file with --out"):
       final("sst2")
+
+
+@pytest.mark.parametrize(
+  "changes",
+  [{"evaluate__tasks": ("t", "u")}, {"evaluate__languages": ("xx",)}, {"evaluate__seeds": 2}, {"evaluate__recipe": "lr=1"}],
+)
+def test_scores_that_do_not_compare_are_no_history(workdir, changes):
+  shutil.move(workdir.checkpoints / "20", workdir.root / "20")
+  follow(workdir, config_of(), Fake(), once=True)
+  entries = ledger(workdir)
+  shutil.move(workdir.root / "20", workdir.checkpoints / "20")
+  with pytest.raises(UserError, match=r"up to step 16 do not compare with config\.evaluate\..*=.* \(was .*\); give what"):
+    follow(workdir, config_of(**changes), Fake())
+  assert ledger(workdir) == entries
+  follow(workdir, config_of(stop__patience=3, evaluate__wait_s=0.1), Fake())  # what no score depends on
+  assert [entry["step"] for entry in ledger(workdir)] == [4, 8, 12, 16, 20]
+
+
+def test_a_checkpoint_that_was_made_again_is_scored_again(workdir):
+  """A run that went back past bad steps: what is in its place is another model, and the old score is not its own."""
+  follow(workdir, config_of(), Fake())
+  shutil.rmtree(workdir.checkpoints / "16")
+  shutil.copytree(workdir.checkpoints / "12", workdir.checkpoints / "16")
+  leaves = read(workdir.checkpoints / "16" / "MANIFEST.json")["leaves"]
+  (workdir.checkpoints / "16" / "MANIFEST.json").unlink()
+  write_manifest(workdir.checkpoints / "16", leaves)
+  scorer = Fake()
+  scorer.is_sound = lambda params, step: None
+  follow(workdir, config_of(), scorer, once=True)
+  assert (
+    scorer.steps == [16] and ledger(workdir)[3]["digest"] == read(workdir.checkpoints / "16" / "MANIFEST.json")["digest"]
+  )
+  follow(workdir, config_of(), scorer, once=True)
+  assert scorer.steps == [16]
+
+
+def test_a_pin_is_renewed_as_long_as_it_is_held(tmp_path, monkeypatch):
+  workdir = Workdir(tmp_path)
+  monkeypatch.setattr(retention, "RENEW_PIN_S", 0.02)
+  with retention.pin(workdir, 8):
+    first = read(workdir.pins / "8")["time"]
+    for _ in range(200):
+      time.sleep(0.01)
+      if read(workdir.pins / "8")["time"] > first:
+        break
+    else:
+      pytest.fail("it was not renewed in 2 s")
+  assert not list(workdir.pins.iterdir())
+
+
+def test_replay_goes_by_scores_that_there_are(workdir):
+  follow(workdir, config_of(), Fake())
+  for which in ("u", "t/yy"):
+    with pytest.raises(UserError, match=f"config.stop.score='{which}': no step was scored on that, but on t in xx"):
+      ledgers.replay(config_of(stop__score=which), workdir)
+  assert ledgers.replay(config_of(stop__score="t/xx"), workdir)["evaluations"] == 5
 
 
 def test_only_one_evaluator(tmp_path):
@@ -421,6 +490,10 @@ def test_the_command_replays(workdir):
   "flags, message",
   [
     (["--config.seed=1"], "--config.seed=1"),
+    (["--replay", "--tasks=t"], "--tasks: --replay scores nothing"),
+    pytest.param(["--settings=zero_shot"], "--settings: is about a table", marks=pytest.mark.slow),
+    pytest.param(["--split=test", "--once"], "--split: is about a table", marks=pytest.mark.slow),
+    pytest.param(["--replay", "--config.evaluate.languages=xx"], "evaluate.languages: --replay", marks=pytest.mark.slow),
     pytest.param(["--config.stop.patience=-1"], "patience=-1", marks=pytest.mark.slow),
     pytest.param(["--onec"], "onec", marks=pytest.mark.slow),
     pytest.param(["--once", "--config.evaluate.tasks="], "tasks is empty", marks=pytest.mark.slow),

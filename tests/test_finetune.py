@@ -153,7 +153,7 @@ def test_mesh_and_repetition_do_not_change_it(head, labels):
   on_one, loss = one.train(params, arrays, 7)
   on_several, other = several.train(params, arrays, 7)
   assert loss == pytest.approx(other, rel=1e-5)
-  for a, b in zip(jax.tree.leaves(one.predict(on_one, arrays)), jax.tree.leaves(several.predict(on_several, arrays))):
+  for a, b in zip(jax.tree.leaves(one.predict(on_one, arrays)[0]), jax.tree.leaves(several.predict(on_several, arrays)[0])):
     if head == SPAN:  # the bias moves all positions alike, and its gradient is rounding alone
       a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
     np.testing.assert_allclose(a, b, atol=1e-3)
@@ -216,9 +216,9 @@ def learned():
 def test_rows_that_fill_up_weigh_nothing_and_outputs_keep_their_order():
   on_eight, trained, _, arrays = learned()
   arrays = {name: x[:19] for name, x in arrays.items()}
-  whole = on_eight.predict(trained, arrays)
+  whole, _ = on_eight.predict(trained, arrays)
   assert whole.shape == (19, 3)
-  single = on_eight.predict(trained, {name: x[13:14] for name, x in arrays.items()})
+  single, _ = on_eight.predict(trained, {name: x[13:14] for name, x in arrays.items()})
   np.testing.assert_allclose(whole[13], single[0], atol=1e-5)
   batch = finetune.take(arrays, np.arange(3), 8)
   assert batch["weight"].tolist() == [1, 1, 1, 0, 0, 0, 0, 0]
@@ -231,7 +231,17 @@ def test_rows_that_fill_up_weigh_nothing_and_outputs_keep_their_order():
 def test_it_learns():
   on_eight, trained, loss, arrays = learned()
   assert loss < 0.2
-  assert (on_eight.predict(trained, arrays).argmax(-1) == arrays["label"]).mean() > 0.95
+  assert (on_eight.predict(trained, arrays)[0].argmax(-1) == arrays["label"]).mean() > 0.95
+
+
+@pytest.mark.parametrize("head", [SENTENCE, WORDS, pytest.param(SPAN, marks=pytest.mark.slow)])
+def test_a_model_of_nans_has_no_score(head):
+  """The largest of NaNs is the first class, which would be right as often as there are examples of it."""
+  tuner, arrays = finetuner(task_with(head, epochs=1), data=1), arrays_of(head, LABELS)
+  params = tuner.program(1)[0](initial(), jax.random.key(0)).params
+  assert tuner.predict(params, arrays)[1]
+  params["head"] = jax.tree.map(lambda x: x.at[(0,) * x.ndim].set(np.nan), params["head"])
+  assert np.isnan(tuner.score(params, [], arrays, "en")["accuracy"])
 
 
 def test_what_is_frozen_stays_and_the_rest_learns():

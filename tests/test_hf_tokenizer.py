@@ -48,6 +48,7 @@ def why(text, ours, theirs, scores):
   return "equal scores" if abs(sum(scores[i - 1] for i in ours) - sum(scores[i - 1] for i in theirs)) < 1e-3 else None
 
 
+@pytest.mark.slow
 def test_ten_thousand_lines_of_all_languages(shared, xlmr, capsys):
   """Any line that differs is listed, and is one of the two kinds that tokenizers cannot do as SentencePiece."""
   ours, theirs = xlmr

@@ -103,6 +103,35 @@ def test_one_bad_task_does_not_end_the_others(tasks, content, message, monkeypat
   assert errors["first"].encode()
 
 
+def test_the_losses_of_all_fine_tunings_are_kept(tasks, monkeypatch):
+  """Where each language has its own, one that has none must not hide behind the last."""
+  folder, _ = tasks
+  for language in ("de", "sw"):
+    (folder / "first" / f"{language}.train").write_text("0;a text\n1;b text\n")
+  losses = iter([0.1, 0.2, 0.6, 0.1, np.nan, 0.6])
+  monkeypatch.setattr(finetune.Finetuner, "train", lambda self, params, arrays, seed, what="": ({}, next(losses)))
+  scorer = scorer_of(folder, setting="per_language", tasks=("first",))
+  scorer({}, 4)
+  assert scorer.losses == {"first": pytest.approx(0.3)}
+  scorer({}, 8)
+  assert np.isnan(scorer.losses["first"])
+
+
+def test_translations_are_scored_by_the_rules_of_their_own_language(tasks, monkeypatch):
+  """An answer's articles are those of English, and not of the language that it was translated from."""
+  folder, _ = tasks
+  for language in ("en", "de", "sw"):
+    (folder / "first" / f"{language}.dev_translated").write_text("0;a text\n1;b text\n")
+  spoken = []
+  monkeypatch.setattr(
+    finetune.Finetuner,
+    "score",
+    lambda self, trained, examples, arrays, language: spoken.append(language) or {"accuracy": 1.0},
+  )
+  scores, _ = scorer_of(folder, setting="translate_test", tasks=("first",))({}, 4)
+  assert set(scores["first"]) == {"en", "de", "sw"} and spoken == ["en"] * 3
+
+
 def test_a_folder_without_any_language_fails_as_a_whole(tasks):
   folder, _ = tasks
   for file in (folder / "first").iterdir():

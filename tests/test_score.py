@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests import hugging_face as hf
 from tests import tiny
 from xlmr_jax.commands.score import score
 from xlmr_jax.errors import UserError
@@ -53,3 +54,12 @@ def test_refusals(tiny_run, tiny_rows, tmp_path):
   data.write_bytes(data.read_bytes()[:-1])
   with pytest.raises(UserError, match="checkpoint 12 is damaged"):
     score(damaged, tiny_rows)
+
+
+def test_an_encoder_without_its_head_has_no_masked_loss(tmp_path):
+  """The head that is drawn for it would give a loss that looks like any other."""
+  rows = tiny.make_store(tmp_path / "rows", hf.vocabulary())
+  encoder = {name: value for name, value in hf.tensors().items() if not name.startswith("lm_head.")}
+  with pytest.raises(UserError, match="source has no masked-language-model head, so that there is no masked loss"):
+    score(hf.make_folder(tmp_path / "source", encoder), rows)
+  assert score(hf.make_folder(tmp_path / "whole", hf.tensors()), rows, passes=1)["step"] == 0

@@ -134,6 +134,7 @@ def test_held_out_losses_count_down():
   assert decide([], rule()) == (False, "no held-out loss yet", None, None, 0)
 
 
+@pytest.mark.slow
 def test_a_run_ends_by_its_held_out_loss_and_its_evaluator_does_not_end_it(tiny_rows, tiny_store, tmp_path, capsys):
   from tests import tiny
   from xlmr_jax.evaluation.ledger import Entry, conclude

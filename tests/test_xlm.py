@@ -273,7 +273,7 @@ def test_tasks_are_read_in_their_language_or_refused(monkeypatch):
   before, after = params["encoder"]["language_embedding"], np.asarray(trained["encoder"]["language_embedding"])
   moved = np.abs(after - np.asarray(before)).max(axis=1)
   assert moved[1] > 1e-4 and moved[0] == moved[2] == 0
-  found = [tuner.predict(trained, arrays | {"language": np.full(8, n, np.int32)}) for n in (1, 2)]
+  found = [tuner.predict(trained, arrays | {"language": np.full(8, n, np.int32)})[0] for n in (1, 2)]
   assert np.abs(found[0] - found[1]).max() > 1e-5
   with pytest.raises(UserError, match="lettered: the model has no language embedding of 'zz'"):
     tuner.encode(examples, Letters(), "zz")

@@ -11,6 +11,7 @@ is taken once and in order. Exit codes: 0 the run is over, 1 the user must act (
 42 start me again (SIGTERM), 70 a crash.
 """
 
+import hashlib
 import json
 import signal
 import sys
@@ -32,7 +33,8 @@ from xlmr_jax.commands.flags import (
 from xlmr_jax.config import split_names
 from xlmr_jax.config_checks import check_evaluation
 from xlmr_jax.errors import EXIT_DONE, EXIT_RESTART, UserError
-from xlmr_jax.files import AnyPath, absolute, refuse_blocked, refuse_unwritable
+from xlmr_jax.files import AnyPath, absolute, refuse_blocked, refuse_unwritable, sha256_of
+from xlmr_jax.folders import entries
 from xlmr_jax.run.workdir import RunRecord, Workdir, is_hugging_face, read_record
 
 UNTRAINED = ", which holds an imported model as yet; --checkpoint=initial scores that one"
@@ -66,15 +68,41 @@ def imported_dtype(workdir: Workdir, record: RunRecord) -> str:
   return "float32" if source and all(tensor.dtype == "float32" for tensor in source.tensors.values()) else "bfloat16"
 
 
+def digest_of(folder: AnyPath) -> str:
+  """The sha256 of a Hugging Face folder's parameters."""
+  from xlmr_jax.evaluation.finetune import Announcer
+
+  weights = sorted(name for name in entries(folder) if name.endswith((".safetensors", ".bin")))
+  with Announcer(f"reading {folder}, by which its scores are known"):
+    return hashlib.sha256("".join(sha256_of(folder / name) for name in weights).encode()).hexdigest()
+
+
+def refuse_ignored(overrides: list[str]) -> None:
+  """UserError for flags that say nothing about what is asked for, so that nobody takes the answer for theirs."""
+  if not FLAGS.checkpoint:
+    for name in ("out", "settings", "split"):
+      if FLAGS[name].present:
+        raise UserError(f"--{name}: is about a table, which --checkpoint asks for")
+  if FLAGS.replay:
+    names = ("tasks", "seeds", "precision")
+    given = [f"--{name}" for name in names if FLAGS[name].present]
+    given += [text.partition("=")[0] for text in overrides if text.startswith("--config.evaluate.")]
+    if given:
+      raise UserError(f"{given[0]}: --replay scores nothing; it goes by the scores that there are. --config.stop.score=TASK "
+                      "or TASK/LANGUAGE goes by some of them")  # fmt: skip
+
+
 def main(argv: list[str]) -> int:
   overrides = refuse_arguments(argv, allowed_prefix="--config.")
+  if FLAGS.once + FLAGS.replay + bool(FLAGS.checkpoint) > 1:
+    raise UserError("--once, --replay and --checkpoint: give one of them")
   given = {"tasks": FLAGS.tasks, "dtype": FLAGS.precision}
   if FLAGS.seeds is not None:  # Each of the two keys undoes the other, which the run may have.
     is_list = "," in FLAGS.seeds and split_names(FLAGS.seeds)
     given |= {"seed_list": FLAGS.seeds} if is_list else {"seeds": FLAGS.seeds, "seed_list": ""}
-  overrides += [f"--config.evaluate.{name}={value}" for name, value in given.items() if value is not None]
-  if FLAGS.once + FLAGS.replay + bool(FLAGS.checkpoint) > 1:
-    raise UserError("--once, --replay and --checkpoint: give one of them")
+  short = [f"--config.evaluate.{name}={value}" for name, value in given.items() if value is not None]
+  if FLAGS.seeds is None and any(text.startswith("--config.evaluate.seeds=") for text in overrides):
+    short += ["--config.evaluate.seed_list="] * all("evaluate.seed_list=" not in text for text in overrides)
   workdir = Workdir(path_of("workdir"))
   bucket.end_when_given_up()
   if isinstance(workdir.root, Path):
@@ -84,8 +112,8 @@ def main(argv: list[str]) -> int:
     if FLAGS.once or FLAGS.replay:
       raise UserError(f"--once, --replay: {workdir} is a Hugging Face folder, one model; give --tasks, and a table comes")
     FLAGS.checkpoint = FLAGS.checkpoint or "latest"
-  if FLAGS.out and not FLAGS.checkpoint:
-    raise UserError("--out: names the file of a table, which --checkpoint asks for")
+  refuse_ignored(overrides)
+  overrides += short
   if FLAGS.checkpoint:  # Before the work, because afterwards it would be lost.
     out = path_of("out", makes="file") if FLAGS.out else default_out(workdir, FLAGS.checkpoint)
   from xlmr_jax.open_model import load_params, open_record, open_tokenizer_of, pooler_of_run
@@ -121,6 +149,7 @@ def main(argv: list[str]) -> int:
       out, config, record.vocabulary_size, tokenizer, lambda: load_params(workdir.root, record, config, FLAGS.checkpoint),
       FLAGS.checkpoint, FLAGS.settings or [config.evaluate.setting], FLAGS.split,
       "" if out.is_relative_to(workdir.root) else str(workdir), pooler,
+      digest_of(workdir.root) if is_hugging_face(workdir.root) else "",
     )  # fmt: skip
     print(json.dumps(result), flush=True)
     if result["failed"]:

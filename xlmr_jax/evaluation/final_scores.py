@@ -16,18 +16,25 @@ from xlmr_jax.evaluation.scorer import Scorer
 from xlmr_jax.files import AnyPath, read_sealed_json, write_sealed_json
 from xlmr_jax.run import stopping
 
+# What two tables of one file have in common. The digest is of a Hugging Face folder, which may come to hold another model.
+_IDENTITY = ("model", "digest", "checkpoint", "step", "split", "seeds")
+
 
 def score_final(
   out: AnyPath, config: ConfigDict, vocabulary_size: int, tokenizer: Tokenizer, load: Callable[[], tuple[int, Any]],
-  name: str, settings: list[str], split: str, model: str = "", pooler: dict[str, Any] | None = None,
+  name: str, settings: list[str], split: str, model: str = "", pooler: dict[str, Any] | None = None, digest: str = "",
 ) -> dict[str, Any]:  # fmt: skip
   """Scores checkpoint `name` in each setting and writes the file `out`, which keeps other tasks that it has.
 
+  It is written after each setting, so that what ends the process later does not take the scores along. UserError: the file
+  has scores of other tasks by another split or other seeds, which it cannot keep beside these.
   config: the run's, with the evaluator's values. load: () -> (step, parameters); called once everything is checked.
-  model: the folder that was scored, where `out` does not lie in it. pooler: of a BERT; see Finetuner.
+  model: the folder that was scored, where `out` does not lie in it. pooler: of a BERT; see Finetuner. digest: of a Hugging
+  Face folder's parameters; a checkpoint of a run is known by its step.
   Returns {"step", "means": {task: {setting: mean score}}, "failed": [task], "missing": {task: [language]}, "file"}.
   """
-  before = _read_before(out)
+  seeds = list(config.evaluate.seed_list) or config.evaluate.seeds
+  _refuse_to_replace(out, split, seeds, tuple(config.evaluate.tasks))
   scorers = {}
   for setting in settings:
     choice = config.copy_and_resolve_references()
@@ -53,13 +60,11 @@ def score_final(
       print(f"{task}, {setting}: {message}", file=sys.stderr, flush=True)
     for task, languages in entry.missing.items():
       missing[task] = sorted({*missing.get(task, ()), *languages})
+    result = {"model": model, "digest": digest, "checkpoint": name, "step": step, "split": split, "seeds": seeds,
+              "scores": scores, "errors": errors, "missing": missing, "losses": losses,
+              "recipe": scorer.recipe()}  # fmt: skip
+    _write(out, result, tuple(config.evaluate.tasks))
   print(paper_table.table({f"{name} ({step})": scores}), flush=True)
-  seeds = list(config.evaluate.seed_list) or config.evaluate.seeds
-  result = {"model": model, "checkpoint": name, "step": step, "split": split, "seeds": seeds, "scores": scores,
-            "errors": errors, "missing": missing, "losses": losses, "recipe": scorers[settings[-1]].recipe()}  # fmt: skip
-  _keep_other_tasks(before, result, tuple(config.evaluate.tasks))
-  out.parent.mkdir(parents=True, exist_ok=True)
-  write_sealed_json(out, result)
   means = {
     task: {
       setting: stopping.score_of({"scores": {task: languages}, "metrics": metrics, "errors": {}}, task)
@@ -76,15 +81,41 @@ def _read_before(path: AnyPath) -> dict[str, Any]:
     before = read_sealed_json(path)
     if not all(isinstance(before[key], dict) for key in ("scores", "errors", "recipe")):
       raise ValueError("it has no scores")
-    return {"model": "", **before}
+    return {"model": "", "digest": "", **before}
   except FileNotFoundError:
     return {}
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise UserError(f"{path} cannot be read ({error}); remove it, or name another file with --out") from None
 
 
-def _keep_other_tasks(before: dict[str, Any], result: dict[str, Any], tasks: tuple[str, ...]) -> None:
-  """Adds tasks that were scored before, unless they were of another checkpoint or scored otherwise."""
-  if before and all(before.get(key) == result[key] for key in ("model", "checkpoint", "step", "split", "seeds")):
-    for key in ("scores", "errors", "missing", "losses", "recipe"):
-      result[key] = {task: value for task, value in before.get(key, {}).items() if task not in tasks} | result[key]
+def _refuse_to_replace(out: AnyPath, split: str, seeds: int | list[int], tasks: tuple[str, ...]) -> None:
+  """UserError if a file has scores of other tasks that were made by another split or other seeds."""
+  before = _read_before(out)
+  others = sorted(set(before.get("scores", ())) - set(tasks))
+  if others and (before.get("split"), before.get("seeds")) != (split, seeds):
+    raise UserError(f"{out}: holds {', '.join(others)} with split {before.get('split')} and seeds {before.get('seeds')}, "
+                    f"which do not stand beside split {split} and seeds {seeds}; name another file with --out")  # fmt: skip
+
+
+def _write(out: AnyPath, result: dict[str, Any], tasks: tuple[str, ...]) -> None:
+  """Writes scores with those that the file has by now of the same model: of other tasks, and of tasks that failed now.
+
+  What is of another step is left out, and said. A file with scores is not replaced by one without.
+  """
+  before = _read_before(out)
+  result = {**result}
+  if before and all(before.get(key) == result[key] for key in _IDENTITY):
+    failed_now = {task for task in before["scores"] if task in tasks and task not in result["scores"]}
+    for key in ("scores", "missing", "losses", "recipe"):
+      old = {task: value for task, value in before.get(key, {}).items() if task not in tasks or task in failed_now}
+      result[key] = {**result[key], **old}
+    result["errors"] = {task: value for task, value in before["errors"].items() if task not in tasks} | result["errors"]
+  elif before.get("scores"):
+    if not result["scores"]:
+      print(f"{out} stays as it was, with the scores of step {before.get('step')}", file=sys.stderr, flush=True)
+      return
+    if gone := sorted(set(before["scores"]) - set(tasks)):
+      print(f"{out}: {', '.join(gone)} of {before.get('model') or 'step ' + str(before.get('step'))} is replaced: it is of "
+            "another model", file=sys.stderr, flush=True)  # fmt: skip
+  out.parent.mkdir(parents=True, exist_ok=True)
+  write_sealed_json(out, result)

@@ -231,17 +231,19 @@ class Finetuner:
         announcer.advance(lambda fetched=fetched: f", loss {float(fetched):.3f}")
     return state.params, float(np.mean(jax.device_get(losses[-max(1, steps // 10) :])))
 
-  def predict(self, params: dict[str, Any], arrays: Arrays) -> Any:
-    """Outputs for the task's decode, rows in the order of arrays."""
+  def predict(self, params: dict[str, Any], arrays: Arrays) -> tuple[Any, bool]:
+    """(outputs for the task's decode, rows in the order of arrays; whether all logits are finite)."""
     ids, size = arrays["ids"], self.task.recipe.batch * 2
     order = np.argsort((ids != PAD).sum(axis=1), kind="stable")  # rows of one length together
-    parts = []
+    parts, all_finite = [], True
     with jax.set_mesh(self.mesh):
       for first in range(0, len(order), size):
         rows = order[first : first + size]
         batch = take({name: arrays[name] for name in ("ids", "language") if name in arrays}, rows, size)
         del batch["weight"]
-        parts.append((rows, jax.device_get(self._predict(params, sharding.to_global(self.mesh, batch, size)))))
+        outputs, finite = jax.device_get(self._predict(params, sharding.to_global(self.mesh, batch, size)))
+        all_finite = all_finite and bool(finite[: len(rows)].all())
+        parts.append((rows, outputs))
 
     def join(*pieces: np.ndarray) -> np.ndarray:
       # Word and span outputs are as long as their batch was; what was cut off are pads.
@@ -251,7 +253,7 @@ class Finetuner:
         whole[rows, : piece.shape[1]] = piece[: len(rows)]
       return whole
 
-    return jax.tree.map(join, *(outputs for _, outputs in parts))
+    return jax.tree.map(join, *(outputs for _, outputs in parts)), all_finite
 
   def encode(self, examples: list, tokenizer: Any, language: str = "") -> Arrays:
     """The arrays of examples, as the module of the task's kind makes them.
@@ -265,7 +267,12 @@ class Finetuner:
     return arrays | {"language": np.full(len(arrays["ids"]), number, np.int32)}
 
   def score(self, params: dict[str, Any], examples: list, arrays: Arrays, language: str) -> dict[str, float]:
-    """{metric: value} of a trained task on examples and their arrays."""
+    """{metric: value} of a trained task on examples and their arrays; NaN where a logit is not finite.
+
+    Such logits decode to the first class, which has a share of the examples and so a score.
+    """
     kind = KINDS[self.task.head]
-    predictions = kind.decode(self.task, examples, arrays, self.predict(params, arrays))
-    return kind.score(self.task, examples, predictions, language)
+    outputs, all_finite = self.predict(params, arrays)
+    if not all_finite:
+      return dict.fromkeys(self.task.metrics, math.nan)
+    return kind.score(self.task, examples, kind.decode(self.task, examples, arrays, outputs), language)

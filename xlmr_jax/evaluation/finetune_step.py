@@ -120,9 +120,10 @@ def make_finetune_step(
 def make_predict(
   model_for: ModelFor, task: Task, mesh: Mesh, rules: sharding.Rules
 ) -> Callable[[dict[str, Any], Batch], Any]:
-  """(params, batch) -> what the task's decode takes: logits, best tags, or start and end logits.
+  """(params, batch) -> (what the task's decode takes: logits, best tags, or start and end logits; finite bool[B]).
 
-  batch: {"ids" int32[B, L]} and, for a model with language embeddings, "language" int32[B].
+  batch: {"ids" int32[B, L]} and, for a model with language embeddings, "language" int32[B]. finite: whether all logits of a
+  row are finite, because the largest of NaNs is a class like any other.
   """
   head = task_head(task, 0.0)
 
@@ -131,9 +132,10 @@ def make_predict(
     params = sharding.gather(params, sharding.specs(params, rules), mesh, model.encoder.dtype)
     x_BxLxD = model.apply({"params": params["encoder"]}, batch["ids"], True, method="encode", **languages_of(batch))
     logits: Any = head.apply({"params": params["head"]}, x_BxLxD, True)
+    finite_B = jnp.isfinite(logits).all(axis=tuple(range(1, logits.ndim)))
     if task.head == WORDS:
-      return logits.argmax(axis=-1).astype(jnp.int32)
-    return (logits[..., 0], logits[..., 1]) if task.head == SPAN else logits
+      return logits.argmax(axis=-1).astype(jnp.int32), finite_B
+    return ((logits[..., 0], logits[..., 1]) if task.head == SPAN else logits), finite_B
 
   def predict(params: dict[str, Any], batch: Batch) -> Any:
     specs, by_rows = sharding.specs(params, rules), PartitionSpec(sharding.BATCH_AXES)

@@ -5,6 +5,7 @@ where it was, because evaluations/STEP.json, written last, says that a step is d
 """
 
 import contextlib
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -45,9 +46,18 @@ def waiting_steps(config: ConfigDict, workdir: Workdir) -> list[int]:
   return [
     step
     for step in sorted(sound_steps(workdir.checkpoints))
-    if step not in evaluated
+    if (step not in evaluated or _is_made_again(workdir, step))
     and (step == last or stopping.is_eligible(step, config.evaluate.every_steps, config.train_steps))
   ]
+
+
+def _is_made_again(workdir: Workdir, step: int) -> bool:
+  """Whether the ledger's scores of a step are of another checkpoint than is there now: a run that went back made it anew."""
+  try:
+    scored = read_json(workdir.evaluation(step)).get("digest", "")
+    return scored not in ("", read_manifest(workdir.checkpoints / str(step))["digest"])
+  except (OSError, ValueError, AttributeError, DamagedError):
+    return False  # A damaged entry is refused where it is read; a checkpoint that goes or is damaged is not scored again.
 
 
 def _stopped_at(config: ConfigDict, workdir: Workdir) -> int | None:
@@ -138,11 +148,30 @@ def compare_languages(entry: Entry, ledger: list[Entry]) -> None:
             file=sys.stderr, flush=True)  # fmt: skip
 
 
+# What the numbers of a history have in common. Of a recipe the text is compared, because its batch follows the devices.
+_COMMON = ("tasks", "languages", "setting", "recipe", "max_examples", "max_train_examples", "seeds", "seed_list", "dtype")
+
+
+def refuse_other_evaluations(config: ConfigDict, workdir: Workdir) -> None:
+  """UserError if the newest scores of the ledger are of other tasks, languages or a recipe: no rule can compare them."""
+  newest = next((entry for entry in reversed(read_ledger(workdir)) if entry.scores), None)
+  if newest is None or not isinstance(before := newest.recipe.get("evaluate"), dict):
+    return
+  now = json.loads(json.dumps(config.evaluate.to_dict()))  # JSON has no tuples.
+  changed = [f"{key}={now[key]} (was {before[key]})" for key in _COMMON if key in before and before[key] != now[key]]
+  if changed:
+    raise UserError(
+      f"the scores in {workdir.evaluations} up to step {newest.step} do not compare with config.evaluate."
+      f"{', '.join(changed)}; give what they were made with, move that folder aside to score all checkpoints anew, or "
+      "score one with --checkpoint"
+    )
+
+
 def evaluate_step(config: ConfigDict, workdir: Workdir, step: int, abstract_params: Any, scorer: Scores) -> Entry | None:
   """Evaluates a step and writes its entry, then best.json and STOP.json; None when the trainer recorded it meanwhile."""
   path, began = workdir.evaluation(step), time.monotonic()
   with pin(workdir, step):
-    if path.exists():
+    if path.exists() and not _is_made_again(workdir, step):
       return None
     try:
       params, digest = load(workdir, step, abstract_params)
@@ -230,6 +259,7 @@ def follow(config: ConfigDict, workdir: Workdir, scorer: Scores, abstract_params
   how what a stopped run still saved gets its scores. It raises UserError if a task failed.
   """
   with _only_evaluator(workdir):
+    refuse_other_evaluations(config, workdir)
     conclude(config, workdir)  # A killed evaluator may have had this still to do; its pin holds until then.
     clear_pins(workdir)
     scores = Board(workdir) if config.log.tensorboard else None

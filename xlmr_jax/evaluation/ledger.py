@@ -86,7 +86,9 @@ def replay(config: ConfigDict, workdir: Workdir) -> dict[str, Any]:
   """
   if config.stop.by == "held_out":
     return _replay_held_out(config, workdir)
-  scores = history(read_ledger(workdir), config.stop.score)
+  ledger = read_ledger(workdir)
+  _refuse_unscored(ledger, config.stop.score)
+  scores = history(ledger, config.stop.score)
   step, decision = stopping.first_stop(scores, config.stop)
   for entry in scores:
     score = "none" if entry["score"] is None else f"{entry['score']:.6g}"
@@ -98,6 +100,17 @@ def replay(config: ConfigDict, workdir: Workdir) -> dict[str, Any]:
     "best_score": decision.best_score,
     "evaluations": len(scores),
   }
+
+
+def _refuse_unscored(ledger: list[Entry], which: str) -> None:
+  """UserError if no step has a score of the task, or the task and language, that config.stop.score names."""
+  task, _, language = which.partition("/")
+  scored = {
+    name: sorted({x for entry in ledger for x in entry.scores.get(name, ())}) for entry in ledger for name in entry.scores
+  }
+  if scored and task and (task not in scored or (language and language not in scored[task])):
+    there = "; ".join(f"{name} in {', '.join(languages)}" for name, languages in sorted(scored.items()))
+    raise UserError(f"config.stop.score={which!r}: no step was scored on that, but on {there}")
 
 
 def _replay_held_out(config: ConfigDict, workdir: Workdir) -> dict[str, Any]:

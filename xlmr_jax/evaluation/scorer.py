@@ -82,6 +82,7 @@ class Scorer:
     self.folders = task_folders(self.config.folder, self.config.data)
     self.missing: dict[str, dict[str, str]] = {}  # {task: {language: why it is not scored}}, known after the first call
     self.losses: dict[str, float] = {}  # {task: mean loss at the end of its fine-tunings}, of the last call
+    self._fitted: dict[str, list[float]] = {}
     self._read = functools.cache(self._read_once)
 
   def recipe(self) -> dict[str, Any]:
@@ -113,10 +114,12 @@ class Scorer:
       examples = [examples[i] for i in np.sort(chosen)]
     if not examples:
       raise UserError(f"{what}: no examples")
-    # Translations into the language of the training are read under the name of the language that they were made of.
-    spoken = finetuner.task.train_language if self.config.setting == "translate_test" else language
     with Announcer(f"{name}: tokenising {split} of {language}"), _as_user_errors(what):
-      return examples, finetuner.encode(examples, self.tokenizer, spoken)
+      return examples, finetuner.encode(examples, self.tokenizer, self._spoken(name, language))
+
+  def _spoken(self, name: str, language: str) -> str:
+    """The language of a task's examples: of translations into that of the training, which go by another's name, that one."""
+    return self.finetuners[name].task.train_language if self.config.setting == "translate_test" else language
 
   def plan(self, name: str) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
     """training_plan of a task, of the languages that have all their files; says once which have not.
@@ -148,7 +151,7 @@ class Scorer:
   def __call__(self, params: Any, step: int, seed: int = 0) -> tuple[dict[str, LanguageScores], dict[str, str]]:
     """({task: {language: {metric: value}}}, {task: what went wrong}) of a checkpoint's parameters."""
     scores, errors = {}, {}
-    self.losses = {}
+    self.losses, self._fitted = {}, {}
     for name in self.finetuners:
       try:
         scores[name] = self.score_task(name, params, step, seed)
@@ -173,7 +176,8 @@ class Scorer:
     steps = self.finetuners[name].steps(len(joined["ids"]))
     print(f"{what}: trained {steps} steps on {len(joined['ids'])} rows, loss {loss:.4f} at the end",
           file=sys.stderr, flush=True)  # fmt: skip
-    self.losses[name] = loss
+    self._fitted.setdefault(name, []).append(loss)
+    self.losses[name] = float(np.mean(self._fitted[name]))  # NaN where one of them is.
     return trained
 
   def score_task(self, name: str, params: Any, step: int, seed: int) -> LanguageScores:
@@ -189,7 +193,7 @@ class Scorer:
     with Announcer(f"{name}: scored language", len(targets)) as announcer:
       for language, (examples, arrays) in self.targets(name, targets).items():
         with _as_user_errors(f"{name}, scoring {language}"):
-          scores[language] = self.finetuners[name].score(trained, examples, arrays, language)
+          scores[language] = self.finetuners[name].score(trained, examples, arrays, self._spoken(name, language))
         announcer.advance()
     return scores
 

@@ -138,7 +138,7 @@ class Checkpoints:
     """As restore_latest, after the removal of the checkpoints later than `step`; no save may be under way.
 
     The run takes them back. A pin does not keep them, because a restore would take them. What the evaluator said of them
-    stays.
+    stays until they are made again, when it scores them anew.
     """
 
     self._wait_for_removals()  # Whoever looks for what killed processes left takes a step that is being removed for that.

@@ -8,6 +8,7 @@ The trainer writes into the evaluator's folder only here: an entry for a checkpo
 import contextlib
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 
@@ -16,6 +17,7 @@ from xlmr_jax.folders import entries
 from xlmr_jax.run.workdir import Workdir, best_step, step_of
 
 STALE_PIN_S = 12 * 3600.0  # The evaluator of an older pin is gone: a live one renews its pin.
+RENEW_PIN_S = 1800.0  # One fine-tuning of a large model can take longer than a pin lives.
 
 
 def _numbers(names: Iterable[str]) -> set[int]:
@@ -48,9 +50,22 @@ def pin(workdir: Workdir, step: int, reader: str = "") -> Iterator[None]:
   """
   workdir.pins.mkdir(parents=True, exist_ok=True)
   renew_pin(workdir, step, reader)
+  done = threading.Event()
+
+  def renew() -> None:
+    while not done.wait(RENEW_PIN_S):
+      try:
+        renew_pin(workdir, step, reader)
+      except OSError as error:  # The next time may go well, and the pin lives for many of them.
+        print(f"the pin of checkpoint {step} could not be renewed: {error}", file=sys.stderr, flush=True)
+
+  clock = threading.Thread(target=renew, daemon=True, name="pin")
+  clock.start()
   try:
     yield
   finally:
+    done.set()
+    clock.join()
     (workdir.pins / _pin_name(step, reader)).unlink(missing_ok=True)
 
 
