@@ -3,7 +3,8 @@
   xlmr train_vocabulary --kind=wordpiece --size=40000 --languages=sw --text=TEXT --out=sw.json
   xlmr build_rows --text=TEXT --languages=sw --tokenizer=sw.json --seq_len=512 --out=ROWS_SW
   xlmr pretrain --config=bert_monolingual --config.data.rows=ROWS_SW --workdir=RUN_SW
-  xlmr evaluate --workdir=RUN_SW --checkpoint=best --tasks=xnli --settings=translate_train --config.evaluate.languages=sw
+  xlmr evaluate --workdir=RUN_SW --checkpoint=latest --tasks=xnli --settings=translate_train --config.evaluate.languages=sw \
+    --config.evaluate.folder=TASKS
   xlmr pretrain --config=bert_monolingual:runlocal --workdir=RUN      # on a laptop, under a minute
 
 The paper trains fourteen of them, on Wikipedia and on at most 60 GiB of CommonCrawl in each of 7 languages, with 40k entries

@@ -2,9 +2,10 @@
 # The evaluator of a run, on chips of its own: it follows the checkpoints in the run's bucket, scores them, and may end the training.
 #   launch/evaluator.sh --name=xlmr-evaluator --zone=us-central2-b --type=v4-8 [--spot] [--service-account=S] [--project=P] \
 #       [--version=V] [--nfs=HOST:/SHARE] [--delete-at-end] [--detach] [--dry-run] \
-#       -- --workdir=gs://B/runs/base [--config.evaluate.tasks=xnli,panx]
+#       -- --workdir=gs://B/runs/base [--config.evaluate.tasks=xnli,panx --config.evaluate.folder=gs://B/tasks]
 #   launch/evaluator.sh --here [--dry-run] -- --workdir=gs://B/runs/base      on this machine
 #   launch/evaluator.sh --name=xlmr-evaluator --zone=Z --stop|--follow|--delete
+# The tasks are the run's own; where it was started without, they are given here.
 # It may start before the run and end after it. Starting it again goes on with what is not scored yet. --detach returns once it
 # runs. It needs one host: up to eight cores of v4 and v5p, up to eight chips of v5e and v6e. --dry-run prints the commands.
 set -euo pipefail

@@ -3,7 +3,7 @@
 #   xlmr sweep --config=sweeps/alpha --workdir=gs://B/runs/alpha --rows=gs://B/rows --list      tells how many runs there are
 #   launch/gke_sweep.sh --name=xlmr --image=IMAGE --accelerator=tpu-v5-lite-podslice --topology=2x2 --runs=12 [--parallel=4] \
 #       [--chips=4] [--spot] [--service-account=KSA] [--namespace=NS] [--queue=Q] [--max-restarts=20] [--grace=60] [--as-root] \
-#       [--dry-run] -- --config=sweeps/alpha --rows=gs://B/rows --workdir=gs://B/runs/alpha
+#       [--dry-run] -- --config=sweeps/alpha --rows=gs://B/rows --workdir=gs://B/runs/alpha --config.evaluate.folder=gs://B/tasks
 #   launch/gke_sweep.sh --name=xlmr --stop      the pods save and end; the first command goes on
 #   launch/gke_sweep.sh --name=xlmr --delete    the Job
 # IMAGE is what launch/Dockerfile makes. --runs is the number of pods and --parallel how many there are at a time; with --runs below

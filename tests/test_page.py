@@ -142,7 +142,7 @@ def test_the_page_of_a_run_shows_what_its_logs_say(made, page):
   changed = page.table("this run", "default")
   assert changed["train_steps"] == {"key": "train_steps", "this run": "12,000", "default": "1,500,000"}
   assert set(changed) == {"train_steps", "stop.patience", "alarms.max_epochs"}
-  assert "The run was stopped: no gain above 0 in 3 evaluations." in page.shown
+  assert "The rule ends the run: no gain above 0 in 3 evaluations." in page.shown
   assert page.table("task", "mean score")["xnli"]["languages"] == "12"
   assert "attention: splash; norms: pallas" in page.shown and "of 3h03m went into steps that count" in page.shown
   assert "which is right" in page.shown and "<b>" in page.shown  # a piece that looks like HTML
@@ -518,6 +518,21 @@ def test_final_scores_count_by_the_setting_of_the_run(tmp_path):
   write_json(final / "latest.json", {"step": step, "scores": scores})
   (run,) = read_sweep(root).runs
   assert run.scores == {"en": 0.5} and run.settings == {"zero_shot": {"en": 0.5}, "translate_train_all": {"en": 0.8}}
+  # A task that failed, or scored what is no number, takes its setting along: a mean of the others would not compare.
+  two = scores | {"other": {name: {"en": {"f1": [0.1], "accuracy": [0.9]}} for name in ("zero_shot", "translate_train_all")}}
+  for more, expected in (
+    ({"metrics": {"mine": "f1", "other": "f1"}}, {"zero_shot": {"en": 0.3}, "translate_train_all": {"en": 0.45}}),
+    ({"metrics": {"other": "f1"}, "errors": {"third": {"zero_shot": "no file"}}}, {"translate_train_all": {"en": 0.45}}),
+  ):
+    write_json(final / "latest.json", {"step": step, "scores": two} | more)
+    (run,) = read_sweep(root).runs
+    assert run.settings == {name: {"en": pytest.approx(values["en"])} for name, values in expected.items()}
+    assert run.scores == run.settings.get("zero_shot", {})
+  two["mine"]["zero_shot"]["de"] = {"f1": [None, 0.5]}
+  write_json(final / "latest.json", {"step": step, "scores": two, "metrics": {"other": "f1"}})
+  assert set(read_sweep(root).runs[0].settings) == {"translate_train_all"}
+  del scores["mine"]["zero_shot"]["de"]
+  write_json(final / "latest.json", {"step": step, "scores": scores})
   # With the language of the test on the axis, each setting has a line of its own.
   write_json(root / "sweep.json", record | {"x": "language", "series": "model", "y": "score"})
   points = points_of(read_sweep(root), "score")

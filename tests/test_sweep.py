@@ -113,7 +113,18 @@ def test_a_value_that_makes_no_name_is_refused(value):
   ("def sweep(add):\n  add({'seed': 1})\n  add({'seed': 1})\n", "two runs are named 'seed=1'"),
   ("def sweep(add):\n  add({'optimizer.peak_lrr': 1})\n", r"changes config\.optimizer\.peak_lrr; there is no such key"),
   ("def sweep(add):\n  add({'optimizer': 1})\n", r"changes config\.optimizer; there is no such key"),
-  ("def sweep(add):\n  add({'data.languages': ('a',)})\n", "a list names no run"),
+  ("def sweep(add):\n  add({'data.languages': ('a',)})\n", "a value that is no word and no number names no run"),
+    ("raise KeyError('x')\n", r"KeyError: 'x', line 5 of .*a\.py"),
+    ("def sweep(add):\n  add({'seed': 1})\n  return 1 / 0\n", r"ZeroDivisionError: division by zero, line \d+ of .*a\.py"),
+    ("def sweep(add:\n", "SyntaxError"),
+    ("STUDY = 'x'\n" + TWO, "STUDY is 'x'; it must be a Study"),
+    ("STUDY = Study(groups={'low': 'sw'})\n" + TWO, r"groups\['low'\]='sw'; it must be a tuple of languages: \('sw',\)"),
+    ("def sweep(add):\n  add({'seed': 1}, settings='zero_shot')\n", "settings='zero_shot'.*: it must be a tuple of"),
+    ("def sweep(add):\n  add({'seed': 1}, settings=('zeroshot',))\n", "it must be a tuple of zero_shot"),
+    ("def sweep(add):\n  add({'seed': 1}, rows='x')\n", r"it must be Rows\("),
+    ("def sweep(add):\n  add('sweep.json', {'seed': 1})\n", "'sweep.json' is no name for a run"),
+    ("def sweep(add):\n  add('a\\nb', {'seed': 1})\n", "is no name for a run"),
+
   ("def sweep(add):\n  add(['seed'])\n", "takes a dict"),
   ("def sweep(add):\n  add('rows', {'seed': 1})\n", "'rows' is no name for a run"),
   ("def sweep(add):\n  add('../x', {'seed': 1})\n", "no name for a run"),
@@ -353,15 +364,73 @@ def test_a_run_that_another_starter_ended_a_moment_ago_is_not_begun_again(tmp_pa
   assert run_all(plan, plan.sweep.runs, pretending) == ({}, []) and pretending.lines == []
 
 
-@pytest.mark.parametrize("what", ["lock_training", "lock_evaluation"])
-def test_a_run_that_pretrain_or_evaluate_has_did_not_fail(tmp_path, what):
+def test_a_run_that_pretrain_has_did_not_fail(tmp_path):
   plan = make_plan(tmp_path)
   first = plan.sweep.runs[0]
   workdir = plan.folder.workdir(first)
   workdir.root.mkdir(parents=True)
-  with getattr(workdir, what)():
+  with workdir.lock_training():
     assert run_all(plan, plan.sweep.runs, Pretending(fails=(first.name,))) == ({}, [first.name])
   assert run_all(plan, (first,), Pretending(fails=(first.name,))) == ({first.name: 1}, [])
+
+
+def test_a_failed_training_with_an_evaluator_beside_it_failed(tmp_path):
+  plan = make_plan(tmp_path)
+  first = plan.sweep.runs[0]
+  workdir = plan.folder.workdir(first)
+  workdir.root.mkdir(parents=True)
+  with workdir.lock_evaluation():
+    assert run_all(plan, (first,), Pretending(fails=(first.name,))) == ({first.name: 1}, [])
+    assert plan.folder.is_done_elsewhere(first, evaluating=True)
+  assert not plan.folder.is_done_elsewhere(first, evaluating=True)
+
+
+def test_a_run_whose_file_is_damaged_leaves_the_others_alone(tmp_path, capsys):
+  """Whatever one run's state raises is a matter of that run."""
+  plan = make_plan(tmp_path)
+  first, second = plan.sweep.runs
+
+  class Damaging(Pretending):
+    def __call__(self, line):
+      if f"--workdir={plan.folder.workdir(first)}" in line:
+        raise UserError("the text cannot be read")
+      return super().__call__(line)
+
+  assert run_all(plan, plan.sweep.runs, Damaging()) == ({first.name: 1}, [])
+  assert plan.state(second) == "done" and "the text cannot be read" in capsys.readouterr().err
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path):
+  text = (
+    "import numpy as np\ndef sweep(add):\n"
+    "  for x in np.array([0.25, 0.5]):\n    add({'data.alpha': x, 'seed': np.int64(1)})\n"
+  )
+  sweep = load_sweep(str(write(tmp_path / "a.py", text)))
+  assert [run.name for run in sweep.runs] == ["alpha=0.25,seed=1", "alpha=0.5,seed=1"]
+  assert type(sweep.runs[0].changes["data.alpha"]) is float and describe(sweep, {})["runs"][1]["values"]["alpha"] == 0.5
+
+
+def test_rows_that_were_made_otherwise_are_not_taken(tmp_path):
+  """Killed after its vocabulary, a sweep whose rows are then another size, text or alpha must not go on with that one."""
+  out, text = tmp_path / "rows" / "r", tmp_path / "text"
+  (text / "en").mkdir(parents=True)
+
+  def vocabulary_then_killed(line):
+    (out.parent / "r.model").write_bytes(b"x")
+    raise StoppedError(42)
+
+  with pytest.raises(StoppedError):
+    sweep_rows.build(Rows("r", 8000), out, text, vocabulary_then_killed)
+  for rows, where, said in (
+    (Rows("r", 16_000), text, "vocabulary_size: 8000 there, 16000 here"),
+    (Rows("r", 8000, alpha=1.0), text, "alpha: 0.3 there, 1.0 here"),
+    (Rows("r", 8000), tmp_path / "other", "from: "),
+  ):
+    with pytest.raises(UserError, match=f"r.model was made for other rows .*{said}"):
+      sweep_rows.build(rows, out, where, lambda line: 0)
+  began = []
+  assert sweep_rows.build(Rows("r", 8000), out, text, lambda line: began.append(line) or 7) == 7
+  assert began[0][3] == "build_rows"  # It goes on with its own.
 
 
 def test_two_starters_at_once_do_each_run_once(tmp_path):

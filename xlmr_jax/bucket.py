@@ -39,7 +39,7 @@ def bucket_path(text: str) -> epath.Path:
   if not rest.strip("/") or rest.startswith("/"):
     raise UserError(f"{text}: no bucket is named; write {scheme}://BUCKET/NAME")
   if "@" in rest.partition("/")[0]:  # USER:PASSWORD@ would be written wherever the path is.
-    raise UserError(f"{redacted(text)}: a bucket's address takes no password; see docs/pods.md for credentials")
+    raise UserError(f"{redacted(text)}: a bucket's address takes no password; see docs/buckets.md for credentials")
   if scheme == "gs":
     _register()
   elif importlib.util.find_spec("s3fs") is None:

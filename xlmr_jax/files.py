@@ -149,19 +149,19 @@ def whole_file(path: AnyPath, *, many_writers: bool = False) -> Iterator[Path]:
     unfinished.unlink(missing_ok=True)
 
 
-def write_whole(path: str | os.PathLike, content: bytes) -> None:
-  """Writes a file, whole or not at all, so that readers see all of it or nothing."""
+def write_whole(path: str | os.PathLike, content: bytes, *, many_writers: bool = False) -> None:
+  """Writes a file, whole or not at all, so that readers see all of it or nothing. many_writers: see whole_file."""
   path = any_path(path)
   if not isinstance(path, Path):
     bucket.file_system(path).pipe_file(os.fspath(path), content)
     return
-  with whole_file(path) as unfinished:
+  with whole_file(path, many_writers=many_writers) as unfinished:
     unfinished.write_bytes(content)
 
 
-def write_json(path: str | os.PathLike, value: object) -> None:
-  """Writes value as indented JSON, whole or not at all."""
-  write_whole(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+def write_json(path: str | os.PathLike, value: object, *, many_writers: bool = False) -> None:
+  """Writes value as indented JSON, whole or not at all. many_writers: see whole_file."""
+  write_whole(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode(), many_writers=many_writers)
 
 
 def user_cache() -> Path:

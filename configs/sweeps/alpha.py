@@ -1,6 +1,6 @@
 """The paper's study of alpha (figure 5: 0.01, 0.3, 0.7, 1.0): what high-resource languages lose and low-resource ones win.
 
-  xlmr sweep --config=sweeps/alpha --workdir=SWEEP --rows=ROWS             # 100 languages, 12 runs
+  xlmr sweep --config=sweeps/alpha --workdir=SWEEP --rows=ROWS --config.evaluate.folder=TASKS  # 100 languages, 12 runs
   xlmr sweep --config=sweeps/alpha:tiny --workdir=SWEEP --text=TEXT        # 2 cores
 
 The paper found 0.3 best overall, and trained on Wikipedia in 100 languages.

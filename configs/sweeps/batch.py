@@ -1,6 +1,6 @@
 """The paper's study of the batch size (figure 7: 2,048, 4,096, 8,192), here at equal tokens.
 
-  xlmr sweep --config=sweeps/batch --workdir=SWEEP --rows=ROWS
+  xlmr sweep --config=sweeps/batch --workdir=SWEEP --rows=ROWS --config.evaluate.folder=TASKS
   xlmr sweep --config=sweeps/batch:tiny --workdir=SWEEP --text=TEXT
 
 The paper does not say how many updates each had. Here a batch twice as large has half as many, so that all read the same

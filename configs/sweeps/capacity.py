@@ -1,6 +1,6 @@
 """The paper's study of capacity (figure 4): widths 768, 960 and 1,152 at 7, 30 and 100 languages.
 
-  xlmr sweep --config=sweeps/capacity --workdir=SWEEP --rows=ROWS
+  xlmr sweep --config=sweeps/capacity --workdir=SWEEP --rows=ROWS --config.evaluate.folder=TASKS
   xlmr sweep --config=sweeps/capacity:tiny --workdir=SWEEP --text=TEXT
 
 The paper compares 768 everywhere with 768, 960 and 1,152 for 7, 30 and 100 languages. Here each width meets each set, so

@@ -1,7 +1,9 @@
 """The paper's study of the data (figure 3: Wikipedia against CommonCrawl), and one of how much of it there is.
 
-  xlmr sweep --config=sweeps/data --workdir=SWEEP --rows=STORES      # STORES/wikipedia and STORES/crawl, in 7 languages
+  xlmr sweep --config=sweeps/data --workdir=SWEEP --rows=STORES --config.evaluate.folder=TASKS
   xlmr sweep --config=sweeps/data:tiny --workdir=SWEEP --text=TEXT   # all of the text, and a part like Wikipedia's
+
+STORES holds wikipedia and crawl, in 7 languages.
 
 What the crawl brings is above all more text in languages of which Wikipedia has little. The tiny study has one text. Its
 "wikipedia" is a part of it: a third of the rows of English, French, German, Russian and Chinese, and a thirtieth of those

@@ -1,6 +1,6 @@
 """The paper's study of the number of languages (figure 2: 7, 15, 30, 60, 100), the curse of multilinguality.
 
-  xlmr sweep --config=sweeps/languages --workdir=SWEEP --rows=ROWS
+  xlmr sweep --config=sweeps/languages --workdir=SWEEP --rows=ROWS --config.evaluate.folder=TASKS
   xlmr sweep --config=sweeps/languages:tiny --workdir=SWEEP --text=TEXT
 
 The seven that are scored are in every set, and the body and the vocabulary stay the same.

@@ -1,7 +1,9 @@
 """The paper's study of the vocabulary (figure 6): 32k to 512k entries, at constant parameters and at a constant body.
 
-  xlmr sweep --config=sweeps/vocabulary --workdir=SWEEP --rows=STORES      # STORES/vocabulary=32000 and so on
+  xlmr sweep --config=sweeps/vocabulary --workdir=SWEEP --rows=STORES --config.evaluate.folder=TASKS
   xlmr sweep --config=sweeps/vocabulary:tiny --workdir=SWEEP --text=TEXT   # builds them from the text
+
+STORES holds vocabulary=32000 and so on.
 
 At constant parameters the body gets narrower as the vocabulary grows; at a constant body, which the paper has from 128k on,
 the parameters grow. The paper gives no widths: ours keep the 201 million parameters of 768 at 150k within 2 %, in heads of

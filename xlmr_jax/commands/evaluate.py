@@ -123,6 +123,8 @@ def main(argv: list[str]) -> int:
   config = override_config(record.config, overrides)
   if not config.evaluate.dtype and record.is_untrained_import:
     config.evaluate.dtype = imported_dtype(workdir, record)
+  if FLAGS.checkpoint and not any(text.startswith("--config.stop.score=") for text in overrides):
+    config.stop.score = ""  # A table goes by no rule, and may have other tasks than the run's.
   check_evaluation(config)
   if FLAGS.replay:
     from xlmr_jax.evaluation import ledger

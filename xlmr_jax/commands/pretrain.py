@@ -2,7 +2,7 @@
 
   xlmr pretrain --config=base --workdir=DIR --config.data.rows=ROWS [--config.KEY=VALUE ...]
   xlmr pretrain --config=base:runlocal --workdir=DIR          # the same path on a laptop, under a minute
-  xlmr pretrain --config=base --workdir=NEW --branch=RUN@STEP # goes on from a checkpoint of RUN, which stays as it is
+  xlmr pretrain --config=base --config.data.rows=ROWS --workdir=NEW --branch=RUN@STEP   # goes on from a checkpoint of RUN
 
 Exit codes: 0 done, 1 the user must act, 42 start me again, 70 a crash.
 """

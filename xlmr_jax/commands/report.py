@@ -16,12 +16,13 @@ xlmr report --scores=ours=A.json,mbert=B.json [--markdown]
 import contextlib
 import json
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from absl import flags as absl_flags
 
 from xlmr_jax.commands import flags
-from xlmr_jax.errors import UserError
+from xlmr_jax.errors import UserError, one_line
 
 if TYPE_CHECKING:
   from xlmr_jax.files import AnyPath
@@ -106,12 +107,12 @@ def _write_page() -> None:
     print(json.dumps({"page": str(page), "pictures": [str(path) for path in _draw_sweep(folder)]}))
     return
   workdir = Workdir(folder)
-  drawn = _draw_run(workdir) if flags.FLAGS.pictures else []
   page = None
   if workdir.record.exists():
     page = write_run_report(workdir, samples=flags.FLAGS.samples)
   else:
     print(f"no page, because {workdir.record} is missing", file=sys.stderr, flush=True)
+  drawn = _draw_run(workdir) if flags.FLAGS.pictures else []
   print(json.dumps({"page": page and str(page), "pictures": [str(path) for path in drawn]}))
 
 
@@ -123,8 +124,17 @@ def _draw_sweep(folder: "AnyPath") -> list["AnyPath"]:
   sweep, out = read_sweep(folder), folder / "sweep.png"
   if not flags.FLAGS.pictures or not any(run.is_finished for run in sweep.runs):
     return []
-  sweep_picture(sweep, out)
-  return [out]
+  return _drawn(out, lambda: sweep_picture(sweep, out))
+
+
+def _drawn(path: "AnyPath", draw: Callable[[], Any]) -> list["AnyPath"]:
+  """[path] once it is drawn. What a picture cannot show is a line on stderr, because the page and the others are there."""
+  try:
+    draw()
+  except Exception as error:  # Whatever matplotlib makes of numbers that nobody thought of.
+    print(f"{path} is not drawn: {type(error).__name__}: {one_line(error)}", file=sys.stderr, flush=True)
+    return []
+  return [path]
 
 
 def _draw_run(workdir: "Workdir") -> list["AnyPath"]:
@@ -143,16 +153,23 @@ def _draw_run(workdir: "Workdir") -> list["AnyPath"]:
     lines = pictures.read_held_out(workdir)
     before, after = pictures.losses_of(lines[0]), pictures.losses_of(lines[-1])
     bound = pictures.unigram_entropy(RowStore(rows, tuple(after))) if rows else None
-    drawn = [workdir.root / "held_out.png", workdir.root / "languages.png"]
-    pictures.held_out_picture(workdir, drawn[0])
+    held_out, languages = workdir.root / "held_out.png", workdir.root / "languages.png"
     title = f"Before training and after {lines[-1]['step']} updates"
-    pictures.languages_picture(before, after, drawn[1], label=pictures.LOSS, title=title, bound=bound)
+    drawn += _drawn(held_out, lambda: pictures.held_out_picture(workdir, held_out))
+    drawn += _drawn(
+      languages, lambda: pictures.languages_picture(before, after, languages, label=pictures.LOSS, title=title, bound=bound)
+    )
   if read_accounts(workdir).starts:
-    drawn.append(workdir.root / "goodput.png")
-    pictures.goodput_picture(workdir, drawn[-1])
-  if has_held_out and any(entry.score is not None for entry in read_ledger(workdir)):
-    drawn.append(workdir.root / "transfer.png")
-    pictures.transfer_picture(workdir, drawn[-1])
+    goodput = workdir.root / "goodput.png"
+    drawn += _drawn(goodput, lambda: pictures.goodput_picture(workdir, goodput))
+  transfer = workdir.root / "transfer.png"
+  try:
+    has_scores = any(entry.score is not None for entry in read_ledger(workdir))
+  except UserError as error:  # A damaged entry, which the page has named too.
+    print(f"{transfer} is not drawn: {one_line(error)}", file=sys.stderr, flush=True)
+    has_scores = False
+  if has_held_out and has_scores:
+    drawn += _drawn(transfer, lambda: pictures.transfer_picture(workdir, transfer))
   return drawn
 
 

@@ -9,21 +9,23 @@
 each run; that run lies in SWEEP/alpha=0.3,seed=1. The same command goes on where it was stopped, and does nothing twice.
 --config.KEY=VALUE goes to every run. Several starters may share a SWEEP: each takes the next run that is free.
 
-Exit codes: 0 done, 1 a run failed (the others still ran) or the user must act, 42 start me again: a run was preempted.
+Exit codes: 0 done; 1 the user must act, perhaps about a run that failed (the others still ran); 42 start me again: a run was
+preempted; 70 a run crashed (the others still ran).
 """
 
 import json
 import os
 import shlex
+import sys
 from collections.abc import Mapping
 
 from absl import flags
 
 from xlmr_jax import __version__, bucket
 from xlmr_jax.commands.flags import FLAGS, parse_flags_leaving_config, path_of, refuse_arguments, start
-from xlmr_jax.errors import EXIT_DONE, EXIT_USER, UserError
+from xlmr_jax.errors import EXIT_CRASH, EXIT_DONE, EXIT_USER, UserError
 
-# Where schedulers say which task of an array this is. XLMR_INDEX is for others, and is what launch/ sets in a JobSet.
+# Where schedulers say which task of an array this is. XLMR_INDEX is for others.
 _INDEX_VARIABLES = ("XLMR_INDEX", "SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX")
 
 
@@ -52,6 +54,23 @@ def selected(runs: tuple, select: list[str]) -> tuple:
       raise UserError(f"--select={word}: no run has it; {key} is {', '.join(there) or 'no value of the runs'}")
     runs = kept
   return runs
+
+
+def refuse_tasks_without_files(plan, runs: tuple) -> None:
+  """UserError for runs with tasks whose files are nowhere said to be, which would be found out once a run is trained."""
+  from xlmr_jax.evaluation.choices import task_folders
+  from xlmr_jax.evaluation.tasks import registry
+
+  for run in runs:
+    evaluate = plan.config(run).evaluate
+    folders = task_folders(evaluate.folder, evaluate.data)
+    for name in evaluate.tasks:
+      task = registry.TASKS.get(name)
+      reads_files = task is not None and task.reader.__module__.startswith("xlmr_jax.evaluation.tasks.")
+      if reads_files and not folders[""] and name not in folders:
+        raise UserError(f"{run.name}: is to be scored on {name}, and no folder is said to have its files; give "
+                        f"--config.evaluate.folder=TASKS, with TASKS/{name}, or --config.evaluate.tasks= to score "
+                        "no run")  # fmt: skip
 
 
 def main(argv: list[str]) -> int:
@@ -86,6 +105,8 @@ def main(argv: list[str]) -> int:
       refuse_other_sweep(plan.folder, before, description)
     return show(plan, runs, commands=FLAGS.commands)
   check(plan, runs)
+  if not several:  # A run of several hosts is scored by an evaluator of its own.
+    refuse_tasks_without_files(plan, runs)
   open_folder(plan.folder, description)
   try:
     failed, elsewhere = run_all(plan, runs, Children())
@@ -93,7 +114,11 @@ def main(argv: list[str]) -> int:
     return stopped.code
   print(json.dumps(summary(plan, runs, failed, elsewhere)))
   if failed:
-    raise UserError(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}; the reasons are above")
+    message = f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}; the reasons are above"
+    if EXIT_USER not in failed.values():  # Nothing that the user must mend: a launcher may start the sweep again.
+      print(f"error: {message}", file=sys.stderr, flush=True)
+      return EXIT_CRASH
+    raise UserError(message)
   return EXIT_USER if index is not None and elsewhere else EXIT_DONE
 
 
@@ -101,7 +126,7 @@ def show(plan, runs: tuple, *, commands: bool) -> int:
   """Prints the runs and how far each is, or the commands that are left to run."""
   places = {run.name: place for place, run in enumerate(plan.sweep.runs)}
   for run in runs:
-    state = plan.state(run) if plan.names_rows(run) else "new"
+    state = plan.state(run)
     if not commands:
       print(f"{places[run.name]:>4}  {state:<8} {run.name}")
     elif state in ("new", "begun"):

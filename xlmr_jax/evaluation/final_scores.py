@@ -62,7 +62,7 @@ def score_final(
       missing[task] = sorted({*missing.get(task, ()), *languages})
     result = {"model": model, "digest": digest, "checkpoint": name, "step": step, "split": split, "seeds": seeds,
               "scores": scores, "errors": errors, "missing": missing, "losses": losses,
-              "recipe": scorer.recipe()}  # fmt: skip
+              "metrics": metrics, "recipe": scorer.recipe()}  # fmt: skip
     _write(out, result, tuple(config.evaluate.tasks))
   print(paper_table.table({f"{name} ({step})": scores}), flush=True)
   means = {
@@ -106,7 +106,7 @@ def _write(out: AnyPath, result: dict[str, Any], tasks: tuple[str, ...]) -> None
   result = {**result}
   if before and all(before.get(key) == result[key] for key in _IDENTITY):
     failed_now = {task for task in before["scores"] if task in tasks and task not in result["scores"]}
-    for key in ("scores", "missing", "losses", "recipe"):
+    for key in ("scores", "missing", "losses", "metrics", "recipe"):
       old = {task: value for task, value in before.get(key, {}).items() if task not in tasks or task in failed_now}
       result[key] = {**result[key], **old}
     result["errors"] = {task: value for task, value in before["errors"].items() if task not in tasks} | result["errors"]

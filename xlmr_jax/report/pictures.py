@@ -19,7 +19,8 @@ from xlmr_jax.run.workdir import Workdir, read_stop
 ENTROPY_ROWS = 20_000  # At most so many rows of a language, evenly spread, are counted.
 INK, BEFORE, AFTER, BOUND = "#222222", "#b8b8b8", "#1f6f8b", "#d1495b"
 STYLE: dict[Any, Any] = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "text.color": INK,
-                         "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK}  # fmt: skip
+                         "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
+                         "text.parse_math": False}  # fmt: skip
 LOSS = "held-out loss, nats per masked token"
 PART_COLORS = ("#1f6f8b", "#e9c46a", "#b8b8b8", "#8d99ae", "#6a994e", "#7b6d8d", "#d1495b", "#9d2a3b", "#444444")
 _BARS = 30  # starts that the picture of the time has at most
@@ -86,10 +87,13 @@ def languages_picture(
   bound: dict[str, float] | None = None,
 ) -> Any:  # fmt: skip
   """A row per language: where it was, where it is, and the mark to beat. The rows are sorted by where they are."""
-  names = sorted(after, key=lambda name: after[name])
+  before, after = ({name: x for name, x in found.items() if math.isfinite(x)} for found in (before, after))
+  names = sorted(before.keys() & after.keys(), key=lambda name: (after[name], name))
+  if not names:
+    raise UserError("no language has a held-out loss both before and after")
   columns = 1 if len(names) <= 30 else 2
   per_column = -(-len(names) // columns)
-  limit = 1.05 * max([*before.values(), *(bound or {}).values()])
+  limit = 1.05 * max([*(before[name] for name in names), *(after[name] for name in names), *(bound or {}).values()])
   with figure_file(out, 7.2 if columns == 1 else 9, 1.1 + per_column * (0.26 if columns == 1 else 0.2)) as figure:
     panels = figure.subplots(1, columns, squeeze=False, sharex=True)[0]
     for panel, part in zip(panels, (names[i * per_column : (i + 1) * per_column] for i in range(columns))):
@@ -99,7 +103,7 @@ def languages_picture(
       panel.scatter(first, rows, color=BEFORE, s=18, label="before", zorder=2)
       panel.scatter(last, rows, color=AFTER, s=22, label="after", zorder=3)
       if bound:
-        marks = [bound[name] for name in part]
+        marks = [bound.get(name, math.nan) for name in part]
         panel.scatter(marks, rows, color=BOUND, marker="|", s=90, label="unigram entropy", zorder=4)
       panel.set_yticks(rows, part)
       panel.set(xlim=(0, limit), ylim=(len(part) - 0.4, -0.6), xlabel=label)

@@ -54,7 +54,7 @@ def run_page(run: Run) -> str:
 def _overview(run: Run) -> str:
   """The numbers that one wants first."""
   config, held_out, done = run.record.config, run.held_out, run.steps_done
-  if run.stop and run.result:
+  if run.stop and run.result and "stopped_by" in run.result:  # A rule may have spoken after the last step.
     state = f"updates; stopped: {run.stop.reason}"
   elif run.result:
     state = "updates; finished"

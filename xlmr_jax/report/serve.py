@@ -5,10 +5,13 @@ must cost little. Browsers ask again by themselves.
 """
 
 import html
+import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from xlmr_jax.errors import StoreError, UserError, one_line
 
@@ -32,8 +35,10 @@ class FreshPage:
       if began >= self._until:
         try:
           self._html = self._make().encode()
-        except (UserError, StoreError, OSError) as error:
+        except Exception as error:
           # What is read is being written, or the store does not answer; the browser asks again.
+          if not isinstance(error, (UserError, StoreError, OSError)):
+            print(f"the page cannot be made: {type(error).__name__}: {one_line(error)}", file=sys.stderr, flush=True)
           self._html = f"<!DOCTYPE html><html lang=en><title>not yet</title><p>{html.escape(one_line(error))}".encode()
         finally:
           took = time.monotonic() - began
@@ -72,8 +77,18 @@ def make_server(make: Callable[[], str], port: int, address: str = "127.0.0.1") 
     def log_message(self, format: str, *arguments: object) -> None:
       """Says nothing: each browser asks four times a minute."""
 
+  class Server(ThreadingHTTPServer):
+    """Lets browsers hang up."""
+
+    address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+      """Says nothing of a browser that went away."""
+      if not isinstance(sys.exception(), ConnectionError):
+        super().handle_error(request, client_address)
+
   try:
-    return ThreadingHTTPServer((address, port), Handler)
+    return Server((address, port), Handler)
   except OSError as error:
     raise UserError(f"--serve={port}: cannot listen on {address}:{port} ({error.strerror or error})") from None
   except OverflowError:

@@ -28,7 +28,9 @@ def sweep_picture(sweep: Sweep, out: AnyPath) -> Any:
   """
   panels = _panels_over_steps(sweep) if sweep.record["x"] == STEP else _panels(sweep)
   if not panels:
-    raise UserError(f"{sweep.folder}: no run is finished, so that there is nothing to draw; run `xlmr sweep` first")
+    finished = any(run.is_finished for run in sweep.runs)
+    why = "the finished runs have no language in common" if finished else "no run is finished"
+    raise UserError(f"{sweep.folder}: {why}, so that there is nothing to draw")
   columns = min(len(panels), PANELS_PER_ROW)
   rows = -(-len(panels) // columns)
   width = 4.4 * columns + 0.6

@@ -43,12 +43,11 @@ class SweepFolder:
     workdir.root.mkdir(parents=True, exist_ok=True)
     return lock(workdir.root / ".sweep.lock", f"{workdir} is being run by another process")
 
-  def is_trained_elsewhere(self, run: Run) -> bool:
-    """Whether a process that this one did not start holds the lock of the run's training or evaluation."""
+  def is_done_elsewhere(self, run: Run, *, evaluating: bool) -> bool:
+    """Whether a process that this one did not start holds the lock of the run's training, or of its evaluation."""
     workdir = self.workdir(run)
     try:
-      for take in (workdir.lock_training, workdir.lock_evaluation):
-        take().close()
+      (workdir.lock_evaluation if evaluating else workdir.lock_training)().close()
     except UserError:
       return True
     return False
@@ -71,6 +70,7 @@ def describe(sweep: Sweep, overrides: Mapping[str, Any], version: str = "") -> d
         "seed": run.seed,
         "changes": dict(run.changes),
         "rows": run.rows and run.rows.name,
+        "rows_made": run.rows and dataclasses.asdict(run.rows),
         "settings": list(run.settings),
       }
       for run in sweep.runs
@@ -91,7 +91,8 @@ def open_folder(folder: SweepFolder, value: dict[str, Any]) -> None:
     refuse_other_sweep(folder, before, value)
   if before is None or any(before.get(key) != value[key] for key in value if key != "version"):
     folder.root.mkdir(parents=True, exist_ok=True)
-    write_json(folder.record, value)
+    # Starters of an array come at the same second.
+    write_json(folder.record, value, many_writers=True)
 
 
 def read_description(folder: SweepFolder) -> dict[str, Any] | None:
@@ -131,7 +132,8 @@ def refuse_other_sweep(folder: SweepFolder, before: dict[str, Any], value: dict[
   runs = {run["name"]: run for run in value["runs"]}
   for run in before["runs"]:
     now = runs.get(run["name"], {})
-    differs = next((key for key in ("changes", "rows", "settings") if now.get(key) != run.get(key)), None)
+    keys = [key for key in ("changes", "rows", "rows_made", "settings") if key in run]  # 0.1.0 has no rows_made.
+    differs = next((key for key in keys if now.get(key) != run.get(key)), None)
     if differs is None or not _has_begun(folder, run):
       continue  # What has not begun may still change.
     if not now:

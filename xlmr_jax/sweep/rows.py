@@ -1,5 +1,7 @@
 """The rows of a sweep: given by --rows, or built once below SWEEP/rows by `xlmr train_vocabulary` and `xlmr build_rows`."""
 
+import dataclasses
+import json
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -7,8 +9,8 @@ from pathlib import Path
 
 from xlmr_jax.corpus.sources.parallel import ParallelText
 from xlmr_jax.data.row_manifest import read_manifest
-from xlmr_jax.errors import UserError
-from xlmr_jax.files import AnyPath, lock
+from xlmr_jax.errors import UserError, one_line
+from xlmr_jax.files import AnyPath, lock, read_json, write_json
 from xlmr_jax.folders import files_below, move_folder, remove_folder
 from xlmr_jax.sweep.runs import Rows, Run
 
@@ -123,11 +125,33 @@ def build(rows: Rows, out: AnyPath, text: AnyPath | None, run: Callable[[list[st
       for flag, asked in (("text", rows.text), ("parallel", rows.parallel)):
         if asked == DEMO_TEXT and (code := _write_demo_text(out.with_name(f"demo_{flag}"), flag, run)):
           return code
+      _keep_description(rows, out, text)
       for command in build_commands(rows, out, text):
         print(f"rows {rows.name}: {command[3]}", file=sys.stderr, flush=True)
         if code := run(command):
           return code
   return 0
+
+
+def _keep_description(rows: Rows, out: AnyPath, text: AnyPath | None) -> None:
+  """Writes NAME.json, of what rows are made, before their vocabulary is.
+
+  UserError: what a killed process has left of them is of other ones.
+  """
+  path = out.with_name(f"{rows.name}.json")
+  now = json.loads(json.dumps(dataclasses.asdict(rows))) | {"from": str(text or "")}
+  vocabulary = out.with_name(f"{rows.name}.model")
+  try:
+    before = read_json(path)
+  except FileNotFoundError:
+    before = now
+  except (OSError, ValueError) as error:
+    raise UserError(f"{path} cannot be read ({one_line(error)}); remove it and {vocabulary}") from None
+  changed = [key for key in now if before.get(key) != now[key]] if vocabulary.exists() or is_store(out) else []
+  if changed:
+    what = ", ".join(f"{key}: {before.get(key)!r} there, {now[key]!r} here" for key in changed)
+    raise UserError(f"{vocabulary} was made for other rows ({what}); remove it, {path} and {out}, or use another --workdir")
+  write_json(path, now)
 
 
 def _write_demo_text(folder: AnyPath, flag: str, run: Callable[[list[str]], int]) -> int:

@@ -79,7 +79,11 @@ class Plan:
 
   def state(self, run: Run) -> str:
     """How far a run is: see folder.state."""
-    return state(self.folder.workdir(run), run, self.config(run), scores=not self.hosts)
+    if self.names_rows(run):
+      config = self.config(run)
+    else:  # Which rows they are says nothing of how far it is.
+      config = config_of(self.sweep, run, self.overrides, "ROWS")
+    return state(self.folder.workdir(run), run, config, scores=not self.hosts)
 
   def pretrain(self, run: Run) -> list[str]:
     """The command that trains a run, from where it is."""
@@ -155,11 +159,15 @@ def run_all(plan: Plan, runs: tuple[Run, ...], execute: Callable[[list[str]], in
       if found in (NEW, BEGUN, TRAINED):
         _say(f"{where}: {'begins' if found == NEW else 'goes on'}")
         code = do_run(plan, run, execute)
-      if code == EXIT_USER and plan.folder.is_trained_elsewhere(run):
+      evaluating = plan.state(run) in (TRAINED, UNSCORED)
+      if code == EXIT_USER and plan.folder.is_done_elsewhere(run, evaluating=evaluating):
         elsewhere.append(run.name)  # Not by a sweep, but by `xlmr pretrain` or `xlmr evaluate`.
       elif code:
         _say(f"{where}: failed with exit {code}; the reason is above")
         failed[run.name] = code
+    except UserError as error:  # Of this run alone: a damaged file of its own, or text that its rows cannot be built of.
+      _say(f"{where}: {error}")
+      failed[run.name] = EXIT_USER
     finally:
       if held is not None:
         held.close()

@@ -11,15 +11,17 @@ It reads config files and touches no folder. A config file of a sweep has, besid
 
 import dataclasses
 import inspect
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
-from xlmr_jax.config import config_path, load_module, parse_value, shipped
+from xlmr_jax.config import SETTINGS, config_path, load_module, parse_value, shipped
 from xlmr_jax.config_checks import check_config
-from xlmr_jax.errors import UserError
+from xlmr_jax.errors import UserError, one_line
 from xlmr_jax.files import flatten
 from xlmr_jax.names import is_plain_name
 
@@ -107,7 +109,8 @@ def values_of(changes: Mapping[str, Any]) -> dict[str, Scalar]:
   """
   lists = [key for key, value in changes.items() if not isinstance(value, Scalar)]
   if lists:
-    raise UserError(f"{', '.join(lists)}: a list names no run; give values={{...}} beside the changes")
+    raise UserError(f"{', '.join(lists)}: a value that is no word and no number names no run; give values={{...}} beside "
+                    "the changes")  # fmt: skip
   words = [key.rpartition(".")[2] for key in changes]
   return {key if words.count(word) > 1 else word: changes[key] for key, word in zip(changes, words)}
 
@@ -124,6 +127,11 @@ def is_tiny(arg: str) -> bool:
 def without_tiny(arg: str) -> str:
   """The ARG without the word tiny, as xlmr_jax.config.variant takes it."""
   return ",".join(word for word in _words(arg) if word != "tiny")
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+  """Values with Python's own numbers in the place of numpy's, which JSON does not take."""
+  return {key: value.item() if isinstance(value, np.generic) else value for key, value in values.items()}
 
 
 class _Collector:
@@ -143,6 +151,11 @@ class _Collector:
       name, changes = changes, named
     if not isinstance(changes, Mapping):
       raise UserError(f"{self._where}: add() takes a dict of config keys, not {str(changes)[:40]!r}")
+    changes, values = _plain(changes), values and _plain(values)
+    if rows is not None and not isinstance(rows, Rows):
+      raise UserError(f"{self._where}: add(rows={str(rows)[:40]!r}): it must be Rows(...)")
+    if isinstance(settings, str) or not set(settings) <= set(SETTINGS):
+      raise UserError(f"{self._where}: add(settings={settings!r}): it must be a tuple of {', '.join(SETTINGS)}")
     try:
       if not name:
         values = values_of(changes) if values is None else dict(values)
@@ -151,7 +164,8 @@ class _Collector:
       raise UserError(f"{self._where}: {error}") from None
     if name in self.runs:
       raise UserError(f"{self._where}: two runs are named {name!r}")
-    if not is_plain_name(name) or name == ROWS_FOLDER or name.startswith("."):
+    taken = (ROWS_FOLDER, "sweep.json", "sweep.html", "sweep.png")
+    if not is_plain_name(name) or name in taken or name.startswith(".") or not name.isprintable():
       raise UserError(f"{self._where}: {name[:80]!r} is no name for a run's folder")
     scalars = {key: x for key, x in changes.items() if isinstance(x, Scalar)}
     self.runs[name] = Run(name, values_of(scalars) if values is None else values, dict(changes), rows, tuple(settings))
@@ -165,20 +179,27 @@ def load_sweep(config: str) -> Sweep:
   name, _, arg = config.partition(":")
   path = config_path(name)
   name = {str(file): shipped_name for shipped_name, file in shipped().items()}.get(str(path), str(Path(name).absolute()))
-  module = load_module(path)
-  if not hasattr(module, "sweep"):
-    raise UserError(f"{path} has no sweep(add)")
   collect = _Collector(str(path))
-  asked: Callable[..., None] = module.sweep
-  asked(collect, arg) if len(inspect.signature(asked).parameters) > 1 else asked(collect)
+  try:
+    module = load_module(path)
+    if not hasattr(module, "sweep"):
+      raise UserError(f"{path} has no sweep(add)")
+    asked: Callable[..., None] = module.sweep
+    asked(collect, arg) if len(inspect.signature(asked).parameters) > 1 else asked(collect)
+    base = module.get_config(arg)
+  except UserError:
+    raise
+  except Exception as error:  # It is a program of the user's, which may raise anything.
+    raise UserError(f"--config={config}: {type(error).__name__}: {one_line(error)}{_place_in(path, error)}") from None
+  if not isinstance(base, ConfigDict):
+    raise UserError(f"{path}: get_config returns {str(base)[:40]!r}, and no ConfigDict")
   runs = tuple(collect.runs.values())
   if not runs:
     raise UserError(f"{path}: sweep(add) adds no run")
   study = getattr(module, "STUDY", Study())
-  if not study.x:
+  if isinstance(study, Study) and not study.x:
     study = dataclasses.replace(study, x=next(iter(runs[0].values), ""))
   _check_study(path, study, runs)
-  base = module.get_config(arg)
   known = flatten(base.to_dict())
   for run in runs:
     if unknown := sorted(set(run.changes) - set(known)):
@@ -187,8 +208,21 @@ def load_sweep(config: str) -> Sweep:
   return Sweep(name, arg, study, runs, base)
 
 
+def _place_in(path: Path, error: Exception) -> str:
+  """ ", line N of FILE": the last line of the user's file that an error came by; "" where it came by none."""
+  lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+  return f", line {lines[-1]} of {path}" if lines else ""
+
+
 def _check_study(path: Path, study: Study, runs: tuple[Run, ...]) -> None:
   """UserError for a STUDY that no figure can be drawn of, which would otherwise be seen after hours of runs."""
+  if not isinstance(study, Study):
+    raise UserError(f"{path}: STUDY is {str(study)[:40]!r}; it must be a Study(...)")
+  for label, languages in study.groups.items():
+    if isinstance(languages, str):
+      raise UserError(
+        f"{path}: STUDY has groups[{label!r}]={languages!r}; it must be a tuple of languages: ({languages!r},)"
+      )
   there = {key for run in runs for key in run.values}
   for name, value, allowed in (
     ("x", study.x, there | {"step", "language", ""}),
@@ -249,8 +283,8 @@ def config_of(sweep: Sweep, run: Run, overrides: Mapping[str, Any], rows: str = 
       raise UserError(f"{sweep.name}, {run.name}: config.{key}={value!r}: {' '.join(str(error).split())}") from None
   try:
     check_config(config)
-  except UserError as error:
-    raise UserError(f"{sweep.name}, {run.name}: {error}") from None
+  except (UserError, TypeError) as error:  # TypeError: None, say, where a number is compared.
+    raise UserError(f"{sweep.name}, {run.name}: {one_line(error)}") from None
   return config
 
 

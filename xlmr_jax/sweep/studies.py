@@ -9,7 +9,7 @@ from xlmr_jax.sweep import languages
 from xlmr_jax.sweep.runs import Rows, Scalar
 
 SEEDS = (0, 1, 2)
-TINY_LANGUAGES = 94  # that the text of the tiny studies is in; docs/sweeps.md says where it is from
+TINY_LANGUAGES = 94  # that the text of the tiny studies is in; docs/studies/alpha.md says where it is from
 _SETS = {7: languages.SEVEN, 15: languages.FIFTEEN, 30: languages.THIRTY, 60: languages.SIXTY, 100: languages.ALL}
 
 

@@ -12,6 +12,7 @@ from xlmr_jax.data.phases import Phase
 from xlmr_jax.data.pipeline import BatchSpec
 from xlmr_jax.data.rows import RowStore
 from xlmr_jax.data.timeline import Timeline
+from xlmr_jax.errors import UserError
 from xlmr_jax.files import write_whole
 from xlmr_jax.run import hosts, stopping
 from xlmr_jax.run.board import hparams_of
@@ -53,6 +54,8 @@ def prepare(config: ConfigDict, store: RowStore, past: Sequence[Phase] = ()) -> 
   config: checked by check_config; store: checked against it by the command. past: the phases of the run that this one
   branches off from, up to the step where it does.
   """
+  if not store.counts("held_out").sum():
+    raise UserError(f"{store.root}: has no held-out rows, by which a run is measured; build them with --held_out=0.01")
   mesh, own = programs.mesh_of(config), phases.phases_of(config, rows_of(store))
   whole = phases.continued(past, own)
   if config.optimizer.decay_steps == -1:

@@ -45,7 +45,7 @@ def transfer_section(run: Run) -> str:
         f"{gap:.1f} points less."
       )
   said.append(
-    f"The run was stopped: {run.stop.reason}." if run.stop
+    f"The rule ends the run: {run.stop.reason}." if run.stop
     else f"The rule waits for {counted(rule['patience'], what)} without gain." if rule["patience"]
     else "No rule stops this run (config.stop.patience is 0)."
   )  # fmt: skip

@@ -15,7 +15,7 @@ from xlmr_jax.errors import UserError, one_line
 from xlmr_jax.evaluation.ledger import read_ledger
 from xlmr_jax.evaluation.tasks import registry
 from xlmr_jax.files import AnyPath, each, flatten, read_json, read_sealed_json
-from xlmr_jax.run import logs
+from xlmr_jax.run import logs, stopping
 from xlmr_jax.run.workdir import Workdir, read_record
 
 ALL = "all"
@@ -261,17 +261,21 @@ def _read_scores(workdir: Workdir, run: SweepRun, settings: Sequence[str]) -> No
   final = read_sealed_json(path)
   if final["step"] != last:  # It was made before the run ended.
     return
-  by_setting: dict[str, list[tuple[Any, str]]] = {}
-  for task, scores in final["scores"].items():
-    for setting, languages in scores.items():
-      by_setting.setdefault(setting, []).append((languages, metrics.get(task) or _metric_of(task, languages)))
-  found_by_setting = {setting: found for setting, tables in by_setting.items() if (found := _mean_of_tasks(tables))}
-  run.settings = found_by_setting
-  first = next((setting for setting in (*settings, *found_by_setting) if setting in found_by_setting), None)
-  if first:
-    run.scores = found_by_setting[first]
-    tasks = [_mean_of_tasks([table]) for table in by_setting[first]]
-    run.score = statistics.fmean(statistics.fmean(task.values()) for task in tasks if task)
+  if settings:  # The run is measured by these alone.
+    run.scores, run.score = {}, None
+  metrics |= final.get("metrics", {})
+  tasks, errors = final["scores"], final.get("errors", {})
+  for setting in dict.fromkeys(name for table in (tasks, errors) for by_setting in table.values() for name in by_setting):
+    tables = {task: by_setting[setting] for task, by_setting in tasks.items() if setting in by_setting}
+    counts = {task: metrics.get(task) or _metric_of(task, languages) for task, languages in tables.items()}
+    failed = {task: by_setting[setting] for task, by_setting in errors.items() if setting in by_setting}
+    score = stopping.score_of({"scores": tables, "metrics": counts, "errors": failed})
+    if score is None:
+      print(f"{run.name}, {setting}: no score, because a task failed or scored something that is no number", file=sys.stderr)
+      continue
+    run.settings[setting] = _mean_of_tasks([(languages, counts[task]) for task, languages in tables.items()])
+    if setting == settings[0] if settings else len(run.settings) == 1:
+      run.scores, run.score = run.settings[setting], score
 
 
 def _metric_of(task: str, languages: Mapping[str, Any]) -> str:
