@@ -92,6 +92,26 @@ def test_the_languages_picture_has_a_row_per_language_in_order(tmp_path, languag
   assert figure.axes[0].get_xlim()[1] > max(before.values())
 
 
+def test_the_languages_picture_leaves_out_what_has_no_finite_loss_at_both_ends(tmp_path):
+  before = {"$a^$": 4.0, "b": float("nan"), "d": 3.0}
+  after = {"$a^$": 2.0, "b": 1.0, "c": 1.5, "d": float("inf")}
+  figure = pictures.languages_picture(before, after, tmp_path / "languages.png", label="nats", title="$", bound={"d": 5.0})
+  assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["$a^$"] and is_png(tmp_path / "languages.png")
+
+
+def test_a_picture_that_fails_leaves_the_others_and_is_named(workdir):
+  workdir.evaluation(200).write_text("{")
+  lines = workdir.held_out_log.read_text().splitlines()
+  first = json.loads(lines[0])
+  first["languages"] = {name: {"loss": None, "bits_per_byte": None} for name in first["languages"]}
+  workdir.held_out_log.write_text("\n".join([json.dumps(first), *lines[1:]]) + "\n")
+  result = command("report", f"--workdir={workdir}")
+  assert result.returncode == 0, result.stderr
+  assert "languages.png is not drawn" in result.stderr and "transfer.png is not drawn" in result.stderr
+  assert "200.json cannot be read" in result.stderr and "Traceback" not in result.stderr
+  assert json.loads(result.stdout.splitlines()[-1])["pictures"] == [str(workdir.root / "held_out.png")]
+
+
 def test_what_cannot_be_drawn_is_refused(workdir, tmp_path):
   for step in (100, 200, 300):
     workdir.evaluation(step).unlink()

@@ -611,6 +611,8 @@ def test_list_and_commands_start_nothing(tmp_path, tiny_rows):
   line = (f"--config={config}", f"--workdir={work}", f"--rows={tiny_rows}")
   out = shell(*line, "--list")
   assert out.stdout.splitlines() == ["   0  done     peak_lr=0.1,seed=3", "   1  new      peak_lr=0.2,seed=3"], out.stderr
+  out = shell(*line[:2], "--list")  # How far a run is does not hang on where its rows are.
+  assert out.stdout.splitlines() == ["   0  done     peak_lr=0.1,seed=3", "   1  new      peak_lr=0.2,seed=3"], out.stderr
   out = shell(*line, "--commands", "--config.train_steps=7", "--config.optimizer.warmup_steps=1")
   assert out.stdout.split()[1:] == [
     "-m", "xlmr_jax", "pretrain", f"--config={config}", f"--workdir={work}/peak_lr=0.2,seed=3",
@@ -627,10 +629,27 @@ def test_the_command_refuses_in_one_line(tmp_path, tiny_rows):
     (("--index=0", "--select=peak_lr=0.2"), "--index=0: is not among the 1 runs that --select takes"),
     (("--array",), "none of XLMR_INDEX, SLURM_ARRAY_TASK_ID, JOB_COMPLETION_INDEX is set"),
     (("--hosts=auto",), "give --index or --array"),
+    (("--config.evaluate.tasks=xnli",), "is to be scored on xnli, and no folder is said to have its files"),
   ):
     out = shell(*line, *flags)
     assert out.returncode == 1 and out.stderr.startswith("error: ") and said in out.stderr, out.stderr
     assert len(out.stderr.splitlines()) == 1 and not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize("codes, code", [({"a": 70, "b": -9}, 70), ({"a": 70, "b": 1}, 1)])
+def test_a_crash_of_a_run_is_one_of_the_sweep(tmp_path, tiny_rows, monkeypatch, codes, code):
+  """A launcher starts what crashed again, and leaves to the user what the user must mend."""
+  config = write(tmp_path / "two.py", TWO)
+  program = (
+    "import sys\nfrom xlmr_jax.sweep import runner\n"
+    f"runner.run_all = lambda *_: ({codes!r}, [])\n"
+    "from xlmr_jax.__main__ import main\nsys.argv[0] = 'xlmr'\nmain()\n"
+  )
+  line = (f"--config={config}", f"--workdir={tmp_path / 'w'}", f"--rows={tiny_rows}")
+  out = subprocess.run(
+    [sys.executable, "-c", program, "sweep", *line], cwd=ROOT, capture_output=True, text=True, timeout=900
+  )
+  assert out.returncode == code and out.stderr == "error: 2 of 2 runs failed: a, b; the reasons are above\n", out.stderr
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from tests import tiny
 from xlmr_jax.config import load_config
+from xlmr_jax.data.rows import RowStore
 from xlmr_jax.errors import EXIT_DONE, EXIT_RESTART, UserError
 from xlmr_jax.hardware import tuning_of
 from xlmr_jax.model.build import build_model, family_of
@@ -326,6 +327,14 @@ def test_to_global_puts_each_row_where_it_belongs(data, fsdp):
   for i, device in enumerate(devices.ravel()):
     shard = next(shard for shard in found["ids"].addressable_shards if shard.device == device)
     np.testing.assert_array_equal(shard.data, batch["ids"][3 * i : 3 * i + 3])
+
+
+def test_rows_without_held_out_ones_are_refused(tmp_path, monkeypatch):
+  """A loss of 0.0 over no rows would pass for a perfect one."""
+  monkeypatch.setattr(tiny, "ROWS", {name: (train, 0) for name, (train, _) in tiny.ROWS.items()})
+  store = RowStore(tiny.make_store(tmp_path / "rows"))
+  with pytest.raises(UserError, match="rows: has no held-out rows, by which a run is measured; build them with --held_out"):
+    tiny.run(tiny.config(tmp_path / "rows"), tmp_path / "run", store)
 
 
 def test_refusals(tiny_store, tmp_path):
