@@ -220,6 +220,10 @@ def read_sweep_run(workdir: Workdir, name: str, values: dict[str, Any], seed: in
     if held_out:
       run.steps = held_out[-1]["step"]
       run.bits = _bits(held_out[-1])
+      lost = sorted(held_out[-1]["languages"].keys() - run.bits.keys() - set(held_out[-1].get("parallel", ())))
+      if lost and run.is_finished:
+        print(f"{name}: its last held-out loss of {', '.join(lost)} is no number, so that no run is compared in "
+              f"{'it' if len(lost) == 1 else 'them'}", file=sys.stderr, flush=True)  # fmt: skip
       run.history["bits_per_byte"] = [
         (line["step"], statistics.fmean(bits.values())) for line in held_out if (bits := _bits(line))
       ]
