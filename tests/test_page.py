@@ -235,6 +235,7 @@ def test_pairs_of_parallel_sentences_are_in_no_mean(tmp_path):
   assert set(sweep_numbers._bits(lines[0])) == set(lines[0]["languages"]) - {"en-fr"}
   figure = pictures.held_out_picture(workdir, tmp_path / "curve.png")
   assert f"of {len(lines[0]['languages']) - 1} languages" in figure.axes[0].get_title(loc="left")
+  assert "languages, and 1 pair of them" in run_page(read_run(workdir))
 
 
 def test_a_phase_is_marked_where_it_begins(tmp_path):

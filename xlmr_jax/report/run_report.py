@@ -8,7 +8,7 @@ import sys
 from xlmr_jax.errors import UserError, one_line
 from xlmr_jax.files import AnyPath, write_whole
 from xlmr_jax.report.page.frame import Section, tiles, whole_page
-from xlmr_jax.report.page.words import name_with_code, percent, short_number
+from xlmr_jax.report.page.words import counted, name_with_code, percent, short_number
 from xlmr_jax.report.run_page import losses, sections, transfer
 from xlmr_jax.report.run_page.numbers import Run, read_run
 from xlmr_jax.report.run_page.samples import fill_gaps, is_current
@@ -60,7 +60,9 @@ def _overview(run: Run) -> str:
     state = "updates; finished"
   else:
     state = f"of {config['train_steps']:,} updates so far ({percent(done / config['train_steps'])})"
-  facts = [(f"{done:,}", state), (f"{len(run.by_size):,}", "languages")]
+  pairs = len(set(run.by_size) & set(held_out.parallel))
+  what = f"languages, and {counted(pairs, 'pair')} of them" if pairs else "languages"
+  facts = [(f"{done:,}", state), (f"{len(run.by_size) - pairs:,}", what)]
   if len(held_out.steps):
     bits = held_out.mean_bits
     facts.append((f"{bits[-1]:.3f}", f"bits per byte held out, the mean of the languages; {bits[0]:.3f} at the first pass"))
