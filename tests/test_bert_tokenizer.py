@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from tests import hugging_face as hf
 from tests.test_vocabulary import folder  # noqa: F401  A fixture.
 from xlmr_jax.corpus import vocabulary
 from xlmr_jax.corpus.sources.cc100 import CC100
@@ -12,6 +13,7 @@ from xlmr_jax.corpus.wordpiece import SPECIALS, train_wordpiece
 from xlmr_jax.data.tokenizer import open_tokenizer
 from xlmr_jax.errors import UserError
 from xlmr_jax.huggingface import tokenizer
+from xlmr_jax.huggingface.folder import open_folder
 from xlmr_jax.huggingface.probe import PROBE
 from xlmr_jax.ids import moved_ids
 
@@ -295,3 +297,21 @@ def test_flags_that_do_not_go_together(folder, tmp_path):  # noqa: F811
     vocabulary.train_vocabulary(CC100(folder), tmp_path / "x", size=600, lower_case=True)
   with pytest.raises(UserError, match="--kind=words: must be one of unigram, bpe, wordpiece"):
     vocabulary.train_vocabulary(CC100(folder), tmp_path / "x", size=600, kind="words")
+
+
+def test_roberta_with_ids_of_bert_is_refused(tmp_path):
+  """Its rows stay where they are, and its ids would be moved: <s> would read the row of <pad>."""
+  source = hf.make_folder(tmp_path / "source")
+  for path in source.iterdir():
+    if path.name not in ("config.json", "model.safetensors"):
+      path.unlink()
+  entries = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz"]
+  entries += [f"##{piece}" for piece in entries[5:]]
+  entries += [f"a{i}" for i in range(hf.SIZES.vocabulary - len(entries))]
+  tokenizers = pytest.importorskip("tokenizers")
+  made = tokenizers.Tokenizer(tokenizers.models.WordPiece({x: i for i, x in enumerate(entries)}, unk_token="[UNK]"))
+  made.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=False)
+  made.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+  made.save(str(source / "tokenizer.json"))
+  with pytest.raises(UserError, match=r"its tokenizer has <s>, <pad>, </s> and <unk> at 2, 0, 3, 1, and a model of type"):
+    open_folder(source)

@@ -387,13 +387,18 @@ def test_a_save_that_fails_at_the_end_does_not_hide_why_it_ended(folder, monkeyp
 
 
 def test_a_step_that_is_made_again_is_evaluated_again(tmp_path):
-  """Where its entry only says that it was gone or damaged; scores stay."""
+  """Where its entry says that it was gone or damaged, or has the scores of another checkpoint of that step."""
   workdir = Workdir(tmp_path)
   workdir.evaluations.mkdir()
   write_json(workdir.evaluation(3), {"step": 3, "error": "checkpoint 3 is gone"})
   write_json(workdir.evaluation(6), {"step": 6, "scores": {}})
-  run_of(workdir, (3, 6))
+  write_json(workdir.evaluation(9), {"step": 9, "scores": {}, "digest": "of the one before"})
+  run_of(workdir, (3, 6, 9))
   assert retention.evaluated_steps(workdir) == {6}
+  retention.Retention(workdir).on_sealed(9, "the same")
+  write_json(workdir.evaluation(9), {"step": 9, "scores": {}, "digest": "the same"})
+  retention.Retention(workdir).on_sealed(9, "the same")
+  assert retention.evaluated_steps(workdir) == {6, 9}
 
 
 def test_a_save_that_fails_in_the_background_is_one_line_and_leaves_nothing(folder, monkeypatch):

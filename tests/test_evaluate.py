@@ -25,7 +25,7 @@ from xlmr_jax.evaluation.final_scores import score_final
 from xlmr_jax.files import write_json
 from xlmr_jax.model.build import params_shapes
 from xlmr_jax.run import checkpoint, retention, stopping
-from xlmr_jax.run.manifest import verify, write_manifest
+from xlmr_jax.run.manifest import verify
 from xlmr_jax.run.workdir import RunRecord, Workdir, parse_record, read_record
 
 ROOT = Path(__file__).parents[1]
@@ -313,22 +313,26 @@ def test_scores_that_do_not_compare_are_no_history(workdir, changes):
   assert [entry["step"] for entry in ledger(workdir)] == [4, 8, 12, 16, 20]
 
 
-def test_a_checkpoint_that_was_made_again_is_scored_again(workdir):
-  """A run that went back past bad steps: what is in its place is another model, and the old score is not its own."""
-  follow(workdir, config_of(), Fake())
-  shutil.rmtree(workdir.checkpoints / "16")
-  shutil.copytree(workdir.checkpoints / "12", workdir.checkpoints / "16")
-  leaves = read(workdir.checkpoints / "16" / "MANIFEST.json")["leaves"]
-  (workdir.checkpoints / "16" / "MANIFEST.json").unlink()
-  write_manifest(workdir.checkpoints / "16", leaves)
-  scorer = Fake()
+def test_a_checkpoint_that_was_made_again_is_scored_and_kept_again(tmp_path):
+  """A run that went back past bad steps: what is in its place is another model, and old score and copy are not its own."""
+  workdir, config, scores = Workdir(tmp_path), config_of(), {4: 0.1, 8: 0.2, 12: 0.3, 16: 0.9, 20: 0.4}
+  save(workdir, config, range(4, 17, 4))
+  follow(workdir, config, Fake(scores), once=True)
+  before = verify(workdir.best / "16")["digest"]
+  for step in (12, 16):
+    shutil.rmtree(workdir.checkpoints / str(step))
+  save(workdir, config, [12])
+  other = state_of(99)
+  checkpoints = checkpoint.Checkpoints(workdir, retention.Retention(workdir, keep=5))
+  checkpoints.save(16, other, {})
+  checkpoints.close()
+  scorer = Fake(scores)
   scorer.is_sound = lambda params, step: None
-  follow(workdir, config_of(), scorer, once=True)
-  assert (
-    scorer.steps == [16] and ledger(workdir)[3]["digest"] == read(workdir.checkpoints / "16" / "MANIFEST.json")["digest"]
-  )
-  follow(workdir, config_of(), scorer, once=True)
-  assert scorer.steps == [16]
+  follow(workdir, config, scorer, once=True)
+  assert 16 in scorer.steps and set(scorer.steps) <= {12, 16}
+  now = verify(workdir.checkpoints / "16")["digest"]
+  assert now != before and verify(workdir.best / "16")["digest"] == now
+  assert [entry["digest"] for entry in ledger(workdir) if entry["step"] == 16] == [now]
 
 
 def test_a_pin_is_renewed_as_long_as_it_is_held(tmp_path, monkeypatch):

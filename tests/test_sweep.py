@@ -136,7 +136,11 @@ def test_a_wrong_sweep_is_refused_by_name(tmp_path, text, said):
 
 
 def test_a_wrong_value_is_refused_before_the_first_run(tmp_path):
-  for changes, said in (("{'train_steps': 'many'}", "config.train_steps='many'"), ("{'data.alpha': 7.0}", "must lie in")):
+  for changes, said in (
+    ("{'train_steps': 'many'}", "config.train_steps='many'"),
+    ("{'data.alpha': 7.0}", "must lie in"),
+    ("{'phases': ('untl=60%',)}", "untl"),
+  ):
     plan = make_plan(tmp_path, f"def sweep(add):\n  add({{'seed': 1}})\n  add('b', {changes})\n")
     tiny.make_store(tmp_path / "store") if not (tmp_path / "store").exists() else None
     with pytest.raises(UserError, match=said) as error:

@@ -46,18 +46,9 @@ def waiting_steps(config: ConfigDict, workdir: Workdir) -> list[int]:
   return [
     step
     for step in sorted(sound_steps(workdir.checkpoints))
-    if (step not in evaluated or _is_made_again(workdir, step))
+    if step not in evaluated
     and (step == last or stopping.is_eligible(step, config.evaluate.every_steps, config.train_steps))
   ]
-
-
-def _is_made_again(workdir: Workdir, step: int) -> bool:
-  """Whether the ledger's scores of a step are of another checkpoint than is there now: a run that went back made it anew."""
-  try:
-    scored = read_json(workdir.evaluation(step)).get("digest", "")
-    return scored not in ("", read_manifest(workdir.checkpoints / str(step))["digest"])
-  except (OSError, ValueError, AttributeError, DamagedError):
-    return False  # A damaged entry is refused where it is read; a checkpoint that goes or is damaged is not scored again.
 
 
 def _stopped_at(config: ConfigDict, workdir: Workdir) -> int | None:
@@ -171,7 +162,7 @@ def evaluate_step(config: ConfigDict, workdir: Workdir, step: int, abstract_para
   """Evaluates a step and writes its entry, then best.json and STOP.json; None when the trainer recorded it meanwhile."""
   path, began = workdir.evaluation(step), time.monotonic()
   with pin(workdir, step):
-    if path.exists() and not _is_made_again(workdir, step):
+    if path.exists():
       return None
     try:
       params, digest = load(workdir, step, abstract_params)

@@ -107,9 +107,14 @@ def open_folder(path: AnyPath, tokenizer: bool = True) -> Folder:
         f"{path}: config.json and the embedding have a vocabulary of {sizes.vocabulary} entries, the "
         f"tokenizer one of {size}; both must be of the same model"
       )
-    if sizes.family != "xlmr":  # Under XLM-R's positions, the padding has to be 1.
-      opened = open_tokenizer(path, vocabulary)
+    opened = open_tokenizer(path, vocabulary)
+    if sizes.family != "xlmr":
       specials, separators = opened.specials, opened.separators
+    elif opened.specials != SPECIAL_IDS:  # Under XLM-R's positions the padding has to be 1, and no row is moved.
+      raise UserError(
+        f"{path}: its tokenizer has <s>, <pad>, </s> and <unk> at {', '.join(map(str, opened.specials))}, and a model of "
+        f"type {config['model_type']} has them at {', '.join(map(str, SPECIAL_IDS))}; ids and embedding would not fit"
+      )
   return Folder(path, config, sizes, tensors, vocabulary, specials, separators)
 
 

@@ -62,15 +62,25 @@ def hash_files(directory: AnyPath, is_mine: Callable[[str], bool] = lambda name:
   return dict(zip(names, _in_threads(describe, names)))
 
 
-def write_manifest(directory: str | os.PathLike, leaves: dict[str, list], files: Files | None = None) -> None:
-  """Seals a finished checkpoint, a directory named by its step. leaves: what describe_leaves says of its state.
+def describe(directory: str | os.PathLike, leaves: dict[str, list], files: Files | None = None) -> dict[str, Any]:
+  """The manifest of a finished checkpoint, a directory named by its step. leaves: what describe_leaves says of its state.
 
   files: what hash_files says of all its files; None: they are hashed here.
   """
   directory = any_path(directory)
   manifest = {"step": int(directory.name), "files": hash_files(directory) if files is None else files, "leaves": leaves}
+  return manifest | {"digest": _digest(manifest)}
+
+
+def write_manifest(directory: str | os.PathLike, leaves: dict[str, list], files: Files | None = None) -> None:
+  """Seals a finished checkpoint with what describe() says of it."""
+  seal(directory, describe(directory, leaves, files))
+
+
+def seal(directory: str | os.PathLike, manifest: dict[str, Any]) -> None:
+  """Writes the manifest of a finished checkpoint."""
   # No newline at the end: every byte of the file counts, so that a file that was cut short is no valid JSON.
-  write_whole(directory / MANIFEST, json.dumps(manifest | {"digest": _digest(manifest)}, indent=1, sort_keys=True).encode())
+  write_whole(any_path(directory) / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
 
 
 def read_manifest(directory: str | os.PathLike) -> dict[str, Any]:

@@ -159,11 +159,16 @@ class Retention:
     """Whether an evaluator reads this step at the moment."""
     return step in pinned_steps(self._workdir)
 
-  def on_sealed(self, step: int) -> None:
-    """Forgets that a step could not be evaluated, when it was made again: after a fall back, or past bad steps."""
+  def on_sealed(self, step: int, digest: str) -> None:
+    """Forgets the evaluation of a step that is made again, after a fall back or past bad steps, and so is another one now.
+
+    digest: of its manifest, which is not written yet. An entry without one, of a checkpoint that could not be read or of an
+    old version, tells nothing of the difference: it goes if it has no score.
+    """
     entry = self._workdir.evaluation(step)
     with contextlib.suppress(FileNotFoundError, ValueError):
-      if "error" in read_json(entry):
+      value = read_json(entry)
+      if "error" in value or value.get("digest", "") not in ("", digest):
         entry.unlink(missing_ok=True)
 
   def on_removed(self, step: int) -> None:

@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 
 from xlmr_jax.config import SETTINGS, config_path, load_module, parse_value, shipped
 from xlmr_jax.config_checks import check_config
+from xlmr_jax.data import phases
 from xlmr_jax.errors import UserError, one_line
 from xlmr_jax.files import flatten
 from xlmr_jax.names import is_plain_name
@@ -283,6 +284,7 @@ def config_of(sweep: Sweep, run: Run, overrides: Mapping[str, Any], rows: str = 
       raise UserError(f"{sweep.name}, {run.name}: config.{key}={value!r}: {' '.join(str(error).split())}") from None
   try:
     check_config(config)
+    phases.phases_of(config, None)
   except (UserError, TypeError) as error:  # TypeError: None, say, where a number is compared.
     raise UserError(f"{sweep.name}, {run.name}: {one_line(error)}") from None
   return config
