@@ -251,7 +251,14 @@ def test_pictures_and_scores_of_a_run_on_a_full_disk(command, tiny_run, tiny_row
   shutil.copytree(tiny_run, run)
   with files_of_at_most(10_000):
     code, out, said = command("report", f"--workdir={run}")
-  assert (code, out, said) == (1, "", f"error: {run / 'held_out.png'}: File too large\n")
+  assert (code, out) == (1, "") and said.splitlines()[-1] == f"error: {run / 'run.html'}: File too large"
+  shutil.copytree(run, tmp_path / "without")
+  (tmp_path / "without" / "config.json").unlink()  # Without its record there are pictures alone.
+  with files_of_at_most(10_000):
+    code, out, said = command("report", f"--workdir={tmp_path / 'without'}")
+  assert (code, out) == (1, "")
+  assert said.splitlines()[-1] == f"error: {tmp_path / 'without' / 'held_out.png'}: File too large"
+  shutil.rmtree(tmp_path / "without")
   assert not [path for path in run.iterdir() if path.suffix in (".png", ".tmp")]
   code, out, said = command("report", f"--workdir={run}")
   assert code == 0 and (run / "held_out.png").read_bytes()[:4] == b"\x89PNG", said

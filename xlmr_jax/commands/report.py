@@ -107,12 +107,13 @@ def _write_page() -> None:
     print(json.dumps({"page": str(page), "pictures": [str(path) for path in _draw_sweep(folder)]}))
     return
   workdir = Workdir(folder)
+  rows = flags.path_of("rows") if flags.FLAGS.rows is not None else None
   page = None
   if workdir.record.exists():
     page = write_run_report(workdir, samples=flags.FLAGS.samples)
   else:
     print(f"no page, because {workdir.record} is missing", file=sys.stderr, flush=True)
-  drawn = _draw_run(workdir) if flags.FLAGS.pictures else []
+  drawn = _draw_run(workdir, rows) if flags.FLAGS.pictures else []
   print(json.dumps({"page": page and str(page), "pictures": [str(path) for path in drawn]}))
 
 
@@ -131,21 +132,22 @@ def _drawn(path: "AnyPath", draw: Callable[[], Any]) -> list["AnyPath"]:
   """[path] once it is drawn. What a picture cannot show is a line on stderr, because the page and the others are there."""
   try:
     draw()
+  except OSError:  # A full disk, say, is no fault of the picture.
+    raise
   except Exception as error:  # Whatever matplotlib makes of numbers that nobody thought of.
     print(f"{path} is not drawn: {type(error).__name__}: {one_line(error)}", file=sys.stderr, flush=True)
     return []
   return [path]
 
 
-def _draw_run(workdir: "Workdir") -> list["AnyPath"]:
-  """The pictures for which there is something to draw."""
+def _draw_run(workdir: "Workdir", rows: "AnyPath | None") -> list["AnyPath"]:
+  """The pictures for which there is something to draw. rows: of --rows."""
   from xlmr_jax.data.rows import RowStore
   from xlmr_jax.evaluation.ledger import read_ledger
   from xlmr_jax.report import pictures
   from xlmr_jax.run import logs
   from xlmr_jax.run.goodput import read_accounts
 
-  rows = flags.path_of("rows") if flags.FLAGS.rows is not None else None
   drawn = []
   # A run that is going on may have no held-out loss yet. Its page tells the rest; a folder without a record has no page.
   has_held_out = not workdir.record.exists() or bool(logs.read_held_out(workdir))
