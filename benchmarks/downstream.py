@@ -207,7 +207,8 @@ def table(named: list[str], setting: str = "zero_shot", source: str = "en") -> s
   named: [NAME=]FILE. What differs in how they were scored is said on stderr. UserError: none has scores of the setting.
   """
   contents = read_scores(named)
-  print("\n".join(differences(contents)), file=sys.stderr)
+  for line in differences(contents):
+    print(line, file=sys.stderr)
   files = {name: rows_of(content, setting) for name, content in contents.items()}
   if not any(files.values()):
     raise UserError(f"--compare: no file has scores of the setting {setting}")

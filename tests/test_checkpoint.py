@@ -175,7 +175,7 @@ def test_checkpoints_written_compressed_are_still_read(folder):
   with ocp.StandardCheckpointer() as before:
     before.save(folder / "9" / "state", state_of(9))
   (folder / "9" / MANIFEST).unlink()
-  manifest.write_manifest(folder / "9", manifest.describe_leaves(state_of(9)))
+  manifest.write_manifest(folder / "9", manifest.make_manifest(folder / "9", manifest.describe_leaves(state_of(9))))
   assert_is(restore(folder), 9)
 
 

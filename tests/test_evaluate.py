@@ -335,6 +335,25 @@ def test_a_checkpoint_that_was_made_again_is_scored_and_kept_again(tmp_path):
   assert [entry["digest"] for entry in ledger(workdir) if entry["step"] == 16] == [now]
 
 
+def test_a_checkpoint_that_is_made_again_while_it_is_scored(workdir):
+  """The scores are of what is gone, and a run that sealed it before they were written cannot have forgotten them."""
+  scorer, remade = Fake(), []
+  scorer.is_sound = lambda params, step: None
+
+  def score(params, step, seed):
+    if step == 16 and not remade:
+      remade.append(step)
+      shutil.rmtree(workdir.checkpoints / "16")
+      checkpoints = checkpoint.Checkpoints(workdir, retention.Retention(workdir, keep=9))
+      checkpoints.save(16, state_of(99), {})
+      checkpoints.close()
+    return scorer(params, step, seed)
+
+  follow(workdir, config_of(), score, once=True)
+  assert scorer.steps == [4, 8, 12, 16, 16, 20]
+  assert ledger(workdir)[3]["digest"] == verify(workdir.checkpoints / "16")["digest"]
+
+
 def test_a_pin_is_renewed_as_long_as_it_is_held(tmp_path, monkeypatch):
   workdir = Workdir(tmp_path)
   monkeypatch.setattr(retention, "RENEW_PIN_S", 0.02)

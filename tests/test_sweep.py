@@ -368,25 +368,24 @@ def test_a_run_that_another_starter_ended_a_moment_ago_is_not_begun_again(tmp_pa
   assert run_all(plan, plan.sweep.runs, pretending) == ({}, []) and pretending.lines == []
 
 
-def test_a_run_that_pretrain_has_did_not_fail(tmp_path):
-  plan = make_plan(tmp_path)
+@pytest.mark.parametrize("what, trained", [("lock_training", False), ("lock_evaluation", True), ("lock_evaluation", False)])
+def test_a_run_that_pretrain_or_evaluate_has_did_not_fail(tmp_path, what, trained):
+  """But an evaluator beside it takes no training that fails for its own."""
+  plan = make_plan(tmp_path, overrides=["--config.evaluate.tasks=demo_entities"])
   first = plan.sweep.runs[0]
   workdir = plan.folder.workdir(first)
   workdir.root.mkdir(parents=True)
-  with workdir.lock_training():
-    assert run_all(plan, plan.sweep.runs, Pretending(fails=(first.name,))) == ({}, [first.name])
-  assert run_all(plan, (first,), Pretending(fails=(first.name,))) == ({first.name: 1}, [])
+  if trained:
+    workdir.record.write_text("{}")
+    workdir.result.write_text('{"step": 12, "held_out_loss": 1.0}')
 
+  def fail(line):
+    return 1
 
-def test_a_failed_training_with_an_evaluator_beside_it_failed(tmp_path):
-  plan = make_plan(tmp_path)
-  first = plan.sweep.runs[0]
-  workdir = plan.folder.workdir(first)
-  workdir.root.mkdir(parents=True)
-  with workdir.lock_evaluation():
-    assert run_all(plan, (first,), Pretending(fails=(first.name,))) == ({first.name: 1}, [])
-    assert plan.folder.is_done_elsewhere(first, evaluating=True)
-  assert not plan.folder.is_done_elsewhere(first, evaluating=True)
+  failed = ({first.name: 1}, [])
+  with getattr(workdir, what)():
+    assert run_all(plan, (first,), fail) == (({}, [first.name]) if trained or what == "lock_training" else failed)
+  assert run_all(plan, (first,), fail) == failed
 
 
 def test_a_run_whose_file_is_damaged_leaves_the_others_alone(tmp_path, capsys):

@@ -68,7 +68,7 @@ def imported_dtype(workdir: Workdir, record: RunRecord) -> str:
   return "float32" if source and all(tensor.dtype == "float32" for tensor in source.tensors.values()) else "bfloat16"
 
 
-def digest_of(folder: AnyPath) -> str:
+def weights_digest(folder: AnyPath) -> str:
   """The sha256 of a Hugging Face folder's parameters."""
   from xlmr_jax.evaluation.finetune import Announcer
 
@@ -101,8 +101,9 @@ def main(argv: list[str]) -> int:
     is_list = "," in FLAGS.seeds and split_names(FLAGS.seeds)
     given |= {"seed_list": FLAGS.seeds} if is_list else {"seeds": FLAGS.seeds, "seed_list": ""}
   short = [f"--config.evaluate.{name}={value}" for name, value in given.items() if value is not None]
-  if FLAGS.seeds is None and any(text.startswith("--config.evaluate.seeds=") for text in overrides):
-    short += ["--config.evaluate.seed_list="] * all("evaluate.seed_list=" not in text for text in overrides)
+  keys = {text.partition("=")[0] for text in overrides}
+  if "--config.evaluate.seeds" in keys and "--config.evaluate.seed_list" not in keys:
+    short.append("--config.evaluate.seed_list=")  # As --seeds does.
   workdir = Workdir(path_of("workdir"))
   bucket.end_when_given_up()
   if isinstance(workdir.root, Path):
@@ -123,7 +124,7 @@ def main(argv: list[str]) -> int:
   config = override_config(record.config, overrides)
   if not config.evaluate.dtype and record.is_untrained_import:
     config.evaluate.dtype = imported_dtype(workdir, record)
-  if FLAGS.checkpoint and not any(text.startswith("--config.stop.score=") for text in overrides):
+  if FLAGS.checkpoint and "--config.stop.score" not in keys:
     config.stop.score = ""  # A table goes by no rule, and may have other tasks than the run's.
   check_evaluation(config)
   if FLAGS.replay:
@@ -151,7 +152,7 @@ def main(argv: list[str]) -> int:
       out, config, record.vocabulary_size, tokenizer, lambda: load_params(workdir.root, record, config, FLAGS.checkpoint),
       FLAGS.checkpoint, FLAGS.settings or [config.evaluate.setting], FLAGS.split,
       "" if out.is_relative_to(workdir.root) else str(workdir), pooler,
-      digest_of(workdir.root) if is_hugging_face(workdir.root) else "",
+      weights_digest(workdir.root) if is_hugging_face(workdir.root) else "",
     )  # fmt: skip
     print(json.dumps(result), flush=True)
     if result["failed"]:

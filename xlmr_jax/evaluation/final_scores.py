@@ -49,7 +49,7 @@ def score_final(
   losses: dict[str, dict] = {}
   metrics: dict[str, str] = {}
   for setting, scorer in scorers.items():
-    entry = score_checkpoint(config, step, params, scorer, lambda: None)
+    entry = score_checkpoint(config, step, params, scorer)
     metrics |= entry.metrics
     for task, languages in entry.scores.items():
       scores.setdefault(task, {})[setting] = languages

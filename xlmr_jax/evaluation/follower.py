@@ -22,8 +22,8 @@ from xlmr_jax.run import board, stopping
 from xlmr_jax.run.checkpoint import restore_params
 from xlmr_jax.run.checkpoint_folder import sound_steps
 from xlmr_jax.run.hosts import versions
-from xlmr_jax.run.manifest import DamagedError, read_manifest
-from xlmr_jax.run.retention import clear_pins, evaluated_steps, pin, renew_pin
+from xlmr_jax.run.manifest import DamagedError, digest_of, read_manifest
+from xlmr_jax.run.retention import clear_pins, evaluated_steps, pin
 from xlmr_jax.run.workdir import Workdir, read_stop
 
 T = TypeVar("T")
@@ -92,8 +92,8 @@ def load(workdir: Workdir, step: int, abstract_params: Any) -> tuple[Any, str]:
     raise DamagedError(str(error)) from error
 
 
-def score_checkpoint(config: ConfigDict, step: int, params: Any, scorer: Scores, after_seed: Callable[[], None]) -> Entry:
-  """The entry of one checkpoint with its scores over all seeds. after_seed: called after each of them."""
+def score_checkpoint(config: ConfigDict, step: int, params: Any, scorer: Scores) -> Entry:
+  """The entry of one checkpoint with its scores over all seeds."""
   entry = Entry(step)
   for seed in seeds_of(config):
     try:
@@ -110,7 +110,6 @@ def score_checkpoint(config: ConfigDict, step: int, params: Any, scorer: Scores,
         for metric, value in values.items():
           seeds = entry.scores.setdefault(task, {}).setdefault(language, {}).setdefault(metric, [])
           seeds.append(float(value) if stopping.is_finite(value) else None)  # JSON has no NaN.
-    after_seed()
   for task in config.evaluate.tasks:
     if task not in entry.scores and task not in entry.errors:
       entry.errors[task] = "no score"
@@ -172,7 +171,10 @@ def evaluate_step(config: ConfigDict, workdir: Workdir, step: int, abstract_para
         entry.write(workdir)
       print(f"step {step}: not evaluated: {entry.error}", flush=True)
       return entry
-    entry = score_checkpoint(config, step, params, scorer, lambda: renew_pin(workdir, step))
+    entry = score_checkpoint(config, step, params, scorer)
+    if digest_of(workdir.checkpoints / str(step)) not in (None, digest):
+      print(f"step {step}: the run made it again while it was scored, and so it is scored again", flush=True)
+      return None
     compare_languages(entry, read_ledger(workdir))
     entry.score = entry.score_of(config.stop.score)
     del params

@@ -15,7 +15,7 @@ from xlmr_jax.files import AnyPath, in_parallel, read_sealed_json, write_json, w
 from xlmr_jax.folders import copy_folder, entries, remove_folder
 from xlmr_jax.run import stopping
 from xlmr_jax.run.branch import own_held_out
-from xlmr_jax.run.manifest import MANIFEST, DamagedError, read_manifest, verify
+from xlmr_jax.run.manifest import MANIFEST, DamagedError, digest_of, verify
 from xlmr_jax.run.workdir import Workdir, step_of
 
 # {task: {language: {metric: [one per seed]}}}; None for a score that was not finite.
@@ -143,26 +143,14 @@ def conclude(config: ConfigDict, workdir: Workdir) -> stopping.Decision:
   return decision
 
 
-def _is_another(copy: AnyPath, checkpoint: AnyPath) -> bool:
-  """Whether a copy is of another checkpoint than is there now. False where that one is gone or damaged: nothing to copy."""
-  try:
-    there = read_manifest(checkpoint)["digest"]
-  except (OSError, DamagedError):
-    return False
-  try:
-    return read_manifest(copy)["digest"] != there
-  except (OSError, DamagedError):
-    return True
-
-
 def keep_best(workdir: Workdir, step: int) -> None:
   """Makes a verified copy of a checkpoint the only one in best/; says so where it has gone or is damaged.
 
   Its manifest is copied last. A copy without one, of a process that was killed, is made again, and so is one of a step that
   the run has made anew since.
   """
-  copy = workdir.best / str(step)
-  if not (copy / MANIFEST).exists() or _is_another(copy, workdir.checkpoints / str(step)):
+  copy, now = workdir.best / str(step), digest_of(workdir.checkpoints / str(step))
+  if not (copy / MANIFEST).exists() or (now is not None and digest_of(copy) != now):
     try:
       remove_folder(copy)
       copy_folder(workdir.checkpoints / str(step), copy, last=MANIFEST)

@@ -81,9 +81,13 @@ class Scorer:
     }
     self.folders = task_folders(self.config.folder, self.config.data)
     self.missing: dict[str, dict[str, str]] = {}  # {task: {language: why it is not scored}}, known after the first call
-    self.losses: dict[str, float] = {}  # {task: mean loss at the end of its fine-tunings}, of the last call
-    self._fitted: dict[str, list[float]] = {}
+    self._losses: dict[str, list[float]] = {}  # {task: at the end of each fine-tuning}, of the last call
     self._read = functools.cache(self._read_once)
+
+  @property
+  def losses(self) -> dict[str, float]:
+    """{task: mean loss at the end of its fine-tunings} of the last call; NaN where one of them is."""
+    return {name: float(np.mean(losses)) for name, losses in self._losses.items()}
 
   def recipe(self) -> dict[str, Any]:
     """What a score depends on beside the checkpoint, for the ledger."""
@@ -151,7 +155,7 @@ class Scorer:
   def __call__(self, params: Any, step: int, seed: int = 0) -> tuple[dict[str, LanguageScores], dict[str, str]]:
     """({task: {language: {metric: value}}}, {task: what went wrong}) of a checkpoint's parameters."""
     scores, errors = {}, {}
-    self.losses, self._fitted = {}, {}
+    self._losses = {}
     for name in self.finetuners:
       try:
         scores[name] = self.score_task(name, params, step, seed)
@@ -176,8 +180,7 @@ class Scorer:
     steps = self.finetuners[name].steps(len(joined["ids"]))
     print(f"{what}: trained {steps} steps on {len(joined['ids'])} rows, loss {loss:.4f} at the end",
           file=sys.stderr, flush=True)  # fmt: skip
-    self._fitted.setdefault(name, []).append(loss)
-    self.losses[name] = float(np.mean(self._fitted[name]))  # NaN where one of them is.
+    self._losses.setdefault(name, []).append(loss)
     return trained
 
   def score_task(self, name: str, params: Any, step: int, seed: int) -> LanguageScores:

@@ -14,7 +14,7 @@ from xlmr_jax.huggingface.folder import OURS, WEIGHTS, Folder, layer_norm_epsilo
 from xlmr_jax.ids import SPECIAL_IDS
 from xlmr_jax.model.build import FAMILIES
 from xlmr_jax.run import hosts
-from xlmr_jax.run.manifest import write_manifest
+from xlmr_jax.run.manifest import make_manifest, write_manifest
 from xlmr_jax.run.workdir import RunRecord, Workdir
 
 
@@ -57,7 +57,7 @@ def from_hf(source: AnyPath, workdir: Workdir, isolate_documents: bool | None = 
       note = {"isolate_documents": folder.isolate_documents, "special_ids": list(folder.specials)}
       write_json(run.initial / "config.json", folder.config | {OURS: note})
     leaves = {path: [list(leaf.shape), "float32"] for path, leaf in names.leaves(folder.sizes).items()}
-    write_manifest(run.initial, leaves)
+    write_manifest(run.initial, make_manifest(run.initial, leaves))
     run.tokenizer.write_bytes(folder.vocabulary)
     record.write(run)
   return {

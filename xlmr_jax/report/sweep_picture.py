@@ -15,6 +15,7 @@ from xlmr_jax.report.sweep_page.sections import line_name, measures_of, shown, s
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK)
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
 PANELS_PER_ROW = 3
+PANEL_CHARACTERS = 45  # of the names below a panel, if they are not to touch
 TITLE_POINTS = 11
 CHARACTERS_PER_INCH = 11  # of a title in its points, with room to spare
 
@@ -89,7 +90,9 @@ def _draw(axes: Any, sweep: Sweep, lines: dict[str, list[Place]]) -> None:
     spread = [place.spread or 0.0 for place in places]
     axes.errorbar(x, [place.mean for place in places], spread, label=name, linestyle=joined, capsize=3, **style)
   if is_named:
-    axes.set_xticks(list(where.values()), [shown(value) for value in values])
+    names = [shown(value) for value in values]
+    is_crowded = len(names) * max(map(len, names), default=0) > PANEL_CHARACTERS
+    axes.set_xticks(list(where.values()), names, **({"rotation": 20, "ha": "right"} if is_crowded else {}))
   elif record["x"] != STEP:
     if record.get("x_scale") == "log":
       axes.set_xscale("log")

@@ -14,7 +14,7 @@ import time
 from xlmr_jax.errors import StoreError, one_line, redacted
 from xlmr_jax.files import AnyPath, any_path, read_bytes, read_json, write_json, write_whole
 from xlmr_jax.folders import entries, files_below, move_folder, remove_folder
-from xlmr_jax.run.manifest import MANIFEST, describe, hash_files, write_manifest
+from xlmr_jax.run.manifest import MANIFEST, hash_files, make_manifest, write_manifest
 from xlmr_jax.run.retention import Retention
 from xlmr_jax.run.workdir import step_of
 
@@ -113,8 +113,9 @@ class CheckpointFolder:
           raise StoreError(f"{seal} has not come in {_SEAL_LIMIT_S:g} s")
         time.sleep(0.05 if time.monotonic() - began < 5 else 1.0)
       files |= read_json(seal)
-    self._retention.on_sealed(step, describe(directory, leaves, files)["digest"])
-    write_manifest(directory, leaves, files)
+    manifest = make_manifest(directory, leaves, files)
+    self._retention.on_sealed(step, manifest["digest"])
+    write_manifest(directory, manifest)
     for seal in seals:
       seal.unlink(missing_ok=True)
 

@@ -62,7 +62,7 @@ def hash_files(directory: AnyPath, is_mine: Callable[[str], bool] = lambda name:
   return dict(zip(names, _in_threads(describe, names)))
 
 
-def describe(directory: str | os.PathLike, leaves: dict[str, list], files: Files | None = None) -> dict[str, Any]:
+def make_manifest(directory: str | os.PathLike, leaves: dict[str, list], files: Files | None = None) -> dict[str, Any]:
   """The manifest of a finished checkpoint, a directory named by its step. leaves: what describe_leaves says of its state.
 
   files: what hash_files says of all its files; None: they are hashed here.
@@ -72,13 +72,8 @@ def describe(directory: str | os.PathLike, leaves: dict[str, list], files: Files
   return manifest | {"digest": _digest(manifest)}
 
 
-def write_manifest(directory: str | os.PathLike, leaves: dict[str, list], files: Files | None = None) -> None:
-  """Seals a finished checkpoint with what describe() says of it."""
-  seal(directory, describe(directory, leaves, files))
-
-
-def seal(directory: str | os.PathLike, manifest: dict[str, Any]) -> None:
-  """Writes the manifest of a finished checkpoint."""
+def write_manifest(directory: str | os.PathLike, manifest: dict[str, Any]) -> None:
+  """Seals a finished checkpoint with what make_manifest says of it."""
   # No newline at the end: every byte of the file counts, so that a file that was cut short is no valid JSON.
   write_whole(any_path(directory) / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
 
@@ -97,6 +92,14 @@ def read_manifest(directory: str | os.PathLike) -> dict[str, Any]:
   if not sound:
     raise DamagedError(f"{directory / MANIFEST} does not match its own digest")
   return manifest
+
+
+def digest_of(directory: str | os.PathLike) -> str | None:
+  """The digest of a checkpoint, which tells it from others of its step; None where it is gone, unsealed or damaged."""
+  try:
+    return read_manifest(directory)["digest"]
+  except (OSError, DamagedError):
+    return None
 
 
 def verify(directory: str | os.PathLike, part: tuple[int, int] = (0, 1)) -> dict[str, Any]:

@@ -139,7 +139,7 @@ def _keep_description(rows: Rows, out: AnyPath, text: AnyPath | None) -> None:
   UserError: what a killed process has left of them is of other ones.
   """
   path = out.with_name(f"{rows.name}.json")
-  now = json.loads(json.dumps(dataclasses.asdict(rows))) | {"from": str(text or "")}
+  now = json.loads(json.dumps(dataclasses.asdict(rows))) | {"from": "" if rows.text == DEMO_TEXT else str(text or "")}
   vocabulary = out.with_name(f"{rows.name}.model")
   try:
     before = read_json(path)

@@ -265,10 +265,8 @@ def _read_scores(workdir: Workdir, run: SweepRun, settings: Sequence[str]) -> No
   final = read_sealed_json(path)
   if final["step"] != last:  # It was made before the run ended.
     return
-  if settings:  # The run is measured by these alone.
-    run.scores, run.score = {}, None
   metrics |= final.get("metrics", {})
-  tasks, errors = final["scores"], final.get("errors", {})
+  tasks, errors, means = final["scores"], final.get("errors", {}), {}
   for setting in dict.fromkeys(name for table in (tasks, errors) for by_setting in table.values() for name in by_setting):
     tables = {task: by_setting[setting] for task, by_setting in tasks.items() if setting in by_setting}
     counts = {task: metrics.get(task) or _metric_of(task, languages) for task, languages in tables.items()}
@@ -278,8 +276,10 @@ def _read_scores(workdir: Workdir, run: SweepRun, settings: Sequence[str]) -> No
       print(f"{run.name}, {setting}: no score, because a task failed or scored something that is no number", file=sys.stderr)
       continue
     run.settings[setting] = _mean_of_tasks([(languages, counts[task]) for task, languages in tables.items()])
-    if setting == settings[0] if settings else len(run.settings) == 1:
-      run.scores, run.score = run.settings[setting], score
+    means[setting] = score
+  first = settings[0] if settings else next(iter(means), "")
+  if settings or first:  # A run with settings is measured by these alone.
+    run.scores, run.score = run.settings.get(first, {}), means.get(first)
 
 
 def _metric_of(task: str, languages: Mapping[str, Any]) -> str:
