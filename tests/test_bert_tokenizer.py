@@ -259,6 +259,10 @@ def test_training_is_the_same_each_time_and_opens_everywhere(folder, tmp_path): 
   assert ours.decode(ours.encode(line)) == line
   pair = theirs("a", "b")
   assert pair.token_type_ids == [0] * 3 + [1] * 2
+  # A RoBERTa's table has one type.
+  (tmp_path / "roberta").mkdir()
+  tokenizer.write_tokenizer(tmp_path / "roberta", ours, 512, token_types=1)
+  assert set(transformers.AutoTokenizer.from_pretrained(tmp_path / "roberta")("a", "b")) == {"input_ids", "attention_mask"}
 
 
 def test_the_pieces_are_the_characters_and_then_what_is_frequent():

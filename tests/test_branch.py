@@ -185,7 +185,7 @@ def test_what_an_import_brought_comes_along(stopped, tmp_path):
     ({"seed": 1}, "{run}", "config.seed=1, but 0 there; the order of the rows follows"),
     ({"train_steps": 7, "phases": ()}, "{run}", "begins at step 7, but config.train_steps=7, which counts the steps"),
     ({}, "{run}/nothing", "config.json is missing"),
-    ({"model__hidden": 32}, "{run}", "checkpoint 7 in .* has .*; use the config that the checkpoint was made with"),
+    ({"model__pre_norm": True}, "{run}", "checkpoint 7 in .* has .*; use the config that the checkpoint was made with"),
   ],
 )
 def test_what_cannot_be_branched_off_is_refused(stopped, tiny_store, tmp_path, changes, branch, message):
@@ -316,9 +316,50 @@ def test_a_branch_whose_decay_would_have_begun_before_it_is_refused(stopped, tin
   )
 
 
+def test_a_branch_within_a_decay_keeps_it(stopped, tiny_store, tmp_path):
+  """Both decay in the last phase, but with other ends, the rate would jump; with the same one it does not."""
+  folder = tmp_path / "run"
+  shutil.copytree(stopped, folder)
+  decay = {"optimizer__schedule": "wsd", "optimizer__decay_steps": -1}
+  texts, rows = (*THREE[:1], THREE[1].replace("9", "end")), preparation.rows_of(tiny_store)
+  record_of(config_of(phases=texts, **decay), tiny_store).write(Workdir(folder))
+
+  def begin(**changes):
+    return branches.begin(f"{folder}@7", record_of(config_of(phases=texts, **decay | changes), tiny_store), rows)
+
+  assert begin().step == 7
+  with pytest.raises(
+    UserError, match=r"jump at step 7; the rate of that run falls from step 5 to 12: branch off a checkpoint"
+  ):
+    begin(train_steps=20)
+  assert begin(optimizer__decay_steps=7).step == 7  # The same steps by number.
+
+
+@pytest.mark.parametrize("key, value", [("family", "bert"), ("layer_norm_epsilon", 1e-12), ("heads", 1)])
+def test_a_branch_has_the_same_model(stopped, tiny_store, key, value):
+  """Also where the parameters' shapes agree."""
+  with pytest.raises(UserError, match=rf"config\.model\.{key}={value}, but .* there; a branch goes on with the same model"):
+    changed = record_of(config_of(**{f"model__{key}": value}), tiny_store)
+    branches.begin(f"{stopped}@7", changed, preparation.rows_of(tiny_store))
+
+
 def test_a_decay_that_has_begun_does_not_move(tmp_path, monkeypatch, tiny_store):
   decay = {"optimizer__schedule": "wsd", "optimizer__decay_steps": -1}
   workdir = run_at(tmp_path, monkeypatch, tiny_store, 8, phases=("until=6", "until=end"), **decay)
   go_on(workdir, tiny_store, phases=("until=6", "until=end"), **decay)
-  with pytest.raises(UserError, match="the decay would begin at step 10 instead of 6, and 8 steps have been made"):
+  with pytest.raises(UserError, match="would decay from step 10 to 12 instead of from step 6 to 12, and 8 steps have been"):
     go_on(workdir, tiny_store, phases=("until=6", "until=10", "until=end,alpha=0.1"), **decay)
+  with pytest.raises(UserError, match="from step 6 to 20 instead of from step 6 to 12"):
+    go_on(workdir, tiny_store, phases=("until=6", "until=end"), **decay, train_steps=20)
+
+
+def test_the_last_phase_does_not_become_the_decay_once_it_has_begun(tmp_path, monkeypatch, tiny_store):
+  """--allow_change=optimizer from a rate that stays, from another schedule, and from as many steps by number."""
+  texts, last = ("until=6", "until=end"), {"optimizer__schedule": "wsd", "optimizer__decay_steps": -1}
+  for before in ({"optimizer__schedule": "wsd", "optimizer__decay_steps": 0}, {"optimizer__schedule": "cosine"}):
+    workdir = run_at(tmp_path, monkeypatch, tiny_store, 8, phases=texts, **before)
+    with pytest.raises(UserError, match="from step 6 to 12 instead of not at all, and 8 steps have been made"):
+      go_on(workdir, tiny_store, phases=texts, **last)
+    go_on(workdir, tiny_store, phases=("until=6", "until=8", "until=end,alpha=0.1"), **last)
+  workdir = run_at(tmp_path, monkeypatch, tiny_store, 8, phases=texts, **last | {"optimizer__decay_steps": 6})
+  go_on(workdir, tiny_store, phases=texts, **last)

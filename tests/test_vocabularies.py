@@ -3,6 +3,7 @@ embeddings, added tokens, an epsilon of their own, encoders without their head. 
 training.
 """
 
+import contextlib
 import functools
 import json
 
@@ -216,6 +217,12 @@ def test_files_that_add_to_a_vocabulary(tmp_path):
   (tmp_path / "spm" / "added_tokens.json").write_text('{"<mask>": 89, "[A]": 90}')
   with pytest.raises(UserError, match=r"it adds '\[A\]' to sentencepiece.bpe.model; save the tokenizer with transformers 5"):
     tokenizer.read_vocabulary(tmp_path / "spm")
+  # By name alone: what the model has is no new token, and what it has not gets an id behind its own.
+  (tmp_path / "spm" / "added_tokens.json").unlink()
+  for names, message in ((["<mask>", "<s>"], None), (["<mask>", "<new>"], "it adds '<new>' to")):
+    (tmp_path / "spm" / "tokenizer_config.json").write_text(json.dumps({"additional_special_tokens": names}))
+    with pytest.raises(UserError, match=message) if message else contextlib.nullcontext():
+      tokenizer.read_vocabulary(tmp_path / "spm")
 
 
 # --- an encoder without its head ------------------------------------------------------------------------------------

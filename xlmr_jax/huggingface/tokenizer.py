@@ -13,7 +13,7 @@ from typing import Any
 from xlmr_jax.data import sentencepiece_file
 from xlmr_jax.data.sentencepiece import with_rows, without_rows
 from xlmr_jax.data.tokenizer import Tokenizer, open_tokenizer
-from xlmr_jax.data.tokenizer_json import ROWS, SPECIALS, XLMR, Layout, decoder_of, layout_of, library_tokenizer
+from xlmr_jax.data.tokenizer_json import BERT, ROWS, SPECIALS, XLMR, Layout, decoder_of, layout_of, library_tokenizer
 from xlmr_jax.errors import UserError
 from xlmr_jax.files import AnyPath, read_json, write_json
 from xlmr_jax.huggingface.probe import PROBE
@@ -56,7 +56,7 @@ def read_vocabulary(folder: Path, rows: int = 0) -> tuple[bytes, int]:
     path, vocabulary = whole, _as_transformers_reads(whole, whole.read_bytes())
   elif model.is_file():
     path, vocabulary = model, model.read_bytes()
-    _refuse_added_tokens(folder, open_tokenizer(model, vocabulary))
+    _refuse_added_tokens(folder, vocabulary)
   elif merges.is_file():
     path, vocabulary = merges, _from_merges(merges)
   elif words.is_file():
@@ -112,9 +112,13 @@ def _compare(model: bytes, whole: bytes, path: Path) -> tuple[tuple[int, int], s
   return (ours.size, theirs.size), None if at is None else lines[at]
 
 
-def _refuse_added_tokens(folder: Path, tokenizer: Tokenizer) -> None:
-  """UserError for tokens that a folder without tokenizer.json adds to its SentencePiece model."""
-  more = [token["content"] for token in _added_tokens(folder) if token["id"] is not None and token["id"] >= tokenizer.size]
+def _refuse_added_tokens(folder: Path, model: bytes) -> None:
+  """UserError for tokens that a folder without tokenizer.json adds to its SentencePiece model, by id or by name alone."""
+  tokenizer = open_tokenizer(folder / SENTENCEPIECE, model)
+  pieces = {text for text, _, _ in sentencepiece_file.parse(model).pieces}
+  known = {name: 0 for name in (*SPECIALS, MASK, *pieces)}  # What the model has gets no new id.
+  more = [token["content"] for token in with_ids(_added_tokens(folder), known | {"": tokenizer.size - 1})
+          if token["id"] >= tokenizer.size]  # fmt: skip
   if more:
     raise UserError(
       f"{folder}: it adds {', '.join(map(repr, more[:3]))} to {SENTENCEPIECE}; save the tokenizer with transformers 5, "
@@ -272,8 +276,8 @@ def _makes_our_pairs(path: AnyPath, whole: dict, layout: Layout, bos: int, eos: 
   return pair.ids == [*first, *b, eos] and pair.type_ids == types
 
 
-def write_tokenizer(out: Path, tokenizer: Tokenizer, max_tokens: int) -> None:
-  """Writes the files of a tokenizer into a folder. max_tokens: of a text, with <s> and </s>.
+def write_tokenizer(out: Path, tokenizer: Tokenizer, max_tokens: int, token_types: int = 2) -> None:
+  """Writes the files of a tokenizer into a folder. max_tokens: of a text, with <s> and </s>. token_types: of the model.
 
   Raises UserError for a vocabulary that the tokenizers library cannot express.
   """
@@ -307,7 +311,12 @@ def write_tokenizer(out: Path, tokenizer: Tokenizer, max_tokens: int) -> None:
     "tokenizer_class": "PreTrainedTokenizerFast",
     "mask_token": {"__type": "AddedToken", **mask},
     "model_max_length": max_tokens,
-    "model_input_names": ["input_ids", *([] if layout is XLMR else ["token_type_ids"]), "attention_mask"],
+    # A RoBERTa with a WordPiece vocabulary has no row for the type that the vocabulary gives to the second text of a pair.
+    "model_input_names": [
+      "input_ids",
+      *(["token_type_ids"] if layout is BERT and token_types > 1 else []),
+      "attention_mask",
+    ],
     "clean_up_tokenization_spaces": False,
   }
   if as_bert:  # for those readers, whose defaults are those of uncased models

@@ -53,12 +53,13 @@ def to_hf(
   sizes = export.sizes_of(config, record.vocabulary_size, source)
   model_type = source.config["model_type"] if source else "bert" if sizes.family == "bert" else "xlm-roberta"
   with whole_folder(out) as folder:
-    write_tokenizer(folder, tokenizer, family_of(config).max_seq_len(config.model))
+    write_tokenizer(folder, tokenizer, family_of(config).max_seq_len(config.model), sizes.token_types)
     written = export.write_weights(
       folder / "model.safetensors", params, sizes, source, export.DTYPES[dtype], head, tokenizer.specials
     )
     write_json(folder / "config.json", export.hf_config(config, sizes, dtype, model_type, head, tokenizer.specials))
-    model_card.write(folder, workdir, record, config, name, step, tuned)
+    mask = tokenizer.piece(tokenizer.mask_id)
+    model_card.write(folder, workdir, record, config, name, step, tuned, mask)
   result = {"out": str(out), "step": step, "tensors": len(written)}
   return result | ({"task": task, "scores": tuned.scores} if tuned else {})
 

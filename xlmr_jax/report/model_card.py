@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from xlmr_jax.data.tokenizer_json import BERT, XLMR
 from xlmr_jax.errors import UserError
 from xlmr_jax.evaluation.tasks.registry import Task
 from xlmr_jax.files import read_sealed_json
@@ -40,11 +39,12 @@ class Tuned(NamedTuple):
 
 
 def write(
-  folder: Path, workdir: Workdir, record: RunRecord, config: ConfigDict, name: str, step: int, tuned: Tuned | None
+  folder: Path, workdir: Workdir, record: RunRecord, config: ConfigDict, name: str, step: int, tuned: Tuned | None, mask: str
 ) -> None:
   """Writes README.md and, for a run, training_curve.png of its held-out losses and goodput.png of its time into a folder.
 
-  name, step: of the exported checkpoint, e.g. "best" and 12000. tuned: what it was fine-tuned to, if it was.
+  name, step: of the exported checkpoint, e.g. "best" and 12000. tuned: what it was fine-tuned to, if it was. mask: how the
+  vocabulary writes a masked token.
   """
   lines = [line for line in logs.read_held_out(workdir) if line["step"] <= step]
   consumed = [line for line in logs.read_train(workdir) if line["step"] <= step]
@@ -54,7 +54,7 @@ def write(
     f"# {'BERT' if config.model.family == 'bert' else 'XLM-R'}, {f'{tuned.task.name}, ' if tuned else ''}step {step}\n",
     _description(record, config, name, step, tuned),
     _tuned_scores(tuned),
-    _use(tuned, config.model.family),
+    _use(tuned, mask),
     _shares(consumed),
     _held_out(lines),
     *_evaluations(workdir, step),
@@ -156,11 +156,10 @@ def _tuned_scores(tuned: Tuned | None) -> str:
   )
 
 
-def _use(tuned: Tuned | None, family: str) -> str:
+def _use(tuned: Tuned | None, mask: str) -> str:
   if tuned:
     kind = names.HEADS[tuned.task.head][1]
     return f"## Use\n\n```python\nfrom transformers import AutoModelFor{kind}, AutoTokenizer\n```\n"
-  mask = BERT.mask if family == "bert" else XLMR.mask
   return (
     "## Use\n\n```python\nfrom transformers import pipeline\n\n"
     f'pipeline("fill-mask", model="THIS FOLDER")("Paris is the {mask} of France.")\n```\n'

@@ -17,7 +17,7 @@ from xlmr_jax.run.checkpoint_folder import sound_steps, warn
 from xlmr_jax.run.growing import open_growing, read_growing
 from xlmr_jax.run.manifest import MANIFEST, DamagedError, describe_leaves, read_manifest, refuse_other_leaves, verify
 from xlmr_jax.run.retention import pin
-from xlmr_jax.run.workdir import RunRecord, Workdir, read_record, step_of
+from xlmr_jax.run.workdir import MODEL_RULES, MODEL_SIZES, RunRecord, Workdir, read_record, step_of
 
 
 class Branch(NamedTuple):
@@ -88,6 +88,11 @@ def begin(text: str, record: RunRecord, rows: Rows) -> Branch:
                     ("data.row_shares", *(run.config["data"]["row_shares"] for run in (other, record)))):  # fmt: skip
     if a != b:
       raise UserError(f"--branch={text}: config.{key}={b!r}, but {a!r} there; the order of the rows follows from it")
+  for key in (*MODEL_SIZES, *MODEL_RULES):
+    if (ours := record.config["model"][key]) != (theirs := other.config["model"][key]):
+      raise UserError(
+        f"--branch={text}: config.model.{key}={ours}, but {theirs} there; a branch goes on with the same model"
+      )
   names, others = (tuple(run.config["model"]["languages"]) for run in (record, other))
   if names != others:
     raise UserError(
@@ -110,14 +115,17 @@ def begin(text: str, record: RunRecord, rows: Rows) -> Branch:
   whole = phases_in(other, rows)
   past = cut(whole, step)
   own = continued(past, phases_of(record.config, rows))
-  rates = [run.config["optimizer"] for run in (other, record)]
-  begins = decay_begin(own, rates[1]["warmup_steps"])
-  is_last_phase = [(rate["schedule"], rate["decay_steps"]) == ("wsd", -1) for rate in rates]
-  if is_last_phase == [False, True] and begins < step:
+  theirs, ours = (_decay(run.config, phases) for run, phases in ((other, whole), (record, own)))
+  if ours != theirs and _is_last_phase(record.config) and ours and ours[0] < step:
     raise UserError(
-      f"--branch={text}: config.optimizer.decay_steps=-1 is the last phase, which begins at step {begins}, and the rate "
-      f"would jump at step {step}; set it to {record.config['train_steps'] - step}, or let a phase that reads otherwise "
-      "begin there"
+      f"--branch={text}: config.optimizer.decay_steps=-1 is the last phase, which begins at step {ours[0]}, and the rate "
+      f"would jump at step {step}; "
+      + (
+        f"the rate of that run falls from step {theirs[0]} to {theirs[1]}: branch off a checkpoint before that, or set "
+        f"decay_steps and train_steps as there"
+        if theirs and theirs[0] < step
+        else f"set it to {record.config['train_steps'] - step}, or let a phase that reads otherwise begin there"
+      )
     )
   if (settled := settled_by_recoveries(source, step, _recoveries_in(source, step))) > step:
     _refuse_before_recovery(f"--branch={text}", whole, own, step, settled)
@@ -220,14 +228,27 @@ def refuse_other_past(workdir: Workdir, now: Sequence[Phase], rows: Rows, config
   old, newest = phases_in(before, rows), max(sound_steps(workdir.checkpoints), default=0)
   refuse_change(old, now, newest)
   _refuse_before_recovery(str(workdir), old, now, newest, settled_by_recoveries(workdir, newest))
-  keys = before.config["optimizer"], config["optimizer"]
-  if all(part["schedule"] == "wsd" and part["decay_steps"] == -1 for part in keys):
-    begins = [decay_begin(phases, part["warmup_steps"]) for phases, part in zip((old, now), keys)]
-    if begins[0] != begins[1] and min(begins) < newest:
-      raise UserError(
-        f"{workdir}: with config.optimizer.decay_steps=-1 the decay would begin at step {begins[1]} instead of {begins[0]}, "
-        f"and {newest} steps have been made; set it to the steps that the decay shall have, or branch off into a new workdir"
-      )
+  was, decay = _decay(before.config, old), _decay(config, now)
+  if was != decay and _is_last_phase(config) and decay and min(decay[0], was[0] if was else decay[0]) < newest:
+    instead = f"from step {was[0]} to {was[1]}" if was else "not at all"
+    raise UserError(
+      f"{workdir}: with config.optimizer.decay_steps=-1 the rate would decay from step {decay[0]} to {decay[1]} instead of "
+      f"{instead}, and {newest} steps have been made; set it to the steps that the decay shall have, or branch off into a "
+      "new workdir"
+    )
+
+
+def _is_last_phase(config: Mapping[str, Any]) -> bool:
+  """Whether the rate decays in the last phase, wherever that lies."""
+  return (config["optimizer"]["schedule"], config["optimizer"]["decay_steps"]) == ("wsd", -1)
+
+
+def _decay(config: Mapping[str, Any], whole: Sequence[Phase]) -> tuple[int, int] | None:
+  """[first step, end) of a run's decay by wsd; None where it has none. whole: all phases of the run."""
+  rate, end = config["optimizer"], config["train_steps"]
+  if rate["schedule"] != "wsd" or not rate["decay_steps"]:
+    return None
+  return (decay_begin(whole, rate["warmup_steps"]) if rate["decay_steps"] == -1 else end - rate["decay_steps"]), end
 
 
 def settled_by_recoveries(workdir: Workdir, step: int, count: int | None = None) -> int:
