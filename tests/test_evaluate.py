@@ -178,8 +178,8 @@ def test_one_removed_before_it_is_pinned_is_recorded(workdir, monkeypatch):
   monkeypatch.setattr(follower.time, "sleep", lambda _: None)
   waiting = follower.waiting_steps
 
-  def too_late(config, folder):
-    steps = waiting(config, folder)
+  def too_late(config, folder, **how):
+    steps = waiting(config, folder, **how)
     shutil.rmtree(folder.checkpoints / "8", ignore_errors=True)
     return sorted({*steps, 8} - retention.evaluated_steps(folder))
 
@@ -612,6 +612,13 @@ def test_a_run_that_stops_by_held_out_loss_is_scored_to_its_last_checkpoint(save
   by_score = rule | {"stop__by": "score"}
   assert follower.waiting_steps(config_of(**rule), other) == [8, 12, 16]
   assert follower.waiting_steps(config_of(**by_score), other) == [8, 16]
+  # Once for all: a run that a user's STOP.json ended between two such steps has a score of its end too.
+  assert follower.waiting_steps(config_of(**by_score), other, once=True) == [8, 12, 16]
+  follow(other, config_of(**by_score), scorer, once=True)
+  assert scorer.steps[3:] == [8, 12, 16] and ledgers.read_ledger(other)[1].step == 12
+  write_json(other.result, {"steps": 12})
+  with pytest.raises(UserError, match="result.json cannot be read .*; remove it"):
+    follow(other, config_of(**by_score), scorer, once=True)
 
 
 def test_replay_by_held_out_loss_tells_where_it_would_have_stopped(workdir, capsys):

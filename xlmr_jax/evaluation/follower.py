@@ -40,9 +40,9 @@ class Scores(Protocol):
 # --- one checkpoint ------------------------------------------------------------------------------------------------
 
 
-def waiting_steps(config: ConfigDict, workdir: Workdir) -> list[int]:
-  """Sealed eligible steps that are not in the ledger, in order."""
-  evaluated, last = evaluated_steps(workdir), _stopped_at(config, workdir)
+def waiting_steps(config: ConfigDict, workdir: Workdir, *, once: bool = False) -> list[int]:
+  """Sealed eligible steps that are not in the ledger, in order. once: as in follow."""
+  evaluated, last = evaluated_steps(workdir), _ended_at(config, workdir, once=once)
   return [
     step
     for step in sorted(sound_steps(workdir.checkpoints))
@@ -51,17 +51,21 @@ def waiting_steps(config: ConfigDict, workdir: Workdir) -> list[int]:
   ]
 
 
-def _stopped_at(config: ConfigDict, workdir: Workdir) -> int | None:
-  """The step at which a run that stops by its held-out loss has ended; None while it goes on, and of other runs.
+def _ended_at(config: ConfigDict, workdir: Workdir, *, once: bool) -> int | None:
+  """The step at which a run has ended whose last checkpoint is eligible wherever that is; None while it goes on.
 
-  Such a run writes STOP.json before its last checkpoint and result.json after it, and removes that when it goes on.
+  Those are the runs that stop by their held-out loss, which write STOP.json before their last checkpoint; and, where what
+  is there is scored once, every run, for example one that a user's STOP.json ended. result.json comes after the
+  checkpoint, and goes when the run goes on.
   """
-  if config.stop.by != "held_out" or not workdir.result.exists():
+  if not (once or config.stop.by == "held_out") or not workdir.result.exists():
     return None
   try:
-    return read_json(workdir.result)["step"]
+    return int(read_json(workdir.result)["step"])
   except FileNotFoundError:  # The run has begun again in between.
     return None
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise UserError(f"{workdir.result} cannot be read ({error}); remove it and the run writes it anew") from None
 
 
 def _twice(work: Callable[[], T], *, on: tuple[type[Exception], ...], pause_s: float = 1.0) -> T:
@@ -249,7 +253,7 @@ def follow(config: ConfigDict, workdir: Workdir, scorer: Scores, abstract_params
 
   With config.stop.by=held_out, where the run itself stops, the checkpoint that it ended with is eligible and the last one.
   abstract_params: as in checkpoint.restore_params. once: ends when nothing waits; it goes on past a STOP.json, which is
-  how what a stopped run still saved gets its scores. It raises UserError if a task failed.
+  how what a stopped run still saved gets its scores, its last checkpoint too. It raises UserError if a task failed.
   """
   with _only_evaluator(workdir):
     refuse_other_evaluations(config, workdir)
@@ -262,8 +266,8 @@ def follow(config: ConfigDict, workdir: Workdir, scorer: Scores, abstract_params
         # Whether the last step is there is asked before the others are looked for, so that none is missed.
         last = config.train_steps
         trained = last in sound_steps(workdir.checkpoints) or workdir.evaluation(last).exists()
-        trained = trained or _stopped_at(config, workdir) is not None
-        waiting = waiting_steps(config, workdir)
+        trained = trained or _ended_at(config, workdir, once=once) is not None
+        waiting = waiting_steps(config, workdir, once=once)
         if waiting:
           announced_waiting = False
           entry = evaluate_step(config, workdir, waiting[0], abstract_params, scorer)
