@@ -122,6 +122,14 @@ def test_a_noisy_language_is_no_spike_and_a_lasting_rise_is_one_spike():
   assert raised(unknown, limits(spike_nats=1.0)) == []
 
 
+def test_a_phase_with_another_loss_is_no_spike():
+  """A phase that masks more has a higher loss in all languages, from its first line on."""
+  lines = [train_line(step, sw=(3.0 + 2.0 * (step >= 40) + 4.0 * (step == 70), step, 0.0, 1.0)) for step in range(1, 90)]
+  assert raised(lines, limits(spike_nats=1.0)) == [(40, "spike", "sw")]  # and it hides the next one
+  in_phases = [line | {"phase": 1 + (line["step"] >= 40)} for line in lines]
+  assert raised(in_phases, limits(spike_nats=1.0)) == [(70, "spike", "sw")]
+
+
 def test_a_line_of_an_older_version_raises_nothing():
   lines = [{"step": step, "languages": {"sw": {"loss": 2.0}}} for step in range(20)]
   assert raised(lines, default_config().alarms) == []

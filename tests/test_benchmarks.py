@@ -117,6 +117,7 @@ def test_stored_batches_give_the_losses_of_the_run(tmp_path):
   np.testing.assert_allclose(found["losses"], expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_sweep_ends_where_memory_does_and_tells_the_best(monkeypatch, capsys):
   rates = {8: 100.0, 16: 220.0, 32: 210.0}
 

@@ -6,7 +6,6 @@ import json
 import lzma
 import os
 import random
-import re
 import socket
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xlmr_jax.corpus import build, progress, shards, vocabulary
+from xlmr_jax.corpus import build, shards, vocabulary
 from xlmr_jax.corpus.held_out import document_hash
 from xlmr_jax.corpus.sources import Document, Shard, Source, cc100, refuse
 from xlmr_jax.corpus.sources.cc100 import CC100
@@ -291,6 +290,7 @@ def test_the_command(world, tmp_path):
   assert again.stderr.count("\n") == 1 and again.stderr.startswith("error: ") and "exists" in again.stderr
 
 
+@pytest.mark.slow
 def test_a_terminated_build_leaves_nothing(world, tmp_path):
   _write(tmp_path / "text", "en.txt", (world[0] / "text" / "en.txt").read_bytes() * 400)
   command = _command(world, tmp_path / "out" / "rows", f"--text={tmp_path / 'text'}", "--shard_mb=1")
@@ -404,23 +404,6 @@ def test_a_runner_without_beam_names_the_extra(world, tmp_path):
   assert done.returncode == 1 and done.stdout == "" and done.stderr.count("\n") == 1
   assert done.stderr.startswith("error: --runner=DataflowRunner") and "pip install 'xlmr_jax[corpus]'" in done.stderr
   assert list(tmp_path.iterdir()) == []
-
-
-def test_progress_says_what_how_far_and_how_long(capsys, monkeypatch):
-  monkeypatch.setattr(progress, "EVERY_S", 0.05)
-  with progress.Progress("reading", 400, "MB") as reading:
-    reading.add(100)
-    time.sleep(0.2)
-  lines = capsys.readouterr().err.splitlines()
-  assert lines and all(
-    re.fullmatch(r"reading: 100 of 400 MB in 0 s, [\d,.]+ MB/s, about \d s still", line) for line in lines
-  )
-  assert reading.line(60) == "reading: 100 of 400 MB in 60 s, 1.7 MB/s, about 3.0 min still"
-  assert progress.Progress("training").line(9000) == "training: 2.5 h"
-  monkeypatch.setattr(progress, "EVERY_S", 60)
-  with progress.Progress("nothing", 400, "MB"):
-    pass
-  assert capsys.readouterr().err == ""
 
 
 # ---- real text ---------------------------------------------------------------------------------------------

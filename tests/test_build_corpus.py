@@ -60,11 +60,11 @@ def wet(tmp_path_factory) -> str:
 
 
 def tree(folder: Path) -> dict[str, str]:
-  """The digest of every file below a folder."""
+  """The digest of every file below a folder, but for the times of the source's files."""
   return {
     path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
     for path in sorted(folder.rglob("*"))
-    if path.is_file()
+    if path.is_file() and path.name != finish.TIMES
   }
 
 

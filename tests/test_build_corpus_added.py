@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.test_build_corpus import crawl, tree, wet_record
-from xlmr_jax.corpus.clean import build as module
+from xlmr_jax.corpus.clean import begin as module
 from xlmr_jax.corpus.clean import finish, job
 from xlmr_jax.corpus.clean.build import WORK, Inputs, Options, build_corpus, new_job
 from xlmr_jax.corpus.clean.forecast import forecast
@@ -101,7 +101,7 @@ def test_tasks_that_begin_at_once_agree(source, tmp_path):
     own = new_job(tmp_path / WORK, open_source(source), shards, options, [], None)
     barrier.wait()
     try:
-      began.append((number % 2, module._begin(tmp_path, module._fingerprint(options, shards, own.root, ""), own, {})))
+      began.append((number % 2, module.begin(tmp_path, module.fingerprint_of(options, shards, own.root, ""), own, {})))
     except UserError as error:
       began.append((number % 2, str(error)))
 

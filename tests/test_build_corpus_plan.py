@@ -121,6 +121,7 @@ def test_a_build_that_has_begun_is_not_new(folder, tmp_path):
   assert not is_new(tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_plan_and_writes_nothing(folder, tmp_path):
   command = [sys.executable, "-m", "xlmr_jax", "build_corpus", f"--source=cc100:{folder}/plain", f"--out={tmp_path}/out"]
   result = subprocess.run([*command, "--plan"], capture_output=True, text=True, timeout=120)

@@ -17,11 +17,11 @@ from tests import hugging_face as hf
 from tests import tiny
 from tests.test_hf_tokenizer import byte_level
 from xlmr_jax.commands.flags import override_config
-from xlmr_jax.commands.score import score
 from xlmr_jax.config import load_config
 from xlmr_jax.data.rows import RowStore
 from xlmr_jax.errors import UserError
 from xlmr_jax.evaluation.finetune_step import task_head
+from xlmr_jax.evaluation.held_out_score import score
 from xlmr_jax.evaluation.ledger import keep_best
 from xlmr_jax.evaluation.tasks import registry
 from xlmr_jax.files import write_json
@@ -408,7 +408,7 @@ def test_evaluate_takes_a_hugging_face_folder(labelled, tmp_path):
   last = json.loads(result.stdout.splitlines()[-1])
   assert last["step"] == 0 and 0 <= last["means"]["sst2"]["zero_shot"] <= 1
   result = command("evaluate", f"--workdir={source}", "--tasks=sst2", "--once")
-  assert result.returncode == 1 and "is a Hugging Face folder, one model" in result.stderr
+  assert result.returncode == 1 and "is a Hugging Face folder and holds one model" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -429,8 +429,8 @@ def test_the_command_refuses_in_one_line(args, message):
 
 @pytest.mark.slow
 def test_a_checkpoint_that_is_not_there_is_named(continued, tmp_path):
-  with pytest.raises(UserError, match=r"--checkpoint=7: .* has 25, 50, latest, initial"):
+  with pytest.raises(UserError, match=r"checkpoint 7: .* has 25, 50, latest, initial"):
     to_hf(Workdir(continued / "run"), "7", tmp_path / "out")
-  with pytest.raises(UserError, match=r"--checkpoint=best: .* holds none"):
+  with pytest.raises(UserError, match="there is no best checkpoint in"):
     to_hf(Workdir(continued / "run"), "best", tmp_path / "out")
   assert not (tmp_path / "out").exists()

@@ -237,6 +237,7 @@ def test_shares_and_epochs_are_those_of_the_sampling_formula(three, page, tmp_pa
   assert "x_$y: has no training rows" in counted.shown and "French (fr): has training rows, but no text" in counted.shown
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_page_anew_with_the_rows(three, tmp_path):
   rows = _rows(tmp_path / "rows", {"en": 8000, "ur": 2000})
   before = write_corpus_report(three).read_bytes()

@@ -513,7 +513,7 @@ def test_the_command_replays(workdir):
   "flags, message",
   [
     (["--config.seed=1"], "--config.seed=1"),
-    (["--replay", "--tasks=t"], "--tasks: --replay scores nothing"),
+    (["--replay", "--tasks=t"], "--tasks: --replay fine-tunes nothing"),
     pytest.param(["--settings=zero_shot"], "--settings: is about a table", marks=pytest.mark.slow),
     pytest.param(["--split=test", "--once"], "--split: is about a table", marks=pytest.mark.slow),
     pytest.param(["--replay", "--config.evaluate.languages=xx"], "evaluate.languages: --replay", marks=pytest.mark.slow),
@@ -617,7 +617,7 @@ def test_a_run_that_stops_by_held_out_loss_is_scored_to_its_last_checkpoint(save
   follow(other, config_of(**by_score), scorer, once=True)
   assert scorer.steps[3:] == [8, 12, 16] and ledgers.read_ledger(other)[1].step == 12
   write_json(other.result, {"steps": 12})
-  with pytest.raises(UserError, match="result.json cannot be read .*; remove it"):
+  with pytest.raises(UserError, match=r"result\.json cannot be read .*; remove it"):
     follow(other, config_of(**by_score), scorer, once=True)
 
 

@@ -39,6 +39,7 @@ def test_the_likeliest_pieces_are_those_of_transformers(folder):
       np.testing.assert_allclose([p for _, p in pieces], slot[best], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_command_reads_arguments_and_lines(folder, tmp_path):
   from_hf(folder, Workdir(tmp_path / "run"))
   result = command("fill_mask", f"--workdir={tmp_path / 'run'}", *TEXTS)

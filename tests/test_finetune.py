@@ -228,6 +228,7 @@ def test_rows_that_fill_up_weigh_nothing_and_outputs_keep_their_order():
   assert float(total) == pytest.approx(float(few)) and float(weight) == float(few_weight) == 3
 
 
+@pytest.mark.slow
 def test_it_learns():
   on_eight, trained, loss, arrays = learned()
   assert loss < 0.2

@@ -6,8 +6,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "xlmr_jax"
 SOURCES = {path.relative_to(PACKAGE).as_posix(): path.read_text(encoding="utf-8") for path in sorted(PACKAGE.rglob("*.py"))}
 TREES = {name: ast.parse(source) for name, source in SOURCES.items()}
-# Modules of the top floor import what a command needs when it is run, so that `xlmr --help` is fast.
-LAZY = ("commands/", "__main__.py", "__init__.py")
+# Commands import what they need when they are run, so that `xlmr --help` is fast; the package, what is asked of it.
+LAZY = ("commands/", "__init__.py")
 LONGEST = 350  # lines
 
 

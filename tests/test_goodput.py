@@ -27,7 +27,7 @@ class Clock:
     self.now, self.compiled_s, self.idle_since = 1000.0, 0.0, None
     fake = types.SimpleNamespace(monotonic=lambda: self.now, time=lambda: self.now + 1e9)
     monkeypatch.setattr(goodput, "time", fake)
-    monkeypatch.setattr(goodput.compile_cache, "so_far", lambda: {"compile_s": self.compiled_s})
+    monkeypatch.setattr(goodput.compile_cache, "so_far", lambda: {"main_thread_s": self.compiled_s})
     monkeypatch.setattr(goodput._Devices, "idle_since", lambda _, now: now if self.idle_since is None else self.idle_since)
 
   def batches(self, *seconds):

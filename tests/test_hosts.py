@@ -210,7 +210,7 @@ def test_two_processes_share_what_the_first_says_and_end_together():
   )
   processes = two_processes(code, 20000 + (os.getpid() + 7) % 20000)
   first, second = (finish(process, 1) for process in processes)
-  assert "line of 0" in first and "process 1 failed; see what it says" in first
+  assert "line of 0" in first and "process 1 failed; its own output says why" in first
   assert "line of 1" not in second and "ZeroDivisionError" in second
 
 

@@ -233,6 +233,23 @@ def processes(monkeypatch):
     peers._thread.join()
 
 
+@pytest.mark.parametrize("lost", [("stop",), ("calls/0", "calls/2"), ("stop", "calls/1", "stop_at")])
+def test_a_note_that_is_lost_is_left_again(processes, lost, monkeypatch):
+  """A request to the store may fail for a moment; without the note all would wait for it until the watchdog ends them."""
+  left, store_set = list(lost), Store.key_value_set
+
+  def forgetful(self, key, value, allow_overwrite=False):
+    note = key.partition("/notes/")[2]
+    if note in left:
+      left.remove(note)
+      raise jax.errors.JaxRuntimeError("UNAVAILABLE")
+    store_set(self, key, value, allow_overwrite)
+
+  monkeypatch.setattr(Store, "key_value_set", forgetful)
+  test_all_processes_stop_at_one_call(processes, 1)
+  assert not left
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_all_processes_stop_at_one_call(processes, seed):
   """Three processes whose steps take different times, without a collective that would keep them together."""

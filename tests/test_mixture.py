@@ -174,6 +174,15 @@ def test_epochs_consumed(position):
   assert mixture.epochs(position) == pytest.approx(np.bincount(language, minlength=100) / CC100, abs=1e-12)
 
 
+def test_rows_are_counted_in_any_order_and_in_parts(monkeypatch):
+  """A log line asks for a little more than the one before it, a resumed run for less; and a block may be large."""
+  monkeypatch.setattr("xlmr_jax.data.mixture._COUNTED_AT_ONCE", 1000)
+  mixture = Mixture(CC100, 0.3, seed=5)
+  language = mixture.locate(np.arange(3 * mixture.block_rows))[0]
+  for position in (10, 5000, 5000, 7000, 6999, 0, 2 * mixture.block_rows + 1500, mixture.block_rows, 8000):
+    np.testing.assert_array_equal(mixture.rows(position), np.bincount(language[:position], minlength=100))
+
+
 @pytest.mark.parametrize("alpha", [-0.1, 1.01, float("nan")])
 def test_refuses_alpha_outside(alpha):
   with pytest.raises(UserError, match="alpha is"):

@@ -81,6 +81,25 @@ def test_parity_with_transformers_live(changes):
   assert_same_as_hf(*reference.run(reference.make_model(3), reference.make_batch()), **changes)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("unroll", [False, True])
+def test_rematerialisation_saves_memory(unroll):
+  """Also with unroll_layers, where without a loop XLA would undo it."""
+
+  def temporaries(remat):
+    model = small(layers=6, hidden=64, ffn=256, dropout=0.1, remat=remat, unroll_layers=unroll)
+    params = jax.eval_shape(lambda: build.initial_params(model, jax.random.key(0)))
+
+    def loss(params, ids, key):
+      h = model.apply({"params": params}, ids, np.zeros((64, 1), np.int32), deterministic=False, rngs={"dropout": key})
+      return jnp.square(h).sum()
+
+    program = jax.jit(jax.grad(loss)).lower(params, jax.ShapeDtypeStruct((64, 32), jnp.int32), jax.random.key(0)).compile()
+    return program.memory_analysis().temp_size_in_bytes
+
+  assert temporaries("full") < 0.6 * temporaries("none")
+
+
 def test_parameter_counts():
   def count(*sizes, **options):
     model = MaskedLanguageModel(XLMREncoder(250_002, *sizes, **options))

@@ -60,8 +60,9 @@ def test_what_a_model_has(model, folder, tmp_path):
   assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(run.params), jax.tree.leaves(model.params), strict=True))
   with pytest.raises(UserError, match="neither the workdir of a run nor a Hugging Face folder"):
     open_model(tmp_path)
-  with pytest.raises(UserError, match=r"--checkpoint=12: .* is a Hugging Face folder"):
-    open_model(folder, "12")
+  with pytest.raises(UserError, match=r"checkpoint 12: .* is a Hugging Face folder"):
+    open_model(folder, 12)
+  assert open_model(folder, 0).step == 0  # A step is a number.
 
 
 @pytest.mark.parametrize("pooling", ["mean", "first"])

@@ -35,6 +35,19 @@ def opt_outs(tmp_path):
     "http://user@news.example.org:80/a/b?c=1",
     "https://hashed.example.net/x#y",
     "https://example.com./",
+    "https://foo-.example.com/x",
+    "http://example.com:99999/x",
+    "http://example.com:port/x",
+    "http://a..example.com/x",
+    f"http://{'a' * 64}.example.com/x",
+    "http://*.xn--bcher-kva.example\\x",
+    "http://-.bücher.example/x",
+    "http://exa\u0301\u0301-.b%C3%BCcher.example/",
+    "ftp://example.com/",
+    "example.com",
+    "www.example.com:8080/x",
+    "//example.com/x",
+    "news.example.org/a/b?c=1",
   ],
 )
 def test_what_is_covered(opt_outs, url):
@@ -44,10 +57,16 @@ def test_what_is_covered(opt_outs, url):
 @pytest.mark.parametrize(
   "url",
   ["http://notexample.com/", "http://example.com.de/", "https://news.example.org/a/b", "https://news.example.org/a/b?c=2",
-   "https://hashed.example.net/x/", "ftp://example.com/", "http://[bad", "http://a:b/", "", "no url", "http://org/", "http://a..b/"],
+   "https://hashed.example.net/x/", "http://[bad", "mailto:a@notexample.com", "http://a:b/", "", "no url", "http://org/", "http://a..b/"],
 )  # fmt: skip
 def test_what_is_not_covered(opt_outs, url):
   assert not opt_outs.has(url)
+
+
+def test_what_cannot_be_told(opt_outs):
+  """An address without a normal form may be one whose hash is in the file."""
+  assert [opt_outs.covers(url) for url in ("http://a..b/", "no url", "http://other.net:99999/")] == [None] * 3
+  assert opt_outs.covers("") is False and opt_outs.covers("http://other.net/") is False
 
 
 def test_pickled_and_compressed(opt_outs, tmp_path):

@@ -241,7 +241,9 @@ def test_an_imported_model_is_waited_for_aloud(tmp_path, capsys, monkeypatch):
   assert evaluate.wait_for_record(run).rows_fingerprint == "a" * 64
   first, second = capsys.readouterr().out.splitlines()
   assert first == f"waiting for training to begin in {run}"
-  assert second == f"{first}, which holds an imported model as yet; --checkpoint=initial scores that one"
+  assert (
+    second == f"{first}; it holds an imported model that has not been trained here yet, which --checkpoint=initial scores"
+  )
 
 
 def test_where_the_scores_of_a_table_go(tmp_path, monkeypatch):

@@ -107,6 +107,19 @@ def test_ticks_are_round_numbers(low, high, expected):
   assert charts.ticks_of(low, high) == expected
 
 
+@pytest.mark.parametrize(("low", "high"), [(0.545, 0.99), (2.1, 4.4), (1.01e-3, 1.9e-3)])
+def test_a_narrow_logarithmic_axis_has_ticks_too(low, high):
+  ticks = charts.log_ticks_of(low, high)
+  assert len(ticks) > 1 and all(low <= tick <= high for tick in ticks)
+
+
+def test_a_mark_outside_the_picture_is_not_drawn():
+  x = np.array([0.0, 1000.0])
+  marks = [Mark(500.0, "within"), Mark(2000.0, "behind"), Mark(-5.0, "before")]
+  chart = charts.line_chart([Line("l", x, x, 1)], Axis("x"), Axis("y"), title="t", marks=marks)
+  assert "within" in chart and "behind" not in chart and "before" not in chart
+
+
 def test_ticks_of_a_logarithmic_axis_and_how_ticks_are_written():
   assert charts.log_ticks_of(0.5, 30) == [0.5, 1, 2, 5, 10, 20] and charts.log_ticks_of(1e-3, 1e3)[::2] == [
     1e-3,
@@ -298,6 +311,7 @@ def test_the_newest_checkpoint_fills_gaps_of_every_language(tmp_path):
   assert samples.fill_gaps(workdir) == filled  # The same checkpoint and rows give the same.
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_page_of_a_run_and_of_a_sweep(made, sweep):
   told = command("report", f"--workdir={made}", "--nopictures", "--nosamples")
   assert json.loads(told.stdout) == {"page": str(made.page), "pictures": []}, told.stderr
@@ -399,6 +413,16 @@ def test_the_figure_of_a_sweep_has_means_and_spreads_over_its_seeds(sweep):
   assert float(row[3]) == pytest.approx(np.mean(expected), abs=1e-4) and row[-1] == "3"
   differences = page.table("data.alpha", "seed")
   assert list(next(iter(differences.values()))) == ["run", "data.alpha", "seed"] and len(differences) == 12
+
+
+def test_runs_without_a_place_are_named_and_true_is_no_number(tmp_path):
+  root = made_runs.make_sweep(tmp_path / "s", {"pre_norm": [True, False]}, x="pre_norm", seeds=1)
+  found = read_sweep(root)
+  assert found.without_value == []
+  source = write_sweep_report(root).read_text()
+  assert ">True</td>" in source and ">False</td>" in source
+  del found.runs[0].values["pre_norm"]
+  assert found.without_value == [found.runs[0].name]
 
 
 def test_unfinished_runs_are_listed_and_left_out(tmp_path):
@@ -638,6 +662,15 @@ def test_a_browser_draws_the_page_of_a_run_and_says_nothing(chromium, made, page
 def test_a_browser_draws_the_page_of_a_sweep_and_says_nothing(chromium, sweep):
   check(chromium, write_sweep_report(sweep))
   assert chromium.run("document.querySelectorAll('#figure .area path[data-name]').length") > 1
+
+
+def test_a_browser_has_room_for_long_names(chromium, tmp_path):
+  names = ["mlm", "mlm_languages", "mlm_tlm", "mlm_tlm_languages"]
+  root = made_runs.make_sweep(tmp_path / "s", {"objective": names}, x="objective", seeds=1)
+  check(chromium, write_sweep_report(root))
+  long = ["x" * 99, "y" * 99]
+  root = made_runs.make_sweep(tmp_path / "l", {"alpha": [0.3, 0.7], "text": long}, x="alpha", series="text", seeds=1)
+  check(chromium, write_sweep_report(root))
 
 
 def test_the_pointer_tells_values(chromium, made, page):

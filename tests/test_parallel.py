@@ -8,7 +8,6 @@ import pytest
 
 from tests import hugging_face as hf
 from tests import tiny
-from xlmr_jax.commands import score
 from xlmr_jax.commands.pretrain import open_rows
 from xlmr_jax.corpus.build import build_rows
 from xlmr_jax.corpus.packing import pack
@@ -22,6 +21,7 @@ from xlmr_jax.data.rows import RowStore
 from xlmr_jax.data.timeline import Timeline
 from xlmr_jax.data.tokenizer import open_tokenizer
 from xlmr_jax.errors import UserError
+from xlmr_jax.evaluation import held_out_score
 from xlmr_jax.ids import BOS, EOS, PAD
 from xlmr_jax.run import branch as branches
 from xlmr_jax.run.workdir import RunRecord, Workdir
@@ -396,6 +396,7 @@ def config_of(rows, **changes):
   return c
 
 
+@pytest.mark.slow
 def test_a_run_on_text_and_pairs_is_exact_on_resume(world, tmp_path):
   rows = world[0]
   store, config = RowStore(rows), config_of(rows)
@@ -439,16 +440,21 @@ def test_rows_are_scored_without_the_pairs_that_a_model_would_read_as_running_te
   rows, _, _ = world
   sha256 = read_manifest(rows)["tokenizer_sha256"]
   texts = ("en", "fr", "sw", "zh_Hans")
-  assert score.open_rows(rows, config_of(rows, model__family="xlmr"), sha256).languages == texts
+  assert held_out_score.open_rows(rows, config_of(rows, model__family="xlmr"), sha256).languages == texts
   assert "left out: en-fr, en-zh, pairs" in capsys.readouterr().err
   for reads in (config_of(rows), config_of(rows, model__family="xlmr", model__isolate_documents=True)):
-    assert set(score.open_rows(rows, reads, sha256).languages) == {*texts, *PAIRS}
+    assert set(held_out_score.open_rows(rows, reads, sha256).languages) == {*texts, *PAIRS}
   assert capsys.readouterr().err == ""
   losses = {name: {"loss": n, "bits_per_byte": 2.0 * n} for n, name in enumerate(("en", "en-fr", "fr"), 1)}
   found = {"step": 4, "rows": "rows", "languages": losses}
-  assert score.means(found) == {"step": 4, "languages": 3, "loss": 2.0, "bits_per_byte": 4.0}
+  assert held_out_score.means(found) == {"step": 4, "languages": 3, "loss": 2.0, "bits_per_byte": 4.0}
   losses["en-fr"] = {"loss": 900.0, "bits_per_byte": 900.0}
-  assert score.means(found | {"parallel": ["en-fr"]}) == {"step": 4, "languages": 2, "loss": 2.0, "bits_per_byte": 4.0}
+  assert held_out_score.means(found | {"parallel": ["en-fr"]}) == {
+    "step": 4,
+    "languages": 2,
+    "loss": 2.0,
+    "bits_per_byte": 4.0,
+  }
 
 
 # --- a sweep, the figure, words --------------------------------------------------------------------------------------

@@ -276,6 +276,11 @@ def test_the_plan_is_aligned_and_names_the_extremes():
   first, *rest = table(timeline).splitlines()
   assert first.split("\t") == ["language", "rows", "steps_0_50", "steps_50_100", "all"] and len(rest) == 100
   assert rest[7].split("\t")[2] == f"{planned[0, 7]:.4f}" and rest[99].split("\t")[2] == "0.0000"
+  few = Rows(NAMES[:3], np.array([50, 60, 70]), 32)
+  said = describe(timeline_of(("until=50", "until=end,alpha=1.0"), few))
+  of_few = timeline_of(("until=50", "until=end,alpha=1.0"), few).planned_epochs()
+  assert said[5].split() == ["epochs", "of", "phase", "1", "phase", "2", "all"] and len(said) == 9  # of each language
+  assert said[7].split() == [NAMES[1], *(f"{x:.3g}" for x in (*of_few[:, 1], of_few[:, 1].sum()))]
 
 
 # --- learning rates ------------------------------------------------------------------------------------------------

@@ -31,6 +31,13 @@ def entry(at, skipped, first=0, end=0):
   return Recovery(at, skipped, (first, end), "why")
 
 
+def test_a_checkpoint_that_was_made_again_has_its_bad_steps():
+  """The run went back to step 4, and then behind it, and made step 4 again: what its notes say counts."""
+  ledger = (entry(4, 2, 4, 6), entry(0, 3, 1, 3))
+  assert recovery.is_at(4, ledger[:1], {"recoveries": 0}) and recovery.is_at(0, ledger, None)
+  assert not recovery.is_at(4, ledger, {"recoveries": 2}) and not recovery.is_at(4, ledger[:1], {"recoveries": 1})
+
+
 def test_which_batch_a_step_gets():
   ledger = (entry(8, 4), entry(20, 5))
   assert [recovery.data_step(step, ledger) for step in (0, 7, 8, 19, 20, 30)] == [0, 7, 12, 23, 29, 39]

@@ -8,8 +8,8 @@ import pytest
 
 from tests import hugging_face as hf
 from tests import tiny
-from xlmr_jax.commands.score import score
 from xlmr_jax.errors import UserError
+from xlmr_jax.evaluation.held_out_score import score
 from xlmr_jax.run.logs import read_held_out
 from xlmr_jax.run.workdir import Workdir
 
@@ -43,7 +43,7 @@ def test_bits_per_byte_is_loss_times_tokens_over_bytes(tiny_run, tiny_rows, tiny
 
 
 def test_refusals(tiny_run, tiny_rows, tmp_path):
-  with pytest.raises(UserError, match=r"--checkpoint=5: .* has (4, )?8, 12, latest, initial"):
+  with pytest.raises(UserError, match=r"checkpoint 5: .* has (4, )?8, 12, latest, initial"):
     score(tiny_run, tiny_rows, "5")
   with pytest.raises(UserError, match=r"config.json is missing"):
     score(tmp_path, tiny_rows)

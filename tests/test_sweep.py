@@ -154,6 +154,9 @@ def test_overrides_go_to_all_runs_and_not_against_the_sweep(tmp_path):
   line = plan.pretrain(plan.sweep.runs[0])
   assert {"--config.train_steps=7", "--config.data.languages=aa,bb", "--config.optimizer.peak_lr=0.1"} <= set(line)
   assert plan.config(plan.sweep.runs[0]).data.languages == ("aa", "bb")
+  with pytest.raises(UserError, match=r"leave data\.alpha=0\.5 out; 12 runs set that key themselves, such as alpha=0\.01"):
+    load_sweep("sweeps/alpha:tiny,data.alpha=0.5")
+  assert load_sweep("sweeps/batch:tiny,batch_rows=64").runs[0].changes["train_steps"] == 2400  # It reads the key.
   for override, said in (
     ("--config.seed=1", "2 runs of .* set it themselves, such as peak_lr=0.1,seed=3"),
     ("--config.sead=1", "there is no such key"),
@@ -601,6 +604,23 @@ def test_rows_that_are_missing_or_too_few_are_refused(tmp_path, tiny_rows):
     sweep_rows.refuse_missing(runs, None, own, None)
   sweep_rows.refuse_missing(runs, None, own, tmp_path)
   sweep_rows.refuse_missing([Run("d", {}, {}, rows=Rows("demo", 100, text="demo"))], None, own, None)
+
+
+def test_rows_that_do_not_tell_words_are_refused_before_the_first_run(tmp_path):
+  """Whole words and spans, by a flag for all runs or by the sweep itself."""
+  masked = "--config.data.mask_unit=word"
+  tiny.make_store(tmp_path / "store")
+  plan = make_plan(tmp_path, overrides=[masked])
+  with pytest.raises(UserError, match=r"those in .*store do not; build them with `xlmr build_rows --word_starts`"):
+    check(plan, plan.sweep.runs)
+  built = TWO.replace("3})", "3}, rows=Rows('r', 100))")
+  plan = make_plan(tmp_path, built, [masked], given_rows=None, text=tmp_path)
+  with pytest.raises(UserError, match="give the sweep's Rows word_starts=True"):
+    check(plan, plan.sweep.runs)
+  plan = make_plan(tmp_path, built.replace("100)", "100, word_starts=True)"), [masked], given_rows=None, text=tmp_path)
+  check(plan, plan.sweep.runs)
+  commands = sweep_rows.build_commands(plan.sweep.runs[0].rows, tmp_path / "r", tmp_path)
+  assert [line[3] for line in commands if "--word_starts" in line] == ["build_rows"]
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

@@ -49,6 +49,13 @@ def test_the_lists_are_the_papers():
   assert {("crawl", 1.0), ("wikipedia", 1.0)} < texts  # figure 3
 
 
+@pytest.mark.parametrize("name", ["languages", "capacity", "data", "monolingual"])
+def test_runs_that_read_other_languages_are_scored_on_the_seven_that_all_read(name):
+  sweep = sweep_of(name)
+  assert set(sweep.base.evaluate.languages) == {"de", "en", "fr", "ru", "sw", "ur", "zh"}
+  assert sweep_of(name, "tiny").base.evaluate.tasks == () or name == "monolingual"
+
+
 @pytest.mark.parametrize("arg", ["", "tiny"])
 @pytest.mark.parametrize("name", NAMES)
 def test_every_sweep_has_checked_configs_of_its_own_names_and_three_seeds(name, arg, tmp_path):
@@ -91,6 +98,7 @@ def test_the_sets_are_in_the_text_of_the_tiny_studies(shared):
 
 
 @pytest.mark.parametrize("arg", ["", "tiny"])
+@pytest.mark.slow
 def test_parameters_stay_where_they_are_said_to(arg):
   """Exact counts: within 2 % of 768 at 150k; the body alike to one number where it is constant."""
 

@@ -106,6 +106,33 @@ def test_members_that_are_no_records_are_read_too(tmp_path):
   assert numbers(documents) == [0, 1, 2, 3, 4, 5] and not damages
 
 
+def with_bare_newlines(number):
+  return record(number, PAGES[number], newline="\n", end="\n\n")
+
+
+ODD = {  # what stands in the place of page 2's member, or beside it, though nothing is damaged, and which pages there are
+  "bare newlines": ([with_bare_newlines(2)], [0, 1, 2, 3, 4, 5]),
+  "two with bare newlines": ([with_bare_newlines(2), with_bare_newlines(2)], [0, 1, 2, 2, 3, 4, 5]),
+  "bare newlines in the member of another": ([RECORDS[2] + with_bare_newlines(2)], [0, 1, 2, 2, 3, 4, 5]),
+  "cut in its headers": ([RECORDS[2][:60]], [0, 1, 3, 4, 5]),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_records_that_fastwarc_passes_over_or_joins(tmp_path, name):
+  odd, given = ODD[name]
+  documents, damages = wet(tmp_path, b"".join(map(gzip.compress, [INFO, *RECORDS[:2], *odd, *RECORDS[3:]])))
+  assert numbers(documents) == given
+  assert [document.id for document in documents] == [f"<urn:uuid:{number}>" for number in given]
+  assert [damage.where for damage in damages] == [f"{tmp_path}/a.warc.wet.gz, byte {STARTS[3]}"] * (len(given) == 5)
+
+
+def test_a_file_that_begins_with_bare_newlines(tmp_path):
+  parts = [*map(with_bare_newlines, range(3)), *RECORDS[3:]]
+  documents, damages = wet(tmp_path, b"".join(map(gzip.compress, parts)))
+  assert numbers(documents) == [0, 1, 2, 3, 4, 5] and not damages
+
+
 def test_lines_are_paragraphs(tmp_path):
   body = "\r\n \n\nTitel\r\nEin\u00a0Absatz.\n\n\nNoch einer.\n\n".encode()
   documents, _ = wet(tmp_path, record(0, body) + record(1, b" \n\n") + record(2, b""), "a.wet")
@@ -494,6 +521,32 @@ def test_files_that_are_not_there(tmp_path, given, message):
     open_source(f"wet:{given}")
 
 
+@pytest.mark.parametrize(
+  "link, target, given, message",
+  [
+    ("a/loop", ".", "", r"a/loop: .*/a is the same folder by way of a link"),
+    ("b", "a", "", r"(b: .*/a|a: .*/b) is the same folder"),
+    ("a/2.wet", "1.wet", "", r"a/2\.wet: .*/a/1\.wet is the same file"),
+    ("a/loop", "..", "**/*.wet", r"a/loop/a/1\.wet: .*/a/1\.wet is the same file"),
+    ("2.wet", "a/1.wet", "@list", r"list, line 2: .*/2\.wet: .*/a/1\.wet is the same file"),
+  ],
+)
+def test_a_link_brings_no_file_twice(tmp_path, link, target, given, message):
+  (tmp_path / "a").mkdir()
+  (tmp_path / "a" / "1.wet").write_bytes(b"x")
+  (tmp_path / "list").write_text("a/1.wet\n2.wet\n")
+  (tmp_path / "outside").mkdir()
+  (tmp_path / "outside" / "link").symlink_to(tmp_path / "a")
+  given = f"@{tmp_path}/{given[1:]}" if given.startswith("@") else f"{tmp_path}/{given}".rstrip("/")
+  assert [file.path for file in find_files(f"{tmp_path}/outside", with_compressed(".wet"))] == [
+    f"{tmp_path}/outside/link/1.wet"
+  ]
+  (tmp_path / "outside" / "link").unlink()
+  (tmp_path / link).symlink_to(target)
+  with pytest.raises(UserError, match=message):
+    find_files(given, with_compressed(".wet"))
+
+
 def test_a_long_list_is_looked_at_once_and_not_sent_to_workers(tmp_path, monkeypatch):
   (tmp_path / "a").mkdir()
   for number in range(300):
@@ -609,6 +662,21 @@ def test_bad_lines_are_named_and_the_rest_is_read(tmp_path, monkeypatch, shard_b
   path.write_bytes(b'{"text": "caf\xe9"}')
   with pytest.raises(UserError, match=r"a\.jsonl, line 1: not UTF-8 \(byte 0xe9\)"):
     list(source.documents(source.shards(1 << 30)[0]))
+
+
+@pytest.mark.parametrize("shard_bytes", [1 << 30, 3000, 1500, 400])
+@pytest.mark.parametrize("end", [b"", b"\n", b'\n{"text": "after"}\n'])
+def test_a_long_line_is_named_once_wherever_the_file_is_cut(tmp_path, monkeypatch, shard_bytes, end):
+  monkeypatch.setattr(jsonl, "LONGEST_LINE", 2000)
+  monkeypatch.setattr(jsonl, "_PIECE", 500)
+  before = [b'{"text": "before %d"}' % number for number in range(30)]
+  path = tmp_path / "a.jsonl"
+  path.write_bytes(b"\n".join([*before, b'{"text": "' + b"x" * 5000 + b'"}']) + end)
+  documents, damages = read(f"jsonl:{path}", shard_bytes)
+  assert [document.text for document in documents] == [f"before {number}" for number in range(30)] + ["after"] * (
+    len(end) > 1
+  )
+  assert [damage.where for damage in damages] == [f"{path}, line 31"]
 
 
 def test_damaged_and_empty_files_of_json_lines(tmp_path):

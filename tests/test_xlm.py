@@ -297,8 +297,9 @@ def test_tasks_are_read_in_their_language_or_refused(monkeypatch):
 # --- a run -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_names_scores_rows_and_is_not_exported(tiny_store, tiny_rows, tmp_path):
-  from xlmr_jax.commands.score import score
+  from xlmr_jax.evaluation.held_out_score import score
 
   config = with_languages(config_of(tiny_rows, languages=()), tiny_store)
   record = RunRecord(

@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+from xlmr_jax import __version__
 from xlmr_jax.run.signals import listener
 
 # In the order in which a user meets them. Each is a module of commands/ with a function run().
@@ -48,8 +49,6 @@ def main() -> None:
     print(usage())
     return
   if command == "--version":
-    from xlmr_jax import __version__
-
     print(f"xlmr {__version__}")
     return
   if command not in COMMANDS:

@@ -38,7 +38,7 @@ def default_config() -> ConfigDict:
   c.watchdog.join_s = 600.0  # in the start of a run of several processes, until all of them have come
   c.watchdog.heartbeat_s = 60.0  # without a sign of life of another process, which then counts as dead
   c.watchdog.restore_s = 3600.0  # in a restore; 0: off
-  c.watchdog.compile_s = 3600.0  # from there to the first step, which is mostly compilation; 0: off
+  c.watchdog.compile_s = 3600.0  # from the end of the restore to the first step, mostly compilation; 0: off
   c.watchdog.save_s = 1800.0  # in a save, where it holds up the steps, and at the end; 0: off
 
   c.model = ConfigDict()
@@ -51,7 +51,7 @@ def default_config() -> ConfigDict:
   c.model.vocabulary_size = 0  # entries, checked against the rows' vocabulary; 0: whatever the rows have
   c.model.dropout = 0.1  # on embeddings and sub-layer outputs (fairseq roberta)
   c.model.attention_dropout = 0.1  # on attention probabilities (fairseq roberta)
-  c.model.dropout_bits = "hash"  # of dropout's masks: hash (the same on any mesh) | rbg (not) (ours)
+  c.model.dropout_bits = "hash"  # dropout's random bits: hash (equal on every mesh) | rbg (depend on the mesh) (ours)
   c.model.ops = "auto"  # auto | plain: no kernel at all, whatever the two keys below say
   c.model.attention = "auto"  # auto | xla | pallas (TPU, rows of up to 1,024) | splash (TPU) | cudnn (GPU)
   c.model.fuse = "auto"  # kernels for norms, dropout and GELU between the products: auto (on TPU) | on | off
@@ -60,20 +60,20 @@ def default_config() -> ConfigDict:
   c.model.pair_types = True  # family bert: a pair's second text is of type 1, as with BERT's vocabularies; False: all are 0
   c.model.language_embeddings = True  # family xlm: each token has an embedding of its language (XLM-15; XLM-100 has none)
   c.model.languages = ()  # family xlm: the names of those embeddings, in order; (): those of the rows, filled in by the run
-  c.model.head = ""  # before the vocabulary product: dense, with GELU and norm | linear, nothing (xlm); "": the family's
+  c.model.head = ""  # layers before the vocabulary product: dense (with GELU, norm) | linear (none; xlm); "": the family's
   c.model.isolate_documents = False  # True: documents in a row do not see each other, positions restart (ours)
   c.model.layer_norm_epsilon = 1e-5  # of every norm (fairseq); imported models bring their own
   c.model.init_std = 0.02  # of kernels and embeddings (fairseq); narrow models want more, 0.02 x sqrt(768 / hidden)
   c.model.dtype = "bfloat16"  # of activations and matrix products; parameters and sums are fp32
-  c.model.remat = "none"  # activations kept for the backward pass: none recomputed | ffn | dots kept | full recompute
-  c.model.unroll_layers = False  # True: no scan over layers; faster on CPUs, slower to compile
+  c.model.remat = "none"  # what the backward pass computes again: none | ffn (its product) | dots (all but products) | full
+  c.model.unroll_layers = False  # True: no scan over layers, if remat is none; faster, but slower to compile
 
   c.data = ConfigDict()
   c.data.rows = ""  # folder made by `xlmr build_rows`; "demo": the built-in corpus, made in the workdir
   c.data.languages = ()  # names; (): all languages of the rows
   c.data.row_shares = ""  # "0.1" or "0.5,sw=0.1": share of the training rows, of all languages or of one; "": all (ours)
   c.data.cache = ""  # folder of this machine that rows of a bucket are brought to; "": one of this user's
-  c.data.verify = "once"  # the rows' files against their manifest: once per machine | always, at each start | off (ours)
+  c.data.verify = "once"  # when the rows' files are compared with their manifest: once (per machine) | always | off (ours)
   c.data.alpha = 0.3  # exponent of language sampling (paper, section 3.1)
   c.data.parallel_share = 0.5  # of the rows read, parallel sentences, if there are any (XLM: as many steps as others)
   c.data.mask_share = 0.15  # of a row's non-special tokens (fairseq multilingual_masked_lm)
@@ -133,11 +133,11 @@ def default_config() -> ConfigDict:
   c.evaluate.wait_s = 30.0  # seconds between two looks for a new checkpoint
 
   c.stop = ConfigDict()  # when the training ends early (the rule is ours, the idea the paper's)
-  c.stop.by = "score"  # of the tasks, by `xlmr evaluate` | held_out: mean held-out loss, by the run (XLM's perplexity)
+  c.stop.by = "score"  # what decides: score (tasks, by `xlmr evaluate`) | held_out (mean held-out loss, by the run, as XLM)
   c.stop.patience = 0  # evaluations without gain; 0: never stops
   c.stop.min_gain = 0.0  # score, or nats, absolute: a gain is more than this above the last one
   c.stop.min_steps = 0  # no stop before this step
-  c.stop.on_nonfinite = "skip"  # an evaluation without a finite score is: skip ignored | count no gain | stop the end
+  c.stop.on_nonfinite = "skip"  # an evaluation without a finite score: skip it | count it as no gain | stop the run
   c.stop.score = ""  # "TASK" or "TASK/LANGUAGE"; "": mean over tasks of the mean over languages of the first metric
 
   c.log = ConfigDict()
@@ -158,7 +158,7 @@ def variant(c: ConfigDict, arg: str) -> ConfigDict:
 
   A comma inside brackets does not separate. Raises ValueError for a word that is neither, or a value of another type.
   """
-  for item in _split_outside_brackets(arg):
+  for item in split_arg(arg):
     key, equals, text = item.partition("=")
     if item == "runlocal":
       c = runlocal(c)
@@ -169,7 +169,8 @@ def variant(c: ConfigDict, arg: str) -> ConfigDict:
   return c
 
 
-def _split_outside_brackets(text: str) -> list[str]:
+def split_arg(text: str) -> list[str]:
+  """The words of the ARG of --config=FILE:ARG: between its commas, but not those inside brackets."""
   items, depth = [""], 0
   for character in text:
     depth += (character in "([") - (character in ")]")

@@ -25,6 +25,7 @@ from xlmr_jax.huggingface import folder as hf_folder
 from xlmr_jax.huggingface.importing import record_of_folder
 from xlmr_jax.ids import BOS, EOS, MASK, PAD
 from xlmr_jax.model.build import build_model, init_params, params_shapes
+from xlmr_jax.progress import Progress
 from xlmr_jax.run.checkpoint import restore_params
 from xlmr_jax.run.checkpoint_folder import sound_steps
 from xlmr_jax.run.manifest import DamagedError, verify
@@ -100,17 +101,22 @@ def load_initial(workdir: Workdir, abstract_params: Any) -> Any:
   return hf_folder.load(hf_folder.open_folder(workdir.initial, tokenizer=False), abstract_params)
 
 
-def load_params(path: str | os.PathLike, record: RunRecord, config: ConfigDict, name: str) -> tuple[int, Any]:
+def load_params(path: str | os.PathLike, record: RunRecord, config: ConfigDict, name: str | int) -> tuple[int, Any]:
   """(step, parameters on the first device) of a checkpoint.
 
   name: a step, "best", "latest", or "initial" for the parameters before step 0. The latest of an imported run without
   checkpoints is step 0, as are the latest and the best of a Hugging Face folder. UserError: there is no such checkpoint.
   """
   refuse_missing_platform()
+  with Progress(f"reading the model in {path}, checkpoint {name}"):
+    return _load_params(path, record, config, str(name))
+
+
+def _load_params(path: str | os.PathLike, record: RunRecord, config: ConfigDict, name: str) -> tuple[int, Any]:
   workdir, size = Workdir(path), record.vocabulary_size
   if is_hugging_face(workdir.root):
     if name not in ("best", "latest", "initial", "0"):
-      raise UserError(f"--checkpoint={name}: {workdir} is a Hugging Face folder, which has one model; use latest")
+      raise UserError(f"checkpoint {name}: {workdir} is a Hugging Face folder, which has one model; use latest")
     return 0, hf_folder.load(hf_folder.open_folder(workdir.root), params_shapes(config, size))
   steps = sound_steps(workdir.checkpoints)
   if name == "initial" or (name == "latest" and not steps and record.imported):
@@ -119,16 +125,16 @@ def load_params(path: str | os.PathLike, record: RunRecord, config: ConfigDict, 
   if name == "best":
     steps = sound_steps(directory)
     if not steps:
-      raise UserError(f"--checkpoint=best: {directory} holds none; run the evaluator first, or name a step or latest")
+      raise UserError(f"there is no best checkpoint in {directory}; run the evaluator first, or name a step or latest")
   elif not steps:
     raise UserError(f"{directory} holds no finished checkpoint")
   elif name != "latest" and name not in map(str, steps):
-    raise UserError(f"--checkpoint={name}: {workdir} has {', '.join(map(str, sorted(steps)))}, latest, initial")
+    raise UserError(f"checkpoint {name}: {workdir} has {', '.join(map(str, sorted(steps)))}, latest, initial")
   step = steps[0] if name in ("best", "latest") else int(name)
   try:
     return step, restore_params(directory, step, params_shapes(config, size))
   except DamagedError as error:
-    raise UserError(f"checkpoint {step} is damaged: {error}; choose another with --checkpoint") from None
+    raise UserError(f"checkpoint {step} is damaged: {error}; choose another one") from None
 
 
 # --- the model to use from Python ------------------------------------------------------------------------------------
@@ -186,7 +192,7 @@ class Model:
         raise UserError(f"{len(ids)} tokens, but the model takes {self.max_tokens}: {text[:60]!r}...")
       masks += [(ids, int(position), number) for position in positions]
     found: list[Mask] = [[] for _ in masks]
-    for chosen, ids_BxL in self._batches([ids for ids, _, _ in masks]):
+    for chosen, ids_BxL in self._batches([ids for ids, _, _ in masks], f"filling {len(masks)} gaps"):
       positions_B = np.zeros(len(ids_BxL), np.int32)
       positions_B[: len(chosen)] = [masks[i][1] for i in chosen]
       languages_Bx2 = None if spoken is None else np.full((len(ids_BxL), 2), spoken, np.int32)
@@ -217,24 +223,29 @@ class Model:
       warnings.warn(f"{cut} of {len(texts)} texts have more than {self.max_tokens} tokens and were cut", stacklevel=2)
     vectors = np.zeros((len(texts), self.module.encoder.hidden), np.float32)
     rows = [np.concatenate([[BOS], ids[:room], [EOS]]).astype(np.int32) for ids in pieces]
-    for chosen, ids_BxL in self._batches(rows):
+    for chosen, ids_BxL in self._batches(rows, f"encoding {len(rows)} texts"):
       languages_Bx2 = None if spoken is None else np.full((len(ids_BxL), 2), spoken, np.int32)
       vectors[chosen] = jax.device_get(self._pooled(self.params, ids_BxL, pooling, languages_Bx2))[: len(chosen)]
     return vectors
 
-  def _batches(self, rows: list[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields (indices int[n] into rows, their ids int32[B, L] with n <= B), with one B for each of a few L."""
+  def _batches(self, rows: list[np.ndarray], what: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields (indices int[n] into rows, their ids int32[B, L] with n <= B), with one B for each of a few L.
+
+    what: is done with them, which a line on stderr says if it takes long.
+    """
     tokens = TOKENS_PER_BATCH.get(jax.default_backend(), TOKENS_PER_BATCH_ON_ACCELERATORS)
     lengths = np.array(row_lengths(self.max_tokens))
     length_of_row = lengths[np.searchsorted(lengths, [len(row) for row in rows])]
-    for length in np.unique(length_of_row):
-      of_length, size = np.flatnonzero(length_of_row == length), max(1, tokens // int(length))
-      for start in range(0, len(of_length), size):
-        chosen = of_length[start : start + size]
-        ids_BxL = np.full((size, length), PAD, np.int32)
-        for ids_L, index in zip(ids_BxL, chosen):
-          ids_L[: len(rows[index])] = rows[index]
-        yield chosen, ids_BxL
+    with Progress(what, len(rows), "rows", compiles=True) as progress:
+      for length in np.unique(length_of_row):
+        of_this_length, size = np.flatnonzero(length_of_row == length), max(1, tokens // int(length))
+        for start in range(0, len(of_this_length), size):
+          chosen = of_this_length[start : start + size]
+          ids_BxL = np.full((size, length), PAD, np.int32)
+          for ids_L, index in zip(ids_BxL, chosen):
+            ids_L[: len(rows[index])] = rows[index]
+          yield chosen, ids_BxL
+          progress.add(len(chosen))
 
   def _make_likeliest(self) -> Callable[..., Any]:
     """(params, ids int32[B, L], positions int32[B], top, languages) -> (probabilities float32[B, top], ids int32[B, top]).
@@ -268,7 +279,7 @@ class Model:
     return pooled
 
 
-def open_model(path: str | os.PathLike, checkpoint: str = "latest") -> Model:
+def open_model(path: str | os.PathLike, checkpoint: str | int = "latest") -> Model:
   """The model in the folder of a run, or in a Hugging Face folder, as a Model.
 
   checkpoint: a step, "best", "latest" or "initial". Raises UserError if path is neither kind of folder, or if there is no

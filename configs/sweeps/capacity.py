@@ -13,10 +13,9 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
-from xlmr_jax.config import load_config
 from xlmr_jax.sweep.languages import GROUPS
 from xlmr_jax.sweep.runs import Study, is_tiny
-from xlmr_jax.sweep.studies import SEEDS, language_counts, seeded, study_rows, tiny_init_std, with_languages
+from xlmr_jax.sweep.studies import SEEDS, language_counts, scored_on_seven, seeded, study_rows, tiny_init_std, with_languages
 
 STUDY = Study(
   "Capacity and the number of languages (figure 4 of the paper)",
@@ -30,7 +29,7 @@ STUDY = Study(
 
 def get_config(arg: str = "") -> ConfigDict:
   """The config that each run changes. arg: see configs/study.py."""
-  return load_config("study", arg)
+  return scored_on_seven(arg)
 
 
 def sweep(add: Callable[..., None], arg: str = "") -> None:

@@ -16,10 +16,9 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
-from xlmr_jax.config import load_config
 from xlmr_jax.sweep.languages import GROUPS, SEVEN
 from xlmr_jax.sweep.runs import Rows, Study, is_tiny
-from xlmr_jax.sweep.studies import SEEDS, seeded, study_rows
+from xlmr_jax.sweep.studies import SEEDS, scored_on_seven, seeded, study_rows
 
 STUDY = Study(
   "What text, and how much (figure 3 of the paper)",
@@ -36,7 +35,7 @@ TINY_WIKIPEDIA = "0.333,sw=0.0333,ur=0.0333"
 
 def get_config(arg: str = "") -> ConfigDict:
   """The config that each run changes. arg: see configs/study.py."""
-  c = load_config("study", arg)
+  c = scored_on_seven(arg)
   if "runlocal" not in arg and "data.languages" not in arg:  # The demo's rows call Chinese zh.
     c.data.languages = SEVEN
   return c

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from ml_collections import ConfigDict
 
 from xlmr_jax.config import load_config, variant
-from xlmr_jax.sweep.languages import SEVEN
+from xlmr_jax.sweep.languages import SEVEN, SEVEN_OF_TASKS
 from xlmr_jax.sweep.runs import Rows, Study, is_tiny, without_tiny
 from xlmr_jax.sweep.studies import SEEDS, demo_config, demo_rows, seeded
 
@@ -26,7 +26,6 @@ STUDY = Study(
   series="model",
   y="score",
 )
-TASK_LANGUAGES = tuple(name.partition("_")[0] for name in SEVEN)  # The tasks, and the demo, call Chinese zh.
 # What the demo's text in one language can fill: 400 entries, but for the shortest text, and the one of most characters.
 TINY_ENTRIES, TINY_ENTRIES_OF = 400, {"ur": 320, "zh": 800}
 OF_ONE, OF_SEVEN = ("translate_train",), ("zero_shot", "translate_train_all")
@@ -35,7 +34,7 @@ OF_ONE, OF_SEVEN = ("translate_train",), ("zero_shot", "translate_train_all")
 def get_config(arg: str = "") -> ConfigDict:
   """The config that each run changes. arg: as of configs/study.py; tiny is the demo's model."""
   c = demo_config(1200) if is_tiny(arg) else load_config("study")
-  c.evaluate.languages = TASK_LANGUAGES
+  c.evaluate.languages = SEVEN_OF_TASKS
   return variant(c, without_tiny(arg))
 
 
@@ -43,7 +42,7 @@ def sweep(add: Callable[..., None], arg: str = "") -> None:
   """One run per model and seed."""
   tiny = is_tiny(arg)
   for text in ("demo",) if tiny else ("wikipedia", "crawl"):
-    for name, language in zip(SEVEN, TASK_LANGUAGES):
+    for name, language in zip(SEVEN, SEVEN_OF_TASKS):
       entries = TINY_ENTRIES_OF.get(language, TINY_ENTRIES) if tiny else 40_000
       rows = demo_rows(entries, (language,)) if tiny else _rows(text, entries, (name,), language)
       for seed in SEEDS:
@@ -53,7 +52,7 @@ def sweep(add: Callable[..., None], arg: str = "") -> None:
           rows=rows,
           settings=OF_ONE,
         )
-    rows = demo_rows(3000, TASK_LANGUAGES) if tiny else _rows(text, 150_000, SEVEN, "7")
+    rows = demo_rows(3000, SEVEN_OF_TASKS) if tiny else _rows(text, 150_000, SEVEN, "7")
     for seed in SEEDS:
       add(
         {"model.vocabulary_size": rows.vocabulary_size, "seed": seed},

@@ -94,7 +94,9 @@ def run() -> None:
   """Defines the flags and runs the command."""
   flags.DEFINE_string("source", None, "FORMAT:FILES; wet, warc, cc100, jsonl, parquet or tfds", required=True)
   flags.DEFINE_string("out", None, "folder of the clean text", required=True)
-  flags.DEFINE_list("languages", None, "only these, by comma; into a finished build too, whose other languages stay")
+  flags.DEFINE_list(
+    "languages", None, "only these, by comma; into a finished build too, whose others stay; by default all, or what it lacks"
+  )
   flags.DEFINE_string("language_id", "cld2", "cld2, or fasttext:FILE such as `xlmr language_id train` makes")
   flags.DEFINE_string("language_id_sha256", "", "sha256 that FILE must have")
   flags.DEFINE_bool("sure", False, "leave out documents whose language is not sure")
@@ -106,9 +108,9 @@ def run() -> None:
     "removed", "samples", ["samples", "all"], "all: write all that is removed, with its reason, not only samples"
   )
   flags.DEFINE_string("reference", None, "clean text in CC-100's layout, from which the filters' limits are learnt")
-  flags.DEFINE_string("text_field", "text", "of JSON lines, Parquet and TFDS: the field of the text")
-  flags.DEFINE_string("url_field", "url", "of JSON lines and Parquet: the field of the address")
-  flags.DEFINE_string("language_field", "language", "of JSON lines and Parquet: the field of the language, or =CODE for all")
+  flags.DEFINE_string("text_field", "text", "the field of the text in JSON lines, Parquet and TFDS")
+  flags.DEFINE_string("url_field", "url", "the field of the address in JSON lines and Parquet")
+  flags.DEFINE_string("language_field", "language", "the field of the language in JSON lines and Parquet, or =CODE for all")
   flags.DEFINE_bool("plan", False, "only say what the build would take, and write nothing")
   flags.DEFINE_integer("workers", None, "processes, unless Beam runs the build; all cores by default")
   flags.DEFINE_string("task", None, "i/n: do this share of n without any engine; all see --out under the same path")

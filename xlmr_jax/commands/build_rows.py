@@ -75,8 +75,10 @@ def run() -> None:
   flags.DEFINE_bool("export", True, "refuse a vocabulary with which no model can be exported to Hugging Face")
   flags.DEFINE_integer("seq_len", 512, "tokens per row")
   flags.DEFINE_float("held_out", 0.01, "share of the documents that are held out")
-  flags.DEFINE_list("languages", None, "only these, by comma; all by default")
+  flags.DEFINE_list("languages", None, "only these, by comma, each of which the text must have; all by default")
   flags.DEFINE_integer("workers", None, "threads or processes, unless Beam runs the build; all cores by default")
-  flags.DEFINE_float("shard_mb", 32, "10^6 bytes of text per file of rows; unlike --workers, it changes the rows")
+  flags.DEFINE_float(
+    "shard_mb", 32, "10^6 bytes of text per file of rows, after which plain JSON lines are cut too; it changes the rows"
+  )
   FLAGS.set_gnu_getopt(True)
   start(main, lambda argv: parse_flags(argv, known_only=True))

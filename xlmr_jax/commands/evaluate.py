@@ -1,4 +1,4 @@
-"""Follow a run's checkpoints, score each by fine-tuning on tasks, and end the training once scores stop rising.
+"""Follows a run's checkpoints, scores each by fine-tuning on tasks, and ends the training once scores stop rising.
 
   xlmr evaluate --workdir=DIR [--config.evaluate.tasks=xnli,panx] [--config.stop.patience=5]
   xlmr evaluate --workdir=DIR --once      # scores what is there, and ends
@@ -37,7 +37,7 @@ from xlmr_jax.files import AnyPath, absolute, refuse_blocked, refuse_unwritable,
 from xlmr_jax.folders import entries
 from xlmr_jax.run.workdir import RunRecord, Workdir, is_hugging_face, read_record
 
-UNTRAINED = ", which holds an imported model as yet; --checkpoint=initial scores that one"
+UNTRAINED = "; it holds an imported model that has not been trained here yet, which --checkpoint=initial scores"
 
 
 def wait_for_record(workdir: Workdir) -> RunRecord:
@@ -57,7 +57,7 @@ def default_out(workdir: Workdir, checkpoint: str) -> AnyPath:
   if is_hugging_face(workdir.root):
     return refuse_unwritable(Path(f"{absolute(workdir.root).name}.scores.json").absolute(), folder=False)
   refuse_unwritable(workdir.final_scores, folder=True)
-  return workdir.final_scores / f"{checkpoint}.json"
+  return workdir.final_score(checkpoint)
 
 
 def imported_dtype(workdir: Workdir, record: RunRecord) -> str:
@@ -70,10 +70,10 @@ def imported_dtype(workdir: Workdir, record: RunRecord) -> str:
 
 def weights_digest(folder: AnyPath) -> str:
   """The sha256 of a Hugging Face folder's parameters."""
-  from xlmr_jax.evaluation.finetune import Announcer
+  from xlmr_jax.progress import Progress
 
   weights = sorted(name for name in entries(folder) if name.endswith((".safetensors", ".bin")))
-  with Announcer(f"reading {folder}, by which its scores are known"):
+  with Progress(f"reading {folder}, by which its scores are known"):
     return hashlib.sha256("".join(sha256_of(folder / name) for name in weights).encode()).hexdigest()
 
 
@@ -82,14 +82,14 @@ def refuse_ignored(overrides: list[str]) -> None:
   if not FLAGS.checkpoint:
     for name in ("out", "settings", "split"):
       if FLAGS[name].present:
-        raise UserError(f"--{name}: is about a table, which --checkpoint asks for")
+        raise UserError(f"--{name} works only together with --checkpoint=NAME, which makes a table of scores")
   if FLAGS.replay:
     names = ("tasks", "seeds", "precision")
     given = [f"--{name}" for name in names if FLAGS[name].present]
     given += [text.partition("=")[0] for text in overrides if text.startswith("--config.evaluate.")]
     if given:
-      raise UserError(f"{given[0]}: --replay scores nothing; it goes by the scores that there are. --config.stop.score=TASK "
-                      "or TASK/LANGUAGE goes by some of them")  # fmt: skip
+      raise UserError(f"{given[0]}: --replay fine-tunes nothing; it reads the scores that the evaluator has written. "
+                      "--config.stop.score=TASK or TASK/LANGUAGE takes some of them")  # fmt: skip
 
 
 def main(argv: list[str]) -> int:
@@ -111,7 +111,10 @@ def main(argv: list[str]) -> int:
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_RESTART))  # Anywhere, because it is as safe as kill -9.
   if is_hugging_face(workdir.root):
     if FLAGS.once or FLAGS.replay:
-      raise UserError(f"--once, --replay: {workdir} is a Hugging Face folder, one model; give --tasks, and a table comes")
+      raise UserError(
+        f"--once, --replay: {workdir} is a Hugging Face folder and holds one model; leave them out, and --tasks=NAMES "
+        "prints a table of its scores"
+      )
     FLAGS.checkpoint = FLAGS.checkpoint or "latest"
   refuse_ignored(overrides)
   overrides += short

@@ -64,7 +64,7 @@ def refuse_without_mask(text: str, where: str) -> None:
 def run() -> None:
   """Defines the flags and runs main."""
   absl_flags.DEFINE_string("workdir", None, "folder of a run, or a Hugging Face folder", required=True)
-  absl_flags.DEFINE_string("checkpoint", "latest", "best, latest, initial or a step")
+  absl_flags.DEFINE_string("checkpoint", "latest", "a step, best, latest, or initial")
   absl_flags.DEFINE_integer("top", 5, "pieces per mask")
-  absl_flags.DEFINE_string("language", "", "of the texts, such as fr, for a model with language embeddings")
+  absl_flags.DEFINE_string("language", "", "the texts' language, such as fr, for a model with language embeddings")
   flags.start(main)

@@ -1,4 +1,4 @@
-"""Compile a config's train step for TPUs that are not there, and say what it would need and take on them.
+"""Compiles a config's train step for TPUs that are not there, and tells what it would need and take on them.
 
   xlmr plan --config=base --topology=v5e:16x16 --rows_per_chip=16 [--slices=2] [--json]
   xlmr plan --config=base --topology=v5litepod-256 --search     # the most rows per chip

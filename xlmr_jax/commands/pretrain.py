@@ -1,4 +1,4 @@
-"""Pretrain a config in a workdir, from its newest checkpoint if it has one.
+"""Pretrains a config in a workdir, from its newest checkpoint if it has one.
 
   xlmr pretrain --config=base --workdir=DIR --config.data.rows=ROWS [--config.KEY=VALUE ...]
   xlmr pretrain --config=base:runlocal --workdir=DIR          # the same path on a laptop, under a minute
@@ -8,6 +8,7 @@ Exit codes: 0 done, 1 the user must act, 42 start me again, 70 a crash.
 """
 
 import atexit
+import contextlib
 import dataclasses
 import functools
 import json
@@ -21,7 +22,7 @@ from xlmr_jax.commands.flags import FLAGS, define_config, load_tasks, path_of, r
 from xlmr_jax.config import parse_row_shares
 from xlmr_jax.config_checks import check_config
 from xlmr_jax.data import phases
-from xlmr_jax.errors import EXIT_DONE, EXIT_RESTART, UserError
+from xlmr_jax.errors import EXIT_DONE, EXIT_RESTART, StoreError, UserError
 from xlmr_jax.files import AnyPath, absolute, any_path, read_bytes, write_whole
 
 
@@ -73,16 +74,24 @@ def main(argv: list[str]) -> int:
 
   try:
     code = pretrain(argv)
-    while _LOCKS:  # In a bucket it would keep another machine waiting.
-      _LOCKS.pop().close()
+    give_locks_back()
     return hosts.end(code)
   except SystemExit as end:  # Some library's or user's; as it is, exit 0 would say that the run is done.
     error = RuntimeError(f"something inside the run called sys.exit({end.code!r})")
     hosts.fail(error)
     raise error from end
   except BaseException as error:
+    if not bucket.has_given_up():
+      with contextlib.suppress(OSError, StoreError):
+        give_locks_back()
     hosts.fail(error)
     raise
+
+
+def give_locks_back() -> None:
+  """Ends the claim on the workdir, which in a bucket would keep another machine waiting."""
+  while _LOCKS:
+    _LOCKS.pop().close()
 
 
 def pretrain(argv: list[str]) -> int:
@@ -144,7 +153,8 @@ def pretrain(argv: list[str]) -> int:
   hosts.refuse_disagreement(
     {"rows_fingerprint": record.rows_fingerprint, "tokenizer": record.tokenizer_sha256, "languages": record.languages}
   )
-  refuse_other_run(workdir, record, tuple(FLAGS.allow_change))
+  allowed = tuple(FLAGS.allow_change)
+  refuse_other_run(workdir, record, allowed)
   branches.refuse_other_languages(workdir, record)
   rows = preparation.rows_of(store)
 
@@ -167,6 +177,9 @@ def pretrain(argv: list[str]) -> int:
     if jax.process_index() == 0:
       workdir.root.mkdir(parents=True, exist_ok=True)
       _LOCKS.append(workdir.lock_training())
+      refuse_other_run(workdir, record, allowed, quiet=True)  # Another start may have begun a run while this one waited.
+      if workdir.record.exists() and read_record(workdir).branch != record.branch:
+        raise UserError(f"{workdir} has just become a run with another --branch; use a new workdir")
       write_whole(workdir.tokenizer, read_bytes(store.tokenizer_path))  # Whole: a link there keeps its target's content.
       record.write(workdir)
       if branch:
@@ -227,7 +240,7 @@ def run() -> None:
   )  # fmt: skip
   flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0")
   flags.DEFINE_integer("processes", 0, "How many processes there are")
-  flags.DEFINE_integer("process", -1, "Which one this is")
+  flags.DEFINE_integer("process", -1, "The number of this process, from 0 on")
   flags.DEFINE_list("allow_change", [], "Config keys in which a continued run may differ, e.g. optimizer.peak_lr,seed")
   flags.DEFINE_string("branch", "", "RUN[@STEP]: a new run goes on from this checkpoint of RUN, by default its newest")
   flags.mark_flags_as_required(["config", "workdir"])

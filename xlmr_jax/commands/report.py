@@ -188,6 +188,6 @@ def run() -> None:
   )
   absl_flags.DEFINE_bool("markdown", False, "whether the table of --scores is one to copy into a page")
   absl_flags.DEFINE_string("rows", None, "the run's or the corpus's rows")
-  absl_flags.DEFINE_integer("train_steps", None, "of a corpus's report: updates of the planned training", lower_bound=1)
-  absl_flags.DEFINE_integer("batch_rows", None, "of a corpus's report: rows per update", lower_bound=1)
+  absl_flags.DEFINE_integer("train_steps", None, "updates of the planned training, for a corpus", lower_bound=1)
+  absl_flags.DEFINE_integer("batch_rows", None, "rows per update of it, for a corpus", lower_bound=1)
   flags.start(main)

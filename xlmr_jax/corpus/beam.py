@@ -7,11 +7,11 @@ of them must see both under the same path.
 import dataclasses
 import functools
 import json
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from xlmr_jax.corpus.held_out import Report, scan
-from xlmr_jax.corpus.progress import Progress
 from xlmr_jax.corpus.shards import Job, RowFile, WorkItem, Written, plan, write_rows
 from xlmr_jax.corpus.sources import Shard
 from xlmr_jax.corpus.stages import Item, Stage, finish, unfinished
@@ -19,7 +19,10 @@ from xlmr_jax.corpus.workers import Failure, attempt, results_of
 from xlmr_jax.errors import UserError
 from xlmr_jax.files import AnyPath, any_path, each, read_json, whole_file
 from xlmr_jax.folders import entries, remove_folder
+from xlmr_jax.progress import Progress
 
+_FAILURE = "failure.json"  # in the place of the outcomes of all shards
+_LATE_S = 30.0  # for which an outcome that is missing is looked for
 _LOCAL_RUNNERS = (None, "DirectRunner", "FnApiRunner")
 
 
@@ -138,7 +141,7 @@ def _run(runner: Any, options: Any, shards: list[Shard], job: Job) -> list[Writt
       | "spread" >> beam.Reshuffle()
       | "tokenise" >> beam.Map(_write_rows, job)
     )
-  return results_of(_read_outcomes(outcomes))
+  return results_of(_read_all_outcomes(outcomes, shards))
 
 
 def _scan(numbered: tuple[int, Shard], job: Job) -> tuple[int, Report | Failure]:
@@ -156,9 +159,31 @@ def _plan(_: None, reports: list[tuple[int, Report | Failure]], job: Job) -> lis
 def _write_rows(item: WorkItem | Failure, job: Job) -> None:
   """Writes a shard's rows, and beside them the outcome. A worker that tries an item again overwrites both."""
   outcome = item if isinstance(item, Failure) else attempt(functools.partial(write_rows, job=job), item)
-  name = "failure" if isinstance(item, Failure) else f"{item.number:08d}"
-  with whole_file(any_path(job.folder) / "outcomes" / f"{name}.json", many_writers=True) as path:
+  name = _FAILURE if isinstance(item, Failure) else _outcome_name(item.number)
+  with whole_file(any_path(job.folder) / "outcomes" / name, many_writers=True) as path:
     path.write_text(json.dumps(dataclasses.asdict(outcome)), encoding="utf-8")
+
+
+def _read_all_outcomes(folder: AnyPath, shards: Sequence[Shard]) -> list[Written | Failure]:
+  """The outcomes of all shards. Raises UserError: one is not there, so that the rows of its shard would be missing.
+
+  A disk that many machines share may show a file late that another one of them has written.
+  """
+  wanted = {_outcome_name(number): shard.name for number, shard in enumerate(shards)}
+  until = time.monotonic() + _LATE_S
+  while (missing := sorted(wanted.keys() - (there := entries(folder)).keys())) and _FAILURE not in there:
+    if time.monotonic() > until:
+      raise UserError(
+        f"{folder / missing[0]}: the runner has ended without an error, but this file, which a worker should have written "
+        f"with the rows of {wanted[missing[0]]}, is not there, and neither are those of {len(missing) - 1} more of "
+        f"{len(wanted)} shards; see that all workers have --out under the same path, and build again"
+      )
+    time.sleep(_LATE_S / 10)
+  return _read_outcomes(folder)
+
+
+def _outcome_name(number: int) -> str:
+  return f"{number:08d}.json"
 
 
 def _read_outcomes(folder: AnyPath) -> list[Written | Failure]:

@@ -4,6 +4,7 @@ Nothing in a build is random, so two builds of the same text are byte-identical,
 """
 
 import contextlib
+import fcntl
 import functools
 import glob
 import os
@@ -53,8 +54,11 @@ def build_rows(
   add: puts the source's languages into the store that there is at `out`, in the place of those of the same name. The store
   is then byte for byte the one that is built of all languages at once, and until it is complete the old one stays as it is.
   word_starts: has the rows tell where words start, by ICU's segmentation, which config.data.mask_unit=word and span need.
-  The rows depend on the text, the vocabulary, seq_len, held_out and shard_mb alone, not on workers or runner. What they tell
-  of words depends on ICU's version too, which the manifest names.
+  The rows depend on the text, the vocabulary, seq_len, held_out and shard_mb alone, not on workers or runner. Of a folder of
+  LANG.txt they do not depend on how the text is stored either. Of other sources they do, because documents are packed with
+  those of the same shard: a plain file of JSON lines is cut after shard_mb and a compressed one is not, and Parquet and TFDS
+  files are cut where their row groups and files end. What rows tell of words depends on ICU's version too, which the
+  manifest names.
   Raises UserError for whatever the user must mend; then nothing is left at `out` or beside it.
   """
   out, tokenizer = path_given(out, "--out="), path_given(tokenizer, "--tokenizer=")
@@ -122,7 +126,8 @@ def _run_here(shards: list[Shard], job: Job, workers: int) -> list[Written]:
 def _unfinished(out: AnyPath) -> Iterator[AnyPath]:
   """A new folder beside `out`, which is removed if anything goes wrong, also by SIGTERM.
 
-  Its name tells host and process. So what a killed build left is removed by the next one, and no other build's folder is.
+  Its name tells host and process, and the build holds a lock on it. So what a killed build left is removed by the next one,
+  and no other build's folder is.
   In a bucket it is a folder in `out`, and a lock keeps other builds out meanwhile.
   """
   if not isinstance(out, Path):
@@ -142,21 +147,45 @@ def _unfinished(out: AnyPath) -> Iterator[AnyPath]:
   prefix = f".{out.name}.unfinished-{socket.gethostname()}-"
   for left in out.parent.glob(f"{glob.escape(prefix)}*"):
     pid = left.name.removeprefix(prefix)
-    if pid.isdigit() and not _is_alive(int(pid)):
+    # In a container, each build may have the same number as the one before it, which is dead then.
+    if pid.isdigit() and (int(pid) == os.getpid() or not _is_alive(int(pid))) and not _is_held(left):
       shutil.rmtree(left, ignore_errors=True)
   folder = out.parent / f"{prefix}{os.getpid()}"
   new_parents = [path for path in folder.parents if not path.exists()]
   try:
     folder.mkdir(parents=True)
+  except FileExistsError:
+    raise UserError(f"{out}: another build is working there, in {folder}; wait for it or stop it") from None
   except OSError as error:
     raise UserError(f"{folder.parent}: cannot be written ({error.strerror}); choose another --out") from error
+  held = os.open(folder, os.O_RDONLY)
   try:
+    with contextlib.suppress(OSError):  # Some network file systems have no locks for folders.
+      fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     yield folder
   finally:
+    os.close(held)
     shutil.rmtree(folder, ignore_errors=True)
     with contextlib.suppress(OSError):  # Removing ends at the first parent that holds something: the finished rows, if any.
       for path in new_parents:
         path.rmdir()
+
+
+def _is_held(folder: Path) -> bool:
+  """Whether a build that lives has its lock on a folder."""
+  try:
+    descriptor = os.open(folder, os.O_RDONLY)
+  except OSError:
+    return False
+  try:
+    fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+  except BlockingIOError:
+    return True
+  except OSError:
+    return False
+  finally:
+    os.close(descriptor)
+  return False
 
 
 def _is_alive(pid: int) -> bool:

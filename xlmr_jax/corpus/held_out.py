@@ -2,7 +2,8 @@
 
 import dataclasses
 import hashlib
-from pathlib import Path
+import os
+from collections.abc import Sequence
 
 from xlmr_jax.corpus.sources import Document, Shard, Source
 from xlmr_jax.errors import UserError
@@ -66,6 +67,25 @@ def scan(shard: Shard, source: Source) -> Report:
   return Report(shard, size, languages)
 
 
+def refuse_missing(reports: Sequence[Report], source: Source) -> None:
+  """Raises UserError: no document of a source says a language that was asked for, or there is no document at all."""
+  found = {language for report in reports for language, census in report.languages.items() if census.documents}
+  if missing := sorted((source.languages or frozenset()) - found):
+    there = f"it has {', '.join(sorted(found))} of what was asked for" if found else "it has none of what was asked for"
+    raise UserError(
+      f"--languages: no document of {_place(reports)} says that its language is {', '.join(missing)}; {there}: leave out "
+      "what is not there, or see how the text spells its languages"
+    )
+  if not any(report.languages for report in reports):
+    raise UserError(f"{_place(reports)}: no document with any text in it; is that the right text?")
+
+
+def _place(reports: Sequence[Report]) -> str:
+  """What messages call the text that some reports are about: the file, or the folder of the first of several."""
+  names = list(dict.fromkeys(report.shard.name for report in reports))
+  return (os.path.dirname(names[0]) if len(names) > 1 else "") or (names[0] if names else "the source")
+
+
 def choose_rules(reports: list[Report], share: float) -> dict[str, Rule]:
   """The rule of each language, by which about `share` of its documents are held out.
 
@@ -89,8 +109,7 @@ def one_message(errors: list[str]) -> str:
 
 
 def _choose_rule(language: str, reports: list[Report], share: float) -> Rule:
-  names = {report.shard.name for report in reports}
-  where = names.pop() if len(names) == 1 else str(Path(names.pop()).parent)
+  where = _place(reports)
   found = [report.languages[language] for report in reports]
   documents = sum(census.documents for census in found)
   if not documents:

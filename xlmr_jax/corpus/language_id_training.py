@@ -18,6 +18,7 @@ from xlmr_jax.corpus.sources import Document
 from xlmr_jax.corpus.sources.cc100 import CC100
 from xlmr_jax.errors import UserError
 from xlmr_jax.files import refuse_unwritable, whole_file
+from xlmr_jax.progress import Progress
 
 _SHARD_BYTES = 1 << 20
 _SHARDS = 16  # of a language, spread over its text; more text than that does not make the model better
@@ -104,10 +105,12 @@ def train(folder: str | Path, out: Path, *, quantize: bool = False) -> dict[str,
   import_fasttext()
   refuse_unwritable(out, folder=False)
   with tempfile.TemporaryDirectory(prefix="xlmr_jax_language_id") as temporary, whole_file(out) as unfinished:
-    sizes = _write_pieces(folder, Path(temporary) / "pieces.txt")
+    with Progress(f"cutting the text in {folder} into pieces"):
+      sizes = _write_pieces(folder, Path(temporary) / "pieces.txt")
     # fastText fails with NaN if it is used a second time in a process, and only one thread gives the same model twice.
     command = [sys.executable, "-m", __spec__.name, f"{temporary}/pieces.txt", str(unfinished), json.dumps(quantize)]
-    child = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    with Progress(f"fastText learns {len(sizes)} languages, and does not tell how far it is"):
+      child = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if child.returncode or not unfinished.exists():
       last = (child.stderr.strip().splitlines() or ["no message"])[-1]
       raise UserError(f"{folder}: fastText could not train on it (exit {child.returncode}: {last})")

@@ -12,6 +12,7 @@ from xlmr_jax.errors import UserError
 
 _HASH = re.compile(r"[0-9a-fA-F]{64}")
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[/\\]{2}")
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -56,21 +57,49 @@ class OptOuts:
 
   def has(self, url: str) -> bool:
     """Whether a URL is one of them or of one of their domains. A text that is no URL is none of them."""
+    return bool(self.covers(url))
+
+  def covers(self, url: str) -> bool | None:
+    """As has(). None: of a text that is no URL nobody can say it; nor whether a URL is listed of which the form is wrong.
+
+    The domain is looked for in whatever a browser or a crawler may have taken for an address: with a host of which
+    normalise_domain would not have it, with a port that does not exist, or without a scheme.
+    """
     if not url:
       return False
+    url = url.strip()
+    if not _SCHEME.match(url):
+      url = f"http:{'' if url.startswith('//') else '//'}{url}"
     try:
       normal = normalise(url)
+      host = normal.partition("/")[0].partition(":")[0]
     except ValueError:
-      return False
-    host = normal.partition("/")[0].partition(":")[0]
+      normal, host = "", _host_of(url)
     labels = host.split(".")
     if self.domains and any(".".join(labels[i:]) in self.domains for i in range(len(labels))):
       return True
+    if not normal:
+      return None
     if not len(self.hashes):
       return False
     short = np.frombuffer(hashlib.sha256(normal.encode()).digest()[:8], ">u8").astype(np.uint64)[0]
     place = int(np.searchsorted(self.hashes, short))
     return place < len(self.hashes) and bool(self.hashes[place] == short)
+
+
+def _host_of(url: str) -> str:
+  """What stands where a URL has its host, in the form of normalise_domain as far as it goes."""
+  host = re.split(r"[/\\?#]", _SCHEME.sub("", url), maxsplit=1)[0].rpartition("@")[2].partition(":")[0]
+  labels = urllib.parse.unquote(host).strip().lower().rstrip(".").split(".")
+  return ".".join(map(_ascii, labels))
+
+
+def _ascii(label: str) -> str:
+  """A label of a host in IDNA's ASCII; as it is where it has none, so that the labels after it can be read."""
+  try:
+    return label if label.isascii() else label.encode("idna").decode("ascii")
+  except UnicodeError:
+    return label
 
 
 def normalise(url: str) -> str:

@@ -54,15 +54,17 @@ class Reference:
     source = copy.copy(self._source)
     source.files = {language: self._source.files[language]}
     lowest: list[tuple[int, str]] = []  # a heap of negative hashes, which has the highest on top
+    there: set[int] = set()  # its hashes: a document that is there many times is one
     read = 0
     for shard in source.shards(1 << 60):
       for document in source.documents(shard):
         text = repair(document.text)
         read += len(text)
-        if text:
-          heapq.heappush(lowest, (-document_hash(text), text))
+        if text and (key := document_hash(text)) not in there:
+          heapq.heappush(lowest, (-key, text))
+          there.add(key)
         if len(lowest) > documents:
-          heapq.heappop(lowest)
+          there.remove(-heapq.heappop(lowest)[0])
         if read > _READ:
           return {-key: text for key, text in lowest}
     return {-key: text for key, text in lowest}

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from xlmr_jax.corpus import code_pages, zawgyi
+from xlmr_jax.corpus.blanks import BLANK_LINES, without_blank_lines
 from xlmr_jax.corpus.nfc import is_nfc
 
 _GROUP = 1 << 14  # characters of documents that repair_all looks at together
@@ -32,7 +33,6 @@ _RARE = tuple(map(chr, sorted(code for code in _CONTROLS if code >= 160 and not 
 _SPACELESS = "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf"
 _ZERO_WIDTH_SPACE = re.compile(f"(?<![{_SPACELESS}])\u200b(?![{_SPACELESS}])")
 _CONTROL = re.compile("[{}]".format("".join(re.escape(chr(code)) for code in sorted(_CONTROLS) if code not in (9, 10))))
-_BLANK_LINES = re.compile(r"\n\s*\n")
 
 _C1 = re.compile("[\x80-\x9f]")
 _ESCAPED = re.compile("[\udc80-\udcff]")
@@ -107,7 +107,7 @@ def repair_all(texts: Iterable[str], counts: Counter | None = None) -> list[str]
 
   def finish() -> None:
     joined = "\n".join(group)
-    if _is_clean(joined) and not _BLANK_LINES.search(joined):
+    if _is_clean(joined) and not BLANK_LINES.search(f"\n{joined}\n"):
       repaired.extend(map(str.strip, group))
     else:
       repaired.extend(repair(text, counts) for text in group)
@@ -333,4 +333,4 @@ def _mend_zawgyi(text: str, counts: Counter) -> str:
 
 def _tidy(text: str) -> str:
   """Text without blank lines, and without white space at either end."""
-  return _BLANK_LINES.sub("\n", text.strip()) if "\n" in text else text.strip()
+  return without_blank_lines(text).strip()

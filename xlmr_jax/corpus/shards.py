@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from xlmr_jax.corpus.held_out import Report, Rule, choose_rules
+from xlmr_jax.corpus.held_out import Report, Rule, choose_rules, refuse_missing
 from xlmr_jax.corpus.merge import keep_languages
 from xlmr_jax.corpus.packing import pack
 from xlmr_jax.corpus.parallel_rows import encode_pairs
@@ -78,8 +78,9 @@ class Written:
 def plan(reports: list[Report], job: Job, workers: int = 1) -> list[WorkItem]:
   """The work items of the second stage, the largest first, so that no worker is left with it at the end.
 
-  reports: of all shards, in the source's order. Raises UserError: a language has too little text.
+  reports: of all shards, in the source's order. Raises UserError: a language is missing, or has too little text.
   """
+  refuse_missing(reports, job.source)
   rules = choose_rules(reports, job.held_out)
   threads = max(1, workers // max(1, len(reports)))  # Where there are fewer shards than cores, the tokenizer takes the rest.
   items = [
@@ -216,8 +217,11 @@ def finish_store(
 
   kept: the manifest of the store at `out`, whose other languages the new store holds too; in a bucket their files stay at
   `out`, where merge.publish brings the new ones.
-  Raises UserError: a split of a language has no tokens although it should, or a file of another language is missing.
+  Raises UserError: there are no languages, a split of a language has no tokens although it should, or a file of another
+  language is missing.
   """
+  if not any(shard.languages for shard in written):
+    raise UserError(f"{out}: no rows of any language were written; give text that has some")
   folder = any_path(job.folder)
   by_split: dict[tuple[str, str], list[RowFile]] = {}
   for file in (file for shard in written for file in shard.files):

@@ -20,11 +20,11 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, Protocol
 
-from xlmr_jax.corpus.progress import Progress
-from xlmr_jax.corpus.workers import Failure, attempt, results_of
+from xlmr_jax.corpus.workers import Failure, attempt, lost_worker, results_of
 from xlmr_jax.errors import UserError
 from xlmr_jax.files import AnyPath, each, read_json, whole_file, write_whole
 from xlmr_jax.folders import entries, signs
+from xlmr_jax.progress import Progress
 
 _BEAT_S = 5.0  # between two signs of life of a task
 _SILENT_S = 60.0  # after which a task without one is taken for dead
@@ -124,13 +124,8 @@ def _run_stage(stage: Stage, pool: ProcessPoolExecutor | None, workers: int) -> 
           results.append(future.result())
           progress.add(futures[future].size / 1e6)
       except BrokenProcessPool:
-        # The executor does not tell which item it was. Of those that are not done, the first ones were being worked on.
-        lost = [item for future, item in futures.items() if not future.done() or future.exception()]
-        begun = [str(getattr(item.content, "name", item.number)) for item in lost[: 2 * workers]]
-        raise UserError(
-          f"a worker ended without a word while {stage.what}: out of memory, or the crash of a library on one of "
-          f"{', '.join(begun)}; free memory or leave that file out, and give the same command again"
-        ) from None
+        names = [(future, str(getattr(item.content, "name", item.number))) for future, item in futures.items()]
+        raise lost_worker(stage.what, names, workers) from None
       finally:
         for future in futures:
           future.cancel()

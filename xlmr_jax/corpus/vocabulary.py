@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 
 from xlmr_jax.corpus import memory
-from xlmr_jax.corpus.held_out import scan
-from xlmr_jax.corpus.progress import Progress
+from xlmr_jax.corpus.held_out import refuse_missing, scan
 from xlmr_jax.corpus.sources import Shard, Source
 from xlmr_jax.corpus.wordpiece import train_wordpiece
 from xlmr_jax.corpus.workers import cores, run_stage
@@ -29,6 +28,7 @@ from xlmr_jax.data.tokenizer import Tokenizer, open_tokenizer
 from xlmr_jax.errors import UserError
 from xlmr_jax.files import path_given, refuse_unwritable, whole_file
 from xlmr_jax.ids import UNK
+from xlmr_jax.progress import Progress
 
 # The number of threads is part of the result, because sums over threads are rounded in their order. So it does not follow
 # the number of cores.
@@ -255,7 +255,9 @@ def count_paragraphs(source: Source, shards: list[Shard]) -> dict[str, int]:
   """The paragraphs of each language, in the order in which the source has them."""
   counts: dict[str, int] = {}
   sizes = [shard.size for shard in shards]
-  for report in run_stage("counting paragraphs", functools.partial(scan, source=source), shards, sizes, workers=cores()):
+  reports = run_stage("counting paragraphs", functools.partial(scan, source=source), shards, sizes, workers=cores())
+  refuse_missing(reports, source)
+  for report in reports:
     for language, census in report.languages.items():
       counts[language] = counts.get(language, 0) + census.paragraphs
   return counts

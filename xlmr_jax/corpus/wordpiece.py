@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from xlmr_jax.corpus.progress import Progress
 from xlmr_jax.data.tokenizer_json import BERT
 from xlmr_jax.errors import UserError
+from xlmr_jax.progress import Progress
 
 LONGEST_WORD = 100  # characters; a longer word is [UNK], as in BERT
 SPECIALS = (BERT.pad, BERT.unk, BERT.bos, BERT.eos, BERT.mask)

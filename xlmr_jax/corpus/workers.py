@@ -8,12 +8,13 @@ import multiprocessing
 import os
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
-from typing import TypeVar
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
 
 from xlmr_jax.corpus.held_out import one_message
-from xlmr_jax.corpus.progress import Progress
 from xlmr_jax.errors import StoreError, UserError
+from xlmr_jax.progress import Progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -70,6 +71,21 @@ def cores() -> int:
   return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def lost_worker(what: str, items: Iterable[tuple[Future, str]], workers: int) -> UserError:
+  """The error to raise when the system has ended a worker while `what` was going on. items: each with its name, in order."""
+  # The executor does not tell which item it was. Of those that are not done, the first ones were being worked on.
+  begun = [name for future, name in items if not future.done() or future.exception()][: 2 * workers]
+  return UserError(
+    f"a worker ended without a word while {what}: out of memory, or the crash of a library on one of {', '.join(begun)}; "
+    "free memory or leave that file out, and give the same command again"
+  )
+
+
+def _name_of(item: Any) -> str:
+  """What messages call an item of a build of rows: a shard, or what holds one."""
+  return str(getattr(getattr(item, "shard", item), "name", item))
+
+
 def run_stage(
   what: str,
   work: Callable[[Item], Result],
@@ -82,7 +98,7 @@ def run_stage(
   """work(item) of each item, in the items' order. what: the stage's name; sizes: the bytes of text of each item.
 
   workers: how many items are worked on at a time; processes: in processes of their own rather than in threads.
-  Raises UserError or RuntimeError: an item failed.
+  Raises UserError or RuntimeError: an item failed, or the system has ended a worker.
   """
   outcomes: list[Result | Failure | None] = [None] * len(items)
   with Progress(what, sum(sizes) / 1e6, "MB") as progress:
@@ -99,6 +115,8 @@ def run_stage(
         for future in as_completed(futures):
           outcomes[futures[future]] = future.result()
           progress.add(sizes[futures[future]] / 1e6)
+      except BrokenProcessPool:
+        raise lost_worker(what, [(future, _name_of(items[index])) for future, index in futures.items()], workers) from None
       finally:
         for future in futures:
           future.cancel()

@@ -28,6 +28,7 @@ _MIN_BLOCK, _MIN_QUOTA = 8192, 16
 # Languages whose epoch has fewer quotas than this are numbered in the order of arrival. In a longer epoch the mixing at its
 # ends moves a row by less than a fortieth of it. Larger blocks would take too long, and their rows come back rarely.
 _SHORT_EPOCH, _LARGEST_ORDERED_BLOCK = 40, 2**20
+_COUNTED_AT_ONCE = 2**20  # positions, of some tens of bytes each while they are counted
 
 
 def smoothed_shares(counts: np.ndarray, alpha: float, languages: Sequence[str] | None = None) -> np.ndarray:
@@ -127,6 +128,7 @@ class Mixture:
       )
     self.number, self._unread = number, unread
     self._ends = np.cumsum(self.quotas)
+    self._counted = -1, 0, np.zeros(len(self.counts), np.int64)  # block, its first offsets, rows of each language there
     self._is_short = (self.counts < _SHORT_EPOCH * self.quotas) & (self.block_rows <= _LARGEST_ORDERED_BLOCK)
     self._ranks = functools.lru_cache(maxsize=4)(self._ranks_of_block)
     self._seed = _mix(np.array([int(seed) & (2**64 - 1)], np.uint64))
@@ -146,9 +148,16 @@ class Mixture:
 
   def rows(self, position: int) -> np.ndarray:
     """How many rows of each language the positions [0, position) hold: int64[G]."""
-    blocks, rest = divmod(int(position), self.block_rows)
-    _, language, _ = self._slots(blocks * self.block_rows + np.arange(rest))
-    return blocks * self.quotas + np.bincount(language, minlength=len(self.counts))
+    block, rest = divmod(int(position), self.block_rows)
+    known_block, counted, found = self._counted  # A log line asks for a little more than the one before it.
+    if known_block != block or counted > rest:
+      counted, found = 0, np.zeros(len(self.counts), np.int64)
+    while counted < rest:  # In parts, because a block can have more positions than memory.
+      offset = np.arange(counted, min(counted + _COUNTED_AT_ONCE, rest))
+      language = np.searchsorted(self._ends, self._order(np.full_like(offset, block), offset), side="right")
+      found, counted = found + np.bincount(language, minlength=len(self.counts)), int(offset[-1]) + 1
+    self._counted = block, counted, found
+    return block * self.quotas + found
 
   def epochs(self, position: int) -> np.ndarray:
     """How many epochs of each language the positions [0, position) hold: float64[G], exact to the row."""

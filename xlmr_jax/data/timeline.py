@@ -114,6 +114,9 @@ class Timeline:
     return np.diff([self.rows(edge) for edge in edges], axis=0) / self.stored.counts
 
 
+_FEW_LANGUAGES = 16  # whose epochs are all printed, and not only written to a file
+
+
 # --- what is said before the run begins ----------------------------------------------------------------------------
 
 
@@ -137,9 +140,18 @@ def describe(timeline: Timeline, table: str = "") -> list[str]:
     begin = phase.until
   if len(timeline.phases) > 1:
     lines.append(["all", "", "", "", str(len(names)), *_spread(names, planned.sum(axis=0))])
-  widths = [max(map(len, column)) for column in zip(*lines)]
-  rows = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths)) for line in lines]
+  rows = _aligned(lines)
+  if len(names) <= _FEW_LANGUAGES:
+    phases = [f"phase {number}" for number in range(1, len(planned) + 1)]
+    by_language = np.vstack([planned, planned.sum(axis=0)]) if len(planned) > 1 else planned
+    heads = ["epochs of", *(phases if len(planned) > 1 else []), "all"]
+    rows += _aligned([heads, *([name, *(f"{x:.3g}" for x in by_language[:, i])] for i, name in enumerate(names))])
   return [f"planned epochs{f' (each language: {table})' if table else ''}:", *(f"  {row}" for row in rows)]
+
+
+def _aligned(lines: list[list[str]]) -> list[str]:
+  widths = [max(map(len, column)) for column in zip(*lines)]
+  return ["  ".join(cell.rjust(width) for cell, width in zip(line, widths)) for line in lines]
 
 
 def table(timeline: Timeline) -> str:

@@ -1,7 +1,7 @@
 """Whether the files of a row store are as its manifest says, found out beside the training, once per machine.
 
 Opening a store counts its rows, but reads few of them. Two files of equal length that were swapped, or rows that were put
-in another order, would be read without a word. Reading terabytes before the first step is no answer either.
+in another order, would be read without a word. Reading terabytes before the first step would take too long.
 """
 
 import hashlib

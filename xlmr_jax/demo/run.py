@@ -141,7 +141,7 @@ def pretrain(workdir: Workdir, pass_on: list[str]) -> int:
 
 def score_encoders(workdir: Workdir) -> int:
   """Part 3: both encoders on all tasks, side by side, unless their scores are there. Returns an exit code."""
-  missing = [name for name in ("best", "initial") if not (workdir.final_scores / f"{name}.json").exists()]
+  missing = [name for name in ("best", "initial") if not workdir.final_score(name).exists()]
   names = {"best": "best  ", "initial": "random"}
   with Progress(lambda: f"fine-tuning {' and '.join(names[name].strip() for name in missing)}") as progress:
     children = [
@@ -221,7 +221,7 @@ def tell_transfer(workdir: Workdir) -> dict[str, dict[str, float]]:
 
   Returns {task: {"best", "random", "chance"}}: means over the languages that were not trained on.
   """
-  final = {name: json.loads((workdir.final_scores / f"{name}.json").read_text())["scores"] for name in ("best", "initial")}
+  final = {name: json.loads(workdir.final_score(name).read_text())["scores"] for name in ("best", "initial")}
   registry.load_modules(("xlmr_jax.demo.tasks",))
   means = {}
   say("     and what it takes from English to the others: mean of the seeds, best encoder | random encoder, %")

@@ -9,10 +9,8 @@ import functools
 import itertools
 import math
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Self
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +24,7 @@ from xlmr_jax.ids import PAD
 from xlmr_jax.model.build import build_model, choose_model_ops, family_of
 from xlmr_jax.model.head import MaskedLanguageModel
 from xlmr_jax.model.task_head import SENTENCE, SPAN
+from xlmr_jax.progress import Progress
 from xlmr_jax.training import sharding
 from xlmr_jax.training.model_languages import has_embeddings, number_in
 from xlmr_jax.training.optimizer import adamw_without_rate, polynomial_schedule
@@ -35,7 +34,6 @@ WIDTH = 16  # tokens: rows of fine-tuning are cut to multiples of it, or to the 
 MOST_WIDTHS = 4  # programs that fine-tuning is compiled for
 STEPS_PER_WIDTH = 200  # steps that pay for a further program: compiling one takes as long as tens of them (ours)
 LEAST_GAIN = 0.05  # share of the tokens that a further program must save (ours)
-SILENCE_S = 8.0  # seconds between two lines about long work, below the ten after which silence counts as a fault
 
 Arrays = dict[str, np.ndarray]
 
@@ -105,45 +103,10 @@ def training_rows(count: int, batch: int, steps: int, seed: int) -> Iterator[np.
     rows = rows[batch:]
 
 
-class Announcer:
-  """While it is open, says on stderr every SILENCE_S seconds what is being done, how far it is and how long it still takes.
-
-  Work that is over sooner says nothing.
-  """
-
-  def __init__(self, what: str, total: int = 0):
-    """what: the work. total: the number of its items; 0 if it has none to count."""
-    self._what, self._total, self._done = what, total, 0
-    self._detail: Callable[[], str] = str
-    self._closed = threading.Event()
-    self._clock = threading.Thread(target=self._watch, daemon=True, name="announcer")
-
-  def __enter__(self) -> Self:
-    self._began = self._first_done = time.monotonic()
-    self._clock.start()
-    return self
-
-  def __exit__(self, *error: object) -> None:
-    self._closed.set()
-    self._clock.join()
-
-  def advance(self, detail: Callable[[], str] = str) -> None:
-    """Tells that one more item is done. detail: what else there is to say about it."""
-    self._done, self._detail = self._done + 1, detail
-    if self._done == 1:  # It is left out of the time left, because it includes the compilation.
-      self._first_done = time.monotonic()
-
-  def line(self) -> str:
-    """What there is to say now."""
-    now, done = time.monotonic(), self._done
-    if not self._total:
-      return f"{self._what}, {now - self._began:.0f} s so far"
-    left = f", {(now - self._first_done) / (done - 1) * (self._total - done):.0f} s left" if done > 1 else ""
-    return f"{self._what} {done} of {self._total}{self._detail()}{left}"
-
-  def _watch(self) -> None:
-    while not self._closed.wait(SILENCE_S):
-      print(self.line(), file=sys.stderr, flush=True)
+@functools.cache
+def _say_once(line: str) -> None:
+  """Most lengths and tasks run with the same kernels."""
+  print(line, file=sys.stderr, flush=True)
 
 
 class Finetuner:
@@ -175,7 +138,9 @@ class Finetuner:
       choice = config.copy_and_resolve_references()
       choice.model.attention = "xla" if config.model.attention == "xla" else "auto"
       choice.model.fuse = "off" if config.model.fuse == "off" else "auto"
-      return build_model(config, vocabulary_size, choose_model_ops(choice, length, platform)[0])
+      ops, chosen = choose_model_ops(choice, length, platform)
+      _say_once(f"fine-tuning runs with {chosen}")
+      return build_model(config, vocabulary_size, ops)
 
     self._model_for = model_for
     self._programs: dict[int, tuple] = {}
@@ -221,14 +186,15 @@ class Finetuner:
     params = jax.device_put(params, shapes.params["encoder"])  # A checkpoint is read to one device.
     state = jax.jit(init, out_shardings=shapes)(params, key)  # This copies, because the step gives its argument away.
     losses: list[jax.Array] = []
-    with jax.set_mesh(self.mesh), Announcer(f"{what or self.task.name}: training step", steps) as announcer:
+    training = Progress(f"{what or self.task.name}: training", steps, "steps", compiles=True)
+    with jax.set_mesh(self.mesh), training:
       for rows in training_rows(count, recipe.batch, steps, seed):
         batch = sharding.to_global(self.mesh, take(arrays, rows, recipe.batch, lengths), recipe.batch)
         state, loss = step(state, batch, key)
         losses.append(loss)
         # One step ahead, because many queued collectives can hang XLA's CPU devices.
         fetched = jax.block_until_ready(losses[-2:][0])
-        announcer.advance(lambda fetched=fetched: f", loss {float(fetched):.3f}")
+        training.add(detail=f"loss {float(fetched):.3f}")
     return state.params, float(np.mean(jax.device_get(losses[-max(1, steps // 10) :])))
 
   def predict(self, params: dict[str, Any], arrays: Arrays) -> tuple[Any, bool]:

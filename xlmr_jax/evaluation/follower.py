@@ -18,6 +18,7 @@ from xlmr_jax.evaluation.ledger import Entry, conclude, read_ledger
 from xlmr_jax.evaluation.tasks.registry import TASKS
 from xlmr_jax.files import read_json
 from xlmr_jax.folders import remove_folder
+from xlmr_jax.progress import Progress
 from xlmr_jax.run import board, stopping
 from xlmr_jax.run.checkpoint import restore_params
 from xlmr_jax.run.checkpoint_folder import sound_steps
@@ -87,7 +88,8 @@ def load(workdir: Workdir, step: int, abstract_params: Any) -> tuple[Any, str]:
   def read() -> tuple[Any, str]:
     # The trainer brings back what it was removing when it saw the pin, so that a missing step may come back.
     _twice(require, on=(LookupError,))
-    params = restore_params(workdir.checkpoints, step, abstract_params)
+    with Progress(f"reading checkpoint {step}"):
+      params = restore_params(workdir.checkpoints, step, abstract_params)
     return params, read_manifest(workdir.checkpoints / str(step))["digest"]
 
   try:

@@ -24,11 +24,12 @@ from xlmr_jax.evaluation.choices import (
   training_plan,
   with_recipe,
 )
-from xlmr_jax.evaluation.finetune import Announcer, Arrays, Finetuner
+from xlmr_jax.evaluation.finetune import Arrays, Finetuner
 from xlmr_jax.evaluation.tasks import registry
 from xlmr_jax.evaluation.tasks.reading import MissingError
 from xlmr_jax.files import any_path, is_bucket
 from xlmr_jax.folders import local_folder
+from xlmr_jax.progress import Progress
 from xlmr_jax.training import sharding
 
 LanguageScores = dict[str, dict[str, float]]  # {language: {metric: value}}
@@ -109,7 +110,7 @@ class Scorer:
     root = self.folders[""]
     folder = self.folders.get(name) or (root if root == "tfds" else os.path.join(root, name))
     what = f"{name}, {split} in {language} ({folder})"
-    with Announcer(f"{name}: reading {split} of {language}"), _as_user_errors(what):
+    with Progress(f"{name}: reading {split} of {language}"), _as_user_errors(what):
       here = str(local_folder(any_path(folder))) if is_bucket(folder) else folder
       examples = finetuner.task.load(here, language, split)
     limit = self.config.max_train_examples if split == "train" else self.config.max_examples
@@ -118,7 +119,7 @@ class Scorer:
       examples = [examples[i] for i in np.sort(chosen)]
     if not examples:
       raise UserError(f"{what}: no examples")
-    with Announcer(f"{name}: tokenising {split} of {language}"), _as_user_errors(what):
+    with Progress(f"{name}: tokenising {split} of {language}"), _as_user_errors(what):
       return examples, finetuner.encode(examples, self.tokenizer, self._spoken(name, language))
 
   def _spoken(self, name: str, language: str) -> str:
@@ -193,11 +194,11 @@ class Scorer:
   def score_all(self, name: str, trained: dict[str, Any], targets: tuple[str, ...]) -> LanguageScores:
     """{language: {metric: value}} of what fit() returned, on this scorer's split."""
     scores = {}
-    with Announcer(f"{name}: scored language", len(targets)) as announcer:
+    with Progress(f"{name}: scoring", len(targets), "languages", compiles=True) as scoring:
       for language, (examples, arrays) in self.targets(name, targets).items():
         with _as_user_errors(f"{name}, scoring {language}"):
           scores[language] = self.finetuners[name].score(trained, examples, arrays, self._spoken(name, language))
-        announcer.advance()
+        scoring.add()
     return scores
 
   def targets(self, name: str, targets: tuple[str, ...]) -> dict[str, tuple[list, Arrays]]:

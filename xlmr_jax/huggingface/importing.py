@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import shutil
+from pathlib import Path
 from typing import Any
 
 from xlmr_jax.config import default_config
@@ -13,6 +14,7 @@ from xlmr_jax.huggingface import names, safetensors_file
 from xlmr_jax.huggingface.folder import OURS, WEIGHTS, Folder, layer_norm_epsilon, open_folder
 from xlmr_jax.ids import SPECIAL_IDS
 from xlmr_jax.model.build import FAMILIES
+from xlmr_jax.progress import Progress
 from xlmr_jax.run import hosts
 from xlmr_jax.run.manifest import make_manifest, write_manifest
 from xlmr_jax.run.workdir import RunRecord, Workdir
@@ -47,10 +49,12 @@ def from_hf(source: AnyPath, workdir: Workdir, isolate_documents: bool | None = 
   if isolate_documents is not None:
     record.config["model"]["isolate_documents"] = isolate_documents
   with whole_folder(workdir.root) as root:
-    run, initial = Workdir(root), root / "initial" / "0"
-    initial.mkdir(parents=True)
+    run = Workdir(root)
+    assert isinstance(run.initial, Path)  # whole_folder() makes a folder of this machine.
+    run.initial.mkdir(parents=True)
     shapes = {name: (tensor.dtype, tensor.shape) for name, tensor in folder.tensors.items()}
-    safetensors_file.write(initial / WEIGHTS, shapes, folder.tensors.__getitem__)
+    with Progress(f"copying the parameters of {folder.path}"):
+      safetensors_file.write(run.initial / WEIGHTS, shapes, folder.tensors.__getitem__)
     if folder.specials == SPECIAL_IDS:
       shutil.copyfile(folder.path / "config.json", run.initial / "config.json")
     else:

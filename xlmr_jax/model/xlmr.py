@@ -221,7 +221,8 @@ class XLMREncoder(nn.Module):
       lambda module, x, segments, rows, deterministic: (module(x, segments, rows, deterministic), None),
       variable_axes={"params": 0}, split_rngs={"params": True, "dropout": True},
       in_axes=(nn.broadcast,) * 3,  # pyright: ignore[reportArgumentType]  Its annotation forgets the tuples that it takes.
-      length=self.layers, unroll=self.layers if self.unroll_layers else 1,
+      # Without a loop, XLA would find the recomputation equal to the forward pass and keep that in memory after all.
+      length=self.layers, unroll=self.layers if self.unroll_layers and self.remat == "none" else 1,
     )  # fmt: skip
     shape = LayerShape(
       self.heads, self.ffn, self.dropout, self.attention_dropout, self.dropout_bits, self.init_std, self.layer_norm_epsilon
@@ -246,7 +247,7 @@ class XLMREncoder(nn.Module):
   ) -> Array:  # fmt: skip
     """Last hidden states [B, L, D] of ids int32[B, L]. Needs a "dropout" key unless deterministic.
 
-    tokens: rows of the token embedding at ids, fp32, for a caller who looked them up because he wants the gradient in them.
+    tokens: rows of the token embedding at ids, fp32, for a caller that needs the gradient with respect to them.
     rows: uint32[B], the number of each row in the global batch, for dropout; 0, 1, ... if not given.
     languages: int32[B, 2], of the first and the second text of each row's documents, for an encoder that takes_languages;
     others do not look at it.

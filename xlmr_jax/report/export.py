@@ -15,6 +15,7 @@ from xlmr_jax.huggingface import export
 from xlmr_jax.huggingface.tokenizer import exported, write_tokenizer
 from xlmr_jax.model.build import family_of
 from xlmr_jax.open_model import headless, load_params, open_record, open_tokenizer_of, pooler_of_run, source_of
+from xlmr_jax.progress import Progress
 from xlmr_jax.report import model_card
 from xlmr_jax.report.model_card import Tuned
 from xlmr_jax.run.workdir import RunRecord, Workdir
@@ -54,9 +55,10 @@ def to_hf(
   model_type = source.config["model_type"] if source else "bert" if sizes.family == "bert" else "xlm-roberta"
   with whole_folder(out) as folder:
     write_tokenizer(folder, tokenizer, family_of(config).max_seq_len(config.model), sizes.token_types)
-    written = export.write_weights(
-      folder / "model.safetensors", params, sizes, source, export.DTYPES[dtype], head, tokenizer.specials
-    )
+    with Progress(f"writing the parameters to {out}"):
+      written = export.write_weights(
+        folder / "model.safetensors", params, sizes, source, export.DTYPES[dtype], head, tokenizer.specials
+      )
     write_json(folder / "config.json", export.hf_config(config, sizes, dtype, model_type, head, tokenizer.specials))
     mask = tokenizer.piece(tokenizer.mask_id)
     model_card.write(folder, workdir, record, config, name, step, tuned, mask)

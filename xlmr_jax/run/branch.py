@@ -15,6 +15,7 @@ from xlmr_jax.folders import copy_folder, remove_folder
 from xlmr_jax.run import logs
 from xlmr_jax.run.checkpoint_folder import sound_steps, warn
 from xlmr_jax.run.growing import open_growing, read_growing
+from xlmr_jax.run.heartbeat import heartbeat
 from xlmr_jax.run.manifest import MANIFEST, DamagedError, describe_leaves, read_manifest, refuse_other_leaves, verify
 from xlmr_jax.run.retention import pin
 from xlmr_jax.run.workdir import MODEL_RULES, MODEL_SIZES, RunRecord, Workdir, read_record, step_of
@@ -309,8 +310,9 @@ def copy(branch: Branch, workdir: Workdir) -> None:
       if source.initial.exists():  # of an imported model: what it brought is needed for fine-tuning and the export
         remove_folder(workdir.initial)
         copy_folder(source.initial, workdir.initial, last=MANIFEST)
-      copy_folder(there, target, last=MANIFEST)
-      verify(target)
+      with heartbeat(f"copying checkpoint {branch.step} of {source}"):
+        copy_folder(there, target, last=MANIFEST)
+        verify(target)
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:  # DamagedError is a ValueError.
       remove_folder(target)
       raise UserError(

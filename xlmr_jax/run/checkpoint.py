@@ -26,6 +26,7 @@ from xlmr_jax.files import AnyPath, absolute, is_bucket
 from xlmr_jax.folders import remove_folder
 from xlmr_jax.run import hosts
 from xlmr_jax.run.checkpoint_folder import CheckpointFolder, finished_steps, sound_steps, warn
+from xlmr_jax.run.heartbeat import heartbeat
 from xlmr_jax.run.manifest import MANIFEST, DamagedError, describe_leaves, read_manifest, refuse_other_leaves, verify
 from xlmr_jax.run.retention import Retention
 from xlmr_jax.run.workdir import Workdir
@@ -92,6 +93,7 @@ class Checkpoints:
     for logger in (absl.logging.get_absl_logger(), logging.getLogger("asyncio")):
       logger.addFilter(_is_no_echo)
     self._sealer = concurrent.futures.ThreadPoolExecutor(1, "seal")
+    self._remover = concurrent.futures.ThreadPoolExecutor(1, "remove")
     self._unsealed: tuple[int, dict[str, list]] | None = None
     self._saving: int | None = None  # the step of the newest save, until it is sealed
     self._sealing: concurrent.futures.Future | None = None
@@ -124,8 +126,9 @@ class Checkpoints:
       return None
     directory = self.directory / str(step)
     refuse_other_leaves(self.directory, step, read_manifest(directory)["leaves"], describe_leaves(abstract_state))
-    notes = self._manager.restore(step, args=ocp.args.Composite(notes=ocp.args.JsonRestore()))["notes"]
-    return step, _restore(directory / "state", abstract_state), notes
+    with heartbeat(f"restoring checkpoint {step}"):
+      notes = self._manager.restore(step, args=ocp.args.Composite(notes=ocp.args.JsonRestore()))["notes"]
+      return step, _restore(directory / "state", abstract_state), notes
 
   def settled_steps(self) -> list[int]:
     """The sealed steps, newest first and the same on all processes, once a save and a removal under way have ended."""
@@ -172,7 +175,8 @@ class Checkpoints:
     """Whether a step's files are as saved. Each process reads its share of them, and says what is wrong with it."""
     sound = True
     try:
-      verify(self.directory / str(step), (self._process, self._processes))
+      with heartbeat(f"verifying the files of checkpoint {step}"):
+        verify(self.directory / str(step), (self._process, self._processes))
     except (DamagedError, OSError) as error:
       warn(f"checkpoint {step} cannot be used: {error}")
       sound = False
@@ -262,8 +266,12 @@ class Checkpoints:
     if self._unsealed:
       (step, leaves), self._unsealed = self._unsealed, None
       self._sealing = self._sealer.submit(self._folder.seal, step, leaves)
-      # A slow store takes long to remove; the next save does not wait for it.
-      self._removing = self._sealer.submit(self._folder.remove_superfluous)
+      # A slow store takes long to remove; the next save and its seal do not wait for it.
+      self._removing = self._remover.submit(self._remove_after, self._sealing)
+
+  def _remove_after(self, sealing: concurrent.futures.Future) -> None:
+    if not sealing.exception():  # Which save() and poll() raise.
+      self._folder.remove_superfluous()
 
   def _finish(self) -> None:
     """Waits until everything saved so far is on disk and sealed. Raises what went wrong."""
@@ -296,7 +304,8 @@ class Checkpoints:
     if bucket.has_given_up() or (error is not None and self._processes > 1):
       return
     try:
-      self._close()
+      with heartbeat("waiting for the last checkpoint to be saved"):
+        self._close()
     except (UserError, StoreError) as second:
       if error is None:
         raise
@@ -308,6 +317,7 @@ class Checkpoints:
     finally:
       self._manager.close()
       self._sealer.shutdown()
+      self._remover.shutdown()
 
 
 def _restore(path: AnyPath, abstract: Any, *, partial: bool = False) -> Any:

@@ -75,7 +75,7 @@ class CheckpointFolder:
       warn(f"going back to checkpoint {chosen}; {step} is now {aside} (may be deleted)")
 
   def _finish_removals(self) -> None:
-    """After a kill in the middle of a removal: a step that is still whole comes back, the rest of another goes."""
+    """After a kill in the middle of a removal: restores a step that is still whole, and removes the rest of any other."""
     for note in list(self.directory.glob(f"{_DELETING}*")):
       directory = self.directory / note.name.removeprefix(_DELETING)
       if note.is_dir():  # Earlier versions renamed the folder.

@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import functools
 import hashlib
 import os
 import platform
@@ -23,7 +24,7 @@ from xlmr_jax.hardware import refuse_missing_platform
 WRITTEN_S = 5.0  # JAX has written a program whose file has not changed for so long.
 SMALLEST_S = 0.5  # Programs that compile faster are not worth a file.
 FORGET_S = 90 * 86400.0  # Folders of workdirs that no run has started in for so long are removed.
-_seen = {"compile_s": 0.0, "programs": 0, "from_cache": 0}
+_seen = {"compile_s": 0.0, "main_thread_s": 0.0, "programs": 0, "from_cache": 0}
 _IMPORTED_AT = time.monotonic()
 
 
@@ -103,7 +104,9 @@ def _copy(source: AnyPath, target: Path) -> None:
 def bring(shared: AnyPath, folder: Path) -> None:
   """Copies the programs of a bucket that this machine has not. What cannot be had is compiled."""
   try:
-    names = [name for name in entries(shared) if name.endswith("-cache") and not (folder / name).exists()]
+    there = entries(shared)
+    is_whole = (name.endswith("-cache") and f"{name}.sha256" in there for name in there)
+    names = [name for name, whole in zip(there, is_whole) if whole and not (folder / name).exists()]
     in_parallel(lambda name: _copy(shared / name, folder / name), names)
     in_parallel(lambda name: _copy(_seal_of(shared / name), _seal_of(folder / name)), names)
   except (OSError, StoreError) as error:
@@ -121,9 +124,24 @@ def seal(folder: Path, untouched_s: float = WRITTEN_S, shared: AnyPath | None = 
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         temporary.write_text(sha256_of(path))
         temporary.replace(_seal_of(path))
-        if shared is not None and not bucket.has_given_up():
-          write_whole(shared / path.name, path.read_bytes())
-          write_whole(_seal_of(shared / path.name), _seal_of(path).read_bytes())
+  if shared is not None:
+    _share(folder, shared)
+
+
+def _share(folder: Path, shared: AnyPath) -> None:
+  """Copies the sealed programs that a bucket does not have. What fails is tried again the next time."""
+  for path in folder.glob("*-cache"):
+    with contextlib.suppress(OSError, StoreError):
+      if _seal_of(path).exists() and not bucket.has_given_up() and path.name not in _in_bucket(shared):
+        write_whole(_seal_of(shared / path.name), _seal_of(path).read_bytes())  # first: a program without it is not read
+        write_whole(shared / path.name, path.read_bytes())
+        _in_bucket(shared).add(path.name)
+
+
+@functools.cache
+def _in_bucket(shared: AnyPath) -> set[str]:
+  """The programs that a bucket has, as this process knows it."""
+  return set(entries(shared))
 
 
 def _seal_again_and_again(folder: Path, shared: AnyPath | None) -> None:
@@ -165,6 +183,8 @@ def _remove_forgotten(root: Path) -> None:
 def _on_duration(event: str, duration_secs: float, **_: Any) -> None:
   if event == "/jax/core/compile/backend_compile_duration":  # the time in XLA, or of reading from the cache
     _seen["compile_s"] += duration_secs
+    if threading.current_thread() is threading.main_thread():
+      _seen["main_thread_s"] += duration_secs
     _seen["programs"] += 1
 
 
@@ -178,8 +198,11 @@ jax.monitoring.register_event_listener(_on_event)
 
 
 def so_far() -> dict[str, float | int]:
-  """{"compile_s", "programs", "from_cache"} of this process: seconds of compiling, programs, and how many the cache had."""
-  return {**_seen, "compile_s": round(_seen["compile_s"], 3)}
+  """{"compile_s", "main_thread_s", "programs", "from_cache"} of this process so far.
+
+  Seconds of compiling in all threads together and in the main thread, programs, and how many of them the cache had.
+  """
+  return {name: round(value, 3) for name, value in _seen.items()}
 
 
 def seconds_since_start() -> float:

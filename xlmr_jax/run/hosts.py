@@ -63,6 +63,7 @@ def start(
     catch_abort(on_abort)
     jax.distributed.initialize(coordinator, processes, process, **limits)
   elif mode == "auto":
+    print(f"this process looks for the others of its cluster, for at most {join_s:g} s", flush=True)
     catch_abort(on_abort)
     try:
       jax.distributed.initialize(**limits)
@@ -148,7 +149,7 @@ def together(work: Callable[[], T]) -> T:
     raise error
   if failed.any():
     kind = UserError if (failed == EXIT_USER).any() else RestartError
-    raise kind(f"process {int(np.flatnonzero(failed)[0])} failed; see what it says")
+    raise kind(f"process {int(np.flatnonzero(failed)[0])} failed; its own output says why")
   return value
 
 

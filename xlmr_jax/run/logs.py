@@ -91,13 +91,17 @@ class JsonLines:
 
     most: how many lines are kept at most, the first ones.
     """
-    sound = [(raw, line) for raw, line in _sound_lines(path, types) if line["step"] <= start][:most]
-    self.last: dict | None = sound[-1][1] if sound else None  # the newest line
-    self._count, self._digest = len(sound), hashlib.sha256(b"".join(raw for raw, _ in sound))
+    sound: list[bytes] = []  # as they are, because all lines of a long run in Python's objects would fill the memory
+    self.last: dict | None = None  # the newest line
+    for raw, line in _sound_lines(path, types):
+      if line["step"] <= start and len(sound) != most:
+        sound.append(raw)
+        self.last = line
+    self._count, self._digest = len(sound), hashlib.sha256(b"".join(sound))
     if noted and noted != self.note():
       what = f"not as it was when checkpoint {start} was saved ({noted['lines']} lines then, {self._count} sound ones now)"
       print(f"{path}: {what}; the run goes on, with a gap in its curve", file=sys.stderr, flush=True)
-    self._file = open_growing(path, b"".join(raw for raw, _ in sound))
+    self._file = open_growing(path, b"".join(sound))
 
   @property
   def lines(self) -> int:
@@ -117,7 +121,7 @@ class JsonLines:
     self._file.append(raw)
 
   def sync(self) -> None:
-    """Waits until the lines are on the disk: no checkpoint may outlive the lines before it."""
+    """Waits until the lines are on the disk, or in the bucket."""
     self._file.sync()
 
   def close(self) -> None:

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from xlmr_jax.hardware import peak_flops
+from xlmr_jax.progress import EVERY_S
 from xlmr_jax.run import alarms, logs
 from xlmr_jax.run.alarms import Alarm, Limits
 from xlmr_jax.run.board import Board
@@ -90,6 +91,7 @@ class RunLog:
       self._steps = notes["steps"]
       self._rows_seen = np.asarray(notes["rows_seen"], np.int64)
     self.restart_clock()
+    self._said = self._clock
     self._board: Board | None = None
     self._train: JsonLines | None = None
     if jax.process_index() == 0:
@@ -135,11 +137,15 @@ class RunLog:
     """Fetches what is pending, so that all steps so far are in the sums or on the disk; returns as later() does."""
     before, self._pending = self._pending, None
     outcomes = [self._add(*before)] if before else []
+    self.sync()
+    return outcomes
+
+  def sync(self) -> None:
+    """Waits until all lines so far are on the disk or in the bucket: no checkpoint may outlive the lines before it."""
     if self._train:
       for file in (self._train, self._held_out, self._alarms):
         if file:
           file.sync()
-    return outcomes
 
   def _add(self, step: int, metrics: dict) -> Outcome:
     metrics = jax.device_get(metrics)
@@ -153,7 +159,15 @@ class RunLog:
     self._clock_steps += 1
     if (step + 1) % self._every == 0 or step + 1 == self._train_steps:
       self._write(step + 1, float(metrics["lr"]))
+    elif self._train and sys.stdout.isatty() and time.perf_counter() - self._said > EVERY_S:
+      self._say_step(step + 1)
     return Outcome(made, float(metrics["grad_norm"]))
+
+  def _say_step(self, done: int) -> None:
+    """For who watches: how far it is, between two lines of train.jsonl. A file of the output has no need of it."""
+    step_s = (time.perf_counter() - self._clock) / max(self._clock_steps, 1)
+    print(f"step {done}/{self._train_steps}  {duration(step_s * (self._train_steps - done))} left", flush=True)
+    self._said = time.perf_counter()
 
   def _write(self, done: int, lr: float) -> None:
     """One line about the interval that ends with `done` steps made."""
@@ -209,6 +223,7 @@ class RunLog:
       + f"  {duration(step_s * (self._train_steps - done))} left",
       flush=True,
     )
+    self._said = time.perf_counter()
     if self._board:
       scalars = {"grad_norm": line["grad_norm"], "lr": line["lr"], "skipped": line["skipped"], "loss": line["loss"],
                  "speed/tokens_per_s": tokens_per_s, "speed/mfu": mfu}  # fmt: skip

@@ -151,7 +151,7 @@ class Peers:
           # What the user must mend there would fail again at the next start, and only this log may be looked at.
           code = EXIT_USER if self.has_user_error() else EXIT_RESTART
           process, why = failed[0].partition("/")[2], notes[failed[0]]
-          leave(f"process {process} failed: {why}; this one is sound, exit {code}", code=code)
+          leave(f"process {process} failed: {why}; this process had no error of its own and ends with {code}", code=code)
 
   # --- where JAX would abort -----------------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ class Preemption:
     self._lock = threading.Lock()
     self._calls = 0
     self._stop_at: int | None = None  # the call at which to stop
-    self._is_agreeing = False
+    self._is_agreeing = self._is_asking = False
     listener.open(interrupts=True)
     listener.on_heard(self._on_heard)
     if peers is not None:
@@ -53,6 +53,7 @@ class Preemption:
       if self._peers is None:
         self._stop_at = 0
     if self._peers is not None:
+      self._is_asking = True
       self._peers.tell("stop", str(self._peers.me))
 
   def _leave(self, why: str) -> None:
@@ -72,6 +73,8 @@ class Preemption:
     early = [name.partition("/")[2] for name in notes if name.startswith("early/")]
     if early:
       self._leave(f"process {early[0]} was stopped by a signal before the first step; nothing was saved")
+    if self._is_asking and "stop" not in notes:  # A note can be lost on its way, so each is left until it is read.
+      self._peers.tell("stop", str(self._peers.me))
     if "stop" not in notes or self._stop_at is not None:
       return
     if not self._is_agreeing:
@@ -79,6 +82,7 @@ class Preemption:
       if not self._calls:
         self._leave(f"process {notes['stop']} was stopped by a signal before the first step; nothing was saved")
       self._is_agreeing = True
+    if f"calls/{self._peers.me}" not in notes:
       self._peers.tell(f"calls/{self._peers.me}", str(self._calls))
     calls = [int(value) for name, value in notes.items() if name.startswith("calls/")]
     if self._peers.me == 0 and len(calls) == self._peers.count:

@@ -163,7 +163,7 @@ class Retention:
     """Forgets the evaluation of a step that is made again, after a fall back or past bad steps, and so is another one now.
 
     digest: of its manifest, which is not written yet. An entry without one, of a checkpoint that could not be read or of an
-    old version, tells nothing of the difference: it goes if it has no score.
+    old version, cannot show whether the step was made again; it is removed unless it has a score.
     """
     entry = self._workdir.evaluation(step)
     with contextlib.suppress(FileNotFoundError, ValueError):

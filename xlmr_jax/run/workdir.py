@@ -8,6 +8,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from xlmr_jax.config import is_below, with_defaults
@@ -61,6 +62,10 @@ class Workdir:
   def evaluation(self, step: int) -> AnyPath:
     """The ledger's entry for a step; its presence says that nothing more will be done about the step."""
     return self.evaluations / f"{step}.json"
+
+  def final_score(self, checkpoint: str) -> AnyPath:
+    """The file of the final scores of a checkpoint: best, latest, initial or a step."""
+    return self.final_scores / f"{checkpoint}.json"
 
   def lock_training(self) -> Lock:
     """Takes the trainer's lock until what is returned is closed. UserError if another process holds it."""
@@ -167,10 +172,10 @@ def read_record(workdir: Workdir) -> RunRecord:
   return parse_record(workdir.record, value)
 
 
-def refuse_other_run(workdir: Workdir, record: RunRecord, allowed: tuple[str, ...] = ()) -> None:
+def refuse_other_run(workdir: Workdir, record: RunRecord, allowed: tuple[str, ...] = (), *, quiet: bool = False) -> None:
   """UserError if the workdir holds a run with another config or other rows. Prints what differs and may.
 
-  allowed: further keys that may change, such as a learning rate after a divergence.
+  allowed: further keys that may change, such as a learning rate after a divergence. quiet: prints nothing.
   """
   if not workdir.record.exists():
     steps = [name for name in entries(workdir.checkpoints) if step_of(name) is not None]
@@ -193,15 +198,29 @@ def refuse_other_run(workdir: Workdir, record: RunRecord, allowed: tuple[str, ..
     )
   old, new = (flatten(json.loads(json.dumps(config))) for config in (before.config, record.config))  # tuples as lists
   changed = {key for key in {*old, *new} if old.get(key) != new.get(key)}
-  refused = sorted(key for key in changed if not is_below(key, (*MAY_CHANGE, *allowed)))
+  settled = _settled_by(new, old)
+  refused = sorted(
+    key for key in changed if not is_below(key, allowed) and (key in settled or not is_below(key, MAY_CHANGE))
+  )
   if refused:
     what = ", ".join(f"{key}: {old.get(key)!r} there, {new.get(key)!r} here" for key in refused)
     raise UserError(
       f"{workdir} holds a run of another config ({what}); use a new workdir, or go on with the change: "
       f"--allow_change={','.join(refused)}"
     )
-  for key in sorted(changed):
+  for key in sorted(() if quiet else changed):
     print(f"continuing with config.{key}={new.get(key)!r} (was {old.get(key)!r})", flush=True)
+
+
+def _settled_by(*configs: Mapping[str, Any]) -> set[str]:
+  """Keys of MAY_CHANGE that change more than rounding by what the (flat) configs say besides."""
+  found: set[str] = set()
+  for config in configs:
+    if config["stop.by"] == "held_out" and config["stop.patience"]:
+      found.add("held_out.max_rows_per_language")  # Losses of other rows would be compared.
+    if config["model.dropout_bits"] == "rbg" and (config["model.dropout"] or config["model.attention_dropout"]):
+      found |= {"mesh.data", "mesh.fsdp", "micro_batches", "rows_per_device"}  # Its masks depend on them.
+  return found
 
 
 def refuse_other_model(workdir: Workdir, before: RunRecord, record: RunRecord) -> None:

@@ -182,7 +182,7 @@ def state(workdir: Workdir, run: Run, config: ConfigDict, *, scores: bool = True
     raise UserError(f"{workdir.result} cannot be read ({one_line(error)}); remove it and the run writes it anew") from None
   if not run.settings:
     return _scored_by_ledger(workdir, step)
-  return DONE if has_final_scores(workdir.final_scores / "latest.json", run, config, step) else TRAINED
+  return DONE if has_final_scores(workdir.final_score("latest"), run, config, step) else TRAINED
 
 
 def _scored_by_ledger(workdir: Workdir, step: int) -> str:

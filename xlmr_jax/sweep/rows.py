@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from ml_collections import ConfigDict
+
 from xlmr_jax.corpus.sources.parallel import ParallelText
 from xlmr_jax.data.row_manifest import read_manifest
 from xlmr_jax.errors import UserError, one_line
@@ -62,6 +64,21 @@ def refuse_missing(runs: Iterable[Run], given: AnyPath | None, own: AnyPath, tex
                       "NAME.en-fr.en and NAME.en-fr.fr there")  # fmt: skip
 
 
+def refuse_without_words(run: Run, rows: AnyPath | None, given: bool, config: ConfigDict) -> None:
+  """UserError if a run masks whole words or spans and its rows do not tell where words start.
+
+  rows: their folder. given: whether they are --rows, or the config's own, and not built by the sweep.
+  """
+  if config.data.mask_unit == "piece" or rows is None:
+    return
+  where = f"{run.name}: config.data.mask_unit={config.data.mask_unit} needs rows that tell where words start"
+  if given or run.rows is None:
+    if is_store(rows) and not read_manifest(rows).get("word_starts"):
+      raise UserError(f"{where}, and those in {rows} do not; build them with `xlmr build_rows --word_starts`")
+  elif not run.rows.word_starts:
+    raise UserError(f"{where}; give the sweep's Rows word_starts=True, or --rows built with `xlmr build_rows --word_starts`")
+
+
 def build_commands(rows: Rows, out: AnyPath, text: AnyPath | None) -> list[list[str]]:
   """The commands that are left to build rows: the vocabulary, unless it is there, and the rows.
 
@@ -89,7 +106,8 @@ def build_commands(rows: Rows, out: AnyPath, text: AnyPath | None) -> list[list[
   if not vocabulary.exists():
     commands += [[*_XLMR, "train_vocabulary", f"--text={where}", f"--size={rows.vocabulary_size}", f"--alpha={rows.alpha}",
                   f"--kind={rows.kind}", f"--out={vocabulary}", *sentences, *languages]]  # fmt: skip
-  return [*commands, [*_XLMR, "build_rows", f"--text={where}", *common, *languages], *add_pairs]
+  words = ["--word_starts"] if rows.word_starts else []
+  return [*commands, [*_XLMR, "build_rows", f"--text={where}", *common, *words, *languages], *add_pairs]
 
 
 def _pairs_among(languages: tuple[str, ...], folder: AnyPath) -> list[str]:
@@ -142,7 +160,8 @@ def _keep_description(rows: Rows, out: AnyPath, text: AnyPath | None) -> None:
   now = json.loads(json.dumps(dataclasses.asdict(rows))) | {"from": "" if rows.text == DEMO_TEXT else str(text or "")}
   vocabulary = out.with_name(f"{rows.name}.model")
   try:
-    before = read_json(path)
+    of_old = {field.name: field.default for field in dataclasses.fields(Rows)}  # An older version wrote fewer keys.
+    before = of_old | read_json(path)
   except FileNotFoundError:
     before = now
   except (OSError, ValueError) as error:

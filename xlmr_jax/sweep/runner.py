@@ -103,7 +103,8 @@ def check(plan: Plan, runs: tuple[Run, ...]) -> None:
   """Refuses, before the first run, rows that are missing and every config that would fail. Raises UserError."""
   rows_of_sweep.refuse_missing(runs, plan.given_rows, plan.folder.rows, plan.text)
   for run in runs:
-    plan.config(run)
+    where = plan.rows_of(run)
+    rows_of_sweep.refuse_without_words(run, where, plan.given_rows is not None, plan.config(run))
 
 
 def do_run(plan: Plan, run: Run, execute: Callable[[list[str]], int]) -> int:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from xlmr_jax.config import SETTINGS, config_path, load_module, parse_value, shipped
+from xlmr_jax.config import SETTINGS, config_path, load_module, parse_value, shipped, split_arg
 from xlmr_jax.config_checks import check_config
 from xlmr_jax.data import phases
 from xlmr_jax.errors import UserError, one_line
@@ -57,6 +57,7 @@ class Rows:
   held_out: float = 0.01  # share of the documents
   kind: str = "unigram"  # of the vocabulary, as `xlmr train_vocabulary --kind` takes it
   parallel: str = ""  # a folder of parallel sentences below --text to add; "demo": those of the built-in world
+  word_starts: bool = False  # whether they tell where words start, which config.data.mask_unit=word and span need
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,6 +198,7 @@ def load_sweep(config: str) -> Sweep:
   runs = tuple(collect.runs.values())
   if not runs:
     raise UserError(f"{path}: sweep(add) adds no run")
+  _refuse_ignored(config, path, arg, asked, runs)
   study = getattr(module, "STUDY", Study())
   if isinstance(study, Study) and not study.x:
     study = dataclasses.replace(study, x=next(iter(runs[0].values), ""))
@@ -207,6 +209,22 @@ def load_sweep(config: str) -> Sweep:
       raise UserError(f"{path}: {run.name} changes config.{', config.'.join(unknown)}; there is no such key")
   _check_rows(path, runs)
   return Sweep(name, arg, study, runs, base)
+
+
+def _refuse_ignored(config: str, path: Path, arg: str, asked: Callable[..., None], runs: tuple[Run, ...]) -> None:
+  """UserError for a KEY=VALUE of ARG that the runs replace by values of their own, which do not follow from it."""
+  words = split_arg(arg)
+  for word in words:
+    key, equals, _ = word.partition("=")
+    setting = [run for run in runs if key.strip() in run.changes]
+    if not (equals and setting):
+      continue
+    others = _Collector(str(path))
+    without = ",".join(other for other in words if other is not word)
+    asked(others, without) if len(inspect.signature(asked).parameters) > 1 else asked(others)
+    if all(run.name in others.runs and others.runs[run.name].changes == run.changes for run in setting):
+      raise UserError(f"--config={config}: leave {word} out; {len(setting)} runs set that key themselves, such as "
+                      f"{setting[0].name}")  # fmt: skip
 
 
 def _place_in(path: Path, error: Exception) -> str:

@@ -18,6 +18,17 @@ def language_counts(tiny: bool, *counts: int) -> tuple[int, ...]:
   return tuple(TINY_LANGUAGES if tiny and count == 100 else count for count in counts)
 
 
+def scored_on_seven(arg: str = "") -> ConfigDict:
+  """The studies' config, scored on the seven languages that every run reads: others would be unseen by some of the runs.
+
+  arg: as of configs/study.py; what it says of evaluate.languages counts.
+  """
+  c = load_config("study", arg)
+  if c.evaluate.tasks and "evaluate.languages" not in arg:
+    c.evaluate.languages = languages.SEVEN_OF_TASKS
+  return c
+
+
 def with_languages(count: int) -> dict[str, Any]:
   """The change that gives a run so many languages."""
   return {"data.languages": _SETS[100 if count == TINY_LANGUAGES else count]}

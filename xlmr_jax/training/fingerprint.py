@@ -1,4 +1,4 @@
-"""Finds silent corruption: devices that should hold the same numbers and do not. One number per device and leaf moves."""
+"""Finds silent corruption: devices that should hold the same numbers and do not. Each device sends one number per leaf."""
 
 from collections import Counter
 from collections.abc import Callable

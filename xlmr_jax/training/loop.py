@@ -18,6 +18,7 @@ from xlmr_jax.run import compile_cache, hosts
 from xlmr_jax.run.checkpoint import Checkpoints, sound_steps
 from xlmr_jax.run.goodput import Goodput, describe
 from xlmr_jax.run.heartbeat import heartbeat
+from xlmr_jax.run.metrics import RunLog
 from xlmr_jax.run.preemption import Preemption
 from xlmr_jax.run.watchdog import Watchdog
 from xlmr_jax.run.workdir import Workdir, read_stop
@@ -80,6 +81,16 @@ def _begin(
   return 0, program.init(jax.random.key(config.seed)), None
 
 
+def _with_its_line(progress: Progress, log: RunLog, step: int) -> Progress:
+  """The progress at a step, whose held-out pass is to be made again if the log has lost its line."""
+
+  def is_lost() -> bool:
+    return progress.held_out_at == step and (log.last_held_out or {}).get("step") != step
+
+  with jax.transfer_guard("allow"):  # Hosts agree by way of the devices.
+    return progress._replace(held_out_at=-1) if hosts.on_first(is_lost) else progress
+
+
 def _asked_to_end(workdir: Workdir, step: int) -> bool:
   """Whether STOP.json ends the run at this step; the same on every process, all of which must call it.
 
@@ -131,8 +142,9 @@ def _train(
   start, state, notes = _begin(prepared, workdir, checkpoints.restore_latest(program.state), initial)
   hosts.refuse_disagreement({"start step": start})
   recovery.refuse_lost(workdir, ledger, notes)
-  progress = Progress.at(start, notes, recovery.is_at(start, ledger))
+  progress = Progress.at(start, notes, recovery.is_at(start, ledger, notes))
   log = open_log(prepared, workdir, start, progress.held_out_at, notes, timeline, goodput)
+  progress = _with_its_line(progress, log, start)
   verification = Verification(store, config.data.verify, (jax.process_index(), jax.process_count()))
 
   def go_on() -> bool:
@@ -144,7 +156,8 @@ def _train(
     limit = config.held_out.max_rows_per_language or None
     with pipeline.held_out_batches(store, held_out, max_rows_per_language=limit) as batches:
       with heartbeat(f"held-out evaluation at step {step}"):
-        held_out_step, languages = compiled.held_out_step(), len(store.languages)
+        with goodput.during("compiling"):  # It waits where the first pass comes before the program is compiled.
+          held_out_step, languages = compiled.held_out_step(), len(store.languages)
         sums = held_out_losses(held_out_step, params, batches, mesh, held_out.batch_rows, languages, go_on)
     if sums is not None:
       log.held_out(step, sums[0], sums[1], bits_per_nat(store, "held_out"))
@@ -203,6 +216,7 @@ def _train(
               log.close()
               timeline = prepared.timeline(ledger)
               log = open_log(prepared, workdir, start, progress.held_out_at, notes, timeline, goodput)
+              progress = _with_its_line(progress, log, start)
               batches = fed.enter_context(feed())
             step = edge = start
             continue
@@ -220,6 +234,7 @@ def _train(
             refuse_corruption(program.fingerprints(state), mesh, program.state, family_of(config).sharding, step)
           if action.save:
             with goodput.during("save"), watchdog.during("save"):
+              log.sync()
               notes_now = log.notes() | progress._asdict() | {"recoveries": len(ledger)}
               checkpoints.save(step, state, notes_now, last=action.end)
           if action.evaluate or action.save:
@@ -239,7 +254,8 @@ def _train(
           goodput.sent(step, metrics["lr"])
           progress = progress.after(log.later(step, metrics), spikes.mean_steps)  # of the step before
           if step == first_step:
-            jax.block_until_ready(metrics)
+            with heartbeat("the first step"):
+              jax.block_until_ready(metrics)
             log.first_step(step, compile_cache.seconds_since_start(), compile_cache.so_far(), said)
             log.restart_clock()
             first_step = None

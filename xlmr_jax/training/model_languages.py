@@ -50,6 +50,14 @@ def reads_pairs(config: ConfigDict) -> bool:
   return family_of(config).languages or config.model.isolate_documents
 
 
+def without_pairs(config: ConfigDict, store: RowStore) -> list[str]:
+  """A line to be said where a model of XLM's kind, which is trained on pairs too, has rows without any; else none."""
+  if config.model.family != "xlm" or store.pairs or not config.data.parallel_share:
+    return []
+  return [f"no parallel sentences in {store.root}: the run has the masked language model alone, without TLM (add them with "
+          "`xlmr build_rows --parallel=DIR --add`, or set config.data.parallel_share=0)"]  # fmt: skip
+
+
 def refuse_pairs(config: ConfigDict, store: RowStore) -> None:
   """UserError if a run would read pairs of parallel sentences with a model to which they are no pairs."""
   if store.pairs and not reads_pairs(config):

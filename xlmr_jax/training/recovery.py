@@ -86,9 +86,10 @@ def restarts_of(ledger: Ledger) -> tuple[tuple[int, int], ...]:
   return tuple((entry.at, entry.steps[1]) for entry in ledger)
 
 
-def is_at(step: int, ledger: Ledger) -> bool:
-  """Whether the run once went back to this step."""
-  return any(entry.at == step for entry in ledger)
+def is_at(step: int, ledger: Ledger, notes: dict | None) -> bool:
+  """Whether the run went back to the checkpoint of this step with these notes, and not to one that was made there before."""
+  made_with = (notes or {}).get("recoveries", 0)
+  return any(entry.at == step for entry in ledger[made_with:])
 
 
 def restart_point(sound: Sequence[int], first_bad: int) -> int:

@@ -5,11 +5,8 @@ number of workers, on any runner, after any interruption, and language by langua
 """
 
 import contextlib
-import dataclasses
 import functools
-import hashlib
-import json
-import secrets
+import os
 import shutil
 import sys
 from collections import Counter
@@ -17,11 +14,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from xlmr_jax import bucket_lock
 from xlmr_jax.corpus import beam
+from xlmr_jax.corpus.clean.begin import WORK, Options, begin, digest_reference, fingerprint_of, times_of
 from xlmr_jax.corpus.clean.duplicates import Clusters, Pairs
 from xlmr_jax.corpus.clean.filter import Filter, Learn
-from xlmr_jax.corpus.clean.finish import MANIFEST, Finish, exclusive, languages_beyond_cc100
+from xlmr_jax.corpus.clean.finish import MANIFEST, Finish
 from xlmr_jax.corpus.clean.gather import Gather
 from xlmr_jax.corpus.clean.job import Job, is_over
 from xlmr_jax.corpus.clean.read import Read, common_root, write_shards
@@ -35,31 +32,10 @@ from xlmr_jax.corpus.sources import Shard, Source
 from xlmr_jax.corpus.stages import Stage, outcomes, run_here, run_task
 from xlmr_jax.corpus.workers import cores
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import AnyPath, lock, naming, read_json, refuse_unwritable, sha256_of, whole_file
-from xlmr_jax.folders import entries, remove_folder
-from xlmr_jax.names import below
+from xlmr_jax.files import AnyPath, lock, naming, read_json, refuse_unwritable
+from xlmr_jax.folders import remove_folder
 
-VERSION = 2  # of what a build does; another one makes other bytes of the same text
-WORK = ".work"
 STEPS = ("language", "paragraphs", "filters", "near_duplicates", "opt_outs")
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-  """What a build does with the text. All of it changes the result, and is in the manifest."""
-
-  language_id: str = "cld2"  # or fasttext:FILE
-  language_id_sha256: str = ""  # which FILE must have, if it is given
-  sure: bool = False  # leave out documents whose language is not sure
-  near_duplicates: bool = True
-  rehydrate: bool = False  # repeat a document by the size of its cluster
-  mask_personal_data: bool = False
-  opt_out: str = ""  # file of URLs, their hashes and domains; "" for none
-  reference: str = ""  # folder of clean text in CC-100's layout, of which limits are learnt; "" for none
-  removed: str = "samples"  # what is kept of what is removed: samples, or all of it too
-  piece_mb: float = 32  # 10^6 bytes of text that a worker holds at a time
-  file_mb: float = 256  # 10^6 bytes of text per file of clean text
-  compress: bool = True  # .txt.zst rather than .txt
 
 
 class Inputs:
@@ -70,8 +46,16 @@ class Inputs:
 
   @functools.cached_property
   def shards(self) -> list[Shard]:
-    """Of the source. Raises UserError as it does."""
-    return self.source.shards(max(1, int(self._options.piece_mb * 1e6)))
+    """Of the source. Raises UserError as it does, and for a file whose name could not be written into the results."""
+    shards = self.source.shards(max(1, int(self._options.piece_mb * 1e6)))
+    root = common_root(shards)
+    for shard in shards:
+      try:
+        shard.name.removeprefix(root).encode("utf-8")
+      except UnicodeEncodeError:
+        shown = os.fsencode(shard.name).decode("utf-8", "backslashreplace")
+        raise UserError(f"{shown}: the name of this file is not UTF-8; rename it") from None
+    return shards
 
   @functools.cached_property
   def reference(self) -> Reference | None:
@@ -93,10 +77,11 @@ def build_corpus(
 ) -> dict[str, Any]:
   """Builds clean text in the folder `out`; returns the command's summary.
 
-  languages: only these are written; into a finished build of the same text, which keeps its other languages. workers: all
-  cores by default. task: (i, n) does the share of task i of n, without any engine. beam_flags: if there are any, Beam runs
-  the build as they say. quiet: says nothing of the rates. inputs: of the same source and options, by whoever has looked them
-  up already. A build that was interrupted goes on where it was.
+  languages: only these are written; into a finished build of the same text, which keeps its other languages. By default all,
+  and of a finished build of some the rest. workers: all cores by default. task: (i, n) does the share of task i of n,
+  without any engine. beam_flags: if there are any, Beam runs the build as they say. quiet: says nothing of the rates.
+  inputs: of the same source and options, by whoever has looked them up already. A build that was interrupted goes on where
+  it was.
   Raises UserError for whatever the user must mend; what is finished stays for the next try.
   """
   workers = cores() if workers is None else workers
@@ -109,9 +94,9 @@ def build_corpus(
   inputs = inputs or Inputs(source, options)
   job = new_job(work, source, inputs.shards, options, languages, inputs.reference)
   with naming(out), contextlib.ExitStack() as open_files:
-    reference = _digest_reference(out, job.reference) if job.reference else {}
-    fingerprint = _fingerprint(options, inputs.shards, job.root, reference.get("sha256", ""))
-    if not (job := _begin(out, fingerprint, job, reference)):
+    reference = digest_reference(out, job.reference) if job.reference else {}
+    fingerprint = fingerprint_of(options, inputs.shards, job.root, reference.get("sha256", ""))
+    if not (job := begin(out, fingerprint, job, reference, times_of(inputs.shards, job.root))):
       return _summary(read_json(out / MANIFEST))
     write_shards(job, inputs.shards)
     if task is None:
@@ -202,115 +187,6 @@ def check(options: Options, workers: int, languages: Sequence[str]) -> None:
     raise UserError("--rehydrate: needs the sizes of clusters; pass --near_duplicates=on too")
   if options.opt_out:
     OptOuts.read(options.opt_out)
-
-
-def _fingerprint(options: Options, shards: Sequence[Shard], root: str, reference: str) -> dict[str, Any]:
-  """What the result depends on, apart from the languages that are asked for. reference: its digest, "" for none."""
-  listed = hashlib.sha256()
-  for shard in shards:
-    shown = dataclasses.replace(shard, name=shard.name.removeprefix(root))
-    listed.update(f"{shown!r}\n".encode("utf-8", "surrogateescape"))
-  files = {
-    name: sha256_of(path)
-    for name, path in (
-      ("language_id", options.language_id.removeprefix("fasttext:") if ":" in options.language_id else ""),
-      ("opt_out", options.opt_out),
-    )
-    if path
-  }
-  if reference:
-    files["reference"] = reference
-  return {
-    "version": VERSION,
-    # Of a file counts what it holds, not where it lies.
-    "options": {
-      **{key: value for key, value in dataclasses.asdict(options).items() if key != "language_id_sha256"},
-      "language_id": options.language_id.partition(":")[0],
-      "opt_out": bool(options.opt_out),
-      "reference": bool(options.reference),
-    },
-    "files": files,
-    "shards": {"number": len(shards), "bytes": sum(shard.size for shard in shards), "sha256": listed.hexdigest()},
-  }
-
-
-def _read_begun(out: AnyPath) -> dict[str, Any] | None:
-  """What an unfinished build wrote of itself when it began; None where there is no such build."""
-  try:
-    return read_json(out / WORK / "job.json")
-  except FileNotFoundError:
-    return None
-
-
-def _digest_reference(out: AnyPath, reference: Reference) -> dict[str, str]:
-  """{"state", "sha256"} of a reference.
-
-  Its text is read when a build begins. Later starts, and other tasks, read it again only if a file of it looks changed.
-  """
-  state = reference.state()
-  before = (_read_begun(out) or {}).get("reference", {})
-  return before if before.get("state") == state else {"state": state, "sha256": reference.digest()}
-
-
-def _begin(out: AnyPath, fingerprint: dict[str, Any], job: Job, reference: dict[str, str]) -> Job | None:
-  """Makes the folder of an unfinished build, or finds its own; returns the job as that build began. None: it is finished.
-
-  In a bucket it has a name of its own below `.work`, because a task that is late may write into it when it is gone.
-  reference: what _digest_reference gave. Raises UserError: something else is there.
-  """
-  wanted = {"fingerprint": fingerprint, "languages": list(job.languages)}
-  if (begun := _read_begun(out)) is not None:
-    if (found := {key: begun.get(key) for key in wanted}) != wanted:
-      raise UserError(
-        f"{out}: an unfinished build with another {_difference(found, wanted)} is there; finish it with the same flags, or "
-        f"remove {out / WORK}"
-      )
-    folder = below(job.folder, begun["folder"]) if begun.get("folder") else job.folder
-    return dataclasses.replace(job, folder=folder, known=tuple(begun.get("known", ())))
-  known: list[str] = []
-  if (out / MANIFEST).exists():
-    manifest = read_json(out / MANIFEST)
-    if manifest["build"] != fingerprint:
-      raise UserError(
-        f"{out}: holds a build with another {_difference({'fingerprint': manifest['build']}, wanted)}; choose another --out"
-      )
-    if not job.languages:
-      print(f"{out}: finished before", file=sys.stderr, flush=True)
-      return None
-    known = languages_beyond_cc100(manifest)
-  elif any(name != WORK for name in entries(out)):
-    raise UserError(f"{out}: exists and is not empty; choose another --out or remove it")
-  _write_begun(out / WORK / "job.json", wanted | {"known": known, "reference": reference})
-  return _begin(out, fingerprint, job, reference)
-
-
-def _write_begun(path: AnyPath, begun: dict[str, Any]) -> None:
-  """Writes job.json unless it is there: of several tasks that begin at once, one writes it, and all go by what it wrote."""
-  if not isinstance(path, Path):
-    begun = begun | {"folder": secrets.token_hex(4)}
-    bucket_lock.create(path, json.dumps(begun, indent=1, sort_keys=True).encode())
-    return
-  path.parent.mkdir(parents=True, exist_ok=True)
-  with exclusive(path.with_name("begin.lock")):
-    if not path.exists():
-      with whole_file(path, many_writers=True) as unfinished:
-        unfinished.write_text(json.dumps(begun, indent=1, sort_keys=True), encoding="utf-8")
-
-
-def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
-  """Where two descriptions of a build differ, as the user gave it."""
-  one, other = found["fingerprint"], wanted["fingerprint"]
-  for key, value in other["options"].items():
-    if one["options"].get(key) != value:
-      return f"--{key} ({one['options'].get(key)!r}, now {value!r})"
-  for key in ("files", "shards", "version"):
-    if one[key] != other[key]:
-      return {
-        "files": "language identifier, opt-out file or reference",
-        "shards": "source",
-        "version": "version of xlmr_jax",
-      }[key]
-  return f"--languages ({','.join(found.get('languages', [])) or 'all'}, now {','.join(wanted['languages']) or 'all'})"
 
 
 def _summary(manifest: dict[str, Any]) -> dict[str, Any]:

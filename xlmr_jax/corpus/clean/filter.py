@@ -59,9 +59,10 @@ class Learn(JobStage):
     folder = self.job.path(Read.name)
     every = ahead(lambda part: Piece(folder / f"{part.piece}.npz").array(f"{language}/documents"), parts, folder)
     for index, hashes in enumerate(every):
-      hashes = np.sort(hashes)[:SAMPLE_DOCUMENTS]
+      hashes = np.unique(hashes)[:SAMPLE_DOCUMENTS]
       lowest = np.concatenate([lowest, np.stack([hashes, np.full_like(hashes, index)], 1)])
-      lowest = lowest[np.lexsort((lowest[:, 1], lowest[:, 0]))][:SAMPLE_DOCUMENTS]
+      # A document that is there many times is one, and has its text where it is for the first time.
+      lowest = lowest[np.unique(lowest[:, 0], return_index=True)[1]][:SAMPLE_DOCUMENTS]
     chosen: dict[int, str] = {}
     for index in np.unique(lowest[:, 1]).tolist():
       wanted = set(lowest[lowest[:, 1] == index, 0].tolist())

@@ -19,12 +19,15 @@ from xlmr_jax.corpus.languages import LANGUAGES
 from xlmr_jax.corpus.removed import REPAIR, Removed
 from xlmr_jax.corpus.stages import Item, outcome_path, outcomes
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import AnyPath, each, move_file, read_json, write_json, write_whole
+from xlmr_jax.files import AnyPath, each, move_file, read_bytes, read_json, write_json, write_whole
 from xlmr_jax.folders import entries, remove_folder, replace_folder
 from xlmr_jax.names import below
 
 MANIFEST = "manifest.json"
-STEPS_OF_READING = frozenset({"language", REPAIR})  # which a build does for all text, whatever languages it writes
+# When the files of the source were written. It is no part of the manifest, because two builds of the same text are the same.
+TIMES = ".source.json"
+# Steps that a build does for all text, whatever languages it writes.
+STEPS_OF_READING = frozenset({"language", REPAIR, "opt_outs"})
 _MOST_EXAMPLES = 20  # places of damage in the manifest
 
 
@@ -68,6 +71,8 @@ class Finish:
         new, old = of_language(self.job.path("clean"), language), of_language(out, language)
         self._place(new, old, is_there=language in found["languages"])
       self._place_clusters(out, clusters, rebuilt)
+      if (times := self.job.path(TIMES)).exists():
+        write_whole(out / TIMES, read_bytes(times))
       write_json(out / MANIFEST, manifest)
     return {"documents": sum(value["documents"] for value in found["languages"].values())}
 
@@ -146,12 +151,13 @@ class Finish:
       outcomes(stage, stage.items()) for stage in (Read(job), Learn(job), Filter(job), Clusters(job), Write(job))
     )
     removed = Removed().merge(outcome["removed"] for outcome in [*read, *filtered, *write]).to_json()
-    counts, repaired = Counter(), Counter()
+    counts, repaired, read_bytes = Counter(), Counter(), Counter()
     confusion: dict[str, Counter[str]] = {}
     damages: list[list[str]] = []
     for outcome in read:
       counts.update(outcome["counts"])
       repaired.update(outcome["repaired"])
+      read_bytes.update(outcome["languages"])
       counts["damaged"] += outcome["damaged"]
       for label, found in outcome["confusion"].items():
         confusion.setdefault(label, Counter()).update(found)
@@ -193,6 +199,9 @@ class Finish:
         "divided": counts["divided"],  # parts of documents in another language, which became documents of their own
         "repaired_documents": counts["repaired"],
         "repaired": dict(sorted(repaired.items())),
+        "unreadable_urls": counts["unreadable_urls"],  # of which nobody can say whether they are among the opt-outs
+        # Bytes of text by the language that was found, whether its text is written or not. What opted out is not counted.
+        "languages": dict(sorted(read_bytes.items())),
         "damaged": counts["damaged"],
         "damages": damages,
       },
@@ -219,6 +228,12 @@ def merge_manifests(before: dict[str, Any], new: dict[str, Any], rebuilt: Collec
     if found := later | new["steps"].get(language, {}):
       steps[language] = dict(sorted(found.items()))
   return {**new, "languages": dict(sorted((languages | new["languages"]).items())), "steps": steps}
+
+
+def languages_left_out(manifest: dict[str, Any]) -> list[str]:
+  """The languages of which a finished build found text and wrote none, because --languages did not name them."""
+  seen = {language for language, steps in manifest["steps"].items() if steps.keys() - STEPS_OF_READING}
+  return sorted(manifest["source"]["languages"].keys() - manifest["languages"].keys() - seen)
 
 
 def languages_beyond_cc100(manifest: dict[str, Any]) -> list[str]:

@@ -1,4 +1,8 @@
-"""Stage 1: reads the shards, repairs their documents and finds out the languages; writes pieces of documents by language."""
+"""Stage 1: reads the shards, repairs their documents and finds out the languages; writes pieces of documents by language.
+
+Documents whose owners opted out go here, before any is compared with others: else one of them could stand for its repeats
+and near duplicates elsewhere, which would go with it.
+"""
 
 import dataclasses
 import functools
@@ -11,10 +15,12 @@ from typing import Any
 import numpy as np
 
 from xlmr_jax.corpus import paragraphs as paragraph_hashes
+from xlmr_jax.corpus.blanks import is_blank
 from xlmr_jax.corpus.clean.job import Clock, Job, JobStage, Part, load_parts, removed_path
 from xlmr_jax.corpus.held_out import document_hash
 from xlmr_jax.corpus.language_id import Identification, Identifier, open_identifier
 from xlmr_jax.corpus.languages import UNKNOWN
+from xlmr_jax.corpus.opt_outs import OptOuts
 from xlmr_jax.corpus.pieces import named, pack_documents, write_piece
 from xlmr_jax.corpus.removed import Removed
 from xlmr_jax.corpus.repair import repair_all
@@ -44,6 +50,8 @@ class Read(JobStage):
     pieces: list[dict[str, Any]] = []
     by_language: dict[str, list[Document]] = {}
     confusion: dict[str, Counter[str]] = {}
+    opt_outs = _opt_outs(self.job.opt_out) if self.job.opt_out else None
+    sizes: Counter[str] = Counter()  # bytes of text by language, also of languages that are not wanted
     held, root = 0, self.job.root
 
     def flush() -> None:
@@ -66,7 +74,7 @@ class Read(JobStage):
       before = [document.text for document in documents]
       with clock("repair"):
         texts = repair_all(before, repaired)
-      lines = [[line for line in text.split("\n") if line.strip()] for text in texts]
+      lines = [[line for line in text.split("\n") if not is_blank(line)] for text in texts]
       labels = [document.language for document in documents]
       with clock("language"):
         found = identifier.documents(list(zip(lines, labels)))
@@ -74,9 +82,15 @@ class Read(JobStage):
         if text != document.text.strip():
           counts["repaired"] += 1
           _show_repair(removed, identified.language, document, text)
+        opted_out = opt_outs.covers(document.url) if opt_outs else False
+        counts["unreadable_urls"] += opted_out is None
         for part in self._by_language(document, text, split, identified, removed):
           counts["divided"] += part.id != document.id
+          if opted_out:
+            removed.add("opt_outs", part.language, "opted out", part.id, part.text, url=part.url, documents=1)
+            continue
           size = len(part.text.encode())
+          sizes[part.language] += size
           held += size  # Also of languages that are not wanted, so that each language has the same pieces in every build.
           if document.language:
             confusion.setdefault(document.language, Counter())[part.language] += size
@@ -94,6 +108,7 @@ class Read(JobStage):
       "repaired": dict(sorted(repaired.items())),
       "damaged": len(damages),
       "damages": [[where.removeprefix(root), reason] for where, reason in damages[:_DAMAGES]],
+      "languages": dict(sizes),
       "confusion": {label: dict(found) for label, found in confusion.items()},
       "removed": removed.to_json(),
       "seconds": dict(clock.seconds),
@@ -183,6 +198,11 @@ def write_shards(job: Job, shards: list[Shard]) -> None:
     raise TypeError(f"{type(job.source).__name__}.shard_type must be the class of its shards, with fields such as JSON has")
   with whole_file(job.path("shards.json"), many_writers=True) as path:
     path.write_text(text, encoding="utf-8")
+
+
+@functools.cache
+def _opt_outs(path: str) -> OptOuts:
+  return OptOuts.read(path)
 
 
 @functools.cache

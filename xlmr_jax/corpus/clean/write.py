@@ -1,6 +1,5 @@
 """Stage 7: writes clean text in CC-100's layout, some parts of a language to a file."""
 
-import functools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -11,7 +10,6 @@ from xlmr_jax.corpus import near_duplicates, personal_data
 from xlmr_jax.corpus.clean.duplicates import Clusters
 from xlmr_jax.corpus.clean.filter import Filter, filtered_parts
 from xlmr_jax.corpus.clean.job import JobStage, items_by_file, removed_path
-from xlmr_jax.corpus.opt_outs import OptOuts
 from xlmr_jax.corpus.pieces import Piece, unpack_documents, write_piece
 from xlmr_jax.corpus.removed import Removed
 from xlmr_jax.corpus.sources import Document
@@ -32,14 +30,10 @@ class Write(JobStage):
     removed = Removed(keep_all=self.job.keep_removed)
     counts, personal, clusters = Counter(), Counter(), []
     began = time.process_time()
-    opt_outs = _opt_outs(self.job.opt_out) if self.job.opt_out else None
     path = self.job.path("clean", language) / f"{number:05d}.txt{'.zst' if self.job.compress else ''}"
     with whole_file(path, many_writers=True) as unfinished:
       with _TextWriter(unfinished, self.job.compress) as write:
         for document, size in self._documents(language, first_part, last_part, removed):
-          if opt_outs and opt_outs.has(document.url):
-            removed.add("opt_outs", language, "opted out", document.id, document.text, url=document.url, documents=1)
-            continue
           text = document.text
           if self.job.mask_personal_data:
             text, found = personal_data.mask(text)
@@ -90,11 +84,6 @@ class Write(JobStage):
         else:
           reason = "near duplicate"
           removed.add("near_duplicates", language, reason, document.id, document.text, url=document.url, documents=1)
-
-
-@functools.cache
-def _opt_outs(path: str) -> OptOuts:
-  return OptOuts.read(path)
 
 
 class _TextWriter:

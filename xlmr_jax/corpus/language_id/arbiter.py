@@ -10,7 +10,7 @@ from xlmr_jax.corpus.language_id.scripts import ANY_LETTER, CHINESE, chinese_wri
 from xlmr_jax.corpus.languages import UNKNOWN, normal_code
 from xlmr_jax.errors import UserError
 
-MISSING = "--language_id=cld2 needs pycld2 and py3langid; run: pip install 'xlmr_jax[corpus]'"
+MISSING = "--language_id=cld2 needs pycld2 and py3langid, which xlmr_jax installs; run: pip install pycld2 py3langid"
 _CHARACTERS = 400  # of a text; more do not change the arbiter's mind, but take longer
 
 

@@ -56,6 +56,8 @@ class Source(Protocol):
 
   # The languages of both sentences where documents are pairs of them: {"en-fr": ("en", "fr")}.
   pairs: Mapping[str, tuple[str, str]] = MappingProxyType({})
+  # The languages that were asked for, of a source that only finds out while it is read which languages it has. None: all.
+  languages: frozenset[str] | None = None
   shard_type: type[Shard] = Shard  # the class of its shards, whose fields are such as JSON has: texts, numbers, None
 
   def shards(self, shard_bytes: int) -> list[Shard]:

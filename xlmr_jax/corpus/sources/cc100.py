@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from xlmr_jax.corpus.blanks import BLANK_LINES, BLANKS
 from xlmr_jax.corpus.sources import BLOCK_BYTES, Block, Damage, Document, Shard, Source, refuse
 from xlmr_jax.corpus.sources.text_file import ENDINGS, ending, open_text
 from xlmr_jax.errors import UserError
@@ -23,14 +24,9 @@ LONGEST_LINE = 64 << 20  # bytes; neither must one that has no lines
 _GLANCE = 64 << 10  # bytes at the end of a block in which shards() looks for a blank line first
 # What `xlmr build_corpus` puts beside the text: when it is done, and while it works.
 _MANIFEST, _WORK = "manifest.json", ".work"
-_BUILT = frozenset({_MANIFEST, _WORK, "corpus_report.html", "removed", "clusters"})
+_BUILT = frozenset({_MANIFEST, _WORK, ".source.json", "corpus_report.html", "removed", "clusters"})
 _LANGUAGE = re.compile(r"[a-z]{2,3}([_-][A-Za-z0-9]{2,8})*")
-# A line of these alone is blank. They are the white space of Unicode, but for the line feed, and characters of no width.
-_BLANKS = (
-  "".join(filter(str.isspace, map(chr, range(ord("\n") + 1, 0x3001)))) + "\t \u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
-)
-_BLANK_LINES = re.compile(rf"\n(?:[{_BLANKS}]*\n)+")
-_BLANK_LINE_IN_BYTES = re.compile(b"\n(?:(?:" + b"|".join(blank.encode() for blank in _BLANKS) + b")*\n)+")
+_BLANK_LINE_IN_BYTES = re.compile(b"\n(?:(?:" + b"|".join(blank.encode() for blank in BLANKS) + b")*\n)+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +163,7 @@ def split_documents(text: str) -> list[str]:
     text = text.replace("\r\n", "\n")
   if "\ufeff" in text:
     text = text.replace("\n\ufeff", "\n")
-  return [document for part in _BLANK_LINES.split(text) if (document := part.strip(" \t\n\r\f\v"))]
+  return [document for part in BLANK_LINES.split(text) if (document := part.strip(" \t\n\r\f\v"))]
 
 
 def _block_ends(path: AnyPath, size: int) -> Iterator[int]:

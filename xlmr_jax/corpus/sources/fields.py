@@ -12,6 +12,11 @@ from xlmr_jax.errors import UserError
 normal_code = functools.lru_cache(normal_code)
 
 
+def asked_languages(languages: Iterable[str] | None) -> frozenset[str] | None:
+  """The languages that a user asked for, spelled as language_of spells those of the rows; None for all."""
+  return None if languages is None else frozenset(normal_code(language) or language for language in languages)
+
+
 @dataclasses.dataclass(frozen=True)
 class Fields:
   """Names of fields. The defaults read FineWeb-2 (text, url, language, language_script), CulturaX (text, url) and HPLT

@@ -115,29 +115,31 @@ def _lines(shard: _Range, damaged: Callable[[str], None]) -> Iterator[tuple[int,
   """
   start = max(0, shard.start - 1)  # A line begins at shard.start if the byte before ends one.
   end = float("inf") if shard.end is None else shard.end
-  position, is_wanted, is_too_long = start, not shard.start, False
+  position, is_wanted = start, not shard.start
+  dropped = 0  # bytes of the line at `position` that are too many to keep
   rest = b""
   try:
     with open_text(shard.name) as file:
       if start:
         file.seek(start)
-      while position < end:
+      # A line that begins in the range is read to its end, and the end of one that begins before it no further than that.
+      while position + (0 if is_wanted else dropped) < end:
         piece = file.read1(_PIECE)
         if not piece:
           if rest and is_wanted:
-            yield position, _TOO_LONG if is_too_long else rest
+            yield position, _TOO_LONG if dropped else rest
           return
-        if b"\n" not in piece and (is_too_long or len(rest) > LONGEST_LINE):
-          is_too_long, position, rest = True, position + len(rest), piece
+        if b"\n" not in piece and (dropped or len(rest) > LONGEST_LINE):
+          dropped, rest = dropped + len(rest), piece
           continue
         *lines, rest = (rest + piece).split(b"\n")
         for line in lines:
           if position >= end:
             return
           if is_wanted:
-            yield position, _TOO_LONG if is_too_long or len(line) > LONGEST_LINE else line
-          is_wanted, is_too_long = True, False
-          position += len(line) + 1
+            yield position, _TOO_LONG if dropped or len(line) > LONGEST_LINE else line
+          position += dropped + len(line) + 1
+          is_wanted, dropped = True, 0
   except UserError as error:
     damaged(f"{str(error).removeprefix(f'{shard.name}: ')}; what follows on byte {position} of its text is lost")
 

@@ -3,18 +3,17 @@
 import re
 from collections.abc import Callable
 
+from xlmr_jax.corpus.blanks import without_blank_lines
 from xlmr_jax.corpus.sources import Damage, refuse
 
-_EMPTY_LINES = re.compile(r"\n\n+")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def tidy(text: str) -> str:
-  """The text with lines that end in a bare newline, without empty lines; "" if it has nothing but blanks."""
+  """The text with lines that end in a bare newline, without blank lines; "" if it has nothing but blanks."""
   if "\r" in text:
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-  text = text.strip(" \t\n\f\v")
-  return _EMPTY_LINES.sub("\n", text) if "\n\n" in text else text
+  return without_blank_lines(text).strip(" \t\n\f\v")
 
 
 def decode(data: bytes, where: str, on_damage: Callable[[Damage], None]) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from xlmr_jax.corpus.sources import Shard, Source
+from xlmr_jax.corpus.sources.fields import asked_languages
 from xlmr_jax.corpus.sources.text_file import COMPRESSED, open_text
 from xlmr_jax.errors import UserError
 from xlmr_jax.files import any_path, in_parallel, is_bucket, local_path, path_given
@@ -25,6 +26,23 @@ class File(NamedTuple):
   size: int  # bytes, as it is stored
 
 
+class _Seen:
+  """The files and folders that were found, by their numbers on the disk, so that no link brings one of them again."""
+
+  def __init__(self) -> None:
+    self._paths: dict[tuple[int, int], str] = {}
+
+  def add(self, path: str, found: os.stat_result) -> None:
+    """Raises UserError, naming both paths: what is there was found under another path."""
+    if not found.st_ino:  # Some file systems have no such numbers.
+      return
+    if (first := self._paths.setdefault((found.st_dev, found.st_ino), path)) != path:
+      kind = "folder" if stat.S_ISDIR(found.st_mode) else "file"
+      raise UserError(
+        f"{path}: {first} is the same {kind} by way of a link; leave one of them out, e.g. by a @LIST of files"
+      )
+
+
 def with_compressed(*endings: str) -> tuple[str, ...]:
   """These endings, and each with those of the compressed formats after it."""
   return tuple(ending + more for ending in endings for more in ("", *COMPRESSED))
@@ -35,26 +53,27 @@ def find_files(given: str, endings: tuple[str, ...], flag: str = "--source=") ->
 
   given: a path; a glob, in which ** stands for any folders; a folder, which stands for all files below it that have one of
   `endings` and are not hidden; or @LIST, a file, plain or compressed, with a path per line, relative to the list's folder,
-  in which empty lines and those that begin with # do not count. Every file is looked at once; in a bucket, every folder.
-  Raises UserError, naming the file, and the line of a list: something is missing, there twice, no file or no list, or
-  nothing is left.
+  in which empty lines and those that begin with # do not count. Links are followed. Every file is looked at once; in a
+  bucket, every folder.
+  Raises UserError, naming the file, and the line of a list: something is missing, there twice, also by way of a link, no
+  file or no list, or nothing is left.
   """
   if given.startswith("@"):
     return list(_listed(str(path_given(given[1:], f"{flag}@")), flag))
   if is_bucket(given):
     return _in_bucket(str(any_path(given)), endings, flag)
-  path = str(local_path(given, flag))
+  path, seen = str(local_path(given, flag)), _Seen()
   if not os.path.lexists(path) and _GLOB.intersection(path):
-    found = [file for name in sorted(glob.glob(path, recursive=True)) if (file := _file(name, path, folders=True))]
+    found = [file for name in sorted(glob.glob(path, recursive=True)) if (file := _file(name, path, seen, folders=True))]
     if not found:
       raise UserError(f"{flag}{given}: no file has such a name")
     return found
   if os.path.isdir(path):
-    found = [file for name in sorted(_below(path, endings)) if (file := _file(name, path))]
+    found = [file for name in sorted(_below(path, endings, seen)) if (file := _file(name, path, seen))]
     if not found:
       raise UserError(f"{path}: no file in it whose name ends in {', '.join(endings)}")
     return found
-  file = _file(path, flag.rstrip("="))
+  file = _file(path, flag.rstrip("="), seen)
   assert file
   return [file]
 
@@ -116,24 +135,29 @@ def _of_one_name(part: str) -> str:
   return "".join(map(translated, re.findall(r"\[!?\]?[^\]]*\]|.", part, re.DOTALL)))
 
 
-def _below(folder: str, endings: tuple[str, ...]) -> Iterator[str]:
+def _below(folder: str, endings: tuple[str, ...], seen: _Seen) -> Iterator[str]:
   """The files of a folder and of those in it by their endings, but for hidden ones."""
 
   def refuse(error: OSError) -> None:
     raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error
 
   for where, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+    seen.add(where, os.stat(where))
     folders[:] = [name for name in folders if not name.startswith(".")]
     yield from (os.path.join(where, name) for name in names if not name.startswith(".") and name.lower().endswith(endings))
 
 
-def _file(path: str, asked: str, folders: bool = False) -> File | None:
-  """The file at a path. folders: a folder is None rather than an error. Raises UserError: it is missing, or no file."""
+def _file(path: str, asked: str, seen: _Seen, folders: bool = False) -> File | None:
+  """The file at a path. folders: a folder is None rather than an error.
+
+  Raises UserError: it is missing, or no file, or was seen under another path.
+  """
   try:
     found = os.stat(path)
   except OSError as error:
     raise UserError(f"{path}: cannot be read ({error.strerror}; asked for by {asked})") from error
   if stat.S_ISREG(found.st_mode):
+    seen.add(path, found)
     return File(path, found.st_size)
   if folders and stat.S_ISDIR(found.st_mode):
     return None
@@ -144,6 +168,7 @@ def _listed(path: str, flag: str) -> Iterator[File]:
   """The files of a list."""
   folder = os.path.dirname(path)
   lines: dict[str, int] = {}  # by path, which line has it
+  seen = _Seen()
   found: list[File | None] = []  # None: it is in a bucket, whose folders are looked at together
   with open_text(path) as file:
     for number, line in enumerate(file, 1):
@@ -164,7 +189,7 @@ def _listed(path: str, flag: str) -> Iterator[File]:
       if (before := lines.setdefault(name, number)) != number:
         raise UserError(f"{where}: {name} is also in line {before}")
       try:
-        found.append(None if is_bucket(name) else _file(name, where))
+        found.append(None if is_bucket(name) else _file(name, where, seen))
       except UserError as error:
         raise UserError(f"{where}: {error}") from None
   if not lines:
@@ -195,7 +220,7 @@ class FileSource(Source):
   def __init__(self, files: Iterable[File], languages: Iterable[str] | None = None):
     """languages: documents that say another language are left out; all are taken by default."""
     self.files: list[File] = list(files)
-    self.languages = None if languages is None else frozenset(languages)
+    self.languages = asked_languages(languages)
 
   def reader(self) -> Source:
     return copy.copy(self)  # without the list, as __getstate__ has it

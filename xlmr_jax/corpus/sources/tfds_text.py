@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from xlmr_jax.corpus.sources import Damage, Document, Shard, Source, refuse
-from xlmr_jax.corpus.sources.fields import DEFAULT, Fields, normal_code
+from xlmr_jax.corpus.sources.fields import DEFAULT, Fields, asked_languages, normal_code
 from xlmr_jax.corpus.sources.lines import decode, tidy
 from xlmr_jax.data.tfds_features import refuse_foreign_features
 from xlmr_jax.errors import UserError
@@ -40,7 +40,7 @@ class TfdsText(Source):
     Raises UserError: a data set is not there, or has no such split or field.
     """
     self.fields, self.data_dir = fields, data_dir
-    self.languages = None if languages is None else frozenset(languages)
+    self.languages = asked_languages(languages)
     self.names: list[tuple[str, str]] = []
     for part in names.split(","):
       if not (found := _NAME.fullmatch(part.strip())):
@@ -66,6 +66,8 @@ class TfdsText(Source):
         has = ", ".join(there) or "none"
         raise UserError(f"tfds {name}: no split {wanted or 'train'}; it has {has}: write {name}[SPLIT]")
       language = self.fields.constant or _language_of(name)
+      if not self._wants(language):
+        continue
       for split in splits:
         files, size = there[split].num_shards, there[split].num_bytes
         step = max(1, min(files, int(shard_bytes * files / max(1, size))))
@@ -97,12 +99,15 @@ class TfdsText(Source):
         text = decode(text, where, on_damage)
         found = {name: _plain(row[name]) for name in names}
         language = shard.language or self.fields.language_of(found)
-        wants = not language or self.languages is None or language in self.languages
-        if wants and (text := tidy(_without_marks(text) if is_wiki else text)):
+        if self._wants(language) and (text := tidy(_without_marks(text) if is_wiki else text)):
           yield Document(text, where, self.fields.url_of(found), language)
     except (tf.errors.OpError, OSError) as error:
       reason = " ".join(str(error).split())[:200]
       on_damage(Damage(f"{shard.name}, example {number}", f"{reason}; the rest of these files is lost"))
+
+  def _wants(self, language: str) -> bool:
+    """Whether documents with this label are taken; those without one always are."""
+    return not language or self.languages is None or language in self.languages
 
   def _builder(self, name: str) -> Any:
     """The builder of a data set. UserError: it is not prepared."""

@@ -5,12 +5,12 @@ convention for "not known": then it is left out, counted, and said.
 """
 
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import logging
 
 from xlmr_jax.data.tfds_features import refuse_foreign_features
 from xlmr_jax.errors import UserError
@@ -26,7 +26,7 @@ class MissingError(UserError):
 def say_left_out(path: str | Path, left_out: int, of: int, why: str) -> None:
   """Says that a file's records are left out by the convention of their field. why: what they are, and the first of them."""
   if left_out:
-    logging.warning("%s: left out %d of %d %s", path, left_out, of, why)
+    print(f"{path}: left out {left_out} of {of} {why}", file=sys.stderr, flush=True)
 
 
 def refuse_half_pair(text: str, where: str) -> None:

@@ -2,13 +2,13 @@
 
 import collections
 import json
+import sys
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import logging
 
 from xlmr_jax.errors import UserError
 from xlmr_jax.evaluation.tasks.reading import MissingError, find, read_tfds, refuse_half_pair
@@ -86,8 +86,12 @@ def read(folder: str | Path, task: Task, language: str, split: str) -> list[Ques
   examples = [example for example, _ in found]
   moved = [example.id for example, is_exact in found if not is_exact]
   if moved:
-    logging.warning("%s: %d of %d questions have an answer that is not at its answer_start, the first of them %r; it is "
-                    "taken where the context has it", path, len(moved), len(found), moved[0])  # fmt: skip
+    print(
+      f"{path}: {len(moved)} of {len(found)} questions have an answer that is not at its answer_start, the first of them "
+      f"{moved[0]!r}; it is taken where the context has it",
+      file=sys.stderr,
+      flush=True,
+    )
   has_all_languages = path.name.startswith(TYDI_WHOLE)
   if has_all_languages:
     examples = _in_language(examples, language)

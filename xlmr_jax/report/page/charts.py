@@ -93,7 +93,8 @@ def log_ticks_of(low: float, high: float) -> list[float]:
   exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
   every = -(-len(exponents) // 7)
   factors = (1, 2, 5) if high / low < 300 else (1,)
-  return [f * 10.0**e for e in exponents if e % every == 0 for f in factors if low <= f * 10.0**e <= high]
+  found = [f * 10.0**e for e in exponents if e % every == 0 for f in factors if low <= f * 10.0**e <= high]
+  return found if len(found) > 1 else ticks_of(low, high)  # Of 0.6 to 0.9, say, there are no round numbers of that kind.
 
 
 def line_chart(
@@ -113,6 +114,7 @@ def line_chart(
   if not lines:
     return ""
   left, right = _x_range(lines, x)
+  marks = [mark for mark in marks if left <= mark.x <= right]  # Others would lie outside the picture, or of the page.
   bottom, top = _y_range(lines, y)
   to_x = _scale(left, right, _WIDTH, False)
   to_y = _scale(bottom, top, _HEIGHT, y.log)
@@ -131,8 +133,11 @@ def line_chart(
   for number, tick in enumerate(x_ticks):
     odd = " odd" if number % 2 and len(x_ticks) > (5 if x.labels else 4) else ""
     odd += " end" if to_x(tick) > 0.97 * _WIDTH else ""  # It must not stick out of the page.
-    text = x.labels[int(tick)] if x.labels else x.show(tick)
-    words.append(f'<span class="tick x{odd}" style="left:{100 * to_x(tick) / _WIDTH:.2f}%">{html.escape(text)}</span>')
+    text, share = x.labels[int(tick)] if x.labels else x.show(tick), to_x(tick) / _WIDTH
+    # A long name is cut where its neighbour's begins, and the last one where the page ends; the tip has it whole.
+    room = min(0.96 / len(x.labels), 2 * (1 - share)) if x.labels else 1
+    most = f";max-width:calc({100 * room:.1f}% + .9rem)" if x.labels and room < 1 else ""
+    words.append(f'<span class="tick x{odd}" style="left:{100 * share:.2f}%{most}">{html.escape(text)}</span>')
   for number, mark in enumerate(sorted(marks)):
     share = to_x(mark.x) / _WIDTH
     kind = ("", " second", " third")[number % 3] + (" late" if share > 0.5 else "")

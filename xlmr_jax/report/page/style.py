@@ -63,6 +63,7 @@ summary { cursor: pointer; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 34rem), 1fr)); gap: 0 2rem; }
 .charts figure { margin-bottom: 1rem; min-width: 0; }
 .legend { display: flex; flex-wrap: wrap; gap: .1rem 1rem; font-size: 13px; margin: 0 0 .3rem; }
+.legend > span { min-width: 0; overflow-wrap: anywhere; }
 .legend svg { width: 30px; height: 11px; margin-right: .35rem; vertical-align: -1px; }
 .legend .swatch { display: inline-block; width: 13px; height: 13px; margin-right: .35rem; vertical-align: -2px; }
 .y-name { font-size: 12.5px; color: var(--soft); margin-bottom: .3rem; }
@@ -73,7 +74,7 @@ summary { cursor: pointer; }
 .area path, .legend path { fill: none; vector-effect: non-scaling-stroke; stroke-linejoin: round; }
 .tick { position: absolute; font-size: 12px; color: var(--soft); white-space: nowrap; font-variant-numeric: tabular-nums; }
 .tick.y { right: calc(100% + .45rem); transform: translateY(-50%); }
-.tick.x { top: calc(100% + .2rem); transform: translateX(-50%); }
+.tick.x { top: calc(100% + .2rem); transform: translateX(-50%); overflow: hidden; text-overflow: ellipsis; }
 .tick.x.end { transform: translateX(calc(-100% + .6rem)); }
 .vertical { position: absolute; top: 0; bottom: 0; border-left: 1.5px dashed var(--c2); font-size: 12px; color: var(--ink); }
 .marked .area { margin-top: 2.9rem; }

@@ -41,6 +41,7 @@ class SweepRun:
   settings: dict[str, dict[str, float]]  # {setting of the final scores: {language: score, the mean of tasks and seeds}}
   history: dict[str, list[tuple[int, float]]]  # {measure: [(step, mean of the languages)]}
   score: float | None = None  # the mean over tasks of the means over their languages, as the stop rule has it
+  means: dict[str, float] = dataclasses.field(default_factory=dict)  # {setting: its score, as `score`}
 
   def measured(self, measure: str) -> dict[str, float]:
     """{language: value} in the unit of the figure."""
@@ -75,8 +76,9 @@ class Sweep:
   @property
   def without_value(self) -> list[str]:
     """The finished runs that have no value of the sweep's own measure, although others have one."""
-    finished = [run for run in self.runs if run.is_finished]
-    empty = [run.name for run in finished if not run.measured(self.record["y"])]
+    finished, x = [run for run in self.runs if run.is_finished], self.record["x"]
+    has_place = {run.name for run in finished if x in (STEP, LANGUAGE) or x in run.values}
+    empty = [run.name for run in finished if run.name not in has_place or not run.measured(self.record["y"])]
     return empty if len(empty) < len(finished) else []
 
   def _common(self, measure: str) -> tuple[str, ...]:
@@ -119,8 +121,12 @@ def figure(points: Iterable[Point]) -> dict[tuple[Any, str], list[Place]]:
 
 def order_of(value: Any) -> tuple[bool, Any]:
   """A key that sorts numbers by size, and texts behind them."""
-  is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-  return (not is_number, value if is_number else str(value))
+  return (not is_number(value), value if is_number(value) else str(value))
+
+
+def is_number(value: Any) -> bool:
+  """Whether a value is one; True and False, which Python counts among them, are not."""
+  return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def points_of(sweep: Sweep, measure: str) -> list[Point]:
@@ -259,14 +265,14 @@ def _read_scores(workdir: Workdir, run: SweepRun, settings: Sequence[str]) -> No
     run.history.setdefault("score", []).append((entry.step, 100 * score))
     if last is None or entry.step == last:
       run.scores, run.score = found, score
-  path = workdir.final_scores / "latest.json"
+  path = workdir.final_score("latest")
   if not path.exists() or last is None:
     return
   final = read_sealed_json(path)
   if final["step"] != last:  # It was made before the run ended.
     return
   metrics |= final.get("metrics", {})
-  tasks, errors, means = final["scores"], final.get("errors", {}), {}
+  tasks, errors = final["scores"], final.get("errors", {})
   for setting in dict.fromkeys(name for table in (tasks, errors) for by_setting in table.values() for name in by_setting):
     tables = {task: by_setting[setting] for task, by_setting in tasks.items() if setting in by_setting}
     counts = {task: metrics.get(task) or _metric_of(task, languages) for task, languages in tables.items()}
@@ -276,10 +282,10 @@ def _read_scores(workdir: Workdir, run: SweepRun, settings: Sequence[str]) -> No
       print(f"{run.name}, {setting}: no score, because a task failed or scored something that is no number", file=sys.stderr)
       continue
     run.settings[setting] = _mean_of_tasks([(languages, counts[task]) for task, languages in tables.items()])
-    means[setting] = score
-  first = settings[0] if settings else next(iter(means), "")
+    run.means[setting] = score
+  first = settings[0] if settings else next(iter(run.means), "")
   if settings or first:  # A run with settings is measured by these alone.
-    run.scores, run.score = run.settings.get(first, {}), means.get(first)
+    run.scores, run.score = run.settings.get(first, {}), run.means.get(first)
 
 
 def _metric_of(task: str, languages: Mapping[str, Any]) -> str:

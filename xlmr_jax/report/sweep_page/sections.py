@@ -1,6 +1,7 @@
 """The sections of a sweep's page: the figure, the table behind it to copy, the runs, and what differs between them."""
 
 import html
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from xlmr_jax.report.sweep_page.numbers import (
   config_differences,
   figure,
   group_name,
+  is_number,
   order_of,
   points_of,
 )
@@ -42,15 +44,22 @@ def figure_section(sweep: Sweep) -> str:
 
 
 def _groups_in_words(sweep: Sweep) -> str:
+  better = "Held-out loss: lower is better; scores: higher is better."
   if sweep.record["x"] == LANGUAGE:
-    return "<p>Held-out loss: lower is better; scores: higher is better.</p>\n"
-  said = []
-  for group, languages in sweep.groups.items():
-    if group != ALL:
-      said.append(f"{group_name(group)}: {', '.join(map(name_with_code, languages))}")
-  if ALL in sweep.groups:
-    said.append(f"all languages: the {counted(len(sweep.common_languages), 'language')} that every finished run has")
-  return f"<p>{html.escape('; '.join(said))}. Held-out loss: lower is better; scores: higher is better.</p>\n"
+    return f"<p>{better}</p>\n"
+  by_words: dict[str, list[str]] = {}  # Tasks may have other languages than the held-out rows.
+  for measure in measures_of(sweep):
+    by_words.setdefault(_languages_in_words(sweep.groups_of(measure)), []).append(MEASURES[measure])
+  said = [words if len(by_words) == 1 else f"{', '.join(names)}: {words}" for words, names in by_words.items()]
+  return "".join(f"<p>{html.escape(each)}.</p>\n" for each in said) + f"<p>{better}</p>\n"
+
+
+def _languages_in_words(groups: Mapping[str, Sequence[str]]) -> str:
+  """Which languages the lines of a picture are means over."""
+  said = [f"{group_name(group)}: {', '.join(map(name_with_code, names))}" for group, names in groups.items() if group != ALL]
+  if ALL in groups:
+    said.append(f"all languages: the {counted(len(groups[ALL]), 'language')} that every finished run has")
+  return "; ".join(said)
 
 
 def sorted_lines(places: dict[tuple[Any, str], list[Place]]) -> list[tuple[Any, str]]:
@@ -148,7 +157,7 @@ def table_section(sweep: Sweep) -> str:
     Column(title, "{:.4g}".format if title in ("mean", "standard deviation") else "{:,}".format) for title in columns
   ]
   return (
-    html_table(titles, [[shown(x) if not isinstance(x, (int, float)) else x for x in row] for row in rows])
+    html_table(titles, [[x if is_number(x) else shown(x) for x in row] for row in rows])
     + folded("As tab-separated values, to copy", f'<pre class="copy">{html.escape(chr(10).join(lines))}</pre>')
     + folded("As Markdown, to copy", f'<pre class="copy">{html.escape(markdown)}</pre>')
   )
@@ -184,11 +193,11 @@ def runs_section(sweep: Sweep) -> str:
   rows = []
   for run in sweep.runs:
     state = _state_of(run, sweep) if run.is_finished else f"at step {run.steps:,}" if run.config else "not begun"
-    bits, scores = run.measured("bits_per_byte"), run.measured("score")
+    bits = run.measured("bits_per_byte")
     rows.append([
       run.name, state, *(shown(run.values.get(key)) for key in keys), len(bits) or None,
-      sum(bits.values()) / len(bits) if bits else None, sum(scores.values()) / len(scores) if scores else None,
-      *(100 * _mean(run.settings[setting]) if setting in run.settings else None for setting in settings),
+      sum(bits.values()) / len(bits) if bits else None, None if run.score is None else 100 * run.score,
+      *(100 * run.means[setting] if setting in run.means else None for setting in settings),
     ])  # fmt: skip
   three = "{:.3f}".format
   columns = [Column("run"), Column("state"), *map(Column, keys), Column("languages"), Column("bits per byte", three),
@@ -201,10 +210,6 @@ def _state_of(run: SweepRun, sweep: Sweep) -> str:
   """In words, of a run that is finished."""
   is_scored = any(other.scores for other in sweep.runs)
   return "trained, not scored" if is_scored and not run.scores else "finished"
-
-
-def _mean(values: dict[str, float]) -> float:
-  return sum(values.values()) / len(values)
 
 
 def config_section(sweep: Sweep) -> str:

@@ -12,7 +12,7 @@ from xlmr_jax.errors import UserError
 FEED_BYTES = 16 << 10  # compressed bytes at a time; what is left of them after a member is copied
 PIECE_BYTES = 1 << 20  # uncompressed bytes at a time
 
-_GZIP = b"\x1f\x8b\x08"
+GZIP = b"\x1f\x8b\x08"  # with which a member begins
 
 
 class Stream:
@@ -161,18 +161,22 @@ def next_member(path: str, position: int) -> int | None:
     data = file.read(PIECE_BYTES)
     while data:
       at = -1
-      while (at := data.find(_GZIP, at + 1)) >= 0:
+      while (at := data.find(GZIP, at + 1)) >= 0:
         here = file.tell()
-        file.seek(position + at)
-        stream = zlib.decompressobj(wbits=31)
-        try:
-          begins = stream.decompress(file.read(FEED_BYTES), FEED_BYTES).lstrip(b"\r\n").startswith(b"WARC/")
-        except zlib.error:
-          begins = False
-        if begins:
+        if begins_record(file, position + at):
           return position + at
         file.seek(here)
       more = file.read(PIECE_BYTES)
       position += max(0, len(data) - 2)
       data = data[-2:] + more if more else b""
   return None
+
+
+def begins_record(file: BinaryIO, position: int) -> bool:
+  """Whether a gzip member that can be read, and starts with a record, begins at a byte of a file."""
+  file.seek(position)
+  stream = zlib.decompressobj(wbits=31)
+  try:
+    return stream.decompress(file.read(FEED_BYTES), FEED_BYTES).lstrip(b"\r\n").startswith(b"WARC/")
+  except zlib.error:
+    return False
