@@ -32,7 +32,7 @@ from xlmr_jax.data.row_manifest import fingerprint
 from xlmr_jax.data.rows import RowStore
 from xlmr_jax.data.tfds_features import refuse_foreign_features
 from xlmr_jax.demo.text import documents
-from xlmr_jax.errors import StoreError, UserError, one_line, redacted, report, told
+from xlmr_jax.errors import StoreError, UserError, one_line, report, told
 from xlmr_jax.evaluation import ledger, scorer
 from xlmr_jax.evaluation.tasks import reading, registry
 from xlmr_jax.files import write_json
@@ -42,6 +42,7 @@ from xlmr_jax.names import below, is_plain_name
 from xlmr_jax.run import logs
 from xlmr_jax.run import manifest as checkpoint_manifest
 from xlmr_jax.run.workdir import Workdir, best_step
+from xlmr_jax.secrets import redacted
 
 ROOT = Path(__file__).parents[1]
 PLANTED = "planted-9f3a7c5e1b"

@@ -21,7 +21,8 @@ from typing import Any
 
 from etils import epath
 
-from xlmr_jax.errors import EXIT_RESTART, StoreError, UserError, one_line, redacted
+from xlmr_jax.errors import EXIT_RESTART, StoreError, UserError, one_line
+from xlmr_jax.secrets import redacted
 
 # For so long a failing store is asked again. A launcher starts the run again after it, and then it begins anew.
 PATIENCE_S = float(os.environ.get("XLMR_JAX_STORE_PATIENCE_S", "120"))

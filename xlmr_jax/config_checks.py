@@ -7,8 +7,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from xlmr_jax.config import SETTINGS, parse_row_shares
-from xlmr_jax.errors import UserError, is_secret_name, redacted
+from xlmr_jax.errors import UserError
 from xlmr_jax.files import flatten
+from xlmr_jax.secrets import is_secret_name, redacted
 
 
 def _refuse_unless_one_of(name: str, value: object, values: tuple) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 from ml_collections import ConfigDict
 
-from xlmr_jax.errors import EXIT_DONE, UserError, redacted
+from xlmr_jax.errors import EXIT_DONE, UserError
 from xlmr_jax.evaluation.ledger import Entry, conclude, read_ledger
 from xlmr_jax.evaluation.tasks.registry import TASKS
 from xlmr_jax.files import read_json
@@ -26,6 +26,7 @@ from xlmr_jax.run.hosts import versions
 from xlmr_jax.run.manifest import DamagedError, digest_of, read_manifest
 from xlmr_jax.run.retention import clear_pins, evaluated_steps, pin
 from xlmr_jax.run.workdir import Workdir, read_stop
+from xlmr_jax.secrets import redacted
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from xlmr_jax.data.tokenizer import Tokenizer
-from xlmr_jax.errors import StoreError, UserError, redacted
+from xlmr_jax.errors import StoreError, UserError
 from xlmr_jax.evaluation.choices import (
   check_choices,
   languages_of,
@@ -30,6 +30,7 @@ from xlmr_jax.evaluation.tasks.reading import MissingError
 from xlmr_jax.files import any_path, is_bucket
 from xlmr_jax.folders import local_folder
 from xlmr_jax.progress import Progress
+from xlmr_jax.secrets import redacted
 from xlmr_jax.training import sharding
 
 LanguageScores = dict[str, dict[str, float]]  # {language: {metric: value}}

@@ -11,12 +11,13 @@ import re
 import sys
 import time
 
-from xlmr_jax.errors import StoreError, one_line, redacted
+from xlmr_jax.errors import StoreError, one_line
 from xlmr_jax.files import AnyPath, any_path, read_bytes, read_json, write_json, write_whole
 from xlmr_jax.folders import entries, files_below, move_folder, remove_folder
 from xlmr_jax.run.manifest import MANIFEST, hash_files, make_manifest, write_manifest
 from xlmr_jax.run.retention import Retention
 from xlmr_jax.run.workdir import step_of
+from xlmr_jax.secrets import redacted
 
 _DELETING = "deleting-"  # A file of this name and a step's has the manifest of a step that is being removed.
 _SEAL = "SEAL-"  # What one process says of the files that it wrote, in the folder of a step that has no manifest yet.
