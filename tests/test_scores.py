@@ -4,7 +4,7 @@ import pytest
 
 from xlmr_jax.errors import UserError
 from xlmr_jax.files import write_sealed_json
-from xlmr_jax.report.scores import differences, read_scores
+from xlmr_jax.report.scores import differences, entries_of, read_scores
 
 SCORES = {"xnli": {"zero_shot": {"en": {"accuracy": [0.5, 0.6]}, "sw": {"accuracy": [0.4, None]}}}}
 
@@ -22,6 +22,15 @@ def test_files_are_named_by_the_user_or_by_themselves(tmp_path):
   assert list(found) == ["ours", "mbert"] and found["ours"]["scores"] == SCORES
   with pytest.raises(UserError, match="is named 'ours', as another one is"):
     read_scores([f"ours={ours}", f"ours={theirs}"])
+
+
+def test_the_path_of_a_run_of_a_sweep_has_commas(tmp_path):
+  (tmp_path / "system=xlm,seed=0").mkdir()
+  ours, run = write(tmp_path / "a.json"), write(tmp_path / "system=xlm,seed=0" / "latest.json")
+  assert entries_of([f"ours={ours},theirs={ours}", f"XLM={run}", str(run)]) == [
+    f"ours={ours}", f"theirs={ours}", f"XLM={run}", str(run),
+  ]  # fmt: skip
+  assert list(read_scores(entries_of([f"ours={ours}", f"XLM={run}"]))) == ["ours", "XLM"]
 
 
 def test_what_differs_between_two_evaluations_is_said(tmp_path):

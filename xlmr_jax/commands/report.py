@@ -55,9 +55,9 @@ def main(argv: list[str]) -> None:
 def _print_scores() -> None:
   """The scores of several models as one table."""
   from xlmr_jax.evaluation import paper_table
-  from xlmr_jax.report.scores import differences, read_scores
+  from xlmr_jax.report.scores import differences, entries_of, read_scores
 
-  found = read_scores(flags.FLAGS.scores)
+  found = read_scores(entries_of(flags.FLAGS.scores))
   for line in differences(found):
     print(line, file=sys.stderr, flush=True)
   print(paper_table.table({name: scores["scores"] for name, scores in found.items()}, flags.FLAGS.markdown))
@@ -183,8 +183,8 @@ def run() -> None:
   absl_flags.DEFINE_bool("samples", True, "whether the newest checkpoint of a run fills gaps in held-out text")
   absl_flags.DEFINE_bool("pictures", True, "whether the pictures of a run or a sweep are drawn as PNG files too")
   absl_flags.DEFINE_string("corpus", None, "folder of `xlmr build_corpus`, whose report is written anew")
-  absl_flags.DEFINE_list(
-    "scores", [], "NAME=FILE,... of scores to print as one table; without NAME the file's own name counts"
+  absl_flags.DEFINE_multi_string(
+    "scores", [], "NAME=FILE,... of scores to print as one table, also several times; without NAME the file's name counts"
   )
   absl_flags.DEFINE_bool("markdown", False, "whether the table of --scores is one to copy into a page")
   absl_flags.DEFINE_string("rows", None, "the run's or the corpus's rows")

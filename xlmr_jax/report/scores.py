@@ -10,6 +10,20 @@ from xlmr_jax.files import path_given, read_sealed_json
 _ALIKE = ("split", "seeds")
 
 
+def entries_of(values: Sequence[str]) -> list[str]:
+  """The entries of --scores, which may be given several times. Commas separate, but not in the path of a file that exists.
+
+  A run of a sweep lies in a folder such as system=xlmr,seed=0.
+  """
+  found = []
+  for value in values:
+    name, equals, file = value.partition("=")
+    files = [value, *([file] if equals and "/" not in name else [])]
+    is_one = any(path_given(file, "--scores=").exists() for file in files if file)
+    found += [value] if is_one else [entry for entry in value.split(",") if entry]
+  return found
+
+
 def read_scores(entries: Sequence[str]) -> dict[str, dict[str, Any]]:
   """{name: the content of a file} of the entries NAME=FILE, or FILE, which is named by itself.
 
