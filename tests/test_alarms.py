@@ -112,6 +112,12 @@ def test_a_spike_below_the_first_losses_of_a_run_is_one():
   assert raised(lines, limits(spike_nats=1.0)) == [(60, "spike", "sw")]
 
 
+def test_a_held_out_pass_that_is_made_again_counts_once():
+  lines = held_out_lines([5.0, 3.0, 3.1, 2.9], [5.0, 4.0, 3.5, 3.2])
+  again = [lines[0], lines[1], lines[2], lines[2], lines[3]]
+  assert raised(again, limits(held_out_rise=0.01), after_held_out) == []
+
+
 def test_a_noisy_language_is_no_spike_and_a_lasting_rise_is_one_spike():
   rng = np.random.default_rng(0)
   noisy = [train_line(step, sw=(5.0 + rng.normal(0, 0.8), step, 0.0, 1.0)) for step in range(1, 300)]

@@ -120,6 +120,39 @@ def test_what_a_killed_process_left_goes_and_so_do_folders_long_unused(options, 
   assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
+def test_programs_are_shared_with_their_seals_and_damaged_ones_are_replaced(tmp_path, monkeypatch):
+  """A folder stands for the bucket."""
+  folders = here, shared, there = [tmp_path / name for name in ("here", "shared", "there")]
+  for folder in folders:
+    folder.mkdir()
+  (here / "x-cache").write_bytes(b"program")
+  (shared / "alone-cache").write_bytes(b"without a seal")
+  os.utime(here / "x-cache", (1, 1))
+  write, failing = compile_cache.write_whole, [True]
+
+  def write_whole(path, content):
+    if path.name == "x-cache" and failing:
+      failing.pop()
+      raise OSError("a store that fails once")
+    write(path, content)
+
+  monkeypatch.setattr(compile_cache, "write_whole", write_whole)
+  for _ in range(2):
+    compile_cache.seal(here, shared=shared)
+  compile_cache.bring(shared, there)
+  assert {path.name for path in there.iterdir()} == {"x-cache", "x-cache.sha256"}
+  (shared / "x-cache").write_bytes(b"damaged")
+  for path in there.iterdir():
+    path.unlink()
+  compile_cache.bring(shared, there)
+  compile_cache._remove_broken(there)
+  assert not list(there.iterdir())
+  (there / "x-cache").write_bytes(b"program")  # It is compiled anew.
+  os.utime(there / "x-cache", (1, 1))
+  compile_cache.seal(there, shared=shared)
+  assert (shared / "x-cache").read_bytes() == b"program"
+
+
 def test_it_may_change_in_a_run_and_is_no_address():
   assert "compile_cache" in MAY_CHANGE
   with pytest.raises(UserError, match=r"config\.compile_cache='gs://bucket'"):

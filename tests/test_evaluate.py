@@ -514,8 +514,8 @@ def test_the_command_replays(workdir):
   [
     (["--config.seed=1"], "--config.seed=1"),
     (["--replay", "--tasks=t"], "--tasks: --replay fine-tunes nothing"),
-    pytest.param(["--settings=zero_shot"], "--settings: is about a table", marks=pytest.mark.slow),
-    pytest.param(["--split=test", "--once"], "--split: is about a table", marks=pytest.mark.slow),
+    (["--settings=zero_shot"], "--settings works only together with --checkpoint"),
+    pytest.param(["--split=test", "--once"], "--split works only together with", marks=pytest.mark.slow),
     pytest.param(["--replay", "--config.evaluate.languages=xx"], "evaluate.languages: --replay", marks=pytest.mark.slow),
     pytest.param(["--config.stop.patience=-1"], "patience=-1", marks=pytest.mark.slow),
     pytest.param(["--onec"], "onec", marks=pytest.mark.slow),
@@ -616,6 +616,9 @@ def test_a_run_that_stops_by_held_out_loss_is_scored_to_its_last_checkpoint(save
   assert follower.waiting_steps(config_of(**by_score), other, once=True) == [8, 12, 16]
   follow(other, config_of(**by_score), scorer, once=True)
   assert scorer.steps[3:] == [8, 12, 16] and ledgers.read_ledger(other)[1].step == 12
+  # It has no place in the history that the rule counts.
+  found = ledgers.conclude(config_of(**by_score, stop__patience=1), other)
+  assert "step 12" not in found.reason and ledgers.replay(config_of(**by_score), other)["evaluations"] == 2
   write_json(other.result, {"steps": 12})
   with pytest.raises(UserError, match=r"result\.json cannot be read .*; remove it"):
     follow(other, config_of(**by_score), scorer, once=True)

@@ -15,7 +15,7 @@ from tests.test_hosts import ROOT, environment, logged
 from tests.test_metrics_log import lines_of, metrics_of, open_log
 from xlmr_jax.files import read_sealed_json, write_sealed_json
 from xlmr_jax.report import model_card, pictures
-from xlmr_jax.run import goodput
+from xlmr_jax.run import compile_cache, goodput
 from xlmr_jax.run.goodput import PARTS, Account, Accounts, Goodput, read_accounts
 from xlmr_jax.run.workdir import Workdir
 
@@ -69,6 +69,20 @@ def test_each_moment_belongs_to_one_part(tmp_path, clock):
   (start,) = watch.accounts().starts
   assert start.wall == start.until - start.began == 10 + 2 + 20 + 7 + 30 + 1 + 5
   watch.close()
+
+
+def test_only_the_main_thread_compiles_on_the_runs_time():
+  """What other threads compile beside the training is counted among the programs, and in no part of the run's time."""
+  event = "/jax/core/compile/backend_compile_duration"
+  before = compile_cache.so_far()
+  thread = threading.Thread(target=compile_cache._on_duration, args=(event, 3.0))
+  thread.start()
+  thread.join()
+  beside = compile_cache.so_far()
+  assert beside["compile_s"] - before["compile_s"] == pytest.approx(3.0)
+  assert beside["main_thread_s"] == before["main_thread_s"]
+  compile_cache._on_duration(event, 2.0)
+  assert compile_cache.so_far()["main_thread_s"] - beside["main_thread_s"] == pytest.approx(2.0)
 
 
 def test_waiting_for_data_counts_while_the_devices_are_idle(tmp_path, clock):

@@ -81,6 +81,19 @@ def test_parity_with_transformers_live(changes):
   assert_same_as_hf(*reference.run(reference.make_model(3), reference.make_batch()), **changes)
 
 
+def test_layers_are_a_loop_where_they_are_recomputed():
+  """The rule by which rematerialisation saves memory, which the next test measures."""
+
+  def unrolled(**changes):
+    model, ids = small(layers=6, **changes), np.ones((2, 8), np.int32)
+    params = jax.eval_shape(lambda: build.initial_params(model, jax.random.key(0)))
+    traced = jax.make_jaxpr(lambda p: model.apply({"params": p}, ids, ids))(params)
+    return {equation.params["unroll"] for equation in traced.eqns if equation.primitive.name == "scan"}
+
+  assert unrolled(unroll_layers=True) == {6} and unrolled() == {1}
+  assert unrolled(unroll_layers=True, remat="full") == unrolled(unroll_layers=True, remat="ffn") == {1}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("unroll", [False, True])
 def test_rematerialisation_saves_memory(unroll):

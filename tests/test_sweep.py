@@ -157,6 +157,12 @@ def test_overrides_go_to_all_runs_and_not_against_the_sweep(tmp_path):
   with pytest.raises(UserError, match=r"leave data\.alpha=0\.5 out; 12 runs set that key themselves, such as alpha=0\.01"):
     load_sweep("sweeps/alpha:tiny,data.alpha=0.5")
   assert load_sweep("sweeps/batch:tiny,batch_rows=64").runs[0].changes["train_steps"] == 2400  # It reads the key.
+  load_sweep("sweeps/batch:tiny,batch_rows=32")  # as it is without the word
+  needs = (
+    "def sweep(add, arg):\n  given = dict(word.split('=') for word in arg.split(','))\n"
+    "  add({'train_steps': int(given['train_steps'])})\n"
+  )
+  assert load_sweep(f"{write(tmp_path / 'needs.py', needs)}:train_steps=9").runs[0].changes == {"train_steps": 9}
   for override, said in (
     ("--config.seed=1", "2 runs of .* set it themselves, such as peak_lr=0.1,seed=3"),
     ("--config.sead=1", "there is no such key"),
@@ -225,6 +231,22 @@ def test_a_newer_version_of_the_package_goes_on_with_a_sweep(tmp_path):
   open_folder(plan.folder, describe(plan.sweep, {}, "1.0"))
   open_folder(plan.folder, describe(plan.sweep, {}, "2.0"))
   assert json.loads(plan.folder.record.read_text())["version"] == "1.0"
+
+
+def test_a_folder_that_an_older_version_wrote_goes_on(tmp_path):
+  """It knew fewer fields of Rows."""
+  plan = make_plan(tmp_path, TWO.replace("3})", "3}, rows=Rows('r', 100))"))
+  value = describe(plan.sweep, plan.overrides)
+  older = json.loads(json.dumps(value))
+  for run in older["runs"]:
+    del run["rows_made"]["word_starts"]
+    plan.folder.workdir(plan.sweep.runs[0]).root.mkdir(parents=True, exist_ok=True)
+    plan.folder.workdir(plan.sweep.runs[0]).record.write_text("{}")
+  open_folder(plan.folder, older)
+  open_folder(plan.folder, value)
+  with pytest.raises(UserError, match="was begun with rows_made="):
+    other = [run | {"rows_made": run["rows_made"] | {"word_starts": True}} for run in value["runs"]]
+    open_folder(plan.folder, value | {"runs": other})
 
 
 def test_the_folder_says_what_it_holds_and_refuses_another_sweep(tmp_path):

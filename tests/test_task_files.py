@@ -14,9 +14,9 @@ REST = "\t_" * 6
 
 
 @pytest.fixture
-def said(caplog):
-  """() -> the lines that were logged."""
-  return lambda: caplog.messages
+def said(capsys):
+  """() -> the lines that were said since the last call."""
+  return lambda: capsys.readouterr().err.splitlines()
 
 
 def load(folder, name, language, split, **files):

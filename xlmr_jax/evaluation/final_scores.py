@@ -13,7 +13,6 @@ from xlmr_jax.evaluation import paper_table
 from xlmr_jax.evaluation.follower import score_checkpoint
 from xlmr_jax.evaluation.scorer import Scorer
 from xlmr_jax.files import AnyPath, read_sealed_json, write_sealed_json
-from xlmr_jax.progress import Progress
 from xlmr_jax.run import stopping
 
 # What two tables of one file have in common. The digest is of a Hugging Face folder, which may come to hold another model.
@@ -41,8 +40,7 @@ def score_final(
     choice.evaluate.setting = setting
     check_evaluation(choice)
     scorers[setting] = Scorer(choice, vocabulary_size, tokenizer, split, pooler)
-  with Progress(f"loading {name}"):
-    step, params = load()
+  step, params = load()
   scores: dict[str, dict] = {}
   errors: dict[str, dict] = {}
   missing: dict[str, list[str]] = {}

@@ -79,6 +79,14 @@ def history(ledger: list[Entry], which: str) -> list[dict[str, Any]]:
   return [{"step": entry.step, "score": entry.score_of(which)} for entry in ledger if entry.error is None]
 
 
+def _counted(scores: list[dict[str, Any]], config: ConfigDict) -> list[dict[str, Any]]:
+  """Those that the rule counts: the last checkpoint of a run that was ended early has a score, but no place among them."""
+  return [
+    entry for entry in scores
+    if stopping.is_eligible(entry["step"], config.evaluate.every_steps, config.train_steps)
+  ]  # fmt: skip
+
+
 def replay(config: ConfigDict, workdir: Workdir) -> dict[str, Any]:
   """Prints the scores of all steps and returns where config.stop would have ended the run.
 
@@ -88,7 +96,7 @@ def replay(config: ConfigDict, workdir: Workdir) -> dict[str, Any]:
     return _replay_held_out(config, workdir)
   ledger = read_ledger(workdir)
   _refuse_unscored(ledger, config.stop.score)
-  scores = history(ledger, config.stop.score)
+  scores = _counted(history(ledger, config.stop.score), config)
   step, decision = stopping.first_stop(scores, config.stop)
   for entry in scores:
     score = "none" if entry["score"] is None else f"{entry['score']:.6g}"
@@ -134,12 +142,13 @@ def conclude(config: ConfigDict, workdir: Workdir) -> stopping.Decision:
   With config.stop.by=held_out the run itself writes STOP.json.
   """
   scores = history(read_ledger(workdir), config.stop.score)
-  decision = stopping.decide(scores, config.stop)
+  counted, best = _counted(scores, config), stopping.decide(scores, config.stop)
+  decision = stopping.decide(counted, config.stop)._replace(best_step=best.best_step, best_score=best.best_score)
   if decision.best_step is not None:
     write_json(workdir.best_note, {"step": decision.best_step, "score": decision.best_score})
     keep_best(workdir, decision.best_step)
   if decision.stop and config.stop.by == "score" and not workdir.stop.exists():
-    write_json(workdir.stop, {"step": scores[-1]["step"], "reason": decision.reason})
+    write_json(workdir.stop, {"step": counted[-1]["step"], "reason": decision.reason})
   return decision
 
 

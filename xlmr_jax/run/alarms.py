@@ -107,8 +107,10 @@ def _spike_alarms(state: dict, step: int, name: str, loss: float | None, limits:
 
 
 def after_held_out(state: dict, line: Mapping[str, Any], limits: Limits) -> tuple[dict, list[Alarm]]:
-  """(the state, the new alarms) after a line of held_out.jsonl."""
-  state, found = copy.deepcopy(state), []
+  """(the state, the new alarms) after a line of held_out.jsonl. The line of a pass that was made again changes nothing."""
+  if line["step"] <= state.get("held_out_step", -1):
+    return state, []
+  state, found = copy.deepcopy(state) | {"held_out_step": line["step"]}, []
   step, mean = line["step"], line["mean_loss"]
   if mean is None or not math.isfinite(mean):  # One language whose loss is not finite must not silence the others.
     known = [values["loss"] for name, values in line["languages"].items() if name not in line.get("parallel", ())]

@@ -124,6 +124,8 @@ def seal(folder: Path, untouched_s: float = WRITTEN_S, shared: AnyPath | None = 
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         temporary.write_text(sha256_of(path))
         temporary.replace(_seal_of(path))
+        if shared is not None:  # The one there may be damaged, and this one be made in its place.
+          _in_bucket(shared).discard(path.name)
   if shared is not None:
     _share(folder, shared)
 
@@ -140,8 +142,9 @@ def _share(folder: Path, shared: AnyPath) -> None:
 
 @functools.cache
 def _in_bucket(shared: AnyPath) -> set[str]:
-  """The programs that a bucket has, as this process knows it."""
-  return set(entries(shared))
+  """The programs that a bucket has with their seals, as this process knows it."""
+  there = entries(shared)
+  return {name for name in there if f"{name}.sha256" in there}
 
 
 def _seal_again_and_again(folder: Path, shared: AnyPath | None) -> None:

@@ -248,7 +248,7 @@ class RunLog:
   def first_step(self, step: int, seconds: float, compiling: dict[str, Any], program: Sequence[str] = ()) -> None:
     """Prints and writes how long the start took, to the end of the first step. seconds: age of the process.
 
-    compiling: {"compile_s", "programs", "from_cache"}, as compile_cache.so_far() gives it. program: what was printed at the
+    compiling: as compile_cache.so_far() gives it. program: what was printed at the
     start about the mesh, the kernels and the memory.
     """
     if self._train:

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from xlmr_jax.config import is_below, with_defaults
@@ -198,7 +197,9 @@ def refuse_other_run(workdir: Workdir, record: RunRecord, allowed: tuple[str, ..
     )
   old, new = (flatten(json.loads(json.dumps(config))) for config in (before.config, record.config))  # tuples as lists
   changed = {key for key in {*old, *new} if old.get(key) != new.get(key)}
-  settled = _settled_by(new, old)
+  # A stop by held-out losses would compare losses of other rows.
+  by_held_out = any(config["stop.by"] == "held_out" and config["stop.patience"] for config in (old, new))
+  settled = {"held_out.max_rows_per_language"} if by_held_out else set()
   refused = sorted(
     key for key in changed if not is_below(key, allowed) and (key in settled or not is_below(key, MAY_CHANGE))
   )
@@ -210,17 +211,6 @@ def refuse_other_run(workdir: Workdir, record: RunRecord, allowed: tuple[str, ..
     )
   for key in sorted(() if quiet else changed):
     print(f"continuing with config.{key}={new.get(key)!r} (was {old.get(key)!r})", flush=True)
-
-
-def _settled_by(*configs: Mapping[str, Any]) -> set[str]:
-  """Keys of MAY_CHANGE that change more than rounding by what the (flat) configs say besides."""
-  found: set[str] = set()
-  for config in configs:
-    if config["stop.by"] == "held_out" and config["stop.patience"]:
-      found.add("held_out.max_rows_per_language")  # Losses of other rows would be compared.
-    if config["model.dropout_bits"] == "rbg" and (config["model.dropout"] or config["model.attention_dropout"]):
-      found |= {"mesh.data", "mesh.fsdp", "micro_batches", "rows_per_device"}  # Its masks depend on them.
-  return found
 
 
 def refuse_other_model(workdir: Workdir, before: RunRecord, record: RunRecord) -> None:

@@ -14,7 +14,7 @@ from xlmr_jax.errors import UserError, one_line
 from xlmr_jax.files import AnyPath, Lock, any_path, flatten, lock, read_json, read_sealed_json, write_json
 from xlmr_jax.names import below
 from xlmr_jax.run.workdir import MAY_CHANGE, Workdir, read_record
-from xlmr_jax.sweep.runs import ROWS_FOLDER, Run, Sweep
+from xlmr_jax.sweep.runs import ROWS_FOLDER, Run, Sweep, as_rows_are_written
 
 # What a single run may change on its way, and what the runs of a sweep must have in common: else a figure would put together
 # what was measured in two ways. Where files lie is each machine's own affair.
@@ -132,6 +132,8 @@ def refuse_other_sweep(folder: SweepFolder, before: dict[str, Any], value: dict[
   runs = {run["name"]: run for run in value["runs"]}
   for run in before["runs"]:
     now = runs.get(run["name"], {})
+    if run.get("rows_made"):
+      run = {**run, "rows_made": as_rows_are_written(run["rows_made"])}
     keys = [key for key in ("changes", "rows", "rows_made", "settings") if key in run]  # 0.1.0 has no rows_made.
     differs = next((key for key in keys if now.get(key) != run.get(key)), None)
     if differs is None or not _has_begun(folder, run):

@@ -14,7 +14,7 @@ from xlmr_jax.data.row_manifest import read_manifest
 from xlmr_jax.errors import UserError, one_line
 from xlmr_jax.files import AnyPath, lock, read_json, write_json
 from xlmr_jax.folders import files_below, move_folder, remove_folder
-from xlmr_jax.sweep.runs import Rows, Run
+from xlmr_jax.sweep.runs import Rows, Run, as_rows_are_written
 
 DEMO_TEXT = "demo"  # the text of the built-in world
 POLL_S = 2.0  # between two looks at rows that another process builds
@@ -160,8 +160,7 @@ def _keep_description(rows: Rows, out: AnyPath, text: AnyPath | None) -> None:
   now = json.loads(json.dumps(dataclasses.asdict(rows))) | {"from": "" if rows.text == DEMO_TEXT else str(text or "")}
   vocabulary = out.with_name(f"{rows.name}.model")
   try:
-    of_old = {field.name: field.default for field in dataclasses.fields(Rows)}  # An older version wrote fewer keys.
-    before = of_old | read_json(path)
+    before = as_rows_are_written(read_json(path))
   except FileNotFoundError:
     before = now
   except (OSError, ValueError) as error:

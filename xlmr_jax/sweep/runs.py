@@ -60,6 +60,12 @@ class Rows:
   word_starts: bool = False  # whether they tell where words start, which config.data.mask_unit=word and span need
 
 
+def as_rows_are_written(value: Mapping[str, Any]) -> dict[str, Any]:
+  """What a file says of Rows, with the defaults of the fields that an older version did not have."""
+  defaults = {field.name: field.default for field in dataclasses.fields(Rows) if field.default is not dataclasses.MISSING}
+  return defaults | {**value}
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
   """One run of a sweep."""
@@ -198,7 +204,7 @@ def load_sweep(config: str) -> Sweep:
   runs = tuple(collect.runs.values())
   if not runs:
     raise UserError(f"{path}: sweep(add) adds no run")
-  _refuse_ignored(config, path, arg, asked, runs)
+  _refuse_ignored(config, module, arg, base, runs)
   study = getattr(module, "STUDY", Study())
   if isinstance(study, Study) and not study.x:
     study = dataclasses.replace(study, x=next(iter(runs[0].values), ""))
@@ -211,18 +217,22 @@ def load_sweep(config: str) -> Sweep:
   return Sweep(name, arg, study, runs, base)
 
 
-def _refuse_ignored(config: str, path: Path, arg: str, asked: Callable[..., None], runs: tuple[Run, ...]) -> None:
-  """UserError for a KEY=VALUE of ARG that the runs replace by values of their own, which do not follow from it."""
+def _refuse_ignored(config: str, module: Any, arg: str, base: ConfigDict, runs: tuple[Run, ...]) -> None:
+  """UserError for a KEY=VALUE of ARG that changes the config, but which the runs replace, whatever it is."""
   words = split_arg(arg)
   for word in words:
     key, equals, _ = word.partition("=")
     setting = [run for run in runs if key.strip() in run.changes]
     if not (equals and setting):
       continue
-    others = _Collector(str(path))
-    without = ",".join(other for other in words if other is not word)
-    asked(others, without) if len(inspect.signature(asked).parameters) > 1 else asked(others)
-    if all(run.name in others.runs and others.runs[run.name].changes == run.changes for run in setting):
+    others, without = _Collector(config), ",".join(other for other in words if other is not word)
+    try:
+      module.sweep(others, without) if len(inspect.signature(module.sweep).parameters) > 1 else module.sweep(others)
+      default = flatten(module.get_config(without).to_dict())[key.strip()]
+    except Exception:  # A sweep that does not go without the word uses it.
+      continue
+    is_same = all(run.name in others.runs and others.runs[run.name].changes == run.changes for run in setting)
+    if is_same and default != flatten(base.to_dict())[key.strip()]:
       raise UserError(f"--config={config}: leave {word} out; {len(setting)} runs set that key themselves, such as "
                       f"{setting[0].name}")  # fmt: skip
 
