@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from tests.test_build_corpus import tree
-from xlmr_jax.corpus.clean.build import WORK, Inputs, Options, build_corpus
+from xlmr_jax.corpus.clean import rewritten
+from xlmr_jax.corpus.clean.build import Inputs, Options, build_corpus
 from xlmr_jax.corpus.clean.filter import Filter
 from xlmr_jax.corpus.clean.finish import TIMES
 from xlmr_jax.corpus.held_out import document_hash
 from xlmr_jax.corpus.reference import Reference
+from xlmr_jax.corpus.sources import Shard
 from xlmr_jax.corpus.sources.cc100 import CC100
 from xlmr_jax.corpus.sources.registry import open_source
 from xlmr_jax.demo.text import documents
@@ -71,28 +73,85 @@ def test_a_language_of_which_nothing_was_left_is_not_built_again(tmp_path, capsy
   assert capsys.readouterr().err.endswith("out: finished before\n")
 
 
-def test_text_that_was_written_again_is_refused_by_name(source, tmp_path, monkeypatch):
-  path = Path(source.removeprefix("jsonl:"))
+SAME = "with the same size, beginning, middle and end; "
+
+
+def test_text_that_was_written_again_is_refused_by_name(source, tmp_path, monkeypatch, capsys):
+  path, out = Path(source.removeprefix("jsonl:")), tmp_path / "out"
+  advice = f"choose another --out, or remove {out} when no build works there"
+  text = path.read_text()
   os.utime(path, (1e9, 1e9))
   monkeypatch.setattr(Filter, "work", lambda self, item: 1 / 0)
   with pytest.raises(RuntimeError):
-    build(source, tmp_path / "out")
+    build(source, out)
   monkeypatch.undo()
-  path.write_text(path.read_text().replace("e", "o", 1))  # as long as before
-  with pytest.raises(UserError, match=rf"a\.jsonl: was written again since .*; remove .*/out/{WORK} and begin again, or"):
-    build(source, tmp_path / "out")
-  os.utime(path, (1e9, 1e9))
-  build(source, tmp_path / "out")
-  os.utime(path, (1e9 + 1, 1e9 + 1))
-  before = tree(tmp_path / "out")
+  path.write_text(text.replace("e", "o", 1))  # as long as before
+  with pytest.raises(UserError, match=rf"a\.jsonl: was written again since the build began, and its beginning.*; {advice}$"):
+    build(source, out)
+  path.write_text(text)
+  build(source, out)
+  assert f"1 file was written again since the build began, {SAME}it is taken" in capsys.readouterr().err
+  before = tree(out)
+  build(source, out, languages=["sw"])  # The times are those of the file as it was when the build began.
+  assert SAME in capsys.readouterr().err
+  build(source, out, languages=["sw"])  # And now of that build.
+  assert SAME not in capsys.readouterr().err and tree(out) == before
+  path.write_text(text.replace("e", "o", 1))
+  os.utime(path, (1e9, 1e9))  # or it may be the second in which the last build began
   for languages in ([], ["sw"]):
-    with pytest.raises(
-      UserError, match=r"a\.jsonl: was written again .*; choose another --out, or remove .*/out/\.source\.json"
-    ):
-      build(source, tmp_path / "out", languages=languages)
-  assert tree(tmp_path / "out") == before
-  (tmp_path / "out" / TIMES).unlink()  # as the message says
-  build(source, tmp_path / "out")
+    with pytest.raises(UserError, match=rf"a\.jsonl: was written again .*; {advice}$"):
+      build(source, out, languages=languages)
+  assert tree(out) == before
+
+
+def test_tasks_may_have_copies_of_their_own_and_no_other_text(source, tmp_path, capsys):
+  path = Path(source.removeprefix("jsonl:"))
+
+  def start(task: int) -> dict:
+    os.utime(path, (1e9 + task, 1e9 + task))
+    return build(source, tmp_path / "out", task=(task, 3))
+
+  assert not start(0)["finished"] and not start(1)["finished"]
+  path.write_text((text := path.read_text())[:-9] + text[-9:].replace('"', "'"))
+  with pytest.raises(UserError, match=r"a\.jsonl: was written again"):
+    start(2)
+  path.write_text(text)
+  assert start(2)["documents_out"] > 0 and capsys.readouterr().err.count(SAME) == 2
+
+
+def test_only_the_first_files_by_name_have_digests(tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(rewritten, "_DIGESTS", 2)
+  monkeypatch.setattr(rewritten, "_PART", 4)
+  names = [f"{number}.txt" for number in range(4)]
+  for name in names:
+    (tmp_path / name).write_text("head..middle...tail")
+  shards = [Shard(str(tmp_path / name), 19) for name in reversed(names)]
+  root, path, looked = f"{tmp_path}/", tmp_path / "times", []
+  times = rewritten.times_of(shards, root, {shards[0].name: 7})
+  assert times["3.txt"] == 7 and times["0.txt"] == int((tmp_path / "0.txt").stat().st_mtime)
+  rewritten.record(path, times, root)
+  assert [name for name, (_, digest) in sorted(json.loads(path.read_text()).items()) if digest] == names[:2]
+  real = rewritten._digest
+  monkeypatch.setattr(rewritten, "_digest", lambda name: looked.append(name) or real(name))
+  assert rewritten.refuse_changed(path, times, root, tmp_path) and not looked and not capsys.readouterr().err
+  (tmp_path / "1.txt").write_text("head...middle..tail")
+  later = {name: time_s + 1 for name, time_s in times.items()}
+  with pytest.raises(UserError, match=r"1\.txt: was written again"):
+    rewritten.refuse_changed(path, later, root, tmp_path)
+  (tmp_path / "1.txt").write_text("head..middle...tail")
+  assert rewritten.refuse_changed(path, later, root, tmp_path) and len(looked) == 4
+  assert capsys.readouterr().err == (
+    "4 files were written again since the build began, with the same size, beginning, middle and end (of 2 only the size "
+    "was compared); they are taken for the same text\n"
+  )
+  path.write_text(json.dumps(times))  # as an earlier version wrote it
+  assert rewritten.refuse_changed(path, later, root, tmp_path)
+  assert "began, with the same size; they are taken" in capsys.readouterr().err
+  for content in ("{", "[]"):
+    path.write_text(content)
+    with pytest.raises(UserError, match=r"times: .*; choose another --out, or remove .* when no build works there"):
+      rewritten.refuse_changed(path, times, root, tmp_path)
+  assert not rewritten.refuse_changed(tmp_path / "nothing", times, root, tmp_path)
 
 
 def test_readers_do_not_name_the_times_of_the_source(source, tmp_path, capsys):

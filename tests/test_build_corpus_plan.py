@@ -12,7 +12,8 @@ import pytest
 from tests.test_build_corpus import wet_record
 from xlmr_jax.corpus.clean import heads as module
 from xlmr_jax.corpus.clean.build import Options, build_corpus
-from xlmr_jax.corpus.clean.forecast import forecast, is_new
+from xlmr_jax.corpus.clean.filter import Filter
+from xlmr_jax.corpus.clean.forecast import forecast, languages_to_come
 from xlmr_jax.corpus.sources.registry import open_source
 from xlmr_jax.demo.text import documents
 from xlmr_jax.errors import UserError
@@ -115,10 +116,33 @@ def test_a_source_without_text_is_told(tmp_path):
     forecast(open_source(f"wet:{tmp_path}/a.warc.wet.gz"), tmp_path / "out", OPTIONS, workers=1)
 
 
-def test_a_build_that_has_begun_is_not_new(folder, tmp_path):
-  assert is_new(tmp_path / "out")
-  build_corpus(open_source(f"cc100:{folder}/plain"), tmp_path / "out", OPTIONS, workers=1, quiet=True)
-  assert not is_new(tmp_path / "out")
+def test_what_is_still_to_come_is_forecast(folder, tmp_path, monkeypatch):
+  source, out = open_source(f"cc100:{folder}/plain"), tmp_path / "out"
+  assert languages_to_come(out) == [] and languages_to_come(out, ["eng"]) == ["en"]
+  build_corpus(source, out, OPTIONS, workers=1, quiet=True, languages=["en"])
+  left = languages_to_come(out)
+  assert left and "ru" in left and "en" not in left and languages_to_come(out, ["en"]) == ["en"]
+  rest = forecast(source, out, OPTIONS, languages=left, workers=1)
+  assert 0 < rest.clean < forecast(source, out, OPTIONS, workers=1).clean
+  with monkeypatch.context() as patch:
+    patch.setattr(Filter, "work", lambda self, item: 1 / 0)
+    with pytest.raises(RuntimeError):
+      build_corpus(source, out, OPTIONS, workers=1, quiet=True)
+  assert languages_to_come(out) is None and languages_to_come(out, ["ru"]) is None  # It has begun.
+  build_corpus(source, out, OPTIONS, workers=1, quiet=True)
+  assert languages_to_come(out) is None and languages_to_come(out, ["ru"]) == ["ru"]
+
+
+def test_the_command_forecasts_the_rest_of_a_finished_build(folder, tmp_path):
+  command = [sys.executable, "-m", "xlmr_jax", "build_corpus", f"--source=cc100:{folder}/plain", f"--out={tmp_path}/out"]
+
+  def said(*more: str) -> str:
+    result = subprocess.run([*command, "--workers=1", *more], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    return result.stderr
+
+  assert all("of disk" in said(*more) for more in (["--languages=en"], [], ["--languages=en"]))
+  assert "of disk" not in said()
 
 
 @pytest.mark.slow

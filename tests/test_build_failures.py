@@ -1,15 +1,20 @@
 """`xlmr build_rows` ends in one line, and without rows, where languages, outcomes of shards or workers are missing."""
 
+import concurrent.futures
+import dataclasses
 import json
 import multiprocessing
 import os
 import socket
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 import pytest
 
-from xlmr_jax.corpus import beam, build, vocabulary
-from xlmr_jax.corpus.held_out import scan
+from xlmr_jax.corpus import beam, build, stages, vocabulary, workers
+from xlmr_jax.corpus.held_out import Report, _place, scan
 from xlmr_jax.corpus.shards import Job, finish_store, plan, write_rows
+from xlmr_jax.corpus.sources import Shard
 from xlmr_jax.corpus.sources.registry import text_source
 from xlmr_jax.corpus.sources.tfds_text import TfdsText
 from xlmr_jax.corpus.workers import run_stage
@@ -65,6 +70,15 @@ def test_text_without_any_document_is_refused_before_anything_is_published(model
   assert [path.name for path in tmp_path.iterdir()] == ["l.jsonl"]
 
 
+def test_several_files_are_named_by_the_folder_that_they_have_in_common():
+  def place(*names: str) -> str:
+    return _place([Report(Shard(name, 1), 1, {}) for name in names])
+
+  assert place("/text/a/1", "/text/a/1") == "/text/a/1" and place() == "the source"
+  assert place("/text/a/1", "/text/b/2") == "/text" and place("/text/a/1", "/text/a/2") == "/text/a"
+  assert place("/a/1", "/b/2") == "/a" and place("gs://text/a/1", "gs://text/b/2") == "gs://text/a"
+
+
 # ---- outcomes of Beam's workers ----------------------------------------------------------------------------
 
 
@@ -94,8 +108,51 @@ def test_a_worker_that_the_system_ends_is_one_line():
   assert not multiprocessing.active_children()
 
 
+class _PoolThatBreaks(concurrent.futures.ThreadPoolExecutor):
+  """Its worker ends after four items."""
+
+  def __init__(self, workers, context=None):
+    super().__init__(workers)
+    self._submitted = 0
+
+  def submit(self, *work):
+    self._submitted += 1
+    if self._submitted > 4:
+      raise BrokenProcessPool
+    return concurrent.futures.Future()
+
+
+@dataclasses.dataclass
+class _Stage:
+  folder: Path
+  name, what = "stage", "working"
+
+  def items(self):
+    return [stages.Item(number, 1, Shard(f"{number}.wet", 1)) for number in range(9)]
+
+  def work(self, item):
+    return {}
+
+
+def test_a_worker_that_ends_while_items_are_submitted_is_one_line(tmp_path, monkeypatch):
+  monkeypatch.setattr(workers, "ProcessPoolExecutor", _PoolThatBreaks)
+  with pytest.raises(UserError, match=r"while working: .* on one of 0, 1, 2 and 1 more; free memory or leave that file out"):
+    run_stage("working", str, range(9), [1] * 9, workers=2, processes=True)
+  with pytest.raises(UserError, match=r"while working: .* on one of 0\.wet, 1\.wet, 2\.wet and 1 more; "):
+    stages._run_stage(_Stage(tmp_path), _PoolThatBreaks(2), 2)
+
+
+def test_a_lost_worker_names_each_file_once():
+  def message(names: list[str]) -> str:
+    return str(workers.lost_worker("working", [(concurrent.futures.Future(), name) for name in names], 48))
+
+  assert "a library on a; free memory or leave that file out" in message(["a"] * 96)
+  assert "on one of a, b; " in message(["a", "b"] * 48) and " on " not in message([]).partition(":")[2]
+  assert "on one of 0, 1, 2 and 93 more; " in message([str(number) for number in range(200)])
+
+
 def test_what_a_killed_build_with_our_own_number_left_goes(tmp_path):
-  left = tmp_path / f".rows.unfinished-{socket.gethostname()}-{os.getpid()}"
+  left = tmp_path / f".rows.unfinished-{socket.gethostname()}-{build._boot()}.{os.getpid()}"
   left.mkdir()
   (left / "old").touch()
   with build._unfinished(tmp_path / "rows") as folder:
@@ -105,3 +162,13 @@ def test_what_a_killed_build_with_our_own_number_left_goes(tmp_path):
         pass
     assert folder.exists()
   assert not any(tmp_path.iterdir())
+
+
+def test_a_build_with_our_own_number_on_another_machine_is_left_alone(tmp_path):
+  """Two containers may have the same name and number their processes alike, and network disks may have no locks."""
+  other = tmp_path / f".rows.unfinished-{socket.gethostname()}-0badb007.{os.getpid()}"
+  other.mkdir()
+  with pytest.raises(UserError, match=rf"rows: another build may be working there, .* or remove {other} if there is none"):
+    with build._unfinished(tmp_path / "rows"):
+      pass
+  assert [path.name for path in tmp_path.iterdir()] == [other.name]

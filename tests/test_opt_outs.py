@@ -48,6 +48,12 @@ def opt_outs(tmp_path):
     "www.example.com:8080/x",
     "//example.com/x",
     "news.example.org/a/b?c=1",
+    "http:/example.com/x",
+    "http:///example.com/x",
+    "https:example.com/x",
+    "HTTP:\\\\example.com\\x",
+    "http:news.example.org\\a/b?c=1",
+    "example.com\\@a/x",
   ],
 )
 def test_what_is_covered(opt_outs, url):
@@ -57,7 +63,8 @@ def test_what_is_covered(opt_outs, url):
 @pytest.mark.parametrize(
   "url",
   ["http://notexample.com/", "http://example.com.de/", "https://news.example.org/a/b", "https://news.example.org/a/b?c=2",
-   "https://hashed.example.net/x/", "http://[bad", "mailto:a@notexample.com", "http://a:b/", "", "no url", "http://org/", "http://a..b/"],
+   "https://hashed.example.net/x/", "http://[bad", "mailto:a@notexample.com", "http://a:b/", "", "no url", "http://org/", "http://a..b/",
+   "http://a\\@example.com/", "a\\@example.com", "http://news.example.org/a/b?c=\\1", "/example.com/x"],
 )  # fmt: skip
 def test_what_is_not_covered(opt_outs, url):
   assert not opt_outs.has(url)
@@ -65,7 +72,7 @@ def test_what_is_not_covered(opt_outs, url):
 
 def test_what_cannot_be_told(opt_outs):
   """An address without a normal form may be one whose hash is in the file."""
-  assert [opt_outs.covers(url) for url in ("http://a..b/", "no url", "http://other.net:99999/")] == [None] * 3
+  assert [opt_outs.covers(url) for url in ("http://a..b/", "no url", "http://other.net:99999/", "/x")] == [None] * 4
   assert opt_outs.covers("") is False and opt_outs.covers("http://other.net/") is False
 
 

@@ -524,8 +524,9 @@ def test_files_that_are_not_there(tmp_path, given, message):
 @pytest.mark.parametrize(
   "link, target, given, message",
   [
-    ("a/loop", ".", "", r"a/loop: .*/a is the same folder by way of a link"),
-    ("b", "a", "", r"(b: .*/a|a: .*/b) is the same folder"),
+    ("a/loop", ".", "", r"a/loop/1\.wet: .*/a/1\.wet is the same file by way of a link; leave"),
+    ("b", "a", "", r"b/1\.wet: .*/a/1\.wet is the same file by way of a link; leave"),
+    ("a/loop", "..", "", r"a/loop/0\.wet: .*/0\.wet is the same file by way of a link; leave"),
     ("a/2.wet", "1.wet", "", r"a/2\.wet: .*/a/1\.wet is the same file"),
     ("a/loop", "..", "**/*.wet", r"a/loop/a/1\.wet: .*/a/1\.wet is the same file"),
     ("2.wet", "a/1.wet", "@list", r"list, line 2: .*/2\.wet: .*/a/1\.wet is the same file"),
@@ -534,6 +535,8 @@ def test_files_that_are_not_there(tmp_path, given, message):
 def test_a_link_brings_no_file_twice(tmp_path, link, target, given, message):
   (tmp_path / "a").mkdir()
   (tmp_path / "a" / "1.wet").write_bytes(b"x")
+  if (target, given) == ("..", ""):
+    (tmp_path / "0.wet").write_bytes(b"x")
   (tmp_path / "list").write_text("a/1.wet\n2.wet\n")
   (tmp_path / "outside").mkdir()
   (tmp_path / "outside" / "link").symlink_to(tmp_path / "a")
@@ -545,6 +548,29 @@ def test_a_link_brings_no_file_twice(tmp_path, link, target, given, message):
   (tmp_path / link).symlink_to(target)
   with pytest.raises(UserError, match=message):
     find_files(given, with_compressed(".wet"))
+
+
+def test_links_to_folders_without_own_files_and_empty_files_are_no_doubles(tmp_path):
+  text = tmp_path / "text"
+  for name in ("a/x/1.wet", "a/x/notes.txt", "a/empty.wet"):
+    (text / name).parent.mkdir(parents=True, exist_ok=True)
+    (text / name).write_bytes(b"" if name == "a/empty.wet" else b"x")
+  (text / "a" / "x" / "up").symlink_to("../..")
+  (text / "b").symlink_to("a")
+  (text / "c.wet").symlink_to("a/empty.wet")
+  endings = with_compressed(".wet")
+  assert [file.path.removeprefix(f"{text}/") for file in find_files(str(text), endings)] == [
+    "a/empty.wet", "a/x/1.wet", "a/x/up/c.wet", "b/empty.wet", "c.wet"
+  ]  # fmt: skip
+  for number in range(3):
+    (text / "a" / f"{number}.wet").write_bytes(b"x")
+  with pytest.raises(
+    UserError, match=r"b/0\.wet: .*/a/0\.wet is the same file by way of a link \(2 more files are there twice"
+  ):
+    find_files(str(text), endings)
+  (tmp_path / "list").write_text("text/a/0.wet\ntext/b/0.wet\ntext/a/1.wet\ntext/b/1.wet\n")
+  with pytest.raises(UserError, match=r"list, line 2: .*/b/0\.wet: .*/a/0\.wet is .*\(1 more file is there twice"):
+    find_files(f"@{tmp_path}/list", endings)
 
 
 def test_a_long_list_is_looked_at_once_and_not_sent_to_workers(tmp_path, monkeypatch):
@@ -677,6 +703,17 @@ def test_a_long_line_is_named_once_wherever_the_file_is_cut(tmp_path, monkeypatc
     len(end) > 1
   )
   assert [damage.where for damage in damages] == [f"{path}, line 31"]
+
+
+@pytest.mark.parametrize("end", [b"", b"\n"])
+@pytest.mark.parametrize("more", [0, 1, 400])
+def test_the_last_line_has_the_limit_of_the_others(tmp_path, monkeypatch, more, end):
+  monkeypatch.setattr(jsonl, "LONGEST_LINE", 2000)
+  monkeypatch.setattr(jsonl, "_PIECE", 500)
+  line = b'{"text": "' + b"x" * (2000 + more - 12) + b'"}'
+  (tmp_path / "a.jsonl").write_bytes(line + end)
+  documents, damages = read(f"jsonl:{tmp_path}/a.jsonl")
+  assert len(line) == 2000 + more and (len(documents), len(damages)) == ((0, 1) if more else (1, 0))
 
 
 def test_damaged_and_empty_files_of_json_lines(tmp_path):

@@ -26,7 +26,7 @@ from xlmr_jax.files import local_path, path_given
 def main(argv: list[str]) -> int | None:
   """Builds the corpus and prints one line of JSON. argv: the command's name, and the flags that are left for Beam."""
   from xlmr_jax.corpus.clean.build import Inputs, Options, build_corpus
-  from xlmr_jax.corpus.clean.forecast import forecast, is_new
+  from xlmr_jax.corpus.clean.forecast import forecast, languages_to_come
   from xlmr_jax.corpus.sources.registry import Fields, open_source
   from xlmr_jax.report.corpus_report import write_corpus_report
 
@@ -54,8 +54,10 @@ def main(argv: list[str]) -> int | None:
     inputs, task, beam_flags = Inputs(source, options), _task(), argv[1:]
     # This machine's cores say nothing of how long all tasks take, or the workers of a runner.
     works_alone = task is None and not beam_flags
-    if FLAGS.plan or (works_alone and is_new(out)):
-      expected = forecast(source, out, options, languages=FLAGS.languages, workers=FLAGS.workers, inputs=inputs)
+    to_come = languages_to_come(out, FLAGS.languages) if FLAGS.plan or works_alone else None
+    if FLAGS.plan or to_come is not None:
+      languages = FLAGS.languages if to_come is None else to_come
+      expected = forecast(source, out, options, languages=languages, workers=FLAGS.workers, inputs=inputs)
       print(*expected.lines(), sep="\n", file=sys.stdout if FLAGS.plan else sys.stderr, flush=True)
       if FLAGS.plan:
         print(json.dumps(expected.to_json()))

@@ -8,6 +8,7 @@ import fcntl
 import functools
 import glob
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -126,8 +127,8 @@ def _run_here(shards: list[Shard], job: Job, workers: int) -> list[Written]:
 def _unfinished(out: AnyPath) -> Iterator[AnyPath]:
   """A new folder beside `out`, which is removed if anything goes wrong, also by SIGTERM.
 
-  Its name tells host and process, and the build holds a lock on it. So what a killed build left is removed by the next one,
-  and no other build's folder is.
+  Its name tells the host, the start of its kernel and the process, and the build holds a lock on it. So what a killed build
+  left is removed by the next one on this machine, unless the machine was started anew since, and no other build's folder is.
   In a bucket it is a folder in `out`, and a lock keeps other builds out meanwhile.
   """
   if not isinstance(out, Path):
@@ -145,12 +146,22 @@ def _unfinished(out: AnyPath) -> Iterator[AnyPath]:
       held.remove()
     return
   prefix = f".{out.name}.unfinished-{socket.gethostname()}-"
+  boot = _boot()
   for left in out.parent.glob(f"{glob.escape(prefix)}*"):
-    pid = left.name.removeprefix(prefix)
-    # In a container, each build may have the same number as the one before it, which is dead then.
-    if pid.isdigit() and (int(pid) == os.getpid() or not _is_alive(int(pid))) and not _is_held(left):
-      shutil.rmtree(left, ignore_errors=True)
-  folder = out.parent / f"{prefix}{os.getpid()}"
+    if not (found := re.fullmatch(r"([0-9a-f]*)\.([0-9]+)", left.name.removeprefix(prefix))):
+      continue
+    is_ours = int(found[2]) == os.getpid()
+    # Another machine may have the same name, as containers do, and locks of folders do nothing on some network disks. There
+    # is no other build with our number on this machine, or it lives in another container and holds the lock.
+    if found[1] == boot:
+      if (is_ours or not _is_alive(int(found[2]))) and not _is_held(left):
+        shutil.rmtree(left, ignore_errors=True)
+    elif is_ours:
+      raise UserError(
+        f"{out}: another build may be working there, on another machine of the same name; wait for it, or remove {left} if "
+        "there is none"
+      )
+  folder = out.parent / f"{prefix}{boot}.{os.getpid()}"
   new_parents = [path for path in folder.parents if not path.exists()]
   try:
     folder.mkdir(parents=True)
@@ -169,6 +180,13 @@ def _unfinished(out: AnyPath) -> Iterator[AnyPath]:
     with contextlib.suppress(OSError):  # Removing ends at the first parent that holds something: the finished rows, if any.
       for path in new_parents:
         path.rmdir()
+
+
+def _boot() -> str:
+  """Names this start of this machine's kernel; "" where the system has no such name."""
+  with contextlib.suppress(OSError):
+    return Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
+  return ""
 
 
 def _is_held(folder: Path) -> bool:

@@ -81,8 +81,13 @@ def refuse_missing(reports: Sequence[Report], source: Source) -> None:
 
 
 def _place(reports: Sequence[Report]) -> str:
-  """What messages call the text that some reports are about: the file, or the folder of the first of several."""
+  """What messages call the text that some reports are about: the file, or the folder that several have in common.
+
+  Of names that are no paths of this machine, or have only the root in common, it is the folder of the first.
+  """
   names = list(dict.fromkeys(report.shard.name for report in reports))
+  if len(names) > 1 and all(map(os.path.isabs, names)) and (common := os.path.commonpath(names)) != os.path.sep:
+    return common
   return (os.path.dirname(names[0]) if len(names) > 1 else "") or (names[0] if names else "the source")
 
 

@@ -13,6 +13,7 @@ from xlmr_jax.errors import UserError
 _HASH = re.compile(r"[0-9a-fA-F]{64}")
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[/\\]{2}")
+_WEB = re.compile(r"(https?):[/\\]*([^?#]*)", re.IGNORECASE)
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -63,13 +64,19 @@ class OptOuts:
     """As has(). None: of a text that is no URL nobody can say it; nor whether a URL is listed of which the form is wrong.
 
     The domain is looked for in whatever a browser or a crawler may have taken for an address: with a host of which
-    normalise_domain would not have it, with a port that does not exist, or without a scheme.
+    normalise_domain would not have it, with a port that does not exist, without a scheme, with any number of slashes after
+    it, or with backslashes for slashes.
     """
     if not url:
       return False
     url = url.strip()
-    if not _SCHEME.match(url):
+    if re.match(r"[/\\](?![/\\])", url):  # the path of a page, without its host
+      return None
+    if not _WEB.match(url) and not _SCHEME.match(url):
       url = f"http:{'' if url.startswith('//') else '//'}{url}"
+    if web := _WEB.match(url):  # https://url.spec.whatwg.org/#special-authority-ignore-slashes-state
+      address = web[2].replace("\\", "/")
+      url = f"{web[1]}://{address}{url[web.end() :]}"
     try:
       normal = normalise(url)
       host = normal.partition("/")[0].partition(":")[0]

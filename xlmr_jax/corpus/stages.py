@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, Protocol
@@ -118,8 +118,10 @@ def _run_stage(stage: Stage, pool: ProcessPoolExecutor | None, workers: int) -> 
         results.append(attempt(work, item))
         progress.add(item.size / 1e6)
     else:
-      futures = {pool.submit(attempt, work, item): item for item in left}
+      futures: dict[Future, Item] = {}
       try:
+        for item in left:  # A worker may end before all items are submitted.
+          futures[pool.submit(attempt, work, item)] = item
         for future in as_completed(futures):
           results.append(future.result())
           progress.add(futures[future].size / 1e6)

@@ -19,6 +19,8 @@ from xlmr_jax.progress import Progress
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_NAMED = 3  # files at most in the message about a lost worker
+
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
@@ -75,9 +77,12 @@ def lost_worker(what: str, items: Iterable[tuple[Future, str]], workers: int) ->
   """The error to raise when the system has ended a worker while `what` was going on. items: each with its name, in order."""
   # The executor does not tell which item it was. Of those that are not done, the first ones were being worked on.
   begun = [name for future, name in items if not future.done() or future.exception()][: 2 * workers]
+  names = list(dict.fromkeys(begun))  # Many items may be parts of one file.
+  shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+  where = f" on {'one of ' if len(names) > 1 else ''}{shown}" if names else ""
   return UserError(
-    f"a worker ended without a word while {what}: out of memory, or the crash of a library on one of {', '.join(begun)}; "
-    "free memory or leave that file out, and give the same command again"
+    f"a worker ended without a word while {what}: out of memory, or the crash of a library{where}; free memory"
+    f"{' or leave that file out' if names else ''}, and give the same command again"
   )
 
 
@@ -110,8 +115,10 @@ def run_stage(
     # A forked process would inherit locks that TensorFlow's threads hold, so processes are spawned.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context) if processes else ThreadPoolExecutor(workers) as pool:
-      futures = {pool.submit(attempt, work, item): index for index, item in enumerate(items)}
+      futures: dict[Future, int] = {}
       try:
+        for index, item in enumerate(items):  # A worker may end before all items are submitted.
+          futures[pool.submit(attempt, work, item)] = index
         for future in as_completed(futures):
           outcomes[futures[future]] = future.result()
           progress.add(sizes[futures[future]] / 1e6)

@@ -1,9 +1,9 @@
 """How a build of a corpus begins: it finds its own unfinished or finished work at --out, and refuses that of another one."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 import secrets
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from xlmr_jax import bucket_lock
+from xlmr_jax.corpus.clean import rewritten
 from xlmr_jax.corpus.clean.finish import MANIFEST, TIMES, exclusive, languages_beyond_cc100, languages_left_out
 from xlmr_jax.corpus.clean.job import Job
 from xlmr_jax.corpus.reference import Reference
@@ -73,39 +74,6 @@ def fingerprint_of(options: Options, shards: Sequence[Shard], root: str, referen
   }
 
 
-def times_of(shards: Sequence[Shard], root: str) -> dict[str, int]:
-  """{path below `root`: seconds since 1970 at which it was written} of the files of a source that lie on this machine.
-
-  Not all ways to copy a file keep more than the second.
-  """
-  names = dict.fromkeys(shard.name for shard in shards if os.path.isabs(shard.name))
-  return {name.removeprefix(root): int(os.stat(name).st_mtime) for name in names}
-
-
-def _refuse_changed(path: AnyPath, times: Mapping[str, int], root: str, instead: str) -> bool:
-  """Whether `path` has the times of a source's files; they must be `times` then. Raises UserError, naming a file.
-
-  The fingerprint knows names and sizes alone, because reading all text to see whether it is the same would take hours.
-  """
-  try:
-    before = read_json(path)
-  except FileNotFoundError:
-    return False
-  except ValueError as error:
-    raise UserError(
-      f"{path}: cannot be read ({error}); {instead}, or remove it if you know that the text is the same"
-    ) from None
-  if not isinstance(before, dict):
-    raise UserError(f"{path}: holds no object; {instead}, or remove it if you know that the text is the same")
-  for name, time_s in times.items():
-    if before.get(name, time_s) != time_s:
-      raise UserError(
-        f"{root}{name}: was written again since the build began, so that its text may be another; {instead}, or remove "
-        f"{path} if you know that the text is the same"
-      )
-  return True
-
-
 def _read_begun(out: AnyPath) -> dict[str, Any] | None:
   """What an unfinished build wrote of itself when it began; None where there is no such build."""
   try:
@@ -135,8 +103,8 @@ def begin(
 
   A build of all languages into a finished one that has only some writes the rest.
   In a bucket it has a name of its own below `.work`, because a task that is late may write into it when it is gone.
-  reference: what digest_reference gave. times: what times_of gave. Raises UserError: something else is there, or the text
-  may have changed meanwhile.
+  reference: what digest_reference gave. times: what rewritten.times_of gave. Raises UserError: something else is there, or
+  the text has changed meanwhile.
   """
   wanted = {"fingerprint": fingerprint, "languages": list(job.languages)}
   if (begun := _read_begun(out)) is not None:
@@ -148,10 +116,7 @@ def begin(
     folder = below(job.folder, begun["folder"]) if begun.get("folder") else job.folder
     languages = job.languages or tuple(begun.get("rest", ()))
     job = dataclasses.replace(job, folder=folder, known=tuple(begun.get("known", ())), languages=languages)
-    path = job.path(TIMES)
-    if not _refuse_changed(path, times, job.root, f"remove {out / WORK} and begin again") and times:
-      with whole_file(path, many_writers=True) as unfinished:
-        unfinished.write_text(json.dumps(times), encoding="utf-8")
+    _check_times(job.path(TIMES), times, job.root, out)
     return job
   known: list[str] = []
   rest: list[str] = []  # what builds with --languages left out, where one without it follows on them
@@ -161,7 +126,7 @@ def begin(
       raise UserError(
         f"{out}: holds a build with another {_difference({'fingerprint': manifest['build']}, wanted)}; choose another --out"
       )
-    _refuse_changed(out / TIMES, times, job.root, "choose another --out")
+    rewritten.refuse_changed(out / TIMES, times, job.root, out)
     if not job.languages and not (rest := languages_left_out(manifest)):
       print(f"{out}: finished before", file=sys.stderr, flush=True)
       return None
@@ -172,6 +137,17 @@ def begin(
     raise UserError(f"{out}: exists and is not empty; choose another --out or remove it")
   _write_begun(out / WORK / "job.json", wanted | {"known": known, "rest": rest, "reference": reference})
   return begin(out, fingerprint, job, reference, times)
+
+
+def _check_times(path: AnyPath, times: Mapping[str, int], root: str, out: AnyPath) -> None:
+  """Has the first of several tasks record what files it has found, and all others compare theirs with that."""
+  if rewritten.refuse_changed(path, times, root, out) or not times:
+    return
+  with exclusive(path.with_name("begin.lock")) if isinstance(path, Path) else contextlib.nullcontext():
+    if is_first := not path.exists():
+      rewritten.record(path, times, root)
+  if not is_first:
+    rewritten.refuse_changed(path, times, root, out)
 
 
 def _write_begun(path: AnyPath, begun: dict[str, Any]) -> None:

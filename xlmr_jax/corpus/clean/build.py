@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from xlmr_jax.corpus import beam
-from xlmr_jax.corpus.clean.begin import WORK, Options, begin, digest_reference, fingerprint_of, times_of
+from xlmr_jax.corpus.clean.begin import WORK, Options, begin, digest_reference, fingerprint_of
 from xlmr_jax.corpus.clean.duplicates import Clusters, Pairs
 from xlmr_jax.corpus.clean.filter import Filter, Learn
 from xlmr_jax.corpus.clean.finish import MANIFEST, Finish
@@ -23,6 +23,7 @@ from xlmr_jax.corpus.clean.gather import Gather
 from xlmr_jax.corpus.clean.job import Job, is_over
 from xlmr_jax.corpus.clean.read import Read, common_root, write_shards
 from xlmr_jax.corpus.clean.repeats import Paragraphs
+from xlmr_jax.corpus.clean.rewritten import times_of
 from xlmr_jax.corpus.clean.write import Write
 from xlmr_jax.corpus.language_id import open_identifier
 from xlmr_jax.corpus.languages import LANGUAGES, normal_code
@@ -96,7 +97,8 @@ def build_corpus(
   with naming(out), contextlib.ExitStack() as open_files:
     reference = digest_reference(out, job.reference) if job.reference else {}
     fingerprint = fingerprint_of(options, inputs.shards, job.root, reference.get("sha256", ""))
-    if not (job := begin(out, fingerprint, job, reference, times_of(inputs.shards, job.root))):
+    times = times_of(inputs.shards, job.root, source.times())
+    if not (job := begin(out, fingerprint, job, reference, times)):
       return _summary(read_json(out / MANIFEST))
     write_shards(job, inputs.shards)
     if task is None:

@@ -24,7 +24,8 @@ from xlmr_jax.folders import entries, remove_folder, replace_folder
 from xlmr_jax.names import below
 
 MANIFEST = "manifest.json"
-# When the files of the source were written. It is no part of the manifest, because two builds of the same text are the same.
+# When the files of the source were written, and digests of parts of them. It is no part of the manifest, because two builds
+# of the same text are the same.
 TIMES = ".source.json"
 # Steps that a build does for all text, whatever languages it writes.
 STEPS_OF_READING = frozenset({"language", REPAIR, "opt_outs"})

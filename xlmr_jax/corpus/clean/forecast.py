@@ -12,6 +12,7 @@ from typing import Any
 from xlmr_jax.corpus.clean.build import MANIFEST, WORK, Inputs, Options, check, new_job, normal_languages
 from xlmr_jax.corpus.clean.duplicates import Clusters, Pairs
 from xlmr_jax.corpus.clean.filter import SAMPLE_CHARACTERS, Filter, Learn
+from xlmr_jax.corpus.clean.finish import languages_left_out
 from xlmr_jax.corpus.clean.gather import Gather
 from xlmr_jax.corpus.clean.heads import take_heads
 from xlmr_jax.corpus.clean.job import Job, removed_path, write_parts
@@ -24,7 +25,7 @@ from xlmr_jax.corpus.sources import Source
 from xlmr_jax.corpus.stages import Stage, finish, outcomes
 from xlmr_jax.corpus.workers import cores
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import AnyPath, size_of
+from xlmr_jax.files import AnyPath, read_json, size_of
 from xlmr_jax.folders import files_below
 
 _LANGUAGES = 3  # of the most text, that go through the stages after reading; smaller ones would make each call too small
@@ -108,9 +109,18 @@ class Forecast:
       )
 
 
-def is_new(out: AnyPath) -> bool:
-  """Whether nothing of a build is in the folder yet, so that all of its cost is still to come."""
-  return not (out / WORK / "job.json").exists() and not (out / MANIFEST).exists()
+def languages_to_come(out: AnyPath, languages: Iterable[str] | None = None) -> list[str] | None:
+  """The languages of which all cost of a build into `out` is still to come; [] for all. None: a part of it is done already.
+
+  languages: what the user asked for. Into a finished build of some languages come these, or by default the rest.
+  """
+  asked = normal_languages(languages)
+  if (out / WORK / "job.json").exists():
+    return None
+  if asked or not (out / MANIFEST).exists():
+    return asked
+  manifest = read_json(out / MANIFEST)
+  return languages_left_out(manifest) or None if "steps" in manifest else None  # None: it is another command's
 
 
 def forecast(

@@ -72,6 +72,10 @@ class Source(Protocol):
     """This source for those who only read shards: a source with a long list of files gives itself without the list."""
     return self
 
+  def times(self) -> Mapping[str, int]:
+    """The seconds since 1970 at which files were written, by path, of those files at which the source has looked already."""
+    return {}
+
   def documents(self, shard: Shard, on_damage: Callable[[Damage], None] = refuse) -> Iterator[Document]:
     """The documents of a shard, always in the same order.
 

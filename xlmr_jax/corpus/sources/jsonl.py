@@ -38,7 +38,7 @@ class JsonLines(FileSource):
     """Plain files are cut every shard_bytes. The text is not read; so each shard finds its first line itself."""
     shards: list[Shard] = []
     language = self.fields.constant
-    for path, size in self.files:
+    for path, size, _ in self.files:
       if compression(path) or size <= shard_bytes:
         shards.append(_Range(path, size, language))
         continue
@@ -127,7 +127,7 @@ def _lines(shard: _Range, damaged: Callable[[str], None]) -> Iterator[tuple[int,
         piece = file.read1(_PIECE)
         if not piece:
           if rest and is_wanted:
-            yield position, _TOO_LONG if dropped else rest
+            yield position, _TOO_LONG if dropped or len(rest) > LONGEST_LINE else rest
           return
         if b"\n" not in piece and (dropped or len(rest) > LONGEST_LINE):
           dropped, rest = dropped + len(rest), piece

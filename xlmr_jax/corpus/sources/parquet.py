@@ -45,7 +45,7 @@ class Parquet(FileSource):
     language, used = self.fields.constant, set(self.fields.used())
     # A footer costs a request or a seek, so those of many files are read side by side.
     footers = in_parallel(lambda file: _footer(file.path, used), self.files)
-    for (path, size), footer in zip(self.files, footers, strict=True):
+    for (path, size, _), footer in zip(self.files, footers, strict=True):
       if footer is None:
         shards.append(_Groups(path, size, language))
         continue

@@ -6,7 +6,7 @@ import os
 import posixpath
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from xlmr_jax.corpus.sources import Shard, Source
@@ -24,6 +24,7 @@ class File(NamedTuple):
 
   path: str  # absolute, or a bucket's
   size: int  # bytes, as it is stored
+  time_s: int | None = None  # seconds since 1970 at which it was written; None in a bucket
 
 
 class _Seen:
@@ -31,16 +32,31 @@ class _Seen:
 
   def __init__(self) -> None:
     self._paths: dict[tuple[int, int], str] = {}
+    self._doubles: list[tuple[str, str]] = []  # the two paths of a file, the later one first
 
-  def add(self, path: str, found: os.stat_result) -> None:
-    """Raises UserError, naming both paths: what is there was found under another path."""
-    if not found.st_ino:  # Some file systems have no such numbers.
+  def add(self, path: str, found: os.stat_result) -> bool:
+    """Whether a file or folder was not found under another path before."""
+    # Some file systems have no numbers.
+    first = self._paths.setdefault((found.st_dev, found.st_ino), path) if found.st_ino else path
+    # Empty files have no text that could count twice.
+    if first != path and found.st_size and stat.S_ISREG(found.st_mode):
+      self._doubles.append((path, first))
+    return first == path
+
+  def refuse_doubles(self, place_of: Callable[[str], str] = lambda path: "") -> None:
+    """Raises UserError, naming both paths of a file that was found twice, and the number of the others.
+
+    place_of: what comes before a path in the message, such as the line of a list.
+    """
+    if not self._doubles:
       return
-    if (first := self._paths.setdefault((found.st_dev, found.st_ino), path)) != path:
-      kind = "folder" if stat.S_ISDIR(found.st_mode) else "file"
-      raise UserError(
-        f"{path}: {first} is the same {kind} by way of a link; leave one of them out, e.g. by a @LIST of files"
-      )
+    path, first = self._doubles[0]
+    others = len(self._doubles) - 1
+    more = f" ({others} more {'files are' if others > 1 else 'file is'} there twice)" if others else ""
+    raise UserError(
+      f"{place_of(path)}{path}: {first} is the same file by way of a link{more}; leave one of them out, e.g. by a @LIST of "
+      "files"
+    )
 
 
 def with_compressed(*endings: str) -> tuple[str, ...]:
@@ -53,8 +69,8 @@ def find_files(given: str, endings: tuple[str, ...], flag: str = "--source=") ->
 
   given: a path; a glob, in which ** stands for any folders; a folder, which stands for all files below it that have one of
   `endings` and are not hidden; or @LIST, a file, plain or compressed, with a path per line, relative to the list's folder,
-  in which empty lines and those that begin with # do not count. Links are followed. Every file is looked at once; in a
-  bucket, every folder.
+  in which empty lines and those that begin with # do not count. Links are followed, but none into a folder that was found
+  before. Every file is looked at once; in a bucket, every folder.
   Raises UserError, naming the file, and the line of a list: something is missing, there twice, also by way of a link, no
   file or no list, or nothing is left.
   """
@@ -67,11 +83,13 @@ def find_files(given: str, endings: tuple[str, ...], flag: str = "--source=") ->
     found = [file for name in sorted(glob.glob(path, recursive=True)) if (file := _file(name, path, seen, folders=True))]
     if not found:
       raise UserError(f"{flag}{given}: no file has such a name")
+    seen.refuse_doubles()
     return found
   if os.path.isdir(path):
     found = [file for name in sorted(_below(path, endings, seen)) if (file := _file(name, path, seen))]
     if not found:
       raise UserError(f"{path}: no file in it whose name ends in {', '.join(endings)}")
+    seen.refuse_doubles()
     return found
   file = _file(path, flag.rstrip("="), seen)
   assert file
@@ -136,29 +154,30 @@ def _of_one_name(part: str) -> str:
 
 
 def _below(folder: str, endings: tuple[str, ...], seen: _Seen) -> Iterator[str]:
-  """The files of a folder and of those in it by their endings, but for hidden ones."""
+  """The files of a folder and of those in it by their endings, but for hidden ones.
+
+  A folder that was found before, by way of a link, gives its own files, of which each is a double then. It is not walked
+  again, because it may lie in itself.
+  """
 
   def refuse(error: OSError) -> None:
     raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error
 
   for where, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
-    seen.add(where, os.stat(where))
-    folders[:] = [name for name in folders if not name.startswith(".")]
+    # In the order of their names, so that on every machine the same of two paths to a folder comes first.
+    folders[:] = sorted(name for name in folders if not name.startswith(".")) if seen.add(where, os.stat(where)) else []
     yield from (os.path.join(where, name) for name in names if not name.startswith(".") and name.lower().endswith(endings))
 
 
 def _file(path: str, asked: str, seen: _Seen, folders: bool = False) -> File | None:
-  """The file at a path. folders: a folder is None rather than an error.
-
-  Raises UserError: it is missing, or no file, or was seen under another path.
-  """
+  """The file at a path. folders: a folder is None rather than an error. Raises UserError: it is missing, or no file."""
   try:
     found = os.stat(path)
   except OSError as error:
     raise UserError(f"{path}: cannot be read ({error.strerror}; asked for by {asked})") from error
   if stat.S_ISREG(found.st_mode):
     seen.add(path, found)
-    return File(path, found.st_size)
+    return File(path, found.st_size, found.st_mtime_ns // 10**9)
   if folders and stat.S_ISDIR(found.st_mode):
     return None
   raise UserError(f"{path}: no file to read (asked for by {asked})")
@@ -194,6 +213,7 @@ def _listed(path: str, flag: str) -> Iterator[File]:
         raise UserError(f"{where}: {error}") from None
   if not lines:
     raise UserError(f"{flag}@{path}: the list is empty")
+  seen.refuse_doubles(lambda name: f"{path}, line {lines[name]}: ")
   folders = sorted({name.rpartition("/")[0] for name, file in zip(lines, found) if file is None})
   sizes = dict(zip(folders, in_parallel(lambda folder: listing(any_path(folder)), folders)))
   for (name, number), file in zip(lines.items(), found, strict=True):
@@ -228,9 +248,13 @@ class FileSource(Source):
   def __getstate__(self) -> dict:
     return self.__dict__ | {"files": []}
 
+  def times(self) -> dict[str, int]:
+    """Of all files but those in a bucket."""
+    return {file.path: file.time_s for file in self.files if file.time_s is not None}
+
   def shards(self, shard_bytes: int) -> list[Shard]:
     """Each file is a shard."""
-    return [Shard(path, size) for path, size in self.files]
+    return [Shard(path, size) for path, size, _ in self.files]
 
   def wants(self, language: str) -> bool:
     """Whether documents with this label are taken; those without one always are."""
