@@ -267,6 +267,7 @@ def test_languages_of_synthetic_rows_are_named_for_a_model_that_looks_at_them(em
 # --- scores side by side -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_scores_beside_the_peers_are_of_the_task_s_metric(tmp_path):
   """`xlmr evaluate` sorts a file's keys, so that its first metric is one by the alphabet; a task may be in English alone."""
 

@@ -133,6 +133,7 @@ def test_what_is_still_to_come_is_forecast(folder, tmp_path, monkeypatch):
   assert languages_to_come(out) is None and languages_to_come(out, ["ru"]) == ["ru"]
 
 
+@pytest.mark.slow
 def test_the_command_forecasts_the_rest_of_a_finished_build(folder, tmp_path):
   command = [sys.executable, "-m", "xlmr_jax", "build_corpus", f"--source=cc100:{folder}/plain", f"--out={tmp_path}/out"]
 

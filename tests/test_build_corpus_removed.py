@@ -83,6 +83,7 @@ def test_no_document_is_both_kept_and_removed(built):
     assert step == "paragraphs" or not kept & {line["text"] for line in found if line["document"]}
 
 
+@pytest.mark.slow
 def test_two_workers_and_languages_one_by_one_write_the_same(source, built, tmp_path):
   out, _ = built
   build(source, tmp_path / "two", workers=2)

@@ -317,7 +317,8 @@ def written_out():
 
 
 @pytest.mark.parametrize(
-  "changes", [{}, pytest.param({"remat": "ffn"}, marks=pytest.mark.slow), {"unroll_layers": True, "remat": "full"}]
+  "changes",
+  [*(pytest.param(x, marks=pytest.mark.slow) for x in ({}, {"remat": "ffn"})), {"unroll_layers": True, "remat": "full"}],
 )
 def test_pre_norm_equals_the_layer_written_out(changes):
   """Logits at all positions, the masked loss, and the gradient in every parameter."""

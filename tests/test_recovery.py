@@ -53,6 +53,7 @@ def test_the_timeline_reads_as_the_skips_say(tiny_store):
       assert timeline.at(step).position_at(step) == 16 * recovery.data_step(step, ledger)
 
 
+@pytest.mark.slow
 def test_the_pipeline_skips_what_the_ledger_says(tiny_store):
   """Batches over a skip are those that a run would get that began behind it."""
   prepared = tiny.prepared(tiny.config(), tiny_store)

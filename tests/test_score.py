@@ -14,6 +14,7 @@ from xlmr_jax.run.logs import read_held_out
 from xlmr_jax.run.workdir import Workdir
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_of_its_rows(tiny_run, tiny_rows, monkeypatch):
   monkeypatch.chdir(tiny_run.parent)
   tiny_run = Path(tiny_run.name)  # a relative workdir too

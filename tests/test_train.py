@@ -268,7 +268,7 @@ def test_no_checkpoint_outlives_the_lines_before_it(tiny_store, tmp_path, monkey
   monkeypatch.setattr(JsonLines, "write", lambda self, line: (calls.append("write"), write(self, line))[1])
   monkeypatch.setattr(JsonLines, "sync", lambda self: (calls.append("sync"), sync(self))[1])
   monkeypatch.setattr(Checkpoints, "save", lambda self, *a, **k: (calls.append("save"), save(self, *a, **k))[1])
-  assert tiny.run(tiny.config(train_steps=4), tmp_path, tiny_store) == EXIT_DONE
+  assert tiny.run(tiny.config(), tmp_path, tiny_store) == EXIT_DONE
   saves = [i for i, call in enumerate(calls) if call == "save"]
   assert saves and all(calls[i - 1] == "sync" for i in saves)
 
