@@ -668,9 +668,15 @@ def test_a_browser_has_room_for_long_names(chromium, tmp_path):
   names = ["mlm", "mlm_languages", "mlm_tlm", "mlm_tlm_languages"]
   root = made_runs.make_sweep(tmp_path / "s", {"objective": names}, x="objective", seeds=1)
   check(chromium, write_sweep_report(root))
+  ticks = "[...document.querySelectorAll('#figure figure')[0].querySelectorAll('.tick.x')]"
+  assert chromium.run(f"{ticks}.map(tick => tick.textContent)") == names
+  edges = chromium.run(f"{ticks}.map(tick => tick.getBoundingClientRect()).map(place => [place.left, place.right])")
+  assert all(0 <= left < right <= SCREENS[-1][0] for left, right in edges)  # Each has a place on the phone,
+  assert all(edges[i][1] <= edges[i + 1][0] + 16 for i in range(3))  # and hides no other one.
   long = ["x" * 99, "y" * 99]
   root = made_runs.make_sweep(tmp_path / "l", {"alpha": [0.3, 0.7], "text": long}, x="alpha", series="text", seeds=1)
   check(chromium, write_sweep_report(root))
+  assert chromium.run("[...document.querySelectorAll('.legend > span')].every(name => name.scrollWidth <= innerWidth)")
 
 
 def test_the_pointer_tells_values(chromium, made, page):

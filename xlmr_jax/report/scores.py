@@ -10,6 +10,12 @@ from xlmr_jax.files import path_given, read_sealed_json
 _ALIKE = ("split", "seeds")
 
 
+def _name_and_file(entry: str) -> tuple[str, str]:
+  """Of NAME=FILE, or of FILE with "" for its name. A folder may be named alpha=0.3, and a name has no slash."""
+  name, equals, file = entry.partition("=")
+  return (name, file) if equals and "/" not in name else ("", entry)
+
+
 def entries_of(values: Sequence[str]) -> list[str]:
   """The entries of --scores, which may be given several times. Commas separate, but not in the path of a file that exists.
 
@@ -17,9 +23,8 @@ def entries_of(values: Sequence[str]) -> list[str]:
   """
   found = []
   for value in values:
-    name, equals, file = value.partition("=")
-    files = [value, *([file] if equals and "/" not in name else [])]
-    is_one = any(path_given(file, "--scores=").exists() for file in files if file)
+    _, file = _name_and_file(value)
+    is_one = bool(file) and path_given(file, "--scores=").exists()
     found += [value] if is_one else [entry for entry in value.split(",") if entry]
   return found
 
@@ -31,10 +36,9 @@ def read_scores(entries: Sequence[str]) -> dict[str, dict[str, Any]]:
   """
   found: dict[str, dict[str, Any]] = {}
   for entry in entries:
-    name, equals, file = entry.partition("=")
-    is_named = bool(equals) and "/" not in name  # A folder may be named alpha=0.3.
-    path = path_given(file if is_named else entry, "--scores=")
-    name = name if is_named else path.name.removesuffix(".json").removesuffix(".scores")
+    name, file = _name_and_file(entry)
+    path = path_given(file, "--scores=")
+    name = name or path.name.removesuffix(".json").removesuffix(".scores")
     if not name or name in found:
       raise UserError(f"--scores: {entry!r} is named {name!r}, as another one is; name each as NAME=FILE")
     try:
