@@ -22,7 +22,7 @@ from xlmr_jax.run.checkpoint import Checkpoints
 from xlmr_jax.run.logs import JsonLines
 from xlmr_jax.run.metrics import Outcome
 from xlmr_jax.run.workdir import Workdir
-from xlmr_jax.training import loop, program, sharding
+from xlmr_jax.training import decisions, program, sharding
 from xlmr_jax.training.progress import Progress
 from xlmr_jax.training.step import make_init
 
@@ -188,7 +188,7 @@ EVERY = dict(start=0, train_steps=100, held_out_every=10, checkpoint_every=4, he
   ],
 )
 def test_what_happens_at_a_step(step, changes, evaluate, save, end):
-  assert loop.decide(step, **EVERY | changes) == loop.Action(evaluate, save, end)
+  assert decisions.decide(step, **EVERY | changes) == decisions.Action(evaluate, save, end)
 
 
 def test_progress_counts_bad_steps_in_a_row():
@@ -496,14 +496,14 @@ def test_a_stopped_run_ends_early_stays_so_and_can_go_on(tiny_run, tiny_store, t
 @pytest.mark.parametrize("text", ["{", '{"step": 1}', "[]", '{"step": "x", "reason": ""}'])
 def test_a_stop_that_cannot_be_read_is_said_and_not_obeyed(tmp_path, capsys, text):
   (tmp_path / "STOP.json").write_text(text)
-  assert not loop._asked_to_end(Workdir(tmp_path), 100)
+  assert not decisions.asked_to_end(Workdir(tmp_path), 100)
   assert f"{tmp_path / 'STOP.json'} is not obeyed" in capsys.readouterr().err
 
 
 def test_a_stop_waits_for_its_step(tmp_path):
-  assert not loop._asked_to_end(Workdir(tmp_path), 100)
+  assert not decisions.asked_to_end(Workdir(tmp_path), 100)
   (tmp_path / "STOP.json").write_text('{"step": 5, "reason": "enough"}')
-  assert [step for step in range(8) if loop._asked_to_end(Workdir(tmp_path), step)] == [5, 6, 7]
+  assert [step for step in range(8) if decisions.asked_to_end(Workdir(tmp_path), step)] == [5, 6, 7]
 
 
 @pytest.mark.parametrize(
