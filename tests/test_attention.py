@@ -54,7 +54,7 @@ def attend(kernel, qkv, bias, segments, drop=Drop()):  # noqa: B008
     ("pallas", 0.1, 2, 128, 4, 64),
     pytest.param("pallas", 0.1, 3, 256, 2, 128, marks=pytest.mark.slow),
     pytest.param("pallas", 0.1, 2, 128, 8, 80, marks=pytest.mark.slow),
-    ("pallas", 0.1, 1, 384, 2, 32),
+    pytest.param("pallas", 0.1, 1, 384, 2, 32, marks=pytest.mark.slow),
     ("splash", 0.0, 2, 128, 4, 64),
     pytest.param("splash", 0.0, 3, 256, 2, 128, marks=pytest.mark.slow),
     pytest.param("splash", 0.0, 2, 128, 8, 80, marks=pytest.mark.slow),

@@ -145,6 +145,7 @@ def test_a_sweep_ends_where_memory_does_and_tells_the_best(monkeypatch, capsys):
     step.sweep(step.Task(tiny.config(), 32, 90, None), 1, 0, 2)
 
 
+@pytest.mark.slow
 def test_a_step_that_a_cpu_has_no_memory_for_is_not_run(tmp_path, monkeypatch):
   """It would be killed, and the sweep's results with it."""
   monkeypatch.setattr(step, "free_memory", lambda: 1000)

@@ -63,6 +63,7 @@ def stopped(tiny_store, tmp_path_factory):
   return folder
 
 
+@pytest.mark.slow
 def test_a_branch_is_the_run_continued(three_phases, stopped, tiny_store, tmp_path):  # noqa: F811
   """With the same config, from an earlier checkpoint too: the state and the logs are bit-equal, and RUN is as it was."""
   before = contents(stopped)

@@ -415,7 +415,8 @@ class Corrupting:
     return state, metrics
 
 
-@pytest.mark.parametrize("at, every, found", [(5, 2, 6), pytest.param(5, 1000, 8, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("at, every, found", [(5, 2, 6), (5, 1000, 8)])
 def test_corruption_ends_the_run_unsaved_and_the_next_start_mends_it(tiny_run, tiny_store, tmp_path, at, every, found):
   """Found at the next comparison, which comes before each save at the latest."""
   prepared = tiny.prepared(tiny.config(check_replicas_every=every), tiny_store)

@@ -654,10 +654,13 @@ def test_list_and_commands_start_nothing(tmp_path, tiny_rows):
   (work / "peak_lr=0.1,seed=3").mkdir(parents=True)
   (work / "peak_lr=0.1,seed=3" / "result.json").write_text('{"step": 12, "held_out_loss": 1.0}')
   line = (f"--config={config}", f"--workdir={work}", f"--rows={tiny_rows}")
+  listed = [
+    "   0  done     peak_lr=0.1,seed=3", "   1  new      peak_lr=0.2,seed=3", '{"runs": 2, "done": 1, "new": 1}'
+  ]  # fmt: skip
   out = shell(*line, "--list")
-  assert out.stdout.splitlines() == ["   0  done     peak_lr=0.1,seed=3", "   1  new      peak_lr=0.2,seed=3"], out.stderr
+  assert out.stdout.splitlines() == listed, out.stderr
   out = shell(*line[:2], "--list")  # How far a run is does not hang on where its rows are.
-  assert out.stdout.splitlines() == ["   0  done     peak_lr=0.1,seed=3", "   1  new      peak_lr=0.2,seed=3"], out.stderr
+  assert out.stdout.splitlines() == listed, out.stderr
   out = shell(*line, "--commands", "--config.train_steps=7", "--config.optimizer.warmup_steps=1")
   assert out.stdout.split()[1:] == [
     "-m", "xlmr_jax", "pretrain", f"--config={config}", f"--workdir={work}/peak_lr=0.2,seed=3",

@@ -47,7 +47,7 @@ def reference():
     (2, 4, {}),
     (1, 1, {"micro_batches": 4}),
     pytest.param(4, 2, {"micro_batches": 2}, marks=pytest.mark.slow),
-    (1, 1, {"model__remat": "full"}),
+    pytest.param(1, 1, {"model__remat": "full"}, marks=pytest.mark.slow),
     pytest.param(2, 1, {"model__remat": "dots"}, marks=pytest.mark.slow),
     pytest.param(1, 1, {"model__unroll_layers": True}, marks=pytest.mark.slow),
   ],
@@ -234,7 +234,7 @@ def test_it_learns_and_logs(tiny_run):
 # Calls of Preemption.stop(): one a step and one a held-out batch (one or two an evaluation). 0 is before the first
 # evaluation, 1 within it, 19 and 20 around the last one.
 @pytest.mark.parametrize(
-  "stops", [[2, 3], [11, 1], [19], *(pytest.param(x, marks=pytest.mark.slow) for x in ([0, 1], [9], [18], [20]))]
+  "stops", [[2, 3], [19], *(pytest.param(x, marks=pytest.mark.slow) for x in ([0, 1], [9], [11, 1], [18], [20]))]
 )
 def test_resume_is_bit_equal(tiny_run, tiny_store, tmp_path, stops):
   """Stopped at steps that fall into logging intervals and evaluations, and taken up again."""

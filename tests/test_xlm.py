@@ -168,7 +168,7 @@ def test_heads_rules_and_what_the_config_must_not_say():
     jax.eval_shape(functools.partial(model.apply, method="encode"), {"params": params}, np.zeros((1, 8), np.int32))
 
 
-@pytest.mark.parametrize(("data", "fsdp", "micro_batches"), [(4, 2, 2), (1, 8, 1)])
+@pytest.mark.parametrize(("data", "fsdp", "micro_batches"), [(4, 2, 2), pytest.param(1, 8, 1, marks=pytest.mark.slow)])
 def test_a_step_on_eight_devices_is_that_on_one(data, fsdp, micro_batches):
   batch = tiny.batch(np.random.default_rng(1), 16)
   for row in batch["ids"][batch["language"] == 2]:  # rows of pairs

@@ -17,6 +17,7 @@ import json
 import os
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Mapping
 
 from absl import flags
@@ -123,16 +124,19 @@ def main(argv: list[str]) -> int:
 
 
 def show(plan, runs: tuple, *, commands: bool) -> int:
-  """Prints the runs and how far each is, or the commands that are left to run."""
-  places = {run.name: place for place, run in enumerate(plan.sweep.runs)}
+  """Prints the runs and how far each is, and a line of JSON that counts them; or the commands that are left to run."""
+  numbers, states = {run.name: number for number, run in enumerate(plan.sweep.runs)}, Counter()
   for run in runs:
     state = plan.state(run)
+    states[state] += 1
     if not commands:
-      print(f"{places[run.name]:>4}  {state:<8} {run.name}")
+      print(f"{numbers[run.name]:>4}  {state:<8} {run.name}")
     elif state in ("new", "begun"):
       print(shlex.join(plan.pretrain(run)))
     elif state == "trained":
       print(shlex.join(plan.evaluate(run)))
+  if not commands:
+    print(json.dumps({"runs": len(runs), **states}))
   return EXIT_DONE
 
 
