@@ -10,7 +10,7 @@ Batch, steps and learning rate are ours, for text of a few gigabytes on one mach
 from ml_collections import ConfigDict
 
 from xlmr_jax.config import default_config, variant
-from xlmr_jax.files import local_path
+from xlmr_jax.given_paths import local_path
 from xlmr_jax.open_model import open_record
 from xlmr_jax.run.workdir import MODEL_RULES, MODEL_SIZES
 

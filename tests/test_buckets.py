@@ -21,8 +21,9 @@ from xlmr_jax.data import pipeline
 from xlmr_jax.data.mixture import Mixture
 from xlmr_jax.data.rows import RowStore
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import any_path, download, local_path, lock, path_given, read_json, sha256_of, whole_file, write_json
+from xlmr_jax.files import any_path, download, lock, read_json, sha256_of, whole_file, write_json
 from xlmr_jax.folders import copy_folder, entries, files_below, local_folder, move_folder, remove_folder, whole_folder
+from xlmr_jax.given_paths import local_path, path_given
 from xlmr_jax.run import logs
 from xlmr_jax.run.board import Board
 from xlmr_jax.run.checkpoint import Checkpoints
@@ -104,7 +105,7 @@ def test_a_folder_counts_once_its_last_file_is_there(folder, monkeypatch):
 
 
 def test_a_bucket_that_is_not_there_is_named(bucket_port):
-  from xlmr_jax.files import refuse_unwritable
+  from xlmr_jax.given_paths import refuse_unwritable
 
   with pytest.raises(UserError, match="there is no bucket gs://no-such-bucket; make it"):
     refuse_unwritable(any_path("gs://no-such-bucket/run"), folder=True)

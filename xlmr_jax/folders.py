@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 from xlmr_jax import bucket
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import AnyPath, any_path, download, in_parallel, naming, refuse_unwritable, upload, user_cache
+from xlmr_jax.files import AnyPath, any_path, download, in_parallel, naming, upload, user_cache
+from xlmr_jax.given_paths import refuse_unwritable
 from xlmr_jax.names import below
 
 

@@ -20,7 +20,7 @@ from absl import flags
 
 from xlmr_jax.commands.flags import FLAGS, exit_on_signals, parse_flags, path_of, start
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import local_path, path_given
+from xlmr_jax.given_paths import local_path, path_given
 
 
 def main(argv: list[str]) -> int | None:

@@ -33,8 +33,9 @@ from xlmr_jax.commands.flags import (
 from xlmr_jax.config import split_names
 from xlmr_jax.config_checks import check_evaluation
 from xlmr_jax.errors import EXIT_DONE, EXIT_RESTART, UserError
-from xlmr_jax.files import AnyPath, absolute, refuse_blocked, refuse_unwritable, sha256_of
+from xlmr_jax.files import AnyPath, absolute, sha256_of
 from xlmr_jax.folders import entries
+from xlmr_jax.given_paths import refuse_blocked, refuse_unwritable
 from xlmr_jax.run.workdir import RunRecord, Workdir, is_hugging_face, read_record
 
 UNTRAINED = "; it holds an imported model that has not been trained here yet, which --checkpoint=initial scores"

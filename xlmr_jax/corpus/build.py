@@ -27,8 +27,9 @@ from xlmr_jax.corpus.sources import Shard, Source
 from xlmr_jax.corpus.word_starts import segmenter
 from xlmr_jax.corpus.workers import cores, run_stage
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import AnyPath, naming, path_given, refuse_unwritable, write_whole
+from xlmr_jax.files import AnyPath, naming, write_whole
 from xlmr_jax.folders import entries, remove_folder
+from xlmr_jax.given_paths import path_given, refuse_unwritable
 
 # From so much text per worker on, processes are worth the second that each takes to start. Below it, threads are as fast,
 # because SentencePiece runs without Python's lock.

@@ -17,7 +17,8 @@ from xlmr_jax.corpus.languages import normal_code
 from xlmr_jax.corpus.sources import Document
 from xlmr_jax.corpus.sources.cc100 import CC100
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import refuse_unwritable, whole_file
+from xlmr_jax.files import whole_file
+from xlmr_jax.given_paths import refuse_unwritable
 from xlmr_jax.progress import Progress
 
 _SHARD_BYTES = 1 << 20

@@ -26,7 +26,8 @@ from xlmr_jax.corpus.workers import cores, run_stage
 from xlmr_jax.data.mixture import smoothed_shares
 from xlmr_jax.data.tokenizer import Tokenizer, open_tokenizer
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import path_given, refuse_unwritable, whole_file
+from xlmr_jax.files import whole_file
+from xlmr_jax.given_paths import path_given, refuse_unwritable
 from xlmr_jax.ids import UNK
 from xlmr_jax.progress import Progress
 

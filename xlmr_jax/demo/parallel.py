@@ -10,7 +10,8 @@ from pathlib import Path
 from xlmr_jax.demo import grammar, world
 from xlmr_jax.demo.lexicon import LANGUAGES, load
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import local_path, refuse_unwritable, whole_file
+from xlmr_jax.files import whole_file
+from xlmr_jax.given_paths import local_path, refuse_unwritable
 
 PIVOT = "en"
 SENTENCES = 2500  # per pair of languages, at scale 1.0

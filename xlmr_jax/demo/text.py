@@ -10,7 +10,8 @@ from pathlib import Path
 from xlmr_jax.demo import grammar, world
 from xlmr_jax.demo.lexicon import LANGUAGES, load
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import local_path, refuse_unwritable, whole_file
+from xlmr_jax.files import whole_file
+from xlmr_jax.given_paths import local_path, refuse_unwritable
 
 # kB at scale 1.0, 3.4 MB in all. The order is CC-100's (Conneau et al. 2020, appendix A), the range is 20:1.
 SIZES = {

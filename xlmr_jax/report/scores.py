@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import path_given, read_sealed_json
+from xlmr_jax.files import read_sealed_json
+from xlmr_jax.given_paths import path_given
 
 # What must be alike for a comparison, beside the recipe of each task.
 _ALIKE = ("split", "seeds")

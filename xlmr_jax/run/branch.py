@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 from xlmr_jax.data.phases import Phase, Rows, continued, cut, decay_begin, phases_of
 from xlmr_jax.data.phases import refuse_other_past as refuse_change
 from xlmr_jax.errors import StoreError, UserError, one_line
-from xlmr_jax.files import AnyPath, absolute, any_path, flatten, path_given, read_json, read_sealed_json, write_sealed_json
+from xlmr_jax.files import AnyPath, absolute, any_path, flatten, read_json, read_sealed_json, write_sealed_json
 from xlmr_jax.folders import copy_folder, remove_folder
+from xlmr_jax.given_paths import path_given
 from xlmr_jax.run import logs
 from xlmr_jax.run.checkpoint_folder import sound_steps, warn
 from xlmr_jax.run.growing import open_growing, read_growing

@@ -33,8 +33,9 @@ from xlmr_jax.corpus.sources import Shard, Source
 from xlmr_jax.corpus.stages import Stage, outcomes, run_here, run_task
 from xlmr_jax.corpus.workers import cores
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import AnyPath, lock, naming, read_json, refuse_unwritable
+from xlmr_jax.files import AnyPath, lock, naming, read_json
 from xlmr_jax.folders import remove_folder
+from xlmr_jax.given_paths import refuse_unwritable
 
 STEPS = ("language", "paragraphs", "filters", "near_duplicates", "opt_outs")
 

@@ -10,7 +10,7 @@ from xlmr_jax.corpus.language_id.cld2 import Cld2, open_cld2
 from xlmr_jax.corpus.language_id.fasttext_model import FastText, file_digest, open_fasttext
 from xlmr_jax.corpus.language_id.identifier import Identification, Identifier
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import local_path
+from xlmr_jax.given_paths import local_path
 
 __all__ = ["Identification", "Identifier", "open_identifier"]
 

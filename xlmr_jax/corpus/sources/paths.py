@@ -13,8 +13,9 @@ from xlmr_jax.corpus.sources import Shard, Source
 from xlmr_jax.corpus.sources.fields import asked_languages
 from xlmr_jax.corpus.sources.text_file import COMPRESSED, open_text
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import any_path, in_parallel, is_bucket, local_path, path_given
+from xlmr_jax.files import any_path, in_parallel, is_bucket
 from xlmr_jax.folders import files_below, listing
+from xlmr_jax.given_paths import local_path, path_given
 
 _GLOB = frozenset("*?[")
 

@@ -11,7 +11,7 @@ from xlmr_jax.corpus.sources.tfds_text import TfdsText
 from xlmr_jax.corpus.sources.warc import Warc
 from xlmr_jax.corpus.sources.wet import Wet
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import path_given
+from xlmr_jax.given_paths import path_given
 
 SOURCES: dict[str, Callable[[str, Iterable[str] | None, Fields], Source]] = {
   "wet": lambda given, languages, _: Wet(given, languages),
