@@ -191,7 +191,7 @@ def test_files_that_a_killed_worker_left_are_not_read(wet, built, tmp_path, monk
 @pytest.mark.parametrize("after", [1, 3])
 def test_an_end_that_is_interrupted_loses_no_language(wet, built, tmp_path, monkeypatch, after):
   """The text of a language is in its place before the manifest is; a second try must not take it for an old one."""
-  whole, calls = finish.Finish._place, []
+  whole, calls = finish.Finish._put_folder, []
 
   def interrupted(self, *args, **named):
     whole(self, *args, **named)
@@ -199,7 +199,7 @@ def test_an_end_that_is_interrupted_loses_no_language(wet, built, tmp_path, monk
     if len(calls) == after:
       raise OSError(errno.EIO, os.strerror(errno.EIO), str(tmp_path))
 
-  monkeypatch.setattr(finish.Finish, "_place", interrupted)
+  monkeypatch.setattr(finish.Finish, "_put_folder", interrupted)
   with pytest.raises(UserError):
     build_corpus(open_source(wet), tmp_path / "clean", OPTIONS, workers=1)
   build_corpus(open_source(wet), tmp_path / "clean", OPTIONS, workers=1)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from xlmr_jax.corpus import beam, build, stages, vocabulary, workers
-from xlmr_jax.corpus.held_out import Report, _place, scan
+from xlmr_jax.corpus.held_out import Report, _common_path, scan
 from xlmr_jax.corpus.shards import Job, finish_store, plan, write_rows
 from xlmr_jax.corpus.sources import Shard
 from xlmr_jax.corpus.sources.registry import text_source
@@ -72,7 +72,7 @@ def test_text_without_any_document_is_refused_before_anything_is_published(model
 
 def test_several_files_are_named_by_the_folder_that_they_have_in_common():
   def place(*names: str) -> str:
-    return _place([Report(Shard(name, 1), 1, {}) for name in names])
+    return _common_path([Report(Shard(name, 1), 1, {}) for name in names])
 
   assert place("/text/a/1", "/text/a/1") == "/text/a/1" and place() == "the source"
   assert place("/text/a/1", "/text/b/2") == "/text" and place("/text/a/1", "/text/a/2") == "/text/a"

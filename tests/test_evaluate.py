@@ -290,11 +290,53 @@ def test_the_final_table_keeps_what_was_scored_before_of_the_same_checkpoint(tmp
   assert final("panx", step=16)[0]["failed"] == ["panx"] and out.read_text() == before  # it had nothing to put there
   with pytest.raises(UserError, match=r"holds mnli with .* seeds 2, which do not stand beside split test and seeds 3"):
     final("xnli", step=12, model="/other", digest="1", seeds=3)
-  final("mnli", step=12, model="/other", digest="1", seeds=3)  # the same task anew
+  with pytest.raises(UserError, match=r"holds mnli with .* seeds 2, which do not stand beside split test and seeds 3"):
+    final("mnli", step=12, model="/other", digest="1", seeds=3)  # Two seeds are not to be lost for the third.
+  final("mnli", step=16, model="/other", digest="2", seeds=3)  # the same task of a newer model
   for damage in ("", "[]", '{"scores": 3}', '{"scores": {}}'):
     out.write_text(damage)
     with pytest.raises(UserError, match=r"best\.json cannot be read \(.*\); remove it, or name another file with --out"):
       final("sst2")
+
+
+def test_the_final_table_keeps_the_other_settings_of_a_task(tmp_path, monkeypatch):
+  """Also where a process ends between two settings, and where one of them fails when it is scored again."""
+  failing = set()
+
+  class Scorer:
+    def __init__(self, config, vocabulary_size, tokenizer, split, pooler=None):
+      self.setting, self.lr = config.evaluate.setting, config.evaluate.recipe
+
+    def __call__(self, params, step, seed):
+      if self.setting in failing:
+        return {}, {"xnli": "no file"}
+      return {"xnli": {"en": {"accuracy": 0.5}}}, {}
+
+    def recipe(self):
+      return {"xnli": {"lr": self.lr, "setting": self.setting}}
+
+  monkeypatch.setattr(final_scores, "Scorer", Scorer)
+  out = tmp_path / "scores.json"
+
+  def final(*settings, recipe="lr=1", step=8):
+    config = config_of(evaluate__tasks=("xnli",), evaluate__recipe=recipe)
+    score_final(out, config, 90, None, lambda: (step, {}), "best", list(settings), "test")
+    return {key: {*read(out)[key].get("xnli", ())} for key in ("scores", "losses", "errors")}
+
+  def of(scores, errors=()):
+    return {"scores": {*scores}, "losses": set(), "errors": {*errors}}
+
+  assert final("zero_shot") == of(["zero_shot"])
+  both = ["zero_shot", "translate_train_all"]
+  assert final("translate_train_all") == of(both)
+  failing.add("zero_shot")
+  assert final("zero_shot") == of(both, ["zero_shot"])  # It keeps its earlier score, and says what failed now.
+  failing.clear()
+  assert final("zero_shot") == of(both)
+  with pytest.raises(UserError, match=r"holds xnli, translate_train_all, by another recipe \(lr=lr=1 there, lr=2 here\)"):
+    final("zero_shot", recipe="lr=2")
+  assert final(*both, recipe="lr=2") == of(both)
+  assert final("zero_shot", recipe="lr=3", step=12) == of(["zero_shot"])  # Another model, of which nothing else is there.
 
 
 @pytest.mark.parametrize(

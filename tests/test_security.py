@@ -25,7 +25,7 @@ from xlmr_jax.config import default_config
 from xlmr_jax.config_checks import check_config, check_evaluation
 from xlmr_jax.corpus.clean import build
 from xlmr_jax.corpus.clean.build import WORK, Options, build_corpus
-from xlmr_jax.corpus.clean.job import of_language
+from xlmr_jax.corpus.clean.job import language_path
 from xlmr_jax.corpus.sources.registry import open_source
 from xlmr_jax.data import rows as row_files
 from xlmr_jax.data.row_manifest import fingerprint
@@ -409,7 +409,7 @@ def test_languages_that_are_asked_for_are_codes(crawl, tmp_path, language):
     build_corpus(crawl, tmp_path / "out", options, languages=[language], workers=1, quiet=True)
   assert (tmp_path / "mine" / "file").read_text() == "mine"
   with pytest.raises(UserError, match="no code of a language"):
-    of_language(tmp_path, language)
+    language_path(tmp_path, language)
 
 
 @pytest.mark.parametrize("what", ["language", "piece"])

@@ -496,6 +496,12 @@ def test_tasks_are_scored_after_the_training(tmp_path):
   pretending = Pretending()  # The first is done, and the second lacks its scores, but is not trained again.
   run_all(plan, plan.sweep.runs, pretending)
   assert [line[3] for line in pretending.lines] == ["evaluate"] and "--checkpoint=latest" in pretending.lines[0]
+  final = plan.folder.workdir(plan.sweep.runs[1]).final_score("latest")  # It was killed between its two settings.
+  final.parent.mkdir(parents=True)
+  final.write_text(json.dumps({"step": 12, "scores": {"demo_entities": {"zero_shot": {}}}}))
+  pretending = Pretending()
+  run_all(plan, plan.sweep.runs, pretending)
+  assert "--settings=per_language" in pretending.lines[0]
 
 
 def test_runs_of_several_processes_take_no_claim_and_are_scored_elsewhere(tmp_path):

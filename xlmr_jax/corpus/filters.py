@@ -133,7 +133,7 @@ def _learn_all(texts: Sequence[str]) -> tuple[Profile, Limits, list[str]]:
   found = features(texts, own_words)
   limits = {}
   for name, floor in FLOORS.items():
-    usual = _usual(found[name][found["words"] >= _LEAST_WORDS] if name in _OF_WORDS else found[name])
+    usual = _usual(found[name][found["words"] >= _LEAST_WORDS] if name in _WORD_FEATURES else found[name])
     limits[name] = round(min(1.0, max(floor, usual.median + SPREADS * usual.spread)), 4)
   words = int(found["words"].sum())
   usual_scores: dict[str, Usual] = {}
@@ -163,7 +163,7 @@ def _learn_all(texts: Sequence[str]) -> tuple[Profile, Limits, list[str]]:
       # The counts of the whole sample give other scores than those of a half, to noise like to text. To words in random
       # order they give 0, however much is known of the language.
       shift = _median(value.mean[other] - as_they_are.mean) if name == "spelling" else 0.0
-      usual_scores[name] = _told_apart(value, Usual(_median(spoilt.mean) + shift, _usual_score(spoilt).spread))
+      usual_scores[name] = _usual_in_mixture(value, Usual(_median(spoilt.mean) + shift, _usual_score(spoilt).spread))
   # Rounded as every later reader sees them.
   learnt = Limits.from_json(Limits(len(texts), words, limits, usual_scores).to_json())
   return profile, learnt, _reasons(found, scores, learnt)
@@ -197,16 +197,16 @@ def _reasons(found: dict[str, np.ndarray], scores: dict[str, Scores], limits: Li
     for reason, is_refused in _refused_by(name, scores, limits).items():
       reasons[is_refused] = reason
   for name, limit in limits.features.items():
-    reasons[(found[name] > limit) & ((found["words"] >= _LEAST_WORDS) | (name not in _OF_WORDS))] = name
+    reasons[(found[name] > limit) & ((found["words"] >= _LEAST_WORDS) | (name not in _WORD_FEATURES))] = name
   reasons[found["letters"] < LEAST_LETTERS] = "short"
   return reasons.tolist()
 
 
-_OF_WORDS = ("repeated_phrases", "most_frequent_word")
+_WORD_FEATURES = ("repeated_phrases", "most_frequent_word")
 _SPOIL = {"spelling": with_noise, "order": in_random_order}
 
 
-def _told_apart(scores: Scores, spoilt: Usual) -> Usual:
+def _usual_in_mixture(scores: Scores, spoilt: Usual) -> Usual:
   """What is usual for a score among documents of which any part may be spoilt.
 
   The scores are taken for a mixture of two normal distributions, of which that of spoilt documents is known. The other one
@@ -249,18 +249,20 @@ def features(texts: Sequence[str], words: Words) -> dict[str, np.ndarray]:
     letters = letters + (LETTERS_OF_UNSPACED - 1) * np.bincount(document, unspaced()[units], minlength=documents)
   visible = np.maximum(counts.sum(1) - counts[:, SPACE], 1)
   count = np.diff(words.starts)
-  of_word = np.repeat(np.arange(documents), count)
-  unspaced_words = np.bincount(of_word, words.lengths == 1, minlength=documents) > 0.5 * count
-  repeated = _repeated_phrases(words.hashes, of_word, documents, _PHRASE)
+  word_documents = np.repeat(np.arange(documents), count)
+  unspaced_words = np.bincount(word_documents, words.lengths == 1, minlength=documents) > 0.5 * count
+  repeated = _repeated_phrases(words.hashes, word_documents, documents, _PHRASE)
   if unspaced_words.any():
-    repeated = np.where(unspaced_words, _repeated_phrases(words.hashes, of_word, documents, _PHRASE_OF_LETTERS), repeated)
+    repeated = np.where(
+      unspaced_words, _repeated_phrases(words.hashes, word_documents, documents, _PHRASE_OF_LETTERS), repeated
+    )
   return {
     "letters": letters.astype(float),
     "words": count.astype(float),
     "signs": (counts[:, PUNCTUATION] + counts[:, SYMBOL]) / visible,
     "digits": counts[:, DIGIT] / visible,
     "repeated_phrases": repeated / np.maximum(count, 1),
-    "most_frequent_word": _most_frequent(words.hashes, of_word, documents) / np.maximum(count, 1),
+    "most_frequent_word": _most_frequent(words.hashes, word_documents, documents) / np.maximum(count, 1),
   }
 
 
@@ -279,8 +281,8 @@ def _repeated_phrases(hashes: np.ndarray, document: np.ndarray, documents: int, 
   if hashes.size < size:
     return np.zeros(documents)
   phrase = hashes[: hashes.size - size + 1]
-  for place in range(1, size):
-    phrase = combined(phrase, hashes[place : hashes.size - size + 1 + place])
+  for offset in range(1, size):
+    phrase = combined(phrase, hashes[offset : hashes.size - size + 1 + offset])
   where = np.flatnonzero(document[: phrase.size] == document[size - 1 :])
   phrase, whose = phrase[where], document[where]
   order = np.argsort(phrase + whose.astype(np.uint64), kind="stable")  # Equal phrases of a document are neighbours now.

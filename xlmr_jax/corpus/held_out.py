@@ -73,14 +73,14 @@ def refuse_missing(reports: Sequence[Report], source: Source) -> None:
   if missing := sorted((source.languages or frozenset()) - found):
     there = f"it has {', '.join(sorted(found))} of what was asked for" if found else "it has none of what was asked for"
     raise UserError(
-      f"--languages: no document of {_place(reports)} says that its language is {', '.join(missing)}; {there}: leave out "
-      "what is not there, or see how the text spells its languages"
+      f"--languages: no document of {_common_path(reports)} says that its language is {', '.join(missing)}; {there}: leave "
+      "out what is not there, or see how the text spells its languages"
     )
   if not any(report.languages for report in reports):
-    raise UserError(f"{_place(reports)}: no document with any text in it; is that the right text?")
+    raise UserError(f"{_common_path(reports)}: no document with any text in it; is that the right text?")
 
 
-def _place(reports: Sequence[Report]) -> str:
+def _common_path(reports: Sequence[Report]) -> str:
   """What messages call the text that some reports are about: the file, or the folder that several have in common.
 
   Of names that are no paths of this machine, or have only the root in common, it is the folder of the first.
@@ -114,7 +114,7 @@ def one_message(errors: list[str]) -> str:
 
 
 def _choose_rule(language: str, reports: list[Report], share: float) -> Rule:
-  where = _place(reports)
+  where = _common_path(reports)
   found = [report.languages[language] for report in reports]
   documents = sum(census.documents for census in found)
   if not documents:

@@ -28,7 +28,7 @@ _PASSES = 20  # over the text of a small language, cut differently each time
 _EPOCHS = 4
 _SEEN = 5_000_000  # characters, at least, that training sees in all epochs together, so that it learns from little text too
 _SHORTEST, _LONGEST = 20, 600  # characters of a piece, so that the model works on lines and on documents
-_TOLD = 3  # confusions per language in the table of a test
+_MOST_CONFUSIONS = 3  # per language in the table of a test
 
 # Character n-grams carry the language; words only help. softmax, because there are only about a hundred classes.
 _OPTIONS = {
@@ -45,7 +45,7 @@ def _documents(source: CC100, *, most: int | None = None) -> Iterator[Document]:
   for language in sorted(shards):
     chosen = shards[language]
     if most and len(chosen) > most:
-      chosen = [chosen[len(chosen) * place // most] for place in range(most)]
+      chosen = [chosen[len(chosen) * index // most] for index in range(most)]
     for shard in chosen:
       for document in source.documents(shard):
         yield document._replace(language=language)
@@ -80,11 +80,11 @@ def _write_pieces(folder: str | Path, file: Path) -> dict[str, int]:
   texts: dict[str, list[str]] = {}
   for document in _documents(CC100(folder), most=_SHARDS):
     texts.setdefault(document.language, []).append(" ".join(document.text.split()))
-  texts = {language: [text for text in of_language if text] for language, of_language in texts.items()}
-  texts = {language: of_language for language, of_language in texts.items() if of_language}
+  texts = {language: [text for text in language_texts if text] for language, language_texts in texts.items()}
+  texts = {language: language_texts for language, language_texts in texts.items() if language_texts}
   if len(texts) < 2:
     raise UserError(f"{folder}: has text in {len(texts)} languages; a model of languages needs at least 2")
-  sizes = {language: sum(map(len, of_language)) for language, of_language in texts.items()}
+  sizes = {language: sum(map(len, language_texts)) for language, language_texts in texts.items()}
   lines = [
     f"__label__{language} {piece}\n"
     for language in sorted(texts)
@@ -190,7 +190,7 @@ def test(identifier: Identifier, folder: str | Path, *, unit: str = "document") 
       "units": units,
       "recall": found / units,
       "precision": found / claimed if claimed else 0.0,
-      "confusions": [list(pair) for pair in wrong.most_common(_TOLD)],
+      "confusions": [list(pair) for pair in wrong.most_common(_MOST_CONFUSIONS)],
     })  # fmt: skip
   return {
     "languages": len(languages),

@@ -39,9 +39,9 @@ def _shingles(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     shingle *= PRIME
     same = document[distance:] == document[:-distance]  # Beyond the end of its document, a word is followed by zeros.
     shingle[:-distance] += np.where(same, words[distance:], np.uint64(0))
-  place = np.arange(words.size) - np.repeat(starts[:-1], count)
+  index = np.arange(words.size) - np.repeat(starts[:-1], count)
   # What begins near the end of a document is no shingle, unless the document is shorter than one.
-  kept = (place + SHINGLE <= np.repeat(count, count)) | (place == 0)
+  kept = (index + SHINGLE <= np.repeat(count, count)) | (index == 0)
   return mixed(shingle[kept]), document[kept]
 
 
@@ -100,14 +100,14 @@ def pairs_of_band(keys: np.ndarray) -> np.ndarray:
   new = np.append(True, in_order[1:] != in_order[:-1])
   first = np.flatnonzero(new)
   sizes = np.diff(np.append(first, order.size))
-  place = np.arange(order.size) - np.repeat(first, sizes)
+  index = np.arange(order.size) - np.repeat(first, sizes)
   size = np.repeat(sizes, sizes)
   found = []
   for distance in range(1, int(min(_ALL_PAIRS, sizes.max(initial=1)))):
-    later = np.flatnonzero((place >= distance) & ((size <= _ALL_PAIRS) | (distance == 1)))
+    later = np.flatnonzero((index >= distance) & ((size <= _ALL_PAIRS) | (distance == 1)))
     found.append(np.stack([order[later - distance], order[later]], 1))
-  to_first = np.flatnonzero((size > _ALL_PAIRS) & (place > 1))
-  found.append(np.stack([order[to_first - place[to_first]], order[to_first]], 1))
+  to_first = np.flatnonzero((size > _ALL_PAIRS) & (index > 1))
+  found.append(np.stack([order[to_first - index[to_first]], order[to_first]], 1))
   return np.concatenate(found)
 
 

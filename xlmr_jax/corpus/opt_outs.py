@@ -50,9 +50,9 @@ class OptOuts:
           elif entry:
             domains.add(normalise_domain(entry))
         except ValueError as error:
-          told = "not UTF-8" if isinstance(error, UnicodeDecodeError) else error
+          reason = "not UTF-8" if isinstance(error, UnicodeDecodeError) else error
           raise UserError(
-            f"{path}, line {number}: {told}; give a domain, a URL with http:// or https://, or a sha256"
+            f"{path}, line {number}: {reason}; give a domain, a URL with http:// or https://, or a sha256"
           ) from None
     return cls(frozenset(domains), np.unique(np.frombuffer(bytes(hashes), ">u8").astype(np.uint64)), digest.hexdigest())
 
@@ -90,8 +90,8 @@ class OptOuts:
     if not len(self.hashes):
       return False
     short = np.frombuffer(hashlib.sha256(normal.encode()).digest()[:8], ">u8").astype(np.uint64)[0]
-    place = int(np.searchsorted(self.hashes, short))
-    return place < len(self.hashes) and bool(self.hashes[place] == short)
+    index = int(np.searchsorted(self.hashes, short))
+    return index < len(self.hashes) and bool(self.hashes[index] == short)
 
 
 def _host_of(url: str) -> str:

@@ -59,7 +59,7 @@ def lay_out(lengths: np.ndarray, seq_len: int, cut: bool = True) -> tuple[np.nda
   rests = rests[np.argsort(-rest[rests], kind="stable")]
   layout = _Layout(seq_len)
   layout.fill_rows(np.repeat(np.arange(lengths.size), whole).tolist())
-  layout.place(rests.tolist(), rest[rests].tolist())
+  layout.add_whole(rests.tolist(), rest[rests].tolist())
   framed = int(lengths.sum() + _FRAME * (whole.sum() + rests.size))
   if cut:
     layout.dissolve(layout.rows - int(np.ceil(framed / ((1 - MOST_PADS) * seq_len))))
@@ -84,7 +84,7 @@ class _Layout:
     self._add(range(self.rows, self.rows + len(documents)), documents, self._seq_len - _FRAME)
     self.rows += len(documents)
 
-  def place(self, documents: list[int], sizes: list[int]) -> None:
+  def add_whole(self, documents: list[int], sizes: list[int]) -> None:
     """Adds pieces whole, each to the row where it leaves the least room. The sizes must not increase.
 
     Equal pieces are added together, because the best row for one of them stays the best for the next while it has room.
@@ -100,11 +100,11 @@ class _Layout:
         room = self._least_room(framed) or self._seq_len
         per_row = room // framed
         rows = self._take(room, -(-(end - begin) // per_row))
-        placed = documents[begin : min(end, begin + per_row * len(rows))]
-        self._add([row for row in rows for _ in range(per_row)][: len(placed)] if per_row > 1 else rows, placed, size)
-        begin += len(placed)
+        added = documents[begin : min(end, begin + per_row * len(rows))]
+        self._add([row for row in rows for _ in range(per_row)][: len(added)] if per_row > 1 else rows, added, size)
+        begin += len(added)
         self._give_back(rows[:-1], room - per_row * framed)
-        self._give_back(rows[-1:], room - (len(placed) - per_row * (len(rows) - 1)) * framed)
+        self._give_back(rows[-1:], room - (len(added) - per_row * (len(rows) - 1)) * framed)
 
   def dissolve(self, count: int) -> None:
     """Takes the `count` emptiest rows apart and fills the others with their pieces, unless that saves no row."""
@@ -127,7 +127,7 @@ class _Layout:
     loose = loose[np.argsort(-size[loose], kind="stable")]
     left = [(self._pour(x, tokens), x) for x, tokens in zip(document[loose].tolist(), size[loose].tolist())]
     left = sorted((piece for piece in left if piece[0]), key=lambda piece: -piece[0])
-    self.place([x for _, x in left], [tokens for tokens, _ in left])
+    self.add_whole([x for _, x in left], [tokens for tokens, _ in left])
     if self.rows >= rows:
       self.rows, self._row, self._document, self._size = rows, *before
 
@@ -136,9 +136,9 @@ class _Layout:
     row, document, size = (np.array(x, np.int64) for x in (self._row, self._document, self._size))
     opened_by = np.empty(self.rows, np.int64)
     opened_by[row[::-1]] = document[::-1]  # Of several values for a row the last one stays: the piece that was added first.
-    place = np.empty(self.rows, np.int64)
-    place[np.argsort(opened_by, kind="stable")] = np.arange(self.rows)
-    row = place[row]
+    new_row = np.empty(self.rows, np.int64)
+    new_row[np.argsort(opened_by, kind="stable")] = np.arange(self.rows)
+    row = new_row[row]
     order = np.argsort(row * (document.max(initial=0) + 1) + document)  # No row has two pieces of a document.
     return row[order], document[order], size[order]
 

@@ -61,9 +61,9 @@ def once_per_document(hashes: np.ndarray, starts: np.ndarray) -> tuple[np.ndarra
   """
   document = np.repeat(np.arange(starts.size - 1), np.diff(starts))
   order = np.argsort(hashes, kind="stable")  # The sort is stable, so equal hashes stay in the order of the documents.
-  in_order, of_document = hashes[order], document[order]
+  in_order, documents = hashes[order], document[order]
   first = np.ones(order.size, bool)
-  first[1:] = (in_order[1:] != in_order[:-1]) | (of_document[1:] != of_document[:-1])
+  first[1:] = (in_order[1:] != in_order[:-1]) | (documents[1:] != documents[:-1])
   repeats = np.zeros(order.size, bool)
   repeats[order[~first & ((in_order & SHORT) == 0)]] = True
   kept = first & (in_order > SHORT)

@@ -88,7 +88,7 @@ class Profile:
 
 def make_profile(texts: Sequence[str]) -> Profile:
   """The profile of the texts of a sample."""
-  letters = _Letters.of(texts)
+  letters = _Letters.from_texts(texts)
   words = words_of(texts)
   different, counts = np.unique(words.hashes, return_counts=True)
   frequent = np.sort(different[np.argsort(-counts, kind="stable")[:_FREQUENT]])
@@ -139,7 +139,7 @@ def score(
   scores: dict[str, Scores] = {}
   for name in names:
     if name == "spelling":
-      scores[name] = _spelling(_Letters.of(texts), profile, sampled)
+      scores[name] = _spelling(_Letters.from_texts(texts), profile, sampled)
     else:
       scores[name] = {"order": _order, "prior": _prior}[name](words, profile, sampled)
     scores[name].mean[count < _FEWEST_WORDS[name]] = np.nan
@@ -183,7 +183,7 @@ class _Letters:
   documents: int
 
   @classmethod
-  def of(cls, texts: Sequence[str]) -> "_Letters":
+  def from_texts(cls, texts: Sequence[str]) -> "_Letters":
     units, bounds = code_units([text[:_SCORED_LETTERS] for text in texts])
     letters = normal_forms()[units]
     letters[(letters == 0) | (letters == ord("\n"))] = _BLANK
@@ -234,25 +234,25 @@ def _order(words: Words, profile: Profile, sampled: bool) -> Scores:
   kinds = _kinds(words, profile.frequent)
   shape = _shapes(words)
   left = words.follows * _SHAPES + shape
-  place = np.flatnonzero(document[1:] == document[:-1])
-  start, length = words.starts[document[place]], np.diff(words.starts)[document[place]]
+  first = np.flatnonzero(document[1:] == document[:-1])
+  start, length = words.starts[document[first]], np.diff(words.starts)[document[first]]
   total = max(1.0, float(profile.neighbours.sum()))
   shapes = profile.shapes
   by_shape = _ratio(shapes, shapes.sum(1)[:, None] * shapes.sum(0) / max(1.0, shapes.sum()))
   own_seen = _own(document, kinds, _CLASSES)
   seen = profile.classes[kinds] - own_seen if sampled else profile.classes[kinds]
-  own_found = None if sampled else _OwnCounts(document[place], kinds[place] * _CLASSES + kinds[place + 1], _CLASSES**2)
+  own_found = None if sampled else _OwnCounts(document[first], kinds[first] * _CLASSES + kinds[first + 1], _CLASSES**2)
 
   def fit(second: np.ndarray, here: int) -> np.ndarray:
-    pair = kinds[place] * _CLASSES + kinds[second]
+    pair = kinds[first] * _CLASSES + kinds[second]
     found = profile.neighbours[pair] - here
     if own_found:
-      found = found + own_found.of(document[place], pair)
-    expected = seen[place] * seen[second] / total + own_seen[place] * own_seen[second] / length
-    return np.log(_ratio(found, expected)) + np.log(by_shape[left[place], shape[second]])
+      found = found + own_found.counts(document[first], pair)
+    expected = seen[first] * seen[second] / total + own_seen[first] * own_seen[second] / length
+    return np.log(_ratio(found, expected)) + np.log(by_shape[left[first], shape[second]])
 
-  apart = sum(fit(start + (place - start + 1 + lag) % length, 0) for lag in _LAGS) / len(_LAGS)
-  return _mean(fit(place + 1, 1) - apart, document[place], documents)
+  apart = sum(fit(start + (first - start + 1 + lag) % length, 0) for lag in _LAGS) / len(_LAGS)
+  return _mean(fit(first + 1, 1) - apart, document[first], documents)
 
 
 def _ratio(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
@@ -303,7 +303,7 @@ class _OwnCounts:
     self._size = size
     self._keys, self._counts = np.unique(document * size + keys, return_counts=True)
 
-  def of(self, document: np.ndarray, keys: np.ndarray) -> np.ndarray:
+  def counts(self, document: np.ndarray, keys: np.ndarray) -> np.ndarray:
     if not self._keys.size:
       return np.zeros(keys.size, np.int64)
     wanted = document * self._size + keys

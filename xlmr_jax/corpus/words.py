@@ -99,8 +99,8 @@ def _hashes(letters: np.ndarray, at: np.ndarray) -> np.ndarray:
     part = letters[begin : min(ends[stop - 1], begin + _CHUNK)]
     sums = np.zeros(part.size + 1, np.uint64)
     np.cumsum(part * powers[: part.size], out=sums[1:])
-    place = at[first:stop] - begin
-    found[first:stop] = (sums[np.minimum(ends[first:stop] - begin, part.size)] - sums[place]) * inverses[place]
+    offsets = at[first:stop] - begin
+    found[first:stop] = (sums[np.minimum(ends[first:stop] - begin, part.size)] - sums[offsets]) * inverses[offsets]
     first = stop
   return mixed(found)
 

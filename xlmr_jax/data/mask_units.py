@@ -73,16 +73,16 @@ def choose(
     left[rows] -= np.where(taken, sizes[words], 0).sum(1, dtype=np.int32)
     is_taken[words[taken]] = True
   chosen = np.flatnonzero(is_taken[word_of] & is_piece)
-  of_row = chosen // seq_len
-  counts = np.bincount(of_row, minlength=n)
+  chosen_rows = chosen // seq_len
+  counts = np.bincount(chosen_rows, minlength=n)
   begin = np.repeat(np.cumsum(counts) - counts, counts)
   slot = np.arange(chosen.size) - begin
   positions = np.zeros((n, slots), np.int32)
-  positions[of_row, slot] = chosen - of_row * seq_len
+  positions[chosen_rows, slot] = chosen - chosen_rows * seq_len
   kind_slots = np.tile(np.arange(slots, dtype=np.int32), (n, 1))
   if leader is not None:
     is_new = np.diff(leader[word_of[chosen]], prepend=-1) != 0
-    kind_slots[of_row, slot] = np.maximum.accumulate(np.where(is_new, np.arange(chosen.size), 0)) - begin
+    kind_slots[chosen_rows, slot] = np.maximum.accumulate(np.where(is_new, np.arange(chosen.size), 0)) - begin
   return Chosen(positions, counts.astype(np.int32), kind_slots)
 
 

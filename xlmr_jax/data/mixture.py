@@ -55,7 +55,7 @@ class Unread(NamedTuple):
   following: np.ndarray  # int64[G]
 
   @classmethod
-  def of_parts(cls, parts: Sequence[np.ndarray], following: Sequence[int] | np.ndarray) -> "Unread":
+  def from_parts(cls, parts: Sequence[np.ndarray], following: Sequence[int] | np.ndarray) -> "Unread":
     """parts: the ordinals left of each language, ascending. Those that join up with what follows count as following."""
     kept, following = [], np.array(following, np.int64)
     for language, part in enumerate(parts):
@@ -167,7 +167,7 @@ class Mixture:
     """What is left of each language once the positions [0, position) have been read, and all mixtures before this one."""
     blocks, rest = divmod(int(position), self.block_rows)
     _, language, within = self._slots(blocks * self.block_rows + np.arange(rest))
-    everything = Unread.of_parts([np.empty(0, np.int64)] * len(self.counts), np.zeros(len(self.counts), np.int64))
+    everything = Unread.from_parts([np.empty(0, np.int64)] * len(self.counts), np.zeros(len(self.counts), np.int64))
     before, parts, following = self._unread or everything, [], []
     ends = np.cumsum(np.bincount(language, minlength=len(self.counts)))
     read = np.split(within[np.argsort(language, kind="stable")], ends[:-1])
@@ -180,7 +180,7 @@ class Mixture:
       unread = first + np.flatnonzero(~is_read)
       parts.append(np.concatenate([before.nth(np.full_like(unread, l), unread), ours[after_block:]]))
       following.append(int(before.following[l]) + max(after_block - len(ours), 0))
-    return Unread.of_parts(parts, following)
+    return Unread.from_parts(parts, following)
 
   def _slots(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The (block, language, index among the block's rows of that language) of positions, int64[n] each."""

@@ -26,10 +26,10 @@ from xlmr_jax.files import naming, size_of, user_cache
 _THREADS = 8  # files that come at once
 _PART_BYTES = 16 * 2**20  # of a file that one request reads; a start that was killed loses at most this
 _SAY_EVERY_S = 10.0
-_FIRST, _LAST = -1, 2**62  # places in the queue
+_FIRST, _LAST = -1, 2**62  # priorities in the queue
 
 
-def _of_store(source: epath.Path, request: Callable[[], Any]) -> Any:
+def _ask_bucket(source: epath.Path, request: Callable[[], Any]) -> Any:
   """request(), whose OSError is the bucket's and not one of this machine's disk."""
   try:
     return request()
@@ -60,15 +60,15 @@ class RowCache:
     self._error: Exception | None = None
     self._threads: list[threading.Thread] = []
     self._stop = False
-    self._bytes, self._began, self._said = 0, time.monotonic(), time.monotonic()
+    self._bytes, self._began, self._printed_at = 0, time.monotonic(), time.monotonic()
 
-  def bring(self, names: Iterable[str], place: int = 0) -> None:
-    """Begins to bring files, in this order, unless they are here. place: before files with a higher one."""
+  def bring(self, names: Iterable[str], priority: int = 0) -> None:
+    """Begins to bring files, in this order, unless they are here. priority: a file with a lower number comes first."""
     with self._lock:
       for offset, name in enumerate(names):
-        if name not in self._here and (place < 0 or name not in self._wanted):
+        if name not in self._here and (priority < 0 or name not in self._wanted):
           self._wanted.add(name)
-          heapq.heappush(self._queue, (place if place < 0 else place + offset, name))
+          heapq.heappush(self._queue, (priority if priority < 0 else priority + offset, name))
       missing = min(_THREADS, len(self._queue)) - len(self._threads)
       for _ in range(missing):
         thread = threading.Thread(target=self._run, daemon=True, name="rows")
@@ -135,7 +135,7 @@ class RowCache:
       if path.exists():
         return True
       for is_last in (False, True):
-        digest, size = hashlib.sha256(), _of_store(source, lambda: size_of(source))
+        digest, size = hashlib.sha256(), _ask_bucket(source, lambda: size_of(source))
         with part.open("ab+") as file:
           file.seek(0)
           while block := file.read(2**20):
@@ -165,7 +165,7 @@ class RowCache:
       if self._stop:
         return False
       end = min(start + _PART_BYTES, size)
-      block = _of_store(source, lambda start=start, end=end: store.cat_file(os.fspath(source), start=start, end=end))
+      block = _ask_bucket(source, lambda start=start, end=end: store.cat_file(os.fspath(source), start=start, end=end))
       if not block:
         raise StoreError(f"{source}: ends after {start} of {size} bytes")
       file.write(block)
@@ -180,9 +180,9 @@ class RowCache:
   def _say(self) -> None:
     """A line every few seconds, and one at the end; called with the lock."""
     now, is_done = time.monotonic(), not self._wanted - self._here
-    if now - self._said < _SAY_EVERY_S and not is_done:
+    if now - self._printed_at < _SAY_EVERY_S and not is_done:
       return
-    self._said = now
+    self._printed_at = now
     rate = self._bytes / max(now - self._began, 1e-3) / 1e6
     text = f"rows: {len(self._wanted & self._here)} of {len(self._wanted)} files are on this machine"
     print(f"{text} ({self._bytes / 1e9:.2f} GB brought, {rate:.0f} MB/s) in {self.folder}", flush=True)

@@ -99,7 +99,7 @@ def read_manifest(root: AnyPath) -> dict[str, Any]:
     raise UserError(f"{path}: format {str(manifest.get('format'))[:40]}, not {FORMAT}; build the rows again")
   if manifest.get("fingerprint") != fingerprint(manifest):
     raise UserError(f"{path}: does not match its own fingerprint: it was edited; build the rows again")
-  if wrong := _of_another_shape(manifest):
+  if wrong := _first_wrong_key(manifest):
     raise UserError(f"{path}: {wrong} is not what a manifest of rows has there; build the rows again")
   return manifest
 
@@ -108,7 +108,7 @@ def _is_count(value: Any, least: int = 0) -> bool:
   return type(value) is int and least <= value < 2**62
 
 
-def _of_another_shape(manifest: dict[str, Any]) -> str:
+def _first_wrong_key(manifest: dict[str, Any]) -> str:
   """The first key of a manifest whose value is of another kind than write_manifest writes; "" if there is none."""
   for key, most in (("seq_len", _LONGEST_ROW), ("vocabulary_size", MOST_ENTRIES)):
     if not _is_count(manifest.get(key), 1) or manifest[key] > most:

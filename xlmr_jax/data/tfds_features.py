@@ -16,8 +16,8 @@ def refuse_foreign_features(name: str, data_dir: str | None = None) -> None:
   from tensorflow_datasets.core.utils import file_utils
 
   dataset = name.partition("/")[0].partition(":")[0]
-  for place in file_utils.list_data_dirs(given_data_dir=data_dir):
-    root = any_path(os.path.expanduser(place))
+  for folder in file_utils.list_data_dirs(given_data_dir=data_dir):
+    root = any_path(os.path.expanduser(folder))
     for path in sorted((root / dataset).glob("**/features.json")):
       try:
         foreign = [found for found in _classes(read_json(path)) if not found.startswith(_OWN)]

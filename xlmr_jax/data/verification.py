@@ -19,8 +19,8 @@ MODES = ("once", "always", "off")
 
 def record_path(store: RowStore) -> Path:
   """Where this machine keeps which files of a store it has found sound. RuntimeError: there is no home folder."""
-  place = store.cache.folder if store.cache else Path(str(store.root)).absolute()
-  key = hashlib.sha256(f"{place} {store.fingerprint}".encode()).hexdigest()[:16]
+  folder = store.cache.folder if store.cache else Path(str(store.root)).absolute()
+  key = hashlib.sha256(f"{folder} {store.fingerprint}".encode()).hexdigest()[:16]
   return user_cache() / "verified" / f"{key}.json"
 
 

@@ -54,5 +54,5 @@ def write_parallel(out_dir: str | Path, scale: float = 1.0, seed: int = 0) -> di
 
 
 def _tell(facts: list[world.Fact], language: str, rng: random.Random) -> str:
-  told = [grammar.render(fact, language, rng.randrange(grammar.variants(fact.kind, language))).text for fact in facts]
-  return load(language).space.join(told)
+  texts = [grammar.render(fact, language, rng.randrange(grammar.variants(fact.kind, language))).text for fact in facts]
+  return load(language).space.join(texts)

@@ -304,11 +304,11 @@ def read_leaf(folder: Folder, path: str, leaf: names.Leaf) -> np.ndarray:
   """One parameter, fp32, in C order. path, leaf: an item of names.leaves(folder.sizes)."""
   out = _zeros(leaf.shape)
   for part in leaf.parts:
-    place = out[part.index]
+    section = out[part.index]
     if part.kernel:
-      place[...] = part.to_ours(safetensors_file.read(folder.tensors[part.name]), place.shape)
+      section[...] = part.to_ours(safetensors_file.read(folder.tensors[part.name]), section.shape)
     else:
-      safetensors_file.read_into(folder.tensors[part.name], place.reshape(part.shape))
+      safetensors_file.read_into(folder.tensors[part.name], section.reshape(part.shape))
   if path in names.BY_ENTRY:
     names.to_our_rows(out, moved_ids(folder.specials))
   is_folded = path == "position_embedding" and folder.sizes.family == "xlmr"

@@ -132,8 +132,8 @@ class Part(NamedTuple):
 
   def to_theirs(self, parameter: np.ndarray) -> np.ndarray:
     """Cuts this tensor out of our whole parameter."""
-    place = parameter[self.index]
-    return place.reshape(self.shape[::-1]).T if self.kernel else place.reshape(self.shape)
+    section = parameter[self.index]
+    return section.reshape(self.shape[::-1]).T if self.kernel else section.reshape(self.shape)
 
 
 class Leaf(NamedTuple):

@@ -178,13 +178,18 @@ def state(workdir: Workdir, run: Run, config: ConfigDict, *, scores: bool = True
     return BEGUN if workdir.record.exists() else NEW
   if not scores or not config.evaluate.tasks:
     return DONE
-  try:
-    step = int(read_json(workdir.result)["step"])
-  except (OSError, ValueError, KeyError, TypeError) as error:
-    raise UserError(f"{workdir.result} cannot be read ({one_line(error)}); remove it and the run writes it anew") from None
+  step = last_step(workdir)
   if not run.settings:
     return _scored_by_ledger(workdir, step)
-  return DONE if has_final_scores(workdir.final_score("latest"), run, config, step) else TRAINED
+  return TRAINED if missing_settings(workdir.final_score("latest"), run, config, step) else DONE
+
+
+def last_step(workdir: Workdir) -> int:
+  """The step at which a run has ended. UserError: its result is damaged."""
+  try:
+    return int(read_json(workdir.result)["step"])
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise UserError(f"{workdir.result} cannot be read ({one_line(error)}); remove it and the run writes it anew") from None
 
 
 def _scored_by_ledger(workdir: Workdir, step: int) -> str:
@@ -198,12 +203,14 @@ def _scored_by_ledger(workdir: Workdir, step: int) -> str:
     raise UserError(f"{path} cannot be read ({one_line(error)}); remove it to have the step scored again") from None
 
 
-def has_final_scores(path: AnyPath, run: Run, config: ConfigDict, step: int) -> bool:
-  """Whether a file of final scores holds every task and setting of a run at its last step."""
+def missing_settings(path: AnyPath, run: Run, config: ConfigDict, step: int) -> tuple[str, ...]:
+  """The settings of a run in which a file of final scores lacks a task at this step; all where it cannot be read."""
   try:
     found = read_sealed_json(path)
-    return found["step"] == step and all(
-      set(run.settings) <= set(found["scores"].get(task, ())) for task in config.evaluate.tasks
-    )
+    if found["step"] != step:
+      return run.settings
+    lacking = [setting for setting in run.settings
+               if not all(setting in found["scores"].get(task, ()) for task in config.evaluate.tasks)]  # fmt: skip
+    return tuple(lacking)
   except (OSError, ValueError, KeyError, TypeError, AttributeError):
-    return False
+    return run.settings

@@ -12,7 +12,18 @@ from xlmr_jax.errors import EXIT_INTERRUPTED, EXIT_RESTART, EXIT_USER, UserError
 from xlmr_jax.files import AnyPath, flatten, read_json
 from xlmr_jax.run.children import run_child
 from xlmr_jax.sweep import rows as rows_of_sweep
-from xlmr_jax.sweep.folder import BEGUN, DONE, NEW, TRAINED, UNSCORED, SweepFolder, refuse_other_rows, state
+from xlmr_jax.sweep.folder import (
+  BEGUN,
+  DONE,
+  NEW,
+  TRAINED,
+  UNSCORED,
+  SweepFolder,
+  last_step,
+  missing_settings,
+  refuse_other_rows,
+  state,
+)
 from xlmr_jax.sweep.runs import Run, Sweep, config_of, flags_of
 
 _XLMR = [sys.executable, "-m", "xlmr_jax"]
@@ -93,8 +104,12 @@ class Plan:
             *rows, *flags_of(self.overrides), *flags_of(run.changes), *self.hosts]  # fmt: skip
 
   def evaluate(self, run: Run) -> list[str]:
-    """The command that scores a run which is trained."""
-    how = ["--checkpoint=latest", f"--settings={','.join(run.settings)}"] if run.settings else ["--once"]
+    """The command that scores a run which is trained, in the settings that it has no scores of yet."""
+    how = ["--once"]
+    if run.settings:
+      workdir = self.folder.workdir(run)
+      left = missing_settings(workdir.final_score("latest"), run, self.config(run), last_step(workdir))
+      how = ["--checkpoint=latest", f"--settings={','.join(left or run.settings)}"]
     keys = {key: x for key, x in {**self.overrides, **run.changes}.items() if key.startswith(("evaluate.", "stop."))}
     return [*_XLMR, "evaluate", f"--workdir={self.folder.workdir(run)}", *how, *flags_of(keys)]
 

@@ -12,7 +12,7 @@ from typing import Any
 from xlmr_jax.bucket_lock import BucketLock
 from xlmr_jax.corpus.clean.duplicates import Clusters
 from xlmr_jax.corpus.clean.filter import Filter, Learn
-from xlmr_jax.corpus.clean.job import Job, is_over, of_language
+from xlmr_jax.corpus.clean.job import Job, is_over, language_path
 from xlmr_jax.corpus.clean.read import Read
 from xlmr_jax.corpus.clean.write import Write
 from xlmr_jax.corpus.languages import LANGUAGES
@@ -65,13 +65,13 @@ class Finish:
       # Readers refuse a folder with an unfinished build and without a manifest. So it goes first and comes last.
       if (out / MANIFEST).exists():
         move_file(out / MANIFEST, self.job.path("before.json"))
-      self._place_removed(out, removed)
+      self._write_removed(out, removed)
       if before:
         self._remove_outdated(out, before["steps"], manifest["steps"])
       for language in rebuilt:
-        new, old = of_language(self.job.path("clean"), language), of_language(out, language)
-        self._place(new, old, is_there=language in found["languages"])
-      self._place_clusters(out, clusters, rebuilt)
+        new, old = language_path(self.job.path("clean"), language), language_path(out, language)
+        self._put_folder(new, old, is_there=language in found["languages"])
+      self._write_clusters(out, clusters, rebuilt)
       if (times := self.job.path(TIMES)).exists():
         write_whole(out / TIMES, read_bytes(times))
       write_json(out / MANIFEST, manifest)
@@ -84,7 +84,7 @@ class Finish:
         return read_json(path)
     return None
 
-  def _place(self, new: AnyPath, old: AnyPath, *, is_there: bool) -> None:
+  def _put_folder(self, new: AnyPath, old: AnyPath, *, is_there: bool) -> None:
     """Puts a folder in the place of an older one. An earlier try, which was interrupted, may have done so.
 
     In a bucket it is copied, and stays until the unfinished build goes, so that each try does the same.
@@ -100,23 +100,23 @@ class Finish:
     if is_there and new.exists():
       new.replace(old)
 
-  def _place_removed(self, out: AnyPath, removed: dict[str, Any]) -> None:
+  def _write_removed(self, out: AnyPath, removed: dict[str, Any]) -> None:
     for step, found in removed.items():
       folder = below(out, "removed", step)
       if isinstance(folder, Path):
         folder.mkdir(parents=True, exist_ok=True)
 
-      def place(language: str, step: str = step, found: dict[str, Any] = found, folder: AnyPath = folder) -> None:
+      def write(language: str, step: str = step, found: dict[str, Any] = found, folder: AnyPath = folder) -> None:
         counts = found[language]
         lines = [
           json.dumps({"reason": reason, "id": id, "text": text}, ensure_ascii=False)
           for _, reason, id, text in counts["samples"]
         ]
-        write_whole(of_language(folder, language, ".jsonl"), "".join(f"{line}\n" for line in lines).encode())
+        write_whole(language_path(folder, language, ".jsonl"), "".join(f"{line}\n" for line in lines).encode())
         if self.job.keep_removed and step != REPAIR:
-          self._place(self.job.path("removed", step, language), of_language(folder, language), is_there=True)
+          self._put_folder(self.job.path("removed", step, language), language_path(folder, language), is_there=True)
 
-      each(place, found, folder)
+      each(write, found, folder)
 
   def _remove_outdated(self, out: AnyPath, before: dict[str, Any], steps: dict[str, Any]) -> None:
     """Removes the files of what the older build had removed, and this one has not."""
@@ -125,25 +125,25 @@ class Finish:
     def remove(name: tuple[str, str]) -> None:
       step, language = name
       folder = below(out, "removed", step)
-      of_language(folder, language, ".jsonl").unlink(missing_ok=True)
-      remove_folder(of_language(folder, language))
+      language_path(folder, language, ".jsonl").unlink(missing_ok=True)
+      remove_folder(language_path(folder, language))
 
     each(remove, sorted(outdated), out)
 
-  def _place_clusters(self, out: AnyPath, clusters: dict[str, list[Any]], languages: Iterable[str]) -> None:
+  def _write_clusters(self, out: AnyPath, clusters: dict[str, list[Any]], languages: Iterable[str]) -> None:
     folder = out / "clusters"
     there = entries(folder)
     if isinstance(folder, Path) and any(clusters.get(language) for language in languages):
       folder.mkdir(exist_ok=True)
 
-    def place(language: str) -> None:
+    def write(language: str) -> None:
       if found := clusters.get(language):
         text = "".join(f"{file}\t{document}\t{size}\n" for file, document, size in found)
-        write_whole(of_language(folder, language, ".tsv"), text.encode())
-      elif (path := of_language(folder, language, ".tsv")).name in there:
+        write_whole(language_path(folder, language, ".tsv"), text.encode())
+      elif (path := language_path(folder, language, ".tsv")).name in there:
         path.unlink(missing_ok=True)
 
-    each(place, languages, folder)
+    each(write, languages, folder)
 
   def _manifest(self) -> dict[str, Any]:
     """The manifest of this build, with the samples of what was removed, and the clusters of more than one document."""
@@ -166,7 +166,7 @@ class Finish:
     limits = {outcome["language"]: outcome["limits"] for outcome in learn}
     sizes = {outcome["language"]: outcome["clusters"] for outcome in clusters}
     languages: dict[str, dict[str, Any]] = {}
-    of_clusters: dict[str, list[Any]] = {}
+    clusters_by_language: dict[str, list[Any]] = {}
     for outcome in write:
       if not outcome["file"]:
         continue
@@ -177,7 +177,7 @@ class Finish:
         language[key] += value
       language["files"][outcome["file"]] = outcome["sha256"]
       language["personal_data"].update(outcome["personal"])
-      of_clusters.setdefault(outcome["language"], []).extend(outcome["clusters"])
+      clusters_by_language.setdefault(outcome["language"], []).extend(outcome["clusters"])
     for name, language in languages.items():
       language["limits"] = limits[name]
       language["clusters"] = sizes.get(name, {})
@@ -211,7 +211,7 @@ class Finish:
       "languages": {name: languages[name] for name in sorted(languages)},
       "steps": dict(sorted(by_language.items())),
       "removed": removed,
-      "clusters": of_clusters,
+      "clusters": clusters_by_language,
     }
 
 

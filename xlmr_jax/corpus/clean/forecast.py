@@ -153,15 +153,15 @@ def forecast(
     raise UserError(f"no text was found in the first bytes of {heads}; is --source right?")
   text = stored * trial.expansion
   scale = text / trial.text
-  of_language = {language: size * scale for language, size in trial.languages.items()}
+  bytes_by_language = {language: size * scale for language, size in trial.languages.items()}
   labelled: Counter[str] = Counter()
   for shard in shards:
     labelled[shard.language or ""] += shard.size
   if not labelled[""]:
-    of_language = {language: size * trial.expansion for language, size in labelled.items() if size}
-  wanted = {language: size for language, size in of_language.items() if not languages or language in languages}
+    bytes_by_language = {language: size * trial.expansion for language, size in labelled.items() if size}
+  wanted = {language: size for language, size in bytes_by_language.items() if not languages or language in languages}
   largest = max(wanted, key=lambda language: wanted[language], default="")
-  share = sum(wanted.values()) / max(1, sum(of_language.values()))
+  share = sum(wanted.values()) / max(1, sum(bytes_by_language.values()))
   hashes, documents = trial.hashes * scale, trial.documents * scale
   learnt = sum(min(SAMPLE_CHARACTERS, size) for size in wanted.values())
   seconds = {step: spent * scale for step, spent in trial.read_seconds.items()}
@@ -171,18 +171,18 @@ def forecast(
   seconds["compare"] = (compared * _SECONDS_PER_KEY + trial.compare_seconds * len(wanted)) * share
   seconds |= {step: spent * sum(wanted.values()) for step, spent in per_byte.items()}
   later = sum(wanted.values()) / max(1, trial.later_text)
-  of_largest = wanted.get(largest, 0) / max(1, text)
-  largest_hashes = int(hashes * of_largest)
+  largest_share = wanted.get(largest, 0) / max(1, text)
+  largest_hashes = int(hashes * largest_share)
   in_partition = largest_hashes / min(RANGES, ranges_of(largest_hashes))
   piece = min(options.piece_mb * 1e6, trial.expansion * max(shard.size for shard in shards))
-  held = max(_PER_PIECE_BYTE * piece, _PER_HASH * in_partition, _PER_DOCUMENT * documents * of_largest)
+  held = max(_PER_PIECE_BYTE * piece, _PER_HASH * in_partition, _PER_DOCUMENT * documents * largest_share)
   return Forecast(
     files=len(sizes),
     shards=len(shards),
     stored=stored,
     text=round(text),
     documents=round(documents),
-    languages=len(of_language),
+    languages=len(bytes_by_language),
     core_seconds={step: spent for step, spent in seconds.items() if spent},
     workers=workers,
     worker_memory=round(trial.memory + _BLOCKS + held),

@@ -36,11 +36,11 @@ class Heads(NamedTuple):
 def take_heads(source: Source, shards: Sequence[Shard], folder: Path) -> Heads:
   """The heads of some shards of a source, written into a folder."""
   if isinstance(source, FileSource | CC100) and not isinstance(source, Parquet):
-    return _of_files(source, shards, folder)
+    return _file_heads(source, shards, folder)
   return _as_lines(source, shards, folder)
 
 
-def _of_files(source: Source, shards: Sequence[Shard], folder: Path) -> Heads:
+def _file_heads(source: Source, shards: Sequence[Shard], folder: Path) -> Heads:
   """Shards of copies of the heads of some files."""
   heads, names, stored, text = [], set(), 0, 0
   for shard in _spread(shards):
@@ -60,8 +60,8 @@ def _spread(shards: Sequence[Shard]) -> list[Shard]:
   """Up to _HEADS shards that begin files, spread over the bytes of the source, the middle one first."""
   firsts = [shard for shard in shards if not getattr(shard, "start", 0)]
   ends = list(itertools.accumulate(shard.size for shard in firsts))
-  places = sorted(((2 * i + 1) / (2 * _HEADS) for i in range(_HEADS)), key=lambda place: abs(place - 0.5))
-  chosen = [bisect.bisect_left(ends, place * ends[-1]) for place in places] if firsts else []
+  fractions = sorted(((2 * i + 1) / (2 * _HEADS) for i in range(_HEADS)), key=lambda fraction: abs(fraction - 0.5))
+  chosen = [bisect.bisect_left(ends, fraction * ends[-1]) for fraction in fractions] if firsts else []
   return [firsts[index] for index in dict.fromkeys(chosen)]
 
 

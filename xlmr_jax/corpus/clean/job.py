@@ -118,7 +118,7 @@ def is_over(job: Job) -> bool:
     return True
 
 
-def of_language(folder: P, language: str, ending: str = "") -> P:
+def language_path(folder: P, language: str, ending: str = "") -> P:
   """A language's folder, or its file with an ending. UserError: what an outcome calls a language is no code of one."""
   if not normal_code(language):
     raise UserError(f"{folder}: {str(language)[:80]!r} is no code of a language, so that nothing is written under that name")

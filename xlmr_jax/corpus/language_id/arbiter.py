@@ -27,8 +27,8 @@ class Arbiter:
     except ImportError:
       raise UserError(MISSING) from None
     model = LanguageIdentifier.from_model_file(MODEL_FILE)
-    kept = [place for place, code in enumerate(model.nb_classes) if normal_code(code) in wanted]
-    self.codes = [normal_code(model.nb_classes[place]) for place in kept]
+    kept = [index for index, code in enumerate(model.nb_classes) if normal_code(code) in wanted]
+    self.codes = [normal_code(model.nb_classes[index]) for index in kept]
     self.known = frozenset(self.codes) | {"zh_Hant"}
     # [features, languages]: logarithms. A choice of columns is laid out by column, but rows are taken from it.
     self._weights = np.ascontiguousarray(np.asarray(model.nb_ptc)[:, kept], np.float32)
@@ -40,18 +40,18 @@ class Arbiter:
   def languages(self, texts: Sequence[str]) -> list[str]:
     """The most probable language of each text of those whose letters occur in it; "und" if it has no letters."""
     found = [UNKNOWN] * len(texts)
-    samples = [(place, _sample(text)) for place, text in enumerate(texts)]
+    samples = [(index, _sample(text)) for index, text in enumerate(texts)]
     samples = sorted((pair for pair in samples if ANY_LETTER.search(pair[1])), key=lambda pair: len(pair[1]))
     for start in range(0, len(samples), 256):
       batch = samples[start : start + 256]
-      for (place, sample), scores in zip(batch, self._scores([sample for _, sample in batch])):
-        found[place] = self._best(sample, scores)
+      for (index, sample), scores in zip(batch, self._scores([sample for _, sample in batch])):
+        found[index] = self._best(sample, scores)
     return found
 
   def _best(self, sample: str, scores: np.ndarray) -> str:
     best = self.codes[int(scores.argmax())]
     if not is_possible(best, sample):
-      ranked = (self.codes[place] for place in np.argsort(-scores, kind="stable"))
+      ranked = (self.codes[index] for index in np.argsort(-scores, kind="stable"))
       best = next((code for code in ranked if is_possible(code, sample)), UNKNOWN)
     return chinese_writing(sample, best) if best in CHINESE else best
 
@@ -74,8 +74,8 @@ class Arbiter:
     order = np.argsort(-lengths, kind="stable")
     longest = int(lengths[order[0]])
     bytes_NxL = np.zeros((len(encoded), longest), np.int32)
-    for row, place in enumerate(order):
-      bytes_NxL[row, : lengths[place]] = np.frombuffer(encoded[place], np.uint8)
+    for row, index in enumerate(order):
+      bytes_NxL[row, : lengths[index]] = np.frombuffer(encoded[index], np.uint8)
     bytes_LxN = np.ascontiguousarray(bytes_NxL.T)
     running = len(encoded) - np.searchsorted(lengths[order][::-1], np.arange(longest), side="right")
     states_LxN = np.zeros_like(bytes_LxN)

@@ -19,29 +19,29 @@ def expected_bytes(file: BinaryIO) -> int:
     entries, pruned, version = header[15], header[19], header[1]
     if header[0] != _MAGIC or version not in _VERSIONS or entries < 0:
       raise ValueError("it does not begin as one")
-    place = _HEADER.size
+    position = _HEADER.size
     for _ in range(entries):  # Each is a word, a zero, how often it occurs (8 bytes) and what it is (1 byte).
-      if (end := data.find(b"\0", place)) < 0:
+      if (end := data.find(b"\0", position)) < 0:
         raise ValueError("its dictionary has no end")
-      place = end + 10
-    place += 8 * max(pruned, 0)
+      position = end + 10
+    position += 8 * max(pruned, 0)
     for _ in range(2):  # The matrix of the inputs, then that of the outputs.
-      quantized = data[place]
-      place = _matrix_end(data, place + 1, bool(quantized))
-    return place
+      quantized = data[position]
+      position = _matrix_end(data, position + 1, bool(quantized))
+    return position
 
 
-def _matrix_end(data: mmap.mmap, place: int, quantized: bool) -> int:
-  """Where the matrix that begins at `place` ends."""
+def _matrix_end(data: mmap.mmap, position: int, quantized: bool) -> int:
+  """Where the matrix that begins at `position` ends."""
   if not quantized:
-    rows, columns = struct.unpack_from("<2q", data, place)
-    return place + 16 + 4 * rows * columns
-  with_norms, rows, _, codes = struct.unpack_from("<?2qi", data, place)
-  place = _quantizer_end(data, place + 21 + codes)
-  return _quantizer_end(data, place + rows) if with_norms else place
+    rows, columns = struct.unpack_from("<2q", data, position)
+    return position + 16 + 4 * rows * columns
+  with_norms, rows, _, codes = struct.unpack_from("<?2qi", data, position)
+  position = _quantizer_end(data, position + 21 + codes)
+  return _quantizer_end(data, position + rows) if with_norms else position
 
 
-def _quantizer_end(data: mmap.mmap, place: int) -> int:
+def _quantizer_end(data: mmap.mmap, position: int) -> int:
   """Where a product quantizer ends: four sizes, of which the first is its dimension, and 256 centroids in float32."""
-  (dimension,) = struct.unpack_from("<i", data, place)
-  return place + 16 + 4 * 256 * dimension
+  (dimension,) = struct.unpack_from("<i", data, position)
+  return position + 16 + 4 * 256 * dimension

@@ -67,46 +67,46 @@ class Identifier:
     wholes = [_with_label(whole, text, label_code(label)) for whole, text, (_, label) in zip(wholes, texts, batch)]
 
     unclear = [
-      (document, place)
+      (document, index)
       for document, (whole, windows, parts) in enumerate(zip(wholes, cuts, by_window))
       if len(batch[document][0]) > 1
       for cut, (_, guess) in zip(windows, parts)
-      for place in cut
-      if len(batch[document][0][place].encode("utf-8", "replace")) >= _SHORTEST
+      for index in cut
+      if len(batch[document][0][index].encode("utf-8", "replace")) >= _SHORTEST
       # Beside letters of three bytes, a line of Latin ones is too few bytes to make a window look mixed.
       if not guess.pure
       or (len(windows) > 1 and guess.language != whole.language)
-      or not is_possible(whole.language, batch[document][0][place])
+      or not is_possible(whole.language, batch[document][0][index])
     ]
-    told: dict[int, dict[int, str]] = {}
-    texts = [batch[document][0][place] for document, place in unclear]
+    paragraph_languages: dict[int, dict[int, str]] = {}
+    texts = [batch[document][0][index] for document, index in unclear]
     expected = [wholes[document].language for document, _ in unclear]
-    for (document, place), text, guess in zip(unclear, texts, self._settle(texts, self._first(texts), expected)):
+    for (document, index), text, guess in zip(unclear, texts, self._settle(texts, self._first(texts), expected)):
       whole = wholes[document].language
       if guess.language == whole or guess.language in CONFUSABLE.get(whole, ()):
-        told.setdefault(document, {})[place] = whole
+        paragraph_languages.setdefault(document, {})[index] = whole
       elif guess.clear or (guess.language != UNKNOWN and len(text.encode("utf-8", "replace")) >= _SHORTEST_IN_DOUBT):
-        told.setdefault(document, {})[place] = guess.language
+        paragraph_languages.setdefault(document, {})[index] = guess.language
     found = []
     for document, (whole, (paragraphs, label)) in enumerate(zip(wholes, batch)):
-      of_paragraphs = told.get(document, {})
+      languages = paragraph_languages.get(document, {})
       language = whole.language
-      if of_paragraphs and not whole.clear and language != label_code(label):
-        language = _majority(of_paragraphs, paragraphs) or language
-      found.append(Identification(language, whole.clear, _fill(of_paragraphs, language, len(paragraphs))))
+      if languages and not whole.clear and language != label_code(label):
+        language = _majority(languages, paragraphs) or language
+      found.append(Identification(language, whole.clear, _fill(languages, language, len(paragraphs))))
     return found
 
   def _settle(self, texts: Sequence[str], guesses: list[Guess], expected: Sequence[str] | None = None) -> list[Guess]:
     """The guesses, with a second one of each that is not clear, unless it is as expected."""
-    places = [
-      place
-      for place, guess in enumerate(guesses)
-      if not guess.clear and not (expected and guess.language == expected[place])
+    indices = [
+      index
+      for index, guess in enumerate(guesses)
+      if not guess.clear and not (expected and guess.language == expected[index])
     ]
-    seconds = self._second([texts[place] for place in places], [guesses[place] for place in places])
+    seconds = self._second([texts[index] for index in indices], [guesses[index] for index in indices])
     settled = list(guesses)
-    for place, second in zip(places, seconds):
-      settled[place] = second
+    for index, second in zip(indices, seconds):
+      settled[index] = second
     return settled
 
 
@@ -124,11 +124,11 @@ def _combine(parts: Sequence[tuple[str, Guess]]) -> Guess:
   return Guess(language, votes[language] / whole, clear >= _MOST * whole, fair=fair >= _MOST * whole)
 
 
-def _majority(told: dict[int, str], paragraphs: Sequence[str]) -> str:
+def _majority(languages: dict[int, str], paragraphs: Sequence[str]) -> str:
   """The language of the paragraphs that hold more than half of the characters; "" if there is none."""
   sizes: dict[str, int] = {}
-  for place, language in told.items():
-    sizes[language] = sizes.get(language, 0) + len(paragraphs[place])
+  for index, language in languages.items():
+    sizes[language] = sizes.get(language, 0) + len(paragraphs[index])
   most = max(sizes, key=sizes.__getitem__)
   return most if 2 * sizes[most] > sum(map(len, paragraphs)) else ""
 
@@ -161,16 +161,16 @@ def _with_label(guess: Guess, text: str, label: str) -> Guess:
   return guess._replace(language=label)
 
 
-def _fill(told: dict[int, str], document: str, count: int) -> list[str]:
+def _fill(languages: dict[int, str], document: str, count: int) -> list[str]:
   """The languages of `count` paragraphs. One that could not be told has that of both its neighbours, or the document's."""
-  if not told:
+  if not languages:
     return [document] * count
   filled = [document] * count
-  places = sorted(told)
-  for place, after in zip(places, [*places[1:], places[-1]]):
-    filled[place] = told[place]
-    if told[place] == told[after]:
-      filled[place:after] = [told[place]] * (after - place)
+  indices = sorted(languages)
+  for index, after in zip(indices, [*indices[1:], indices[-1]]):
+    filled[index] = languages[index]
+    if languages[index] == languages[after]:
+      filled[index:after] = [languages[index]] * (after - index)
   return filled
 
 

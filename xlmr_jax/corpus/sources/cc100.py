@@ -48,9 +48,9 @@ class CC100(Source):
     Names on stderr, once, each file that is left out because it is hidden or no text.
     Raises UserError: there is no such folder, a name is no language code, a text is there twice, or a language is missing.
     """
-    place = any_path(folder)
+    path = any_path(folder)
     try:
-      there, left_out = _find_files(place, languages)
+      there, left_out = _find_files(path, languages)
     except OSError as error:
       raise UserError(f"{error.filename or folder}: cannot be read ({error.strerror})") from error
     for why, names in left_out.items():

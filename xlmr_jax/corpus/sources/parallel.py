@@ -107,7 +107,7 @@ class ParallelText(Source):
     for number, sentences in enumerate(_lines(shard), 1):
       size += sum(map(len, sentences))
       where = (f"{name}, line {number}" for name in (shard.name, shard.other))
-      texts = [" ".join(decode(line, place, on_damage).split()) for line, place in zip(sentences, where)]
+      texts = [" ".join(decode(line, line_name, on_damage).split()) for line, line_name in zip(sentences, where)]
       if all(texts):
         documents.append(Document(SEPARATOR.join(texts), f"{shard.name}:{number}", "", shard.language))
       else:

@@ -44,10 +44,10 @@ class _Seen:
       self._doubles.append((path, first))
     return first == path
 
-  def refuse_doubles(self, place_of: Callable[[str], str] = lambda path: "") -> None:
+  def refuse_doubles(self, prefix_of: Callable[[str], str] = lambda path: "") -> None:
     """Raises UserError, naming both paths of a file that was found twice, and the number of the others.
 
-    place_of: what comes before a path in the message, such as the line of a list.
+    prefix_of: what comes before a path in the message, such as the line of a list.
     """
     if not self._doubles:
       return
@@ -55,7 +55,7 @@ class _Seen:
     others = len(self._doubles) - 1
     more = f" ({others} more {'files are' if others > 1 else 'file is'} there twice)" if others else ""
     raise UserError(
-      f"{place_of(path)}{path}: {first} is the same file by way of a link{more}; leave one of them out, e.g. by a @LIST of "
+      f"{prefix_of(path)}{path}: {first} is the same file by way of a link{more}; leave one of them out, e.g. by a @LIST of "
       "files"
     )
 
@@ -99,14 +99,14 @@ def find_files(given: str, endings: tuple[str, ...], flag: str = "--source=") ->
 
 def _in_bucket(given: str, endings: tuple[str, ...], flag: str) -> list[File]:
   """find_files of a bucket. A glob, a folder or a file takes one listing."""
-  place, _, last = given.rpartition("/")
-  if given.count("/") > 2 and not _GLOB.intersection(place):
-    there = listing(any_path(place))
+  folder, _, last = given.rpartition("/")
+  if given.count("/") > 2 and not _GLOB.intersection(folder):
+    there = listing(any_path(folder))
     if there.get(last) is not None:  # Also where its name looks like a glob.
       return [File(given, there[last] or 0)]
     if _GLOB.intersection(last):
       matches = _pattern(last).fullmatch
-      found = [File(f"{place}/{name}", size) for name, size in there.items() if size is not None and matches(name)]
+      found = [File(f"{folder}/{name}", size) for name, size in there.items() if size is not None and matches(name)]
       return found or _refuse(f"{flag}{given}: no file has such a name")
   if _GLOB.intersection(given):
     fixed = given[: min(map(given.find, _GLOB.intersection(given)))].rpartition("/")[0]
@@ -131,17 +131,17 @@ def _refuse(message: str) -> list[File]:
 def _pattern(pattern: str) -> re.Pattern:
   """A glob as glob.glob reads it: * and ? stay within a name, ** stands for any folders, and none matches hidden names."""
   parts = pattern.split("/")
-  told: list[str] = []
+  expressions: list[str] = []
   for index, part in enumerate(parts):
     if part == "**":
-      told.append(r"(?:[^/.][^/]*/)*" if index < len(parts) - 1 else r"(?:[^/.][^/]*/)*[^/.][^/]*")
+      expressions.append(r"(?:[^/.][^/]*/)*" if index < len(parts) - 1 else r"(?:[^/.][^/]*/)*[^/.][^/]*")
       continue
     hidden = "" if part.startswith(".") else r"(?!\.)"
-    told.append(hidden + _of_one_name(part) + ("/" if index < len(parts) - 1 else ""))
-  return re.compile("".join(told), re.DOTALL)
+    expressions.append(hidden + _name_expression(part) + ("/" if index < len(parts) - 1 else ""))
+  return re.compile("".join(expressions), re.DOTALL)
 
 
-def _of_one_name(part: str) -> str:
+def _name_expression(part: str) -> str:
   """A regular expression of what a part of a glob between two slashes stands for."""
   kinds = {"*": "[^/]*", "?": "[^/]"}
 

@@ -32,8 +32,8 @@ def read_records(path: str, kind: str, on_damage: Callable[[Damage], None]) -> I
   try:
     with on_this_machine(path) as copy:
 
-      def in_bucket(place: str) -> str:
-        return path + place.removeprefix(str(copy)) if place.startswith(str(copy)) else place
+      def in_bucket(where: str) -> str:
+        return path + where.removeprefix(str(copy)) if where.startswith(str(copy)) else where
 
       def report(damage: Damage) -> None:
         on_damage(Damage(in_bucket(damage.where), damage.reason))

@@ -45,16 +45,16 @@ def read_fast(path: str, kind: str, count: list[int]) -> Iterator[Record]:
   try:
     with open(path, "rb") as file:
       for record in ArchiveIterator(path, parse_http=False):
-        place, before, length, headers = record.stream_pos, length, record.content_length, record.headers
-        if place <= last or (not length and not (headers.get("Content-Length") or "").isdigit()):
+        position, before, length, headers = record.stream_pos, length, record.content_length, record.headers
+        if position <= last or (not length and not (headers.get("Content-Length") or "").isdigit()):
           return False
-        if place and (last < 0 or not _is_one_record(file, last, place, before)):
+        if position and (last < 0 or not _is_one_record(file, last, position, before)):
           return False
         if held:
           count[0] += 1
           yield held
           held = None
-        last = place
+        last = position
         if (found := record.record_type) != wanted:
           if found in odd:
             return False
@@ -63,7 +63,7 @@ def read_fast(path: str, kind: str, count: list[int]) -> Iterator[Record]:
           return False
         if b"\nWARC/" in body:  # Its length may be that of several records; only the places of the members tell.
           return False
-        where = f"{path}, byte {place}"
+        where = f"{path}, byte {position}"
         cut = kind != "conversion" and headers.get("WARC-Truncated") is not None
         held = make_record(record.record_id, headers.get("WARC-Target-URI"), body, where, cut)
   except OSError:
@@ -125,6 +125,6 @@ def _ends_with_record(path: str, position: int, size: int) -> bool:
         return False
   text = b"".join(parts)
   end = HEADERS_END.search(text)
-  if members.error or len(members.places) > 1 or not end:
+  if members.error or len(members.starts) > 1 or not end:
     return False
   return len(text) >= end.end() + size and not text[end.end() + size :].strip(b"\r\n")

@@ -70,7 +70,7 @@ class Members:
     """file: stands at byte `start`."""
     self._file = file
     self.size = 0  # uncompressed bytes so far
-    self.places = array("Q", [])  # the first uncompressed byte of each member
+    self.starts = array("Q", [])  # the first uncompressed byte of each member
     self.stored = array("Q", [])  # the byte of the file at which it begins
     self.record_starts = array("Q")
     self.error = ""
@@ -88,7 +88,7 @@ class Members:
       if not data:
         return
       stream = zlib.decompressobj(wbits=31)
-      self.places.append(self.size)
+      self.starts.append(self.size)
       self.stored.append(self._end)
       self._end += len(data)
       is_first = True
@@ -136,7 +136,7 @@ class Gzip(Stream):
       yield from members.pieces()
       self.error = members.error
       if members.error:  # A changed bit may look like a cut, because the lengths of what follows are read wrong.
-        self.bad_from = members.places[-1]
+        self.bad_from = members.starts[-1]
 
   @property
   def bad_member(self) -> int:
@@ -146,8 +146,8 @@ class Gzip(Stream):
 
   def where(self, position: int) -> str:
     assert self._members
-    index = bisect.bisect_right(self._members.places, position) - 1
-    inside = position - self._members.places[index]
+    index = bisect.bisect_right(self._members.starts, position) - 1
+    inside = position - self._members.starts[index]
     return f"{self.path}, byte {self._members.stored[index]}" + (f" (and byte {inside} uncompressed)" if inside else "")
 
   def error_where(self) -> str:

@@ -64,9 +64,9 @@ class Window:
       starts = self._stream.record_starts
       index = bisect.bisect_left(starts, self.position + 1)
       known = starts[index] - self.start if index < len(starts) else len(self.buffer)
-      place = min(match.start() + 1 if match else len(self.buffer), known)
-      if place < len(self.buffer):
-        self.at = place
+      offset = min(match.start() + 1 if match else len(self.buffer), known)
+      if offset < len(self.buffer):
+        self.at = offset
         return True
       self.at = max(self.at, len(self.buffer) - _OVERLAP)
       if not self.grow(1):
