@@ -1,6 +1,7 @@
 """run.html and sweep.html: right in what they show, whole, escaped, and drawn by a browser on any screen without a word."""
 
 import dataclasses
+import functools
 import html
 import json
 import re
@@ -10,27 +11,31 @@ import urllib.request
 
 import numpy as np
 import pytest
+from absl import flags as absl_flags
+from ml_collections import ConfigDict
 
 from tests import bucket_server, made_runs
 from tests.browser import browser
 from tests.test_convert import command
 from tests.test_corpus_report import Page
+from xlmr_jax.commands import report
 from xlmr_jax.config import default_config
 from xlmr_jax.demo import run as demo
 from xlmr_jax.errors import UserError
 from xlmr_jax.evaluation.ledger import Entry
-from xlmr_jax.files import any_path, write_json
-from xlmr_jax.report import pictures, serve
+from xlmr_jax.files import any_path, write_json, write_sealed_json
+from xlmr_jax.report import model_card, pictures, serve
 from xlmr_jax.report.page import charts
 from xlmr_jax.report.page.charts import Axis, Line, Mark
 from xlmr_jax.report.page.words import compact_number
 from xlmr_jax.report.run_page import samples
 from xlmr_jax.report.run_page.numbers import changed_keys, read_curves, read_run
 from xlmr_jax.report.run_report import run_page, write_run_report
-from xlmr_jax.report.sweep_page import numbers as sweep_numbers
-from xlmr_jax.report.sweep_page.numbers import Place, Point, figure, group_name, points_of, read_sweep
+from xlmr_jax.report.sweep_page import runs as sweep_runs
+from xlmr_jax.report.sweep_page.numbers import Point, SeedMean, figure, group_name, points_of, read_sweep
 from xlmr_jax.report.sweep_picture import sweep_picture
 from xlmr_jax.report.sweep_report import write_sweep_report
+from xlmr_jax.run import logs
 from xlmr_jax.run.workdir import Workdir, read_record
 
 
@@ -93,11 +98,29 @@ def test_nothing_to_draw_is_no_chart():
 def test_a_long_line_is_thinned_out_to_means_with_their_range():
   x, values = np.arange(1000.0), np.stack([np.arange(1000.0), np.full(1000, np.nan)], axis=1)
   values[5, 0] = np.nan
-  last, means, low, high = charts.thin_out(x, values, points=100)
-  assert last[0] == 9 and last[-1] == 999 and means.shape == (100, 2)
+  middle, means, low, high = charts.thin_out(x, values, points=100)
+  assert middle[0] == 4 and middle[-1] == 994 and means.shape == (100, 2)
   assert (low[1, 0], means[1, 0], high[1, 0]) == (10, 14.5, 19) and means[0, 0] == pytest.approx((45 - 5) / 9)
   assert np.isnan(means[:, 1]).all() and np.isnan(low[:, 1]).all()
   assert charts.thin_out(x, values, points=1000)[1] is values
+  # A straight line stays where it is, to within half of what lies between two of the points it had.
+  x, means, _, _ = charts.thin_out(np.arange(1003.0), np.arange(1003.0), points=100)
+  assert np.abs(means - x).max() <= 0.5
+
+
+def test_points_that_are_not_joined_have_marks_and_bars_alone():
+  x, y, spread = np.arange(15.0), np.linspace(1, 2, 15), np.full(15, 0.1)
+  joined, apart = (
+    charts.line_chart([Line(name, x, y, n, spread=spread, is_joined=is_joined) for n, name in ((1, "a"), (2, "b"))],
+                      Axis("language", labels=tuple("abcdefghijklmno")), Axis("y"), title="t")
+    for is_joined in (True, False)
+  )  # fmt: skip
+  assert drawn_values(apart) == drawn_values(joined)  # The pointer tells the same values.
+  lines = re.findall(r'data-name="[^"]*"[^>]* d="([^"]*)"', apart)
+  assert len(lines) == 2 and not any("L" in path for path in lines)
+  assert apart.count("bars-error") == 2 and apart.count(" points") >= 4 and " dot" not in apart
+  legend = apart[apart.index('class="legend"') : apart.index('class="y-name"')]
+  assert "M0 5h30" not in legend and legend.count("M15 5h0") == 2
 
 
 @pytest.mark.parametrize(
@@ -193,6 +216,40 @@ def test_where_held_out_loss_would_have_stopped_is_told_with_its_cost(tmp_path):
   assert "The mean held-out loss is lowest at step 1,100." in shown and f"{gap:.1f} points less" in shown
 
 
+def test_the_rule_of_an_evaluator_that_was_given_flags_is_told(tmp_path):
+  workdir = made_runs.make_run(tmp_path / "run", scores=0, changes={"stop.patience": 0})
+  workdir.stop.unlink()
+  workdir.result.unlink()
+  for step, panx, xnli in ((1000, 0.9, 0.1), (2000, 0.6, 0.7), (3000, 0.5, 0.2)):
+    scores = {"panx": {"en": {"f1": [panx]}}, "xnli": {"en": {"accuracy": [xnli]}}}
+    Entry(step, (panx + xnli) / 2, scores, {"panx": "f1", "xnli": "accuracy"}).write(workdir)
+  shown = Page(write_run_report(workdir, samples=False)).shown
+  assert "The score is highest at step 2,000: 65.0 %." in shown and "the evaluator's rule" not in shown
+  assert "config.stop.patience is 0); a flag of the evaluator may give it one." in shown
+  for step, panx in ((1000, 0.9), (2000, 0.6), (3000, 0.5)):  # as with --config.stop.score=panx
+    path = workdir.evaluation(step)
+    value = json.loads(path.read_text())
+    write_sealed_json(path, {key: x for key, x in value.items() if key != "sha256"} | {"score": panx})
+  write_json(workdir.best_note, {"step": 1000, "score": 0.9})
+  page = Page(write_run_report(workdir, samples=False))
+  assert (
+    "By the evaluator's rule, which is not that of the run's config.json, the score is highest at step 1,000: 90.0 %"
+    in (page.shown)
+  )
+  assert "best downstream score by the evaluator's rule, at step 1,000" in page.shown and "best at 1,000" in page.source
+  # The note of the evaluator says which step is the best, also where scores of two rules are in the ledger.
+  write_json(workdir.best_note, {"step": 2000, "score": 0.6})
+  run = read_run(workdir)
+  assert run.best_score == (2000, 0.6) and dataclasses.replace(run, best=None).best_score == (1000, 0.9)
+  assert dataclasses.replace(run, best=4000).best_score == (1000, 0.9)
+
+
+def test_what_may_end_a_run_is_told_by_its_rule(tmp_path):
+  workdir = made_runs.make_run(tmp_path / "run", changes={"stop.by": "held_out", "stop.patience": 2})
+  workdir.stop.unlink()
+  assert "The rule waits for 2 held-out passes without gain." in Page(write_run_report(workdir, samples=False)).shown
+
+
 def test_a_run_that_has_just_begun_has_a_page(tmp_path):
   workdir = made_runs.make_run(tmp_path / "run", lines=1, passes=1, scores=0, finished=False)
   for path in (workdir.goodput, workdir.timing_log, workdir.alarms_log, workdir.filled_gaps, workdir.train_log):
@@ -245,7 +302,7 @@ def test_pairs_of_parallel_sentences_are_in_no_mean(tmp_path):
   after = write()
   np.testing.assert_array_equal(after.mean_bits, before)
   assert after.parallel == ("en-fr",) and "en-fr" in after.languages
-  assert set(sweep_numbers._bits(lines[0])) == set(lines[0]["languages"]) - {"en-fr"}
+  assert set(sweep_runs._bits(lines[0])) == set(lines[0]["languages"]) - {"en-fr"}
   figure = pictures.held_out_picture(workdir, tmp_path / "curve.png")
   assert f"of {len(lines[0]['languages']) - 1} languages" in figure.axes[0].get_title(loc="left")
   assert "languages, and 1 pair of them" in run_page(read_run(workdir))
@@ -260,7 +317,10 @@ def test_a_phase_is_marked_where_it_begins(tmp_path):
   workdir.planned_epochs.write_text("language\trows\tsteps_0_2000\tsteps_2000_9000\tall\nen\t9\t0.5\t0.5\t1.0\n")
   page = Page(write_run_report(workdir, samples=False))
   assert read_run(workdir).phase_edges == [(2000, 2)] and "phase 2</span>" in page.source
-  assert page.table("steps 0 2000")["en"]["steps 0 2000"] == "0.5" and "wanted by the phases" in page.shown
+  planned = page.table("steps 0 2000")["en"]
+  assert planned["steps 0 2000"] == "0.5" and planned["rows"] == "9"
+  assert re.search(r'class="number"><span>steps 0 2000<', page.source)  # It sorts by size.
+  assert "wanted by the phases" in page.shown
 
 
 def test_what_differs_from_the_default_is_found_in_the_stored_config():
@@ -319,6 +379,57 @@ def test_the_command_writes_the_page_of_a_run_and_of_a_sweep(made, sweep):
   assert json.loads(told.stdout) == {"page": str(sweep / "sweep.html"), "pictures": [str(sweep / "sweep.png")]}, told.stderr
   told = command("report", "--corpus=here", "--serve=1")
   assert told.returncode == 1 and "belongs to --workdir" in told.stderr
+
+
+@pytest.fixture
+def report_flags():
+  """The flags of `xlmr report` without the process around them, as often as a test wants other ones."""
+  values = absl_flags.FlagValues()
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(absl_flags, "FLAGS", values)
+    for define in ("DEFINE_string", "DEFINE_integer", "DEFINE_bool", "DEFINE_multi_string"):
+      patch.setattr(absl_flags, define, functools.partial(getattr(absl_flags, define), flag_values=values))
+    patch.setattr(report.flags, "FLAGS", values)
+    patch.setattr(report.flags, "start", lambda main: None)
+    report.run()
+
+    def main(*arguments):
+      values.unparse_flags()
+      values(["report", *arguments])
+      return report.main(["report"])
+
+    yield main
+
+
+@pytest.mark.parametrize(
+  "arguments, refused",
+  [
+    (("--workdir=SWEEP", "--rows=r"), "--rows"),
+    (("--workdir=SWEEP", "--nosamples"), "--samples"),
+    (("--workdir=SWEEP", "--listen=0.0.0.0"), "--listen"),
+    (("--workdir=RUN", "--markdown"), "--markdown"),
+    (("--workdir=RUN", "--batch_rows=3"), "--batch_rows"),
+    (("--workdir=RUN", "--rows=r", "--nopictures"), "--rows"),
+    (("--workdir=RUN", "--serve=0", "--nosamples"), "--samples"),
+    (("--workdir=RUN", "--serve=0", "--nopictures"), "--pictures"),
+    (("--workdir=RUN", "--serve=0", "--rows=r"), "--rows"),
+    (("--corpus=RUN", "--serve=0"), "--serve"),
+    (("--corpus=RUN", "--nopictures"), "--pictures"),
+    (("--scores=a=b.json", "--rows=r"), "--rows"),
+    (("--scores=a=b.json", "--listen=::1"), "--listen"),
+  ],
+)
+def test_a_flag_that_would_do_nothing_is_refused(made, sweep, report_flags, arguments, refused):
+  before = {path: path.stat().st_mtime_ns for root in (made.root, sweep) for path in root.iterdir()}
+  with pytest.raises(UserError, match=f"^{refused}: says nothing about .*belongs to|^{refused}: says nothing about a run"):
+    report_flags(*(text.replace("RUN", str(made)).replace("SWEEP", str(sweep)) for text in arguments))
+  assert before == {path: path.stat().st_mtime_ns for root in (made.root, sweep) for path in root.iterdir()}
+
+
+def test_flags_that_count_are_taken(made, sweep, report_flags, capsys):
+  report_flags(f"--workdir={made}", "--nosamples", "--nopictures")
+  report_flags(f"--workdir={sweep}", "--nopictures")
+  assert [json.loads(line)["pictures"] for line in capsys.readouterr().out.splitlines()] == [[], []]
 
 
 def test_a_run_in_a_bucket_has_its_page_there(bucket_port, made, tmp_path):
@@ -385,10 +496,10 @@ def test_the_figure_is_a_pure_function_of_its_points():
             Point("none", None, "all", 0, 5.0), Point(10, None, "all", 0, 6.0)]  # fmt: skip
   assert figure(points) == {
     (None, "all"): [
-      Place(0.3, 3.0, pytest.approx(2**0.5), 2),
-      Place(0.7, 1.0, None, 1),
-      Place(10, 6.0, None, 1),
-      Place("none", 5.0, None, 1),
+      SeedMean(0.3, 3.0, pytest.approx(2**0.5), 2),
+      SeedMean(0.7, 1.0, None, 1),
+      SeedMean(10, 6.0, None, 1),
+      SeedMean("none", 5.0, None, 1),
     ]
   }
   assert figure([]) == {}
@@ -406,7 +517,7 @@ def test_the_figure_of_a_sweep_has_means_and_spreads_over_its_seeds(sweep):
   assert lines["high-resource languages"][1][1] == pytest.approx(np.mean(expected), abs=1e-4)
   assert page.source.count('class="s1 bars-error"') >= 1
   table = page.source[page.source.index('<pre class="copy">') :].partition("</pre>")[0].splitlines()
-  assert table[0].endswith("measure\tlanguages\talpha\tmean\tstandard deviation\tseeds")
+  assert table[0].endswith("measure\tmean over\talpha\tmean\tstandard deviation\tseeds")
   row = next(
     line.split("\t") for line in table if line.startswith("held-out loss, bits per byte of text\thigh") and "\t0.3\t" in line
   )
@@ -423,6 +534,109 @@ def test_runs_without_a_place_are_named_and_true_is_no_number(tmp_path):
   assert ">True</td>" in source and ">False</td>" in source
   del found.runs[0].values["pre_norm"]
   assert found.without_value == [found.runs[0].name]
+
+
+def write_scores(root, name, **tasks):
+  """The last evaluation of a run of a sweep. tasks: {task: {language: score}}."""
+  workdir = Workdir(root / name)
+  last = json.loads(workdir.result.read_text())["step"]
+  scores = {task: {language: {"f1": [value]} for language, value in table.items()} for task, table in tasks.items()}
+  entry = Entry(last, None, scores, dict.fromkeys(tasks, "f1"))
+  entry.score = entry.score_of()
+  entry.write(workdir)
+
+
+def test_the_scores_of_runs_with_other_languages_are_means_of_the_same_kind(tmp_path):
+  root = made_runs.make_sweep(
+    tmp_path / "s", {"model": ["a", "b"]}, x="model", seeds=1, y="score", groups={"low": ["sw", "fr"]}
+  )
+  ner, nli = {"en": 0.9, "fr": 0.6, "sw": 0.3}, {"en": 0.8, "fr": 0.5}
+  write_scores(root, "model=a,seed=0", ner=ner, nli=nli)
+  write_scores(root, "model=b,seed=0", ner=ner | {"ur": 0.1}, nli=nli)
+  found = read_sweep(root)
+  points = {(point.x, point.group): point.value for point in points_of(found, "score")}
+  assert points["a", "all"] == points["b", "all"] == pytest.approx(100 * (0.6 + 0.65) / 2)  # as the stop rule has it
+  assert points["a", "all"] == pytest.approx(100 * found.runs[0].score)
+  assert points["a", "low"] == points["b", "low"] == pytest.approx(100 * (0.45 + 0.5) / 2)
+  # A language that a run has in one task only counts in the other one alone, and a task that a run lacks in no run.
+  write_scores(root, "model=b,seed=0", ner=ner, nli=nli | {"sw": 0.1})
+  assert len({point.value for point in points_of(read_sweep(root), "score") if point.group == "all"}) == 1
+  write_scores(root, "model=b,seed=0", ner=ner)
+  assert {round(point.value, 9) for point in points_of(read_sweep(root), "score") if point.group == "all"} == {60.0}
+  assert "mean over the tasks of the means over their languages" in Page(write_sweep_report(root)).shown
+
+
+def test_a_table_of_one_seed_has_a_dash_and_sorts_as_a_number(tmp_path):
+  root = made_runs.make_sweep(tmp_path / "s", {"languages": [7, 30]}, x="languages", seeds=1, scale="log")
+  page = Page(write_sweep_report(root))
+  row = page.table("mean over", "mean")["held-out loss, bits per byte of text"]
+  assert row["standard deviation"] == "–" and row["seeds"] == "1"
+  heads = [[cell for cell in table[0]] for table in page.tables]
+  assert not any(len(set(head)) < len(head) for head in heads)  # No two columns have one name.
+  assert 'class="number"><span>standard deviation<' in page.source
+  assert page.source.count('class="number"><span>languages<') == 2  # the swept value, of the points and of the runs
+
+
+def test_a_sweep_over_steps_has_its_numbers_to_copy(tmp_path):
+  root = made_runs.make_sweep(tmp_path / "s", {"hidden": [64]}, x="step", seeds=3)
+  found = read_sweep(root)
+  table = [line.split("\t") for line in copied(Page(write_sweep_report(root)).source)[0].splitlines()]
+  assert table[0] == ["measure", "step", "mean", "standard deviation", "seeds"]
+  steps = [step for step, _ in found.runs[0].history["bits_per_byte"]]
+  held_out = [row for row in table if row[0].startswith("held-out loss")]
+  assert [int(row[1]) for row in held_out] == steps and {row[-1] for row in held_out} == {"3"}
+  values = [run.history["bits_per_byte"][-1][1] for run in found.runs]
+  assert float(held_out[-1][2]) == pytest.approx(np.mean(values), abs=1e-4)
+  assert float(held_out[-1][3]) == pytest.approx(np.std(values, ddof=1), abs=1e-4)
+  assert any(row[0].startswith("downstream score") for row in table)
+  # Runs that differ in more than their seed are no seeds of each other.
+  root = made_runs.make_sweep(tmp_path / "t", {"hidden": [64, 128], "layers": [2, 3]}, x="step", seeds=2)
+  table = [line.split("\t") for line in copied(Page(write_sweep_report(root)).source)[0].splitlines()]
+  assert table[0][:3] == ["measure", "hidden, layers", "step"]
+  assert {row[1] for row in table[1:]} == {"64, 2", "64, 3", "128, 2", "128, 3"} and {row[-1] for row in table[1:]} == {"2"}
+
+
+def copied(source):
+  return [html.unescape(part.partition("</pre>")[0]) for part in source.split('<pre class="copy">')[1:]]
+
+
+def test_categories_are_points_and_numbers_are_lines(tmp_path):
+  root = made_runs.make_sweep(tmp_path / "s", {"model": ["a", "b", "c"]}, x="model", seeds=2)
+  found = read_sweep(root)
+  record = json.loads((root / "sweep.json").read_text())
+
+  def drawn():
+    paths = re.findall(r'data-name="[^"]*"[^>]* d="([^"]*)"', write_sweep_report(root).read_text())
+    lines = [
+      bars.lines[0].get_linestyle() for bars in sweep_picture(read_sweep(root), tmp_path / "s.png").axes[0].containers
+    ]
+    return {"L" in path for path in paths}, set(lines)
+
+  assert drawn() == ({False}, {"None"})
+  for number, run in enumerate(record["runs"]):
+    run["values"] = {"model": [1, 2, 4][number // 2], "seed": run["seed"]}
+  write_json(root / "sweep.json", record | {"x_scale": "log"})
+  assert drawn() == ({True}, {"-"})
+  write_json(root / "sweep.json", record | {"x_scale": "category"})
+  assert drawn() == ({False}, {"None"})
+  record["runs"][0]["values"]["model"] = 0  # It has no logarithm.
+  write_json(root / "sweep.json", record | {"x_scale": "log"})
+  assert drawn() == ({False}, {"None"}) and found.record["x_scale"] == "category"
+
+
+def test_of_the_training_log_one_line_at_a_time_is_held(tmp_path, monkeypatch):
+  root = made_runs.make_sweep(tmp_path / "s", {"alpha": [0.3]}, x="alpha", seeds=1)
+  workdir = Workdir(root / "alpha=0.3,seed=0")
+  with workdir.held_out_log.open("w") as file:
+    file.write("")
+  monkeypatch.setattr(logs, "read_train", lambda _: pytest.fail("the whole log was read"))
+  assert read_sweep(root).runs[0].steps == 600
+  record = read_record(workdir)
+  folder = tmp_path / "card"
+  folder.mkdir()
+  model_card.write(folder, workdir, record, ConfigDict(record.config), "best", 400, None, "<mask>")
+  line = json.loads(workdir.train_log.read_text().splitlines()[3])
+  assert line["step"] == 400 and f"{line['languages']['en']['rows']:,}" in (folder / "README.md").read_text()
 
 
 def test_unfinished_runs_are_listed_and_left_out(tmp_path):

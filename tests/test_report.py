@@ -9,6 +9,7 @@ from tests.test_convert import command
 from xlmr_jax.errors import UserError
 from xlmr_jax.evaluation.ledger import Entry
 from xlmr_jax.files import write_json
+from xlmr_jax.progress import Progress
 from xlmr_jax.report import pictures
 from xlmr_jax.run.workdir import Workdir
 
@@ -66,6 +67,19 @@ def test_the_transfer_picture_marks_the_best_step_and_the_stop(workdir, tmp_path
   assert steps == [100, 200, 300]  # A step without a score is left out.
   np.testing.assert_allclose(percent, [31, 52, 47])
   assert texts_of(scores) == ["best: 52.0 at 200"] and list(scores.texts[0].xy) == [200, 52]
+
+
+def test_the_transfer_picture_has_the_best_step_and_the_setting_of_the_evaluator(workdir, tmp_path):
+  write_json(workdir.best_note, {"step": 300, "score": 0.47})  # of another rule, say, which scored 200 lower
+  losses, scores = pictures.transfer_picture(workdir, tmp_path / "transfer.png").axes
+  assert texts_of(scores) == ["best: 47.0 at 300"]
+  assert losses.get_title(loc="left") == "Held-out loss and downstream score"  # These entries say no setting.
+  for setting in ("translate_train", "zero_shot"):
+    for step, score in SCORES.items():
+      recipe = {"panx": {"setting": setting}, "evaluate": {"tasks": ["panx"]}}
+      Entry(step, score, {"panx": {"sw": {"span_f1": [score]}}}, {"panx": "span_f1"}, recipe=recipe).write(workdir)
+    title = pictures.transfer_picture(workdir, tmp_path / "transfer.png").axes[0].get_title(loc="left")
+    assert title == f"Held-out loss and downstream score, {setting.replace('_', '-')}"
 
 
 def test_a_run_that_goes_on_has_no_stop_in_its_picture(workdir, tmp_path):
@@ -130,6 +144,20 @@ def test_the_command_draws_what_there_is(workdir, tmp_path):
   drawn = json.loads(result.stdout.splitlines()[-1])["pictures"]
   assert drawn == [str(workdir.root / f"{name}.png") for name in ("held_out", "languages", "transfer")]
   assert all(is_png(workdir.root / path) for path in drawn)
+
+
+def test_counting_pieces_tells_how_far_it_is(tiny_store, monkeypatch):
+  told = []
+
+  class Told(Progress):
+    def add(self, amount=1, detail=""):
+      super().add(amount, detail)
+      told.append((self._total, self._added, detail))
+
+  monkeypatch.setattr(pictures, "Progress", Told)
+  pictures.unigram_entropy(tiny_store)
+  rows = int(tiny_store.counts("train").sum())
+  assert [detail for *_, detail in told] == list(tiny_store.languages) and told[-1][:2] == (rows, rows)
 
 
 def test_unigram_entropy_is_that_of_the_rows(tiny_store):

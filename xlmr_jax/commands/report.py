@@ -28,28 +28,59 @@ if TYPE_CHECKING:
   from xlmr_jax.files import AnyPath
   from xlmr_jax.run.workdir import Workdir
 
+# Of each thing that the command makes: its name in words, and the flags that say something about it.
+_MADE = {
+  "scores": ("a table of scores", ("markdown",)),
+  "corpus": ("the report of a corpus", ("rows", "train_steps", "batch_rows")),
+  "served": ("a page that is served", ("serve", "listen")),
+  "sweep": ("the page of a sweep", ("pictures",)),
+  "run": ("the page of a run", ("rows", "samples", "pictures")),
+}
+# Where a flag belongs, for who gave it to something else.
+_BELONGS = {
+  "markdown": "--scores=NAME=FILE,...",
+  "train_steps": "--corpus=CLEAN; a run's logs say how many updates it had",
+  "batch_rows": "--corpus=CLEAN; a run's logs say how many updates it had",
+  "rows": "--corpus=CLEAN, or to the --workdir of a run, whose languages.png then has the unigram entropy",
+  "serve": "--workdir; nothing else changes while one looks at it",
+  "listen": "--serve=PORT",
+  "samples": "the --workdir of a run, whose page is written and not served",
+  "pictures": "a --workdir whose page is written and not served",
+}
+
+
+def refuse_ignored(made: str) -> None:
+  """UserError for flags that say nothing about what is asked for. made: a key of _MADE."""
+  words, takes = _MADE[made]
+  for name, where in _BELONGS.items():
+    if flags.FLAGS[name].present and name not in takes:
+      raise UserError(f"--{name}: says nothing about {words}; it belongs to {where}")
+  if made == "run" and flags.FLAGS["rows"].present and not flags.FLAGS.pictures:
+    raise UserError("--rows: says nothing about a run without --pictures; it is read for languages.png alone")
+
 
 def main(argv: list[str]) -> None:
   """Writes the page and the pictures, and prints their paths; or serves the page."""
   flags.refuse_arguments(argv)
   planned = {name: flags.FLAGS[name].value for name in ("train_steps", "batch_rows")}
   given = {name: value for name, value in planned.items() if value is not None}
-  given_to = [name for name in ("workdir", "corpus") if flags.FLAGS[name].value is not None]
-  given_to += ["scores"] if flags.FLAGS.scores else []
-  if len(given_to) != 1:
+  subjects = [name for name in ("workdir", "corpus") if flags.FLAGS[name].value is not None]
+  subjects += ["scores"] if flags.FLAGS.scores else []
+  if len(subjects) != 1:
     raise UserError("pass one of --workdir=DIR, the folder of a run or a sweep; --corpus=CLEAN, which `xlmr build_corpus` "
                     "made; --scores=NAME=FILE,..., which `xlmr evaluate --out` wrote")  # fmt: skip
   if flags.FLAGS.scores:
+    refuse_ignored("scores")
     return _print_scores()
-  if flags.FLAGS.corpus is not None and flags.FLAGS.serve is not None:
-    raise UserError("--serve: belongs to --workdir; a corpus does not change while one looks at it")
-  if flags.FLAGS.corpus is None and given:
-    raise UserError(f"--{next(iter(given))}: belongs to --corpus=CLEAN; a run's logs say how many updates it had")
-  if len(given) == 1:
-    raise UserError("--train_steps and --batch_rows: pass both or neither; epochs follow from the product of both")
   if flags.FLAGS.corpus is not None:
+    refuse_ignored("corpus")
+    if len(given) == 1:
+      raise UserError("--train_steps and --batch_rows: pass both or neither; epochs follow from the product of both")
     return _write_corpus(given)
-  return _serve() if flags.FLAGS.serve is not None else _write_page()
+  if flags.FLAGS.serve is not None:
+    refuse_ignored("served")
+    return _serve()
+  return _write_page()
 
 
 def _print_scores() -> None:
@@ -102,6 +133,7 @@ def _write_page() -> None:
   from xlmr_jax.run.workdir import Workdir
 
   folder = flags.path_of("workdir", makes="folder")
+  refuse_ignored("sweep" if is_sweep(folder) else "run")
   if is_sweep(folder):
     page = write_sweep_report(folder)
     print(json.dumps({"page": str(page), "pictures": [str(path) for path in _draw_sweep(folder)]}))

@@ -26,7 +26,7 @@ def write_corpus_report(
     raise UserError(f"{out / 'manifest.json'}: no manifest: an unfinished build; run `xlmr build_corpus` again") from None
   corpus = Corpus(manifest, out / "removed")
   planned = (train_steps, batch_rows)
-  sampling = Sampling.of_rows(read_manifest(rows), *planned) if rows else Sampling.of_bytes(corpus, *planned)
+  sampling = Sampling.from_rows(read_manifest(rows), *planned) if rows else Sampling.from_bytes(corpus, *planned)
   page = whole_page(corpus, sampling)
   path = out / "corpus_report.html"
   with whole_file(path) as unfinished:

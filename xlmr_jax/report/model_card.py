@@ -6,6 +6,7 @@ out.
 
 import json
 import re
+from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,8 +48,9 @@ def write(
   vocabulary writes a masked token.
   """
   lines = [line for line in logs.read_held_out(workdir) if line["step"] <= step]
-  consumed = [line for line in logs.read_train(workdir) if line["step"] <= step]
-  languages = tuple(consumed[-1]["languages"] if consumed else record.languages) or (tuned.sources if tuned else ())
+  # All lines of a long run together would fill the memory, and only the last one is wanted.
+  consumed = next(iter(deque((line for line in logs.each_train(workdir) if line["step"] <= step), maxlen=1)), None)
+  languages = tuple(consumed["languages"] if consumed else record.languages) or (tuned.sources if tuned else ())
   parts = [
     _front_matter(languages, tuned, config.model.family),
     f"# {'BERT' if config.model.family == 'bert' else 'XLM-R'}, {f'{tuned.task.name}, ' if tuned else ''}step {step}\n",
@@ -76,7 +78,7 @@ def write(
 
 
 def _without_paths(config: dict[str, Any]) -> dict[str, Any]:
-  """A run's config without the places of its data: a card is for others."""
+  """A run's config without the paths of its data: a card is for others."""
   paths = {"data": ("rows", "cache"), "evaluate": ("folder", "data")}
   return {
     section: {key: x for key, x in value.items() if key not in paths.get(section, ())} if isinstance(value, dict) else value
@@ -166,7 +168,8 @@ def _use(tuned: Tuned | None, mask: str) -> str:
   )
 
 
-def _shares(consumed: list[dict]) -> str:
+def _shares(consumed: dict[str, Any] | None) -> str:
+  """consumed: a line of train.jsonl."""
   if not consumed:
     return ""
   return _table(
@@ -174,7 +177,7 @@ def _shares(consumed: list[dict]) -> str:
     ["language", "share of the rows seen", "share asked for", "rows seen", "epochs"],
     [
       [language, f"{seen['share']:.4%}", f"{seen['share_wanted']:.4%}", f"{seen['rows']:,}", f"{seen['epochs']:.2f}"]
-      for language, seen in sorted(consumed[-1]["languages"].items(), key=lambda item: -item[1]["share"])
+      for language, seen in sorted(consumed["languages"].items(), key=lambda item: -item[1]["share"])
     ],
   )
 

@@ -9,12 +9,14 @@ import numpy as np
 
 from xlmr_jax.data.rows import RowStore
 from xlmr_jax.errors import UserError
-from xlmr_jax.evaluation.ledger import read_ledger
+from xlmr_jax.evaluation.ledger import Entry, read_ledger
 from xlmr_jax.files import AnyPath, whole_file
 from xlmr_jax.ids import FIRST_PIECE
+from xlmr_jax.progress import Progress
+from xlmr_jax.report.run_page.numbers import best_of
 from xlmr_jax.run import logs
 from xlmr_jax.run.goodput import PARTS, read_accounts
-from xlmr_jax.run.workdir import Workdir, read_stop
+from xlmr_jax.run.workdir import Workdir, best_step, read_stop
 
 ENTROPY_ROWS = 20_000  # At most so many rows of a language, evenly spread, are counted.
 INK, BEFORE, AFTER, BOUND = "#222222", "#b8b8b8", "#1f6f8b", "#d1495b"
@@ -56,13 +58,15 @@ def losses_of(line: dict) -> dict[str, float]:
 
 def unigram_entropy(store: RowStore) -> dict[str, float]:
   """The entropy of each language's pieces in its training rows, nats: the loss of knowing nothing but their frequencies."""
-  entropy = {}
-  for i, (language, rows) in enumerate(zip(store.languages, store.counts("train"))):
-    sample = np.unique(np.linspace(0, rows - 1, min(rows, ENTROPY_ROWS)).astype(np.int64))
-    ids = store.read("train", np.full(len(sample), i), sample)
-    counts = np.bincount(ids[ids >= FIRST_PIECE])
-    p = counts[counts > 0] / counts.sum()
-    entropy[language] = float(-(p * np.log(p)).sum())
+  entropy, counted = {}, np.minimum(store.counts("train"), ENTROPY_ROWS)
+  with Progress("counting pieces for the unigram entropy", float(counted.sum()), "rows") as progress:
+    for i, (language, rows) in enumerate(zip(store.languages, store.counts("train"))):
+      sample = np.unique(np.linspace(0, rows - 1, counted[i]).astype(np.int64))
+      ids = store.read("train", np.full(len(sample), i), sample)
+      counts = np.bincount(ids[ids >= FIRST_PIECE])
+      p = counts[counts > 0] / counts.sum()
+      entropy[language] = float(-(p * np.log(p)).sum())
+      progress.add(len(sample), language)
   return entropy
 
 
@@ -120,8 +124,7 @@ def transfer_picture(workdir: Workdir, out: AnyPath) -> Any:
   scored = [(entry.step, 100 * entry.score) for entry in ledger if entry.score is not None]
   if not scored:
     raise UserError(f"{workdir.evaluations} holds no score; run `xlmr evaluate --workdir={workdir}` first")
-  best = max(scored, key=lambda point: point[1])
-  stop = read_stop(workdir)
+  best, stop = best_of(scored, best_step(workdir)) or scored[-1], read_stop(workdir)
   with figure_file(out, 7, 4.2) as figure:
     axes = figure.subplots()
     axes.plot([line["step"] for line in lines], [line["mean_loss"] for line in lines], color=BEFORE, linewidth=2)
@@ -139,8 +142,17 @@ def transfer_picture(workdir: Workdir, out: AnyPath) -> Any:
       axes.axvline(stop.step, color=BOUND, linewidth=1.5, linestyle="--")
       axes.annotate(f"the rule, at {stop.step}", (stop.step, 1), (-4, -4), xycoords=("data", "axes fraction"),
                     textcoords="offset points", rotation=90, ha="right", va="top", color=BOUND)  # fmt: skip
-    axes.set_title("Held-out loss and zero-shot transfer", loc="left")
+    axes.set_title(f"Held-out loss and downstream score{_setting_in_words(ledger)}", loc="left")
   return figure
+
+
+def _setting_in_words(ledger: list[Entry]) -> str:
+  """How the scored models were fine-tuned, ", zero-shot" for example; "" where the entries differ or say nothing."""
+  recipes = [
+    recipe for entry in ledger if entry.score is not None for task, recipe in entry.recipe.items() if task in entry.scores
+  ]
+  settings = {str(recipe["setting"]) for recipe in recipes if isinstance(recipe, dict) and "setting" in recipe}
+  return f", {settings.pop().replace('_', '-')}" if len(settings) == 1 else ""
 
 
 def goodput_picture(workdir: Workdir, out: AnyPath) -> Any:

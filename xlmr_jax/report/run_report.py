@@ -66,9 +66,10 @@ def _overview(run: Run) -> str:
   if len(held_out.steps):
     bits = held_out.mean_bits
     facts.append((f"{bits[-1]:.3f}", f"bits per byte held out, the mean of the languages; {bits[0]:.3f} at the first pass"))
-  if run.scores:
-    step, score = max(run.scores, key=lambda found: found[1])
-    facts.append((f"{100 * score:.1f} %", f"best downstream score, at step {step:,}"))
+  if run.best_score:
+    step, score = run.best_score
+    by = " by the evaluator's rule" if run.has_other_rule else ""
+    facts.append((f"{100 * score:.1f} %", f"best downstream score{by}, at step {step:,}"))
   if run.tokens_read:
     facts.append((_large(run.tokens_read), f"tokens read, in rows of {run.record.seq_len}"))
   total = run.accounts.total()

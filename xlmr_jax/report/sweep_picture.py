@@ -8,10 +8,21 @@ import numpy as np
 from xlmr_jax.errors import UserError
 from xlmr_jax.files import AnyPath
 from xlmr_jax.report.pictures import INK, figure_file
-from xlmr_jax.report.sweep_page.numbers import MEASURES, STEP, Place, Sweep, figure, group_name, order_of, points_of
+from xlmr_jax.report.sweep_page.numbers import (
+  CATEGORY,
+  MEASURES,
+  STEP,
+  SeedMean,
+  Sweep,
+  figure,
+  group_name,
+  order_of,
+  points_of,
+  scale_of,
+)
 from xlmr_jax.report.sweep_page.sections import line_name, measures_of, shown, sorted_lines
 
-# Okabe and Ito's colours, which do not depend on colour vision; with a mark of its own each line is told apart in print too.
+# Okabe and Ito's colours, which do not depend on colour vision; marks of their own tell the lines apart in print too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK)
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
 PANELS_PER_ROW = 3
@@ -19,7 +30,7 @@ PANEL_CHARACTERS = 45  # of the names below a panel, if they are not to touch
 TITLE_POINTS = 11
 CHARACTERS_PER_INCH = 11  # of a title in its points, with room to spare
 
-Lines = dict[tuple[Any, str], list[Place]]
+Lines = dict[tuple[Any, str], list[SeedMean]]
 
 
 def sweep_picture(sweep: Sweep, out: AnyPath) -> Any:
@@ -48,47 +59,48 @@ def sweep_picture(sweep: Sweep, out: AnyPath) -> Any:
   return drawn
 
 
-def _panels(sweep: Sweep) -> list[tuple[str, str, dict[str, list[Place]]]]:
-  """(title, measure, {name of a line: its places}) of each panel."""
+def _panels(sweep: Sweep) -> list[tuple[str, str, dict[str, list[SeedMean]]]]:
+  """(title, measure, {name of a line: its points}) of each panel."""
   series_label = sweep.record["series"]
   panels = []
   for measure in measures_of(sweep):
-    places: Lines = figure(points_of(sweep, measure))
-    lines = sorted_lines(places)
+    means: Lines = figure(points_of(sweep, measure))
+    lines = sorted_lines(means)
     title = MEASURES[measure].partition(",")[0].capitalize()
     if series_label is None:
-      panels.append((title, measure, {line_name(*line, None): places[line] for line in lines}))
+      panels.append((title, measure, {line_name(*line, None): means[line] for line in lines}))
       continue
     for group in dict.fromkeys(group for _, group in lines):
-      chosen = {f"{series_label} {shown(line[0])}": places[line] for line in lines if line[1] == group}
+      chosen = {f"{series_label} {shown(line[0])}": means[line] for line in lines if line[1] == group}
       panels.append((f"{title}, {group_name(group)}", measure, chosen))
   return [panel for panel in panels if panel[2]]
 
 
-def _panels_over_steps(sweep: Sweep) -> list[tuple[str, str, dict[str, list[Place]]]]:
+def _panels_over_steps(sweep: Sweep) -> list[tuple[str, str, dict[str, list[SeedMean]]]]:
   """As _panels, of a sweep whose runs are lines over their own steps."""
   panels = []
   for measure in MEASURES:
-    lines = {run.name: [Place(step, value, 0.0, 1) for step, value in run.history.get(measure, [])] for run in sweep.runs}
-    lines = {name: places for name, places in lines.items() if places}
+    lines = {
+      run.name: [SeedMean(step, value, None, 1) for step, value in run.history.get(measure, [])] for run in sweep.runs
+    }
+    lines = {name: means for name, means in lines.items() if means}
     panels.append((MEASURES[measure].partition(",")[0].capitalize(), measure, lines))
   return [panel for panel in panels if panel[2]]
 
 
-def _draw(axes: Any, sweep: Sweep, lines: dict[str, list[Place]]) -> None:
+def _draw(axes: Any, sweep: Sweep, lines: dict[str, list[SeedMean]]) -> None:
   """The lines of a panel, and its horizontal axis."""
   record = sweep.record
-  values = sorted({place.x for places in lines.values() for place in places}, key=order_of)
-  are_numbers = not any(order_of(value)[0] for value in values)
-  is_named = record["x"] != STEP and (record.get("x_scale", "category") == "category" or not are_numbers)
+  values = sorted({mean.x for means in lines.values() for mean in means}, key=order_of)
+  is_named = record["x"] != STEP and scale_of(sweep, values) == CATEGORY
   where = {value: float(n) if is_named else float(value) for n, value in enumerate(values)}
-  for number, (name, places) in enumerate(lines.items()):
+  for number, (name, means) in enumerate(lines.items()):
     style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKS[number % len(MARKS)], "markersize": 5}
     # Languages have no order, so that a line between them would mean nothing.
     joined = "none" if is_named else "-"
-    x = np.array([where[place.x] for place in places])
-    spread = [place.spread or 0.0 for place in places]
-    axes.errorbar(x, [place.mean for place in places], spread, label=name, linestyle=joined, capsize=3, **style)
+    x = np.array([where[mean.x] for mean in means])
+    spread = [mean.spread or 0.0 for mean in means]
+    axes.errorbar(x, [mean.mean for mean in means], spread, label=name, linestyle=joined, capsize=3, **style)
   if is_named:
     names = [shown(value) for value in values]
     is_crowded = len(names) * max(map(len, names), default=0) > PANEL_CHARACTERS

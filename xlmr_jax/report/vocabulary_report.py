@@ -36,21 +36,21 @@ def write_report(summary: dict[str, Any], table: list[dict], out: Path, *, compa
 
 def _bars(panel: Any, rows: list[dict], compared: str) -> None:
   """A bar per language; a mark shows the other vocabulary, and a light end where it has the longer pieces."""
-  places = np.arange(len(rows))
+  centers = np.arange(len(rows))
   ours = np.array([row["characters_per_piece"] for row in rows])
-  panel.barh(places, ours, height=0.72, color=AFTER, label="this vocabulary")
+  panel.barh(centers, ours, height=0.72, color=AFTER, label="this vocabulary")
   if compared:
     theirs = np.array([row["compared"]["characters_per_piece"] for row in rows])
-    panel.barh(places, np.maximum(theirs - ours, 0), left=ours, height=0.72, color=BEFORE, alpha=0.45)
-    panel.scatter(theirs, places, marker="|", s=60, linewidths=2, color=BOUND, label=compared, zorder=3)
-  for place, row in zip(places, rows):
+    panel.barh(centers, np.maximum(theirs - ours, 0), left=ours, height=0.72, color=BEFORE, alpha=0.45)
+    panel.scatter(theirs, centers, marker="|", s=60, linewidths=2, color=BOUND, label=compared, zorder=3)
+  for center, row in zip(centers, rows):
     value, other = row["characters_per_piece"], row.get("compared", row)["characters_per_piece"]
     inside = {"textcoords": "offset points", "va": "center", "fontsize": 7}
-    panel.annotate(f"{value:.2f}", (0, place), (4, 0), color="white", **inside)
+    panel.annotate(f"{value:.2f}", (0, center), (4, 0), color="white", **inside)
     if row["unknown_rate"] >= 0.001:
       text = f"{row['unknown_rate']:.1%} unknown"
-      panel.annotate(text, (max(value, other), place), (5, 0), color=BOUND, **inside)
-  panel.set_yticks(places, [row["language"] for row in rows], fontsize=8)
+      panel.annotate(text, (max(value, other), center), (5, 0), color=BOUND, **inside)
+  panel.set_yticks(centers, [row["language"] for row in rows], fontsize=8)
   panel.tick_params(axis="y", length=0)
   panel.grid(axis="x", color="#eeeeee")
   panel.set_axisbelow(True)

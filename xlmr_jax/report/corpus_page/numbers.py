@@ -108,7 +108,7 @@ class Sampling(NamedTuple):
     return self.train_steps * self.batch_rows
 
   @classmethod
-  def of_rows(cls, manifest: Mapping[str, Any], train_steps: int, batch_rows: int) -> "Sampling":
+  def from_rows(cls, manifest: Mapping[str, Any], train_steps: int, batch_rows: int) -> "Sampling":
     """From the manifest of a row store."""
     train = {code: splits["train"] for code, splits in manifest["languages"].items() if splits["train"]["rows"]}
     rows, documents, tokens = (
@@ -117,7 +117,7 @@ class Sampling(NamedTuple):
     return cls(_largest_first(rows), train_steps, batch_rows, manifest["seq_len"], documents, tokens)
 
   @classmethod
-  def of_bytes(cls, corpus: Corpus, train_steps: int, batch_rows: int) -> "Sampling":
+  def from_bytes(cls, corpus: Corpus, train_steps: int, batch_rows: int) -> "Sampling":
     """From bytes of clean text, with an assumption about the bytes of a token."""
     per_row = ASSUMED_BYTES_PER_TOKEN * ASSUMED_ROW_TOKENS
     rows = {code: max(1, round(found["bytes"] / per_row)) for code, found in corpus.languages.items() if found["bytes"]}

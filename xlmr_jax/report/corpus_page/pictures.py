@@ -148,29 +148,29 @@ def _removed_picture(corpus: Corpus) -> Picture:
   colors = dict(zip(losers, ("#1f6f8b", "#e0a030", "#d1495b", "#5f9e6e", "#7a5195", "#7fb3c8")))
   with _drawn(11.5, 3.9, "What each step removed, in bytes and in documents") as (figure, image):
     left, right = figure.subplots(1, 2, sharey=True)
-    places = np.arange(len(names))
+    rows = np.arange(len(names))
     ends = np.zeros(len(names))
     for code in losers:
       sizes = np.array([corpus.removed(step, "bytes", code) for step in names])
-      left.barh(places, sizes, left=ends, height=0.62, color=colors[code], label=language_name(code))
+      left.barh(rows, sizes, left=ends, height=0.62, color=colors[code], label=language_name(code))
       ends += sizes
     all_bytes = np.array([corpus.removed(step, "bytes") for step in names])
     if (all_bytes > ends).any():
-      left.barh(places, all_bytes - ends, left=ends, height=0.62, color="#cfcfcf", label="all others")
+      left.barh(rows, all_bytes - ends, left=ends, height=0.62, color="#cfcfcf", label="all others")
     documents = np.array([corpus.removed(step, "documents") for step in names])
     others = np.array([0 if step == "filters" else n for step, n in zip(names, documents)])
-    right.barh(places, others, height=0.62, color="#4d4d4d", label="other steps: all documents")
+    right.barh(rows, others, height=0.62, color="#4d4d4d", label="other steps: all documents")
     end, row = 0, names.index("filters")
     for reason, number in filter_reasons(corpus).items():
       right.barh(row, number, left=end, height=0.62, color=REASON_COLORS.get(reason, BEFORE), label=reason.replace("_", " "))
       end += number
-    for place, step in enumerate(names):
-      _write_beside(left, all_bytes[place], place, byte_size(int(all_bytes[place])))
-      text = f"{documents[place]:,}"
+    for row, step in enumerate(names):
+      _write_beside(left, all_bytes[row], row, byte_size(int(all_bytes[row])))
+      text = f"{documents[row]:,}"
       if paragraphs := corpus.removed(step, "paragraphs"):
         text += f", and {counted(paragraphs, 'paragraph')}"
-      _write_beside(right, documents[place], place, text)
-    left.set_yticks(places, [STEPS[step].title for step in names])
+      _write_beside(right, documents[row], row, text)
+    left.set_yticks(rows, [STEPS[step].title for step in names])
     left.invert_yaxis()
     for axes, most, title in ((left, all_bytes.max(), "bytes, by language"), (right, documents.max(), "whole documents")):
       axes.set_xlim(0, 1.35 * max(most, 1))
@@ -198,8 +198,8 @@ def _few_ticks(number: int, *, whole: bool = False) -> Any:
   return MaxNLocator(number, integer=whole)
 
 
-def _write_beside(axes: Any, end: float, place: float, text: str) -> None:
-  axes.annotate(text, (end, place), (5, 0), textcoords="offset points", va="center", fontsize=8.5, color=INK)
+def _write_beside(axes: Any, end: float, row: float, text: str) -> None:
+  axes.annotate(text, (end, row), (5, 0), textcoords="offset points", va="center", fontsize=8.5, color=INK)
 
 
 def _lost_picture(corpus: Corpus) -> Picture:
@@ -217,15 +217,15 @@ def _lost_picture(corpus: Corpus) -> Picture:
     panels = figure.subplots(1, columns, squeeze=False, sharex=True)[0]
     for number, panel in enumerate(panels):
       part = codes[number * per_column : (number + 1) * per_column]
-      places = np.arange(len(part))
+      rows = np.arange(len(part))
       ends = np.zeros(len(part))
       for step in used:
         shares = np.array([corpus.removed(step, "bytes", code) / (corpus.before(code) or 1) for code in part])
-        panel.barh(places, shares, left=ends, height=0.74, color=STEPS[step].color, label=STEPS[step].title)
+        panel.barh(rows, shares, left=ends, height=0.74, color=STEPS[step].color, label=STEPS[step].title)
         ends += shares
-      for place, code in enumerate(part):
-        panel.annotate(percent(lost[code]), (lost[code], place), (4, 0), textcoords="offset points", va="center", fontsize=7)
-      panel.set_yticks(places, [language_name(code) for code in part], fontsize=8)
+      for row, code in enumerate(part):
+        panel.annotate(percent(lost[code]), (lost[code], row), (4, 0), textcoords="offset points", va="center", fontsize=7)
+      panel.set_yticks(rows, [language_name(code) for code in part], fontsize=8)
       panel.set(xlim=(0, limit), ylim=(per_column - 0.4, -0.6))
       panel.tick_params(axis="y", length=0)
       panel.xaxis.set_major_locator(_few_ticks(4))

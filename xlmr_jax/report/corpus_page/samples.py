@@ -50,18 +50,18 @@ def samples_section(corpus: Corpus) -> str:
 
 def _to_read(samples: Sequence[dict[str, str]]) -> list[dict[str, str]]:
   """The samples in another order: the first of each reason, then the second of each; repeated texts come last."""
-  of_reason: Counter[str] = Counter()
-  of_text: Counter[str] = Counter()
+  seen_reasons: Counter[str] = Counter()
+  seen_texts: Counter[str] = Counter()
   ranks = []
   for sample in samples:
-    ranks.append((of_text[sample["text"]], of_reason[sample["reason"]]))
-    of_text[sample["text"]] += 1
-    of_reason[sample["reason"]] += not ranks[-1][0]
+    ranks.append((seen_texts[sample["text"]], seen_reasons[sample["reason"]]))
+    seen_texts[sample["text"]] += 1
+    seen_reasons[sample["reason"]] += not ranks[-1][0]
   return [sample for _, sample in sorted(zip(ranks, samples), key=lambda pair: pair[0])]
 
 
 def _sample(code: str, sample: Mapping[str, str], reason: str) -> str:
-  """A sample with the place that it comes from. reason: why it was removed, "" if the reader has just been told."""
+  """A sample with where it comes from. reason: why it was removed, "" if the reader has just been told."""
   shown = f'<span class="reason">{html.escape(reason)}</span> ' if reason else ""
   return (
     f'<div class="sample"><div class="place">{shown}{visible(sample["id"])}</div>{sample_text(code, sample["text"])}</div>\n'

@@ -12,16 +12,18 @@ from typing import NamedTuple
 
 import numpy as np
 
+from xlmr_jax.report.page.markup import captioned
 from xlmr_jax.report.page.words import compact_number
 
-POINTS = 300  # of a line, at most; a screen has few more places than that
+POINTS = 300  # of a line, at most; a screen has few more columns than that
 _WIDTH, _HEIGHT = 10_000, 100_000  # of the SVG's coordinates
 LOOKS = 8  # looks of lines that can be told apart, 0 (the thick dark one) included
 _MARKED = 40  # A line with at most so many points has a mark at each.
+_MARKED_LARGE = 12  # The marks of a line with at most so many points are large.
 
 
 class Axis(NamedTuple):
-  """An axis. title: what it counts and the unit. show: how a tick is written. labels: of an axis of names, one per place."""
+  """An axis. title: what it counts and the unit. show: how a tick is written. labels: names at 0, 1, ..., if it has any."""
 
   title: str
   show: Callable[[float], str] = compact_number
@@ -36,7 +38,8 @@ class Line(NamedTuple):
 
   look: -1 for one of many thin ones, 0 for the thick dark one, 1 to LOOKS - 1 for colours with dash patterns of their own.
   spread: half the length of an error bar at each point. band: (lowest, highest) at each point, drawn behind the line.
-  key: by which a reader can pick it, such as a language's code.
+  key: by which a reader can pick it, such as a language's code. is_joined: whether a line goes from point to point, which
+  between the names of an axis without an order would mean nothing.
   """
 
   name: str
@@ -46,6 +49,7 @@ class Line(NamedTuple):
   key: str = ""
   spread: np.ndarray | None = None
   band: tuple[np.ndarray, np.ndarray] | None = None
+  is_joined: bool = True
 
 
 class Mark(NamedTuple):
@@ -60,8 +64,8 @@ def thin_out(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
   """(x, means, lowest, highest) of at most `points` parts that follow each other, each as long as the others to within one.
 
-  x: float64[N], of which each part keeps the last; values: float64[N, ...], NaN where there is nothing. A part without any
-  value is NaN.
+  x: float64[N], of which each part keeps the one in its middle; values: float64[N, ...], NaN where there is nothing. A part
+  without any value is NaN.
   """
   count = len(x)
   if count <= points:
@@ -74,7 +78,8 @@ def thin_out(
   high = np.maximum.reduceat(np.where(is_known, values, -np.inf), starts, axis=0)
   empty = known == 0
   means = np.where(empty, np.nan, sums / np.maximum(known, 1))
-  return x[np.append(starts[1:], count) - 1], means, np.where(empty, np.nan, low), np.where(empty, np.nan, high)
+  ends = np.append(starts[1:], count)
+  return x[(starts + ends - 1) // 2], means, np.where(empty, np.nan, low), np.where(empty, np.nan, high)
 
 
 def ticks_of(low: float, high: float, wanted: int = 6) -> list[float]:
@@ -129,7 +134,7 @@ def line_chart(
     f'<span class="tick y" style="top:{100 - 100 * to_y(tick) / _HEIGHT:.2f}%">{html.escape(y.show(tick))}</span>'
     for tick in y_ticks
   ]
-  # Every second tick is left out on a phone, unless the ticks are the names of few places.
+  # Every second tick is left out on a phone, unless the ticks are a few names.
   for number, tick in enumerate(x_ticks):
     odd = " odd" if number % 2 and len(x_ticks) > (5 if x.labels else 4) else ""
     odd += " end" if to_x(tick) > 0.97 * _WIDTH else ""  # It must not stick out of the page.
@@ -148,7 +153,7 @@ def line_chart(
   if shared is not None:
     data["xs"] = _numbers(shared)
   attributes = "".join(f' data-{name}="{html.escape(value)}"' for name, value in data.items())
-  words_above = f"{_captioned(title, caption)}" if title else ""
+  words_above = f"{captioned(title, caption)}" if title else ""
   scale = ", logarithmic scale" if y.log else ""
   return (
     f'<figure class="chart{" low" if low else ""}{" marked" if marks else ""}"{attributes}>{words_above}{_legend(lines)}'
@@ -157,11 +162,6 @@ def line_chart(
     f'aria-label="{html.escape(title or y.title)}">{"".join(drawn)}</svg>{"".join(words)}</div>'
     f'<div class="x-name">{html.escape(x.title)}</div></figure>\n'
   )
-
-
-def _captioned(title: str, caption: str) -> str:
-  dot = "." if caption else ""
-  return f"<figcaption><b>{html.escape(title)}{dot}</b> {html.escape(caption)}</figcaption>"
 
 
 def _x_range(lines: Sequence[Line], x: Axis) -> tuple[float, float]:
@@ -206,13 +206,13 @@ def _numbers(values: np.ndarray) -> str:
 def _draw(line: Line, to_x: Callable[[float], float], to_y: Callable[[float], float], own_x: bool) -> str:
   """The path of a line with what belongs to it: its band behind it, its marks and error bars before it."""
   is_known = np.isfinite(line.y)
-  places = [round(to_x(value)) for value in line.x]
+  across = [round(to_x(value)) for value in line.x]
   heights = [_at(to_y, value, _HEIGHT) if known else 0 for value, known in zip(line.y, is_known)]
   parts, is_open = [], False
-  for place, height, known in zip(places, heights, is_known):
+  for left, height, known in zip(across, heights, is_known):
     if known:
-      parts.append(f"{'L' if is_open else 'M'}{place} {height}")
-    is_open = bool(known)
+      parts.append(f"{'L' if is_open else 'M'}{left} {height}")
+    is_open = bool(known) and line.is_joined
   look = f"line s{line.look}" if line.look >= 0 else "bg"
   key = f' data-key="{html.escape(line.key)}"' if line.key else ""
   more = f' data-xs="{_numbers(line.x)}"' if own_x else ""
@@ -224,17 +224,17 @@ def _draw(line: Line, to_x: Callable[[float], float], to_y: Callable[[float], fl
   before = ""
   if line.band is not None:
     low, high = (np.where(np.isfinite(edge), edge, line.y) for edge in line.band)
-    there = [f"{p} {_at(to_y, v, _HEIGHT)}" for p, v, known in zip(places, high, is_known) if known]
-    back = [f"{p} {_at(to_y, v, _HEIGHT)}" for p, v, known in zip(places, low, is_known) if known]
+    there = [f"{p} {_at(to_y, v, _HEIGHT)}" for p, v, known in zip(across, high, is_known) if known]
+    back = [f"{p} {_at(to_y, v, _HEIGHT)}" for p, v, known in zip(across, low, is_known) if known]
     before = f'<path class="band" d="M{"L".join([*there, *back[::-1]])}Z"/>'
   after = ""
-  known = [(place, height) for place, height, is_one in zip(places, heights, is_known) if is_one]
+  known = [(left, height) for left, height, is_one in zip(across, heights, is_known) if is_one]
   if line.spread is not None:
-    after += _error_bars(line, places, is_known, to_y)
-  if len(known) == 1 or (line.look >= 0 and len(known) <= _MARKED):
+    after += _error_bars(line, across, is_known, to_y)
+  if len(known) == 1 or not line.is_joined or (line.look >= 0 and len(known) <= _MARKED):
     # A stroke without length and with round ends is a dot that keeps its shape however the picture is stretched.
-    dots = "".join(f"M{place} {height}h0" for place, height in known)
-    small = " dot" if len(known) > 12 or line.look < 0 else ""
+    dots = "".join(f"M{left} {height}h0" for left, height in known)
+    small = " dot" if len(known) > (_MARKED_LARGE if line.is_joined else _MARKED) or line.look < 0 else ""
     square = " square" if line.look > 0 and line.look % 2 == 0 else ""
     after += f'<path class="{look} points{square}{small}" d="{dots}"/>'
     if line.look > 2 and not small:
@@ -242,13 +242,13 @@ def _draw(line: Line, to_x: Callable[[float], float], to_y: Callable[[float], fl
   return before + path + after
 
 
-def _error_bars(line: Line, places: list[int], is_known: np.ndarray, to_y: Callable[[float], float]) -> str:
+def _error_bars(line: Line, across: list[int], is_known: np.ndarray, to_y: Callable[[float], float]) -> str:
   parts = []
   assert line.spread is not None
-  for place, value, spread, known in zip(places, line.y, line.spread, is_known):
+  for left, value, spread, known in zip(across, line.y, line.spread, is_known):
     if known and spread > 0:
       top, bottom = _at(to_y, value + spread, _HEIGHT), _at(to_y, value - spread, _HEIGHT)
-      parts.append(f"M{place} {bottom}V{top}M{place - 60} {top}h120M{place - 60} {bottom}h120")
+      parts.append(f"M{left} {bottom}V{top}M{left - 60} {top}h120M{left - 60} {bottom}h120")
   return f'<path class="s{line.look} bars-error" d="{"".join(parts)}"/>' if parts else ""
 
 
@@ -259,90 +259,12 @@ def _legend(lines: Sequence[Line]) -> str:
   items = []
   for line in named:
     square = " square" if line.look > 0 and line.look % 2 == 0 else ""
-    dots = f'<path class="line s{line.look} points{square}" d="M15 5h0"/>' if len(line.x) <= 12 else ""
+    is_marked = len(line.x) <= _MARKED_LARGE or not line.is_joined
+    dots = f'<path class="line s{line.look} points{square}" d="M15 5h0"/>' if is_marked else ""
     hole = f'<path class="line s{line.look} points{square} hole" d="M15 5h0"/>' if dots and line.look > 2 else ""
-    items.append(
-      f'<span><svg viewBox="0 0 30 11"><path class="line s{line.look}" d="M0 5h30"/>{dots}{hole}</svg>'
-      f"{html.escape(line.name)}</span>"
-    )
+    stroke = f'<path class="line s{line.look}" d="M0 5h30"/>' if line.is_joined else ""
+    items.append(f'<span><svg viewBox="0 0 30 11">{stroke}{dots}{hole}</svg>{html.escape(line.name)}</span>')
   if faint:
     what = "one other language" if faint == 1 else f"{faint} other languages, one line each"
     items.append(f'<span><svg viewBox="0 0 30 11"><path class="bg" d="M0 5h30"/></svg>{what}</span>')
   return f'<div class="legend">{"".join(items)}</div>' if len(items) > 1 else ""
-
-
-class Bar(NamedTuple):
-  """A bar with its name, a mark on it, and what is written behind it; lengths and marks are shares of the whole track."""
-
-  name: str
-  length: float
-  text: str
-  hint: str
-  key: str = ""
-  mark: float | None = None
-  before: float | None = None
-
-
-def bar_chart(bars: Sequence[Bar], *, title: str, caption: str, axis: str, legend: Sequence[tuple[str, str]]) -> str:
-  """Bars below each other, in as many columns as there is room for. axis: what a bar's length is, with its unit and range.
-
-  legend: (colour of a CSS variable, words) of a bar and of its marks.
-  """
-  if not bars:
-    return ""
-  rows = []
-  for bar in bars:
-    key = f' data-key="{html.escape(bar.key)}"' if bar.key else ""
-    marks = "" if bar.mark is None else f'<b style="left:{100 * min(max(bar.mark, 0.0), 1.0):.2f}%"></b>'
-    if bar.before is not None:
-      marks += f'<b class="before" style="left:{100 * min(max(bar.before, 0.0), 1.0):.2f}%"></b>'
-    rows.append(
-      f'<div class="bar"{key} title="{html.escape(bar.hint)}"><span>{html.escape(bar.name)}</span>'
-      f'<span class="track"><i style="width:{100 * min(max(bar.length, 0.0), 1.0):.2f}%"></i>{marks}</span>'
-      f"<span>{html.escape(bar.text)}</span></div>"
-    )
-  samples = "".join(
-    f'<span><i class="swatch" style="background:var(--{color})"></i>{html.escape(words)}</span>' for color, words in legend
-  )
-  return (
-    f"<figure>{_captioned(title, caption)}"
-    f'<div class="legend">{samples}</div><div class="y-name">{html.escape(axis)}</div>'
-    f'<div class="bars">{"".join(rows)}</div></figure>\n'
-  )
-
-
-class Stack(NamedTuple):
-  """A bar of several parts: its name, the length of each part, and what is written behind it."""
-
-  name: str
-  parts: tuple[float, ...]
-  text: str
-
-
-_STACK_COLORS = ("c1", "c6", "c5", "c3", "c4", "c7", "c2", "c8", "soft", "faint")
-
-
-def stack_chart(stacks: Sequence[Stack], names: Sequence[str], *, title: str, caption: str, axis: str) -> str:
-  """Bars of parts. names: of the parts, at most ten. axis: what a part's length is, with its unit."""
-  whole = max(sum(stack.parts) for stack in stacks)
-  used = [number for number in range(len(names)) if any(stack.parts[number] > 0 for stack in stacks)]
-  rows = []
-  for stack in stacks:
-    parts = "".join(
-      f'<i style="width:{100 * stack.parts[number] / max(whole, 1e-12):.3f}%;background:var(--{_STACK_COLORS[number]})" '
-      f'title="{html.escape(names[number])}: {stack.parts[number]:.3g}"></i>'
-      for number in used
-      if stack.parts[number] > 0
-    )
-    rows.append(
-      f'<div class="stack-row"><span>{html.escape(stack.name)}</span><span class="stack">{parts}</span>'
-      f"<span>{html.escape(stack.text)}</span></div>"
-    )
-  samples = "".join(
-    f'<span><i class="swatch" style="background:var(--{_STACK_COLORS[number]})"></i>{html.escape(names[number])}</span>'
-    for number in used
-  )
-  return (
-    f"<figure>{_captioned(title, caption)}"
-    f'<div class="legend">{samples}</div><div class="y-name">{html.escape(axis)}</div>{"".join(rows)}</figure>\n'
-  )

@@ -37,9 +37,9 @@ def html_table(columns: Sequence[Column], rows: Iterable[Sequence[Any]], keys: S
   """
   rows = list(rows)
   parts = ['<div class="wide"><table class="sortable"><thead><tr>']
-  for place, column in enumerate(columns):
+  for number, column in enumerate(columns):
     hint = f' title="{html.escape(column.hint)}"' if column.hint else ""
-    kind = "" if any(isinstance(row[place], str) for row in rows) or not rows else ' class="number"'
+    kind = "" if any(isinstance(row[number], str) for row in rows) or not rows else ' class="number"'
     parts.append(f'<th scope="col"{kind}{hint}><span>{html.escape(column.title)}</span></th>')
   parts.append("</tr></thead><tbody>\n")
   for number, row in enumerate(rows):
@@ -61,3 +61,9 @@ def folded(summary: str, inside: str, kind: str = "") -> str:
   """A part of the page that opens when its summary is pressed. Both are HTML."""
   classes = f' class="{kind}"' if kind else ""
   return f"<details{classes}><summary>{summary}</summary>\n{inside}</details>\n"
+
+
+def captioned(title: str, caption: str) -> str:
+  """The words above a picture."""
+  dot = "." if caption else ""
+  return f"<figcaption><b>{html.escape(title)}{dot}</b> {html.escape(caption)}</figcaption>"

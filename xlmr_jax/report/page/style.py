@@ -197,9 +197,9 @@ function follow(chart) {
       const own = path.dataset.xs ? path.dataset.xs.split(" ") : shared;
       const spread = path.dataset.spread ? path.dataset.spread.split(" ") : null;
       const points = [...path.getAttribute("d").matchAll(/(\\d+) (-?\\d+)/g)].map(([, x, y]) => [+x / 10000, +y]);
-      const places = path.dataset.at ? path.dataset.at.split(" ").map(Number) : points.map((_, i) => i);
+      const indices = path.dataset.at ? path.dataset.at.split(" ").map(Number) : points.map((_, i) => i);
       const isFaint = path.classList.contains("bg");
-      return {path, name: path.dataset.name, points, x: places.map(i => own[i]), spread, isFaint};
+      return {path, name: path.dataset.name, points, x: indices.map(i => own[i]), spread, isFaint};
     });
     cursor = area.appendChild(document.createElement("div"));
     cursor.className = "cursor";
@@ -214,7 +214,7 @@ function follow(chart) {
     }
     return low && x - points[low - 1][0] < points[low][0] - x ? low - 1 : low;
   };
-  const told = (line, i) =>
+  const words = (line, i) =>
     `${line.name}: ${short(value(line.points[i][1]), 4)}` +
     (line.spread && line.spread[i] !== "nan" ? ` ± ${line.spread[i]}` : "");
   const move = event => {
@@ -236,7 +236,7 @@ function follow(chart) {
     if (on) on.classList.add("on");
     const where = closest.line.x[closest.i];
     const head = named ? `${chart.dataset.x}: ${named[+where]}` : `${chart.dataset.x}: ${short(+where, 9)}`;
-    tip.textContent = [head, ...chosen.map(({line, i}) => told(line, i))].join("\\n");
+    tip.textContent = [head, ...chosen.map(({line, i}) => words(line, i))].join("\\n");
     cursor.style.left = `${100 * at}%`;
     tip.style.left = at < 0.5 ? `calc(${100 * at}% + 10px)` : "auto";
     tip.style.right = at < 0.5 ? "auto" : `calc(${100 - 100 * at}% + 10px)`;

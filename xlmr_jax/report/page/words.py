@@ -16,9 +16,9 @@ def name_with_code(code: str) -> str:
   return f"{language_name(code)} ({code})" if language_name(code) != code else code
 
 
-def counted(number: int, noun: str) -> str:
-  """1 document, 2,000 documents."""
-  return f"{number:,} {noun if number == 1 else noun + 's'}"
+def counted(number: int, noun: str, nouns: str = "") -> str:
+  """1 document, 2,000 documents. nouns: the plural, where it does not end in an s alone."""
+  return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
 
 
 def short_number(value: float) -> str:

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from xlmr_jax.report.page.charts import Axis, Bar, Line, bar_chart, line_chart, thin_out
+from xlmr_jax.report.page.bars import Bar, bar_chart
+from xlmr_jax.report.page.charts import Axis, Line, line_chart, thin_out
 from xlmr_jax.report.page.markup import LANGUAGE_COLUMNS, Column, html_table
 from xlmr_jax.report.page.words import counted, language_name, name_with_code, percent, short_number
 from xlmr_jax.report.run_page.looks import NATS, UPDATES, colours_in_words, lines_of_languages, phase_marks
@@ -96,11 +97,11 @@ def _before_and_after(run: Run) -> str:
 
 def _languages_table(run: Run) -> str:
   held_out, last = run.held_out, run.curves.last
-  place = {name: number for number, name in enumerate(held_out.languages)}
+  column_of = {name: number for number, name in enumerate(held_out.languages)}
   rows = []
   for name in run.by_size:
-    loss = held_out.loss[:, place[name]] if name in place else np.array([])
-    bits = held_out.bits[:, place[name]] if name in place else np.array([])
+    loss = held_out.loss[:, column_of[name]] if name in column_of else np.array([])
+    bits = held_out.bits[:, column_of[name]] if name in column_of else np.array([])
     ends, bit_ends = _first_and_last(loss), _first_and_last(bits)
     lowest = int(held_out.steps[np.nanargmin(loss)]) if ends else None
     values = last.get(name, {})

@@ -87,10 +87,23 @@ class Run:
 
   @property
   def scores(self) -> list[tuple[int, float]]:
-    """(step, score) of each evaluated checkpoint under the rule of the run."""
+    """(step, score) of each evaluated checkpoint under the rule of the evaluator, whose flags count before the config."""
+    return [(entry.step, entry.score) for entry in self.ledger if entry.score is not None]
+
+  @property
+  def best_score(self) -> tuple[int, float] | None:
+    """(step, score) of the best checkpoint, which best.json names; without it, of the highest score. None without scores."""
+    return best_of(self.scores, self.best)
+
+  @property
+  def has_other_rule(self) -> bool:
+    """Whether the evaluator was given another config.stop.score than the run, as far as the ledger tells."""
     which = self.record.config["stop"]["score"]
-    found = [(entry.step, entry.score_of(which)) for entry in self.ledger if entry.error is None]
-    return [(step, score) for step, score in found if score is not None]
+    return any(
+      (own := entry.score_of(which)) is None or not math.isclose(entry.score, own)
+      for entry in self.ledger
+      if entry.score is not None
+    )
 
   @property
   def phase_edges(self) -> list[tuple[int, int]]:
@@ -114,6 +127,11 @@ class Run:
     """The languages, the one with the most rows first; those of unknown size last."""
     names = dict.fromkeys([*self.record.languages, *self.curves.languages, *self.held_out.languages])
     return sorted(names, key=lambda name: (-self.train_rows.get(name, 0), name))
+
+
+def best_of(scores: Sequence[tuple[int, float]], best: int | None) -> tuple[int, float] | None:
+  """(step, score) of step `best`, which best.json names; where it has no score, of the highest one."""
+  return next((point for point in scores if point[0] == best), None) or max(scores, key=lambda point: point[1], default=None)
 
 
 def read_run(workdir: Workdir) -> Run:
@@ -161,8 +179,8 @@ def _number(value: Any) -> float:
 def _stacked(rows: list[np.ndarray], width: int) -> np.ndarray:
   """float32[N, width] of rows that may be shorter, because a language came later."""
   table = np.full((len(rows), width), np.nan, np.float32)
-  for place, row in zip(table, rows):
-    place[: len(row)] = row
+  for number, row in enumerate(rows):
+    table[number, : len(row)] = row
   return table
 
 
@@ -170,9 +188,9 @@ def _held_out(lines: list[dict], record: RunRecord) -> HeldOut:
   names = tuple(dict.fromkeys([*record.languages, *(name for line in lines for name in line["languages"])]))
   table = np.full((2, len(lines), len(names)), np.nan)
   for number, line in enumerate(lines):
-    for place, name in enumerate(names):
+    for column, name in enumerate(names):
       values = line["languages"].get(name, {})
-      table[:, number, place] = _number(values.get("loss")), _number(values.get("bits_per_byte"))
+      table[:, number, column] = _number(values.get("loss")), _number(values.get("bits_per_byte"))
   steps, mean = (np.array([_number(line[key]) for line in lines]) for key in ("step", "mean_loss"))
   parallel = tuple(dict.fromkeys(name for line in lines for name in line.get("parallel", ())))
   return HeldOut(names, steps, mean, table[0], table[1], parallel)
@@ -196,7 +214,7 @@ def _train_rows(record: RunRecord, curves: Curves) -> dict[str, int]:
 
 
 def _or_empty(read: Callable[[Workdir], Sequence[Any]], workdir: Workdir) -> Any:
-  """What `read` gives; nothing where its file is damaged, which is said."""
+  """What `read` gives; nothing where its file is damaged, which stderr tells."""
   try:
     return read(workdir)
   except UserError as error:
@@ -212,7 +230,7 @@ def _planned(workdir: Workdir) -> list[list[str]]:
 
 
 def _json(path: Any, kind: type) -> Any:
-  """The value of a JSON file; an empty one of this kind where there is none, or where it is damaged, which is said."""
+  """The value of a JSON file; an empty one of this kind where there is none, or where it is damaged, which stderr tells."""
   try:
     value = read_json(path)
     if not isinstance(value, kind):

@@ -54,18 +54,18 @@ def _gap(store: RowStore, number: int, tokenizer: Tokenizer, seed: int) -> dict[
   for row in ids:
     pieces = [int(id) for id in row if id >= FIRST_PIECE][:PIECES]
     names = [tokenizer.piece(id) for id in pieces]
-    words = [place for place in range(2, len(pieces) - 2) if any(map(str.isalpha, names[place].lstrip("▁")))]
+    words = [index for index in range(2, len(pieces) - 2) if any(map(str.isalpha, names[index].lstrip("▁")))]
     # A word of one piece is read best: it begins with a space, and so does what follows. Many scripts have no spaces.
-    whole = [place for place in words if names[place].startswith("▁") and names[place + 1].startswith("▁")]
+    whole = [index for index in words if names[index].startswith("▁") and names[index + 1].startswith("▁")]
     if not words:
       continue
-    place = rng.choice(whole or words)
-    before, after = tokenizer.decode(pieces[:place]), tokenizer.decode(pieces[place + 1 :])
+    hidden = rng.choice(whole or words)
+    before, after = tokenizer.decode(pieces[:hidden]), tokenizer.decode(pieces[hidden + 1 :])
     if MASK in before or MASK in after:
       continue
-    spaces = [" " if names[at].startswith("▁") else "" for at in (place, place + 1)]
+    spaces = [" " if names[index].startswith("▁") else "" for index in (hidden, hidden + 1)]
     return {"language": store.languages[number], "before": before + spaces[0], "after": spaces[1] + after,
-            "truth": names[place].replace("▁", " ").strip()}  # fmt: skip
+            "truth": names[hidden].replace("▁", " ").strip()}  # fmt: skip
   return None
 
 
@@ -79,8 +79,8 @@ def _filled(model: Model, gaps: list[dict[str, Any]]) -> list[dict[str, Any]]:
   return found
 
 
-def _batches(gaps: list[dict[str, Any]], of_one_language: bool) -> Iterator[list[dict[str, Any]]]:
-  """The gaps in parts of at most _BATCH. of_one_language: each part is in one language, as the model must be told it."""
-  size = 1 if of_one_language else _BATCH  # There is one gap per language.
+def _batches(gaps: list[dict[str, Any]], one_language: bool) -> Iterator[list[dict[str, Any]]]:
+  """The gaps in parts of at most _BATCH. one_language: each part is in one language, as the model must be told it."""
+  size = 1 if one_language else _BATCH  # There is one gap per language.
   for start in range(0, len(gaps), size):
     yield gaps[start : start + size]

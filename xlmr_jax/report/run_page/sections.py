@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from xlmr_jax.files import flatten
-from xlmr_jax.report.page.charts import Axis, Bar, Line, Stack, bar_chart, line_chart, stack_chart, thin_out
+from xlmr_jax.report.page.bars import Bar, Stack, bar_chart, stack_chart
+from xlmr_jax.report.page.charts import Axis, Line, line_chart, thin_out
 from xlmr_jax.report.page.markup import Column, folded, html_table, visible
 from xlmr_jax.report.page.words import counted, language_name, name_with_code, percent, short_number
 from xlmr_jax.report.run_page.looks import UPDATES
@@ -72,8 +73,23 @@ def _planned_table(run: Run) -> str:
   if len(run.planned) < 2 or len({len(line) for line in run.planned}) > 1:
     return ""
   heads, *rows = run.planned
-  columns = [Column(head.replace("_", " ")) for head in heads]
-  return folded("Epochs that the run planned, by phase", html_table(columns, rows, keys=[row[0] for row in rows]))
+  columns = [Column(head.replace("_", " "), _count_or_epochs) for head in heads]
+  cells = [[row[0], *map(_number_or_text, row[1:])] for row in rows]
+  return folded("Epochs that the run planned, by phase", html_table(columns, cells, keys=[row[0] for row in rows]))
+
+
+def _number_or_text(text: str) -> Any:
+  """A cell of a table that sorts as a number where it is one."""
+  for kind in (int, float):
+    try:
+      return kind(text)
+    except ValueError:
+      pass
+  return text
+
+
+def _count_or_epochs(value: float) -> str:
+  return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
 
 
 def _value(values: dict[str, Any], key: str) -> float:
@@ -130,9 +146,9 @@ def machine_section(run: Run) -> str:
   starts = [line for line in run.timing if "first_step_s" in line]
   if not starts:
     return ""
-  told = next((line["program"] for line in reversed(starts) if isinstance(line.get("program"), list)), [])
-  text = "".join(f"<p>{visible(str(line))}</p>\n" for line in told)
-  if not told:
+  program = next((line["program"] for line in reversed(starts) if isinstance(line.get("program"), list)), [])
+  text = "".join(f"<p>{visible(str(line))}</p>\n" for line in program)
+  if not program:
     text = '<p class="note">This run was made before the log kept what a start prints about kernels and memory.</p>'
   rows = [[line["step"], line["first_step_s"], line.get("compile_s"), line.get("programs"), line.get("from_cache")]
           for line in starts[-50:]]  # fmt: skip

@@ -13,12 +13,12 @@ from xlmr_jax.report.run_page.numbers import Run
 
 def transfer_section(run: Run) -> str:
   """Held-out loss above downstream scores, with the step where each was best, and the stop."""
-  scores = run.scores
-  if not scores:
+  scores, best_score = run.scores, run.best_score
+  if best_score is None:
     return _failed_table(run)
   held_out = run.held_out
   steps, values = (np.array(column, np.float64) for column in zip(*scores))
-  best = int(steps[values.argmax()])
+  best, highest = best_score
   right = max([*steps, *held_out.steps[-1:]])
   x = Axis("updates", low=0.0, high=float(right) * 1.02 or 1.0)
   stop = [Mark(run.stop.step, f"stopped at {run.stop.step:,}")] if run.stop else []
@@ -32,24 +32,33 @@ def transfer_section(run: Run) -> str:
     marks=[*stop, Mark(best, f"best at {best:,}")],
   )  # fmt: skip
   text += _scores_by_task(run, x) + "</div>"
-  rule = run.record.config["stop"]
-  what = "held-out pass" if rule.get("by") == "held_out" else "evaluation"
-  said = [f"The score is highest at step {best:,}: {100 * float(values.max()):.1f} %."]
+  by = "By the evaluator's rule, which is not that of the run's config.json, the" if run.has_other_rule else "The"
+  story = [f"{by} score is highest at step {best:,}: {100 * highest:.1f} %."]
   if lowest is not None:
-    said.append(f"The mean held-out loss is lowest at step {lowest:,}.")
+    story.append(f"The mean held-out loss is lowest at step {lowest:,}.")
     at = min(range(len(steps)), key=lambda i: abs(steps[i] - lowest))
-    if steps[at] != best and values[at] < values.max() - 5e-4:
-      gap = 100 * (float(values.max()) - float(values[at]))
-      said.append(
+    if steps[at] != best and values[at] < highest - 5e-4:
+      story.append(
         f"Stopping there, by held-out loss, would have scored {100 * float(values[at]):.1f} % (at step {int(steps[at]):,}), "
-        f"{gap:.1f} points less."
+        f"{100 * (highest - float(values[at])):.1f} points less."
       )
-  said.append(
-    f"The rule ends the run: {run.stop.reason}." if run.stop
-    else f"The rule waits for {counted(rule['patience'], what)} without gain." if rule["patience"]
-    else "No rule stops this run (config.stop.patience is 0)."
-  )  # fmt: skip
-  return f"<p>{html.escape(' '.join(said))}</p>{text}{_task_table(run)}"
+  story.append(_rule_in_words(run))
+  return f"<p>{html.escape(' '.join(story))}</p>{text}{_task_table(run)}"
+
+
+def _rule_in_words(run: Run) -> str:
+  """What ended the run, or what may end it. Only the evaluator knows the flags that it was given."""
+  rule = run.record.config["stop"]
+  if run.stop:
+    return f"The rule ends the run: {run.stop.reason}."
+  if rule.get("by") == "held_out" and rule["patience"]:
+    return f"The rule waits for {counted(rule['patience'], 'held-out pass', 'held-out passes')} without gain."
+  if run.result:
+    return "No rule ended the run."
+  if rule["patience"]:
+    waits = f"The rule waits for {counted(rule['patience'], 'evaluation')} without gain"
+    return f"{waits}, unless a flag of the evaluator says otherwise."
+  return "The run's config has no rule that stops it (config.stop.patience is 0); a flag of the evaluator may give it one."
 
 
 def _task_means(run: Run) -> dict[str, dict[int, dict[str, float]]]:

@@ -11,20 +11,24 @@ from xlmr_jax.report.page.markup import Column, folded, html_table
 from xlmr_jax.report.page.words import counted, name_with_code
 from xlmr_jax.report.sweep_page.numbers import (
   ALL,
+  CATEGORY,
   LANGUAGE,
   MEASURES,
   STEP,
-  Place,
+  SeedMean,
   Sweep,
-  SweepRun,
   config_differences,
   figure,
   group_name,
   is_number,
   order_of,
   points_of,
+  points_over_steps,
+  scale_of,
 )
+from xlmr_jax.report.sweep_page.runs import SweepRun
 
+_MEAN_AND_SPREAD = ("mean", "standard deviation")
 _ORDER = ("high", ALL, "low")  # how the names of groups begin, from the top of the paper's figures to the bottom
 
 
@@ -50,21 +54,24 @@ def _groups_in_words(sweep: Sweep) -> str:
   by_words: dict[str, list[str]] = {}  # Tasks may have other languages than the held-out rows.
   for measure in measures_of(sweep):
     by_words.setdefault(_languages_in_words(sweep.groups_of(measure)), []).append(MEASURES[measure])
-  said = [words if len(by_words) == 1 else f"{', '.join(names)}: {words}" for words, names in by_words.items()]
-  return "".join(f"<p>{html.escape(each)}.</p>\n" for each in said) + f"<p>{better}</p>\n"
+  lines = [words if len(by_words) == 1 else f"{', '.join(names)}: {words}" for words, names in by_words.items()]
+  how = "A score is the mean over the tasks of the means over their languages." if "score" in measures_of(sweep) else ""
+  return "".join(f"<p>{html.escape(line)}.</p>\n" for line in lines) + f"<p>{' '.join(filter(None, (how, better)))}</p>\n"
 
 
 def _languages_in_words(groups: Mapping[str, Sequence[str]]) -> str:
   """Which languages the lines of a picture are means over."""
-  said = [f"{group_name(group)}: {', '.join(map(name_with_code, names))}" for group, names in groups.items() if group != ALL]
+  parts = [
+    f"{group_name(group)}: {', '.join(map(name_with_code, names))}" for group, names in groups.items() if group != ALL
+  ]
   if ALL in groups:
-    said.append(f"all languages: the {counted(len(groups[ALL]), 'language')} that every finished run has")
-  return "; ".join(said)
+    parts.append(f"all languages: the {counted(len(groups[ALL]), 'language')} that every finished run has")
+  return "; ".join(parts)
 
 
-def sorted_lines(places: dict[tuple[Any, str], list[Place]]) -> list[tuple[Any, str]]:
+def sorted_lines(means: dict[tuple[Any, str], list[SeedMean]]) -> list[tuple[Any, str]]:
   """The lines of a figure, (series, group), in the order of a legend."""
-  return sorted(places, key=lambda line: (order_of(line[0]), _rank(line[1]), line[1]))
+  return sorted(means, key=lambda line: (order_of(line[0]), _rank(line[1]), line[1]))
 
 
 def _rank(group: str) -> int:
@@ -84,43 +91,40 @@ def shown(value: Any) -> str:
 
 
 def _picture(sweep: Sweep, measure: str) -> str:
-  places = figure(points_of(sweep, measure))
-  if not places:
+  means = figure(points_of(sweep, measure))
+  if not means:
     return ""
-  record, lines = sweep.record, sorted_lines(places)
+  record, lines = sweep.record, sorted_lines(means)
   # With several lines per group, one picture per group says more than one with all of them.
   groups = [None] if record["series"] is None else list(dict.fromkeys(group for _, group in lines))
   pictures = []
   for group in groups:
     chosen = [line for line in lines if group is None or line[1] == group]
-    pictures.append(_one_picture(sweep, measure, {line: places[line] for line in chosen}, group))
+    pictures.append(_one_picture(sweep, measure, {line: means[line] for line in chosen}, group))
   return pictures[0] if len(pictures) == 1 else f'<div class="charts">{"".join(pictures)}</div>'
 
 
-def _one_picture(sweep: Sweep, measure: str, places: dict[tuple[Any, str], list[Place]], group: str | None) -> str:
+def _one_picture(sweep: Sweep, measure: str, means: dict[tuple[Any, str], list[SeedMean]], group: str | None) -> str:
   record = sweep.record
-  values = sorted({place.x for line in places.values() for place in line}, key=order_of)
-  numbers = [value for value in values if not order_of(value)[0]]
-  scale = record.get("x_scale", "category") if len(numbers) == len(values) else "category"
-  if scale == "log" and min(numbers) <= 0:
-    scale = "category"
+  values = sorted({mean.x for line in means.values() for mean in line}, key=order_of)
+  scale = scale_of(sweep, values)
   is_named = scale != "linear"  # Values of a logarithmic axis are doublings or so: evenly spaced, as in the paper's figures.
   where = {value: float(n) if is_named else float(value) for n, value in enumerate(values)}
   lines = []
-  for number, (series, of_group) in enumerate(places):
-    found = places[series, of_group]
+  for number, ((series, own_group), found) in enumerate(means.items()):
     single = record["series"] is None
-    look = 0 if single and of_group.startswith(ALL) else number % (LOOKS - 1) + 1
+    look = 0 if single and own_group.startswith(ALL) else number % (LOOKS - 1) + 1
     name = (
-      line_name(series, of_group, None if single else record["series"])
+      line_name(series, own_group, None if single else record["series"])
       if group is None
       else f"{record['series']} {shown(series)}"
     )
     lines.append(
-      Line(name, np.array([where[place.x] for place in found]), np.array([place.mean for place in found]), look,
-           spread=np.array([np.nan if place.spread is None else place.spread for place in found]))
+      Line(name, np.array([where[mean.x] for mean in found]), np.array([mean.mean for mean in found]), look,
+           spread=np.array([np.nan if mean.spread is None else mean.spread for mean in found]),
+           is_joined=scale != CATEGORY)
     )  # fmt: skip
-  seeds = sorted({place.seeds for line in places.values() for place in line})
+  seeds = sorted({mean.seeds for line in means.values() for mean in line})
   how_many = counted(seeds[0], "seed") if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
   bars = "; a bar is one standard deviation to each side" if seeds[-1] > 1 else ""
   axis = Axis(str(record["x_label"]), labels=tuple(map(shown, values)) if is_named else ())
@@ -142,7 +146,8 @@ def _over_steps(sweep: Sweep, measure: str) -> str:
     name = f"{series} {shown(which)}, seed {run.seed}" if series else run.name
     lines.append(Line(name, steps, values, names.index(which) % (LOOKS - 1) + 1))
   title = MEASURES[measure].partition(",")[0].capitalize()
-  return line_chart(lines, Axis("updates"), Axis(MEASURES[measure]), title=title, caption="One line per run.")
+  return line_chart(lines, Axis("updates"), Axis(MEASURES[measure]), title=title,
+                    caption="One line per run, the mean of the languages that it has itself.")  # fmt: skip
 
 
 def table_section(sweep: Sweep) -> str:
@@ -153,11 +158,9 @@ def table_section(sweep: Sweep) -> str:
   lines = ["\t".join(columns), *("\t".join(_cell(value) for value in row) for row in rows)]
   head = "| " + " | ".join(columns) + " |\n|" + " --- |" * len(columns)
   markdown = "\n".join([head, *("| " + " | ".join(_cell(value) for value in row) + " |" for row in rows)])
-  titles = [
-    Column(title, "{:.4g}".format if title in ("mean", "standard deviation") else "{:,}".format) for title in columns
-  ]
+  titles = [Column(title, "{:.4g}".format if title in _MEAN_AND_SPREAD else "{:,}".format) for title in columns]
   return (
-    html_table(titles, [[x if is_number(x) else shown(x) for x in row] for row in rows])
+    html_table(titles, [[x if x is None or is_number(x) else shown(x) for x in row] for row in rows])
     + folded("As tab-separated values, to copy", f'<pre class="copy">{html.escape(chr(10).join(lines))}</pre>')
     + folded("As Markdown, to copy", f'<pre class="copy">{html.escape(markdown)}</pre>')
   )
@@ -170,19 +173,37 @@ def _cell(value: Any) -> str:
 
 
 def table_of(sweep: Sweep) -> tuple[list[str], list[list[Any]]]:
-  """(headings, rows) of all places of the figure, for all measures."""
+  """(headings, rows) of all points of the figure, for all measures. None: the spread of a single seed."""
   record = sweep.record
+  if record["x"] == STEP:
+    return _table_over_steps(sweep)
   series = [] if record["series"] is None else [record["series"]]
-  columns = ["measure", *series, "languages", record["x"], "mean", "standard deviation", "seeds"]
+  columns = ["measure", *series, "mean over", record["x"], *_MEAN_AND_SPREAD, "seeds"]
   rows = []
-  for measure in measures_of(sweep) if record["x"] != STEP else []:
-    places = figure(points_of(sweep, measure))
-    for line in sorted_lines(places):
-      for place in places[line]:
-        of_series = [line[0]] if series else []
-        languages = group_name(line[1]) if series else line_name(*line, None)
-        rows.append([MEASURES[measure], *of_series, languages, place.x, place.mean, place.spread, place.seeds])
+  for measure in measures_of(sweep):
+    means = figure(points_of(sweep, measure))
+    for line in sorted_lines(means):
+      languages = group_name(line[1]) if series else line_name(*line, None)
+      head = [MEASURES[measure], *([_named(line[0])] if series else []), languages]
+      rows += [[*head, _named(mean.x), mean.mean, mean.spread, mean.seeds] for mean in means[line]]
   return columns, rows
+
+
+def _table_over_steps(sweep: Sweep) -> tuple[list[str], list[list[Any]]]:
+  """As table_of, of runs that are lines over their own steps: the mean over the seeds at each step."""
+  label, rows = None, []
+  for measure in MEASURES:
+    label, points = points_over_steps(sweep, measure)
+    means = figure(points)
+    for line in sorted_lines(means):
+      head = [MEASURES[measure], *([_named(line[0])] if label else [])]
+      rows += [[*head, mean.x, mean.mean, mean.spread, mean.seeds] for mean in means[line]]
+  return ["measure", *([label] if label else []), STEP, *_MEAN_AND_SPREAD, "seeds"], rows
+
+
+def _named(value: Any) -> Any:
+  """A swept value in a table, in which an empty cell means that nothing is known."""
+  return shown(None) if value is None else value
 
 
 def runs_section(sweep: Sweep) -> str:
@@ -195,12 +216,13 @@ def runs_section(sweep: Sweep) -> str:
     state = _state_of(run, sweep) if run.is_finished else f"at step {run.steps:,}" if run.config else "not begun"
     bits = run.measured("bits_per_byte")
     rows.append([
-      run.name, state, *(shown(run.values.get(key)) for key in keys), len(bits) or None,
+      run.name, state, *(x if is_number(x := run.values.get(key)) else shown(x) for key in keys), len(bits) or None,
       sum(bits.values()) / len(bits) if bits else None, None if run.score is None else 100 * run.score,
       *(100 * run.means[setting] if setting in run.means else None for setting in settings),
     ])  # fmt: skip
   three = "{:.3f}".format
-  columns = [Column("run"), Column("state"), *map(Column, keys), Column("languages"), Column("bits per byte", three),
+  columns = [Column("run"), Column("state"), *(Column(key, shown) for key in keys), Column("held-out languages"),
+             Column("bits per byte", three),
              Column("score, %", "{:.1f}".format),
              *(Column(f"{setting}, %", "{:.1f}".format) for setting in settings)]  # fmt: skip
   return html_table(columns, rows)
