@@ -6,18 +6,24 @@ BIN = .venv/bin
 QUIET = TF_CPP_MIN_LOG_LEVEL=2 TF_ENABLE_ONEDNN_OPTS=0
 # A process per core; a file's tests share what they compile. More than four would ask a laptop for too much memory.
 PARALLEL = --numprocesses=auto --maxprocesses=4 --dist=loadfile
-.PHONY: demo test test-all lint format clean
+.PHONY: demo test test-all lint format clean same-python
 
-.venv/ready: requirements.txt pyproject.toml
-	@$(PYTHON) .ci/install.py .venv requirements.txt
+# Who asks for a Python gets it, or is told that the environment has another one. Without PYTHON the environment is used as it is.
+same-python:
+ifneq ($(origin PYTHON),file)
+	@"$(PYTHON)" .ci/install.py .venv
+endif
+
+.venv/ready: requirements.txt pyproject.toml | same-python
+	@"$(PYTHON)" .ci/install.py .venv requirements.txt
 	@touch $@
 
 .venv/ready-dev: .venv/ready requirements-dev.txt
-	@$(PYTHON) .ci/install.py .venv requirements-dev.txt
+	@"$(PYTHON)" .ci/install.py .venv requirements-dev.txt
 	@touch $@
 
 demo: .venv/ready
-	@$(BIN)/python -m xlmr_jax demo --workdir=$(RUN)
+	@$(BIN)/python -m xlmr_jax demo --workdir="$(RUN)"
 
 test: .venv/ready-dev
 	@$(QUIET) $(BIN)/python -m pytest $(PARALLEL) -m "not slow"

@@ -1,6 +1,7 @@
 """`python .ci/install.py VENV REQUIREMENTS` makes an environment and installs a file's packages and this one into it.
 
-It says every few seconds how far pip is, and shows pip's own words only if pip fails. It needs the standard library alone.
+Without REQUIREMENTS it only refuses an environment of another Python than the one that it is started with. It says every few
+seconds how far pip is, and shows pip's own words only if pip fails. It needs the standard library alone.
 """
 
 import re
@@ -12,12 +13,15 @@ from pathlib import Path
 EVERY_S = 5.0
 
 
-def main(venv: Path, requirements: str) -> None:
+def main(venv: Path, requirements: str = "") -> None:
   if not (3, 11) <= sys.version_info[:2] <= (3, 13):
     sys.exit(
       f"error: {sys.executable} is Python {sys.version.split()[0]}; 3.11 to 3.13 is needed, e.g. make PYTHON=python3.12"
     )
   python = venv / "bin" / "python"
+  if not requirements:
+    refuse_other_python(venv, python)
+    return
   if not python.exists():
     say(f"making a Python environment in {venv}")
     subprocess.run([sys.executable, "-m", "venv", venv], check=True)
@@ -27,6 +31,18 @@ def main(venv: Path, requirements: str) -> None:
   say("  the packages are in place; adding the command `xlmr`")
   pip(python, venv / "install.log", "--no-deps", "--editable", ".")
   say(f"  installed in {time.monotonic() - began:.0f} s")
+
+
+def refuse_other_python(venv: Path, python: Path) -> None:
+  """Exits if the environment is there and is of another Python: it would be used, and what was asked for would not."""
+  if not python.exists():
+    return
+  print_version = "import sys; print('%d.%d' % sys.version_info[:2])"
+  there = subprocess.run([python, "-I", "-S", "-c", print_version], capture_output=True, text=True).stdout.strip()
+  here = f"{sys.version_info[0]}.{sys.version_info[1]}"
+  if there != here:
+    found = f"has Python {there}" if there else "has a Python that does not start"
+    sys.exit(f"error: {venv} {found}, and {sys.executable} is {here}; remove {venv}, or give PYTHON={python}")
 
 
 def pip(python: Path, log: Path, *what: str) -> None:
@@ -69,4 +85,4 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
-  main(Path(sys.argv[1]), sys.argv[2])
+  main(Path(sys.argv[1]), *sys.argv[2:])

@@ -48,6 +48,24 @@ image_of() {
   esac
 }
 
+# --- Kubernetes ---
+
+# Deletes a JobSet or Job that has ended: remove_ended jobset|job NAME. It would stay as it is, and nothing would run, because
+# Kubernetes takes the same document again for no change. With it go its pods and their logs, and nothing of the bucket.
+# The launcher defines `kube`, the command of kubectl.
+remove_ended() {
+  local ended
+  [ -z "$dry" ] || return 0
+  # shellcheck disable=SC2154
+  ended=$("${kube[@]}" get "$1" "$2" --ignore-not-found -o "jsonpath={.status.conditions[?(@.status=='True')].type}") ||
+    die "whether the $1 $2 has ended could not be asked; the reason is above"
+  case " $ended " in
+    *" Completed "*|*" Complete "*|*" Failed "*)
+      note "the $1 $2 of an earlier start has ended; it is deleted, so that it can be started again"
+      "${kube[@]}" delete "$1" "$2" --ignore-not-found --cascade=foreground >&2 || die "the $1 $2 could not be deleted; the reason is above";;
+  esac
+}
+
 # --- a run in a bucket ---
 
 # Whether the run is over. Only a bucket can be seen from here.

@@ -6,6 +6,7 @@
 #   launch/gke_jobset.sh --name=xlmr --stop      the pods save one common step and end; the first command goes on
 #   launch/gke_jobset.sh --name=xlmr --follow    the log of pod 0, to the end of the run
 #   launch/gke_jobset.sh --name=xlmr --delete    the JobSet, and the evaluator's Job
+# The first command goes on with a run that was stopped, that failed or that is done; what has ended is deleted and made again.
 # IMAGE is what launch/Dockerfile makes. --accelerator and --topology are the node pool's labels; --chips is the number of chips per
 # host, by which the topology must be divisible. --service-account is the Kubernetes account that may use the bucket.
 # --evaluator=TOPOLOGY starts `xlmr evaluate` of the same workdir on one host more. --queue names a Kueue LocalQueue.
@@ -124,6 +125,11 @@ if [ -n "$evaluator" ]; then
   [ "$(hosts_of evaluator "$evaluator")" = 1 ] || die "--evaluator=$evaluator: has several hosts of --chips=$chips, and the evaluator uses one"
 fi
 jobset=$(render gke_jobset.yaml "$name" "$topology" "$hosts" pretrain --hosts=auto "$@")
+remove_ended jobset "$name"
 apply "$jobset"
-[ -z "$evaluator" ] || apply "$(render gke_evaluator.yaml "$name-evaluator" "$evaluator" '' evaluate --workdir="$workdir")"
+if [ -n "$evaluator" ]; then
+  job=$(render gke_evaluator.yaml "$name-evaluator" "$evaluator" '' evaluate --workdir="$workdir")
+  remove_ended job "$name-evaluator"
+  apply "$job"
+fi
 [ -n "$detach" ] || follow_to_end

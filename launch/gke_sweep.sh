@@ -6,6 +6,7 @@
 #       [--dry-run] -- --config=sweeps/alpha --rows=gs://B/rows --workdir=gs://B/runs/alpha --config.evaluate.folder=gs://B/tasks
 #   launch/gke_sweep.sh --name=xlmr --stop      the pods save and end; the first command goes on
 #   launch/gke_sweep.sh --name=xlmr --delete    the Job
+# The first command goes on with a sweep that was stopped or has ended with failed runs; a Job that has ended is deleted and made again.
 # IMAGE is what launch/Dockerfile makes. --runs is the number of pods and --parallel how many there are at a time; with --runs below
 # the number of runs, pass --of=RUNS behind -- too. --accelerator and --topology are the node pool's labels, of one host of --chips.
 # A run that fails ends its own index; the others go on. --max-restarts counts crashes per index, and neither 42 nor a preemption.
@@ -62,5 +63,6 @@ fi
 job=$(python3 "$here/render.py" "$here/gke_sweep.yaml" NAME="$name" LABELS:="$labels" RUNS:="$runs" PARALLEL:="$parallel" \
   MAX_RESTARTS:="$restarts" GRACE:="$grace" SERVICE_ACCOUNT="$account" NODE_SELECTOR:="{$selector}" TOLERATIONS:="$tolerations" \
   SECURITY_CONTEXT:="$security" IMAGE="$image" CHIPS:="$chips" -- sweep --array "$@")
+remove_ended job "$name"
 if [ -n "$dry" ]; then printf '%q ' "${kube[@]}" apply -f -; echo "<<'END'"; printf '%s\nEND\n' "$job"
 else printf '%s\n' "$job" | "${kube[@]}" apply -f -; fi

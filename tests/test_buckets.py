@@ -24,7 +24,7 @@ from xlmr_jax.errors import UserError
 from xlmr_jax.files import any_path, download, lock, read_json, sha256_of, whole_file, write_json
 from xlmr_jax.folders import copy_folder, entries, files_below, local_folder, move_folder, remove_folder, whole_folder
 from xlmr_jax.given_paths import local_path, path_given
-from xlmr_jax.run import logs
+from xlmr_jax.run import growing, logs
 from xlmr_jax.run.board import Board
 from xlmr_jax.run.checkpoint import Checkpoints
 from xlmr_jax.run.checkpoint_folder import sound_steps
@@ -313,6 +313,71 @@ def test_a_run_log_resumes_in_a_bucket_as_on_a_disk(folder, tmp_path):
     log.close()
   assert read_growing(folder / "train.jsonl") == (tmp_path / "train.jsonl").read_bytes()
   assert b'{"step": 3, "again": true}' in read_growing(folder / "train.jsonl")
+
+
+LINES = [json.dumps({"step": step}).encode() + b"\n" for step in range(1, 8)]
+
+
+def steps_after(place, start):
+  """The steps of a log that a run opens at `start` and adds a line to."""
+  log = logs.JsonLines(place, start, {})
+  assert log.lines == start
+  log.write({"step": start + 1, "again": True})
+  log.close()
+  *kept, last = [json.loads(line) for line in read_growing(place).splitlines()]
+  assert last["again"]
+  return [line["step"] for line in kept]
+
+
+def test_a_log_that_was_copied_from_a_bucket_goes_on_as_a_file(tmp_path):
+  log = tmp_path / "train.jsonl"
+  log.mkdir()
+  for number, lines in enumerate((LINES[:3], LINES[3:])):
+    (log / f"{number:08d}").write_bytes(b"".join(lines))
+  assert read_growing(log) == b"".join(LINES)
+  assert steps_after(log, 4) == [1, 2, 3, 4]
+  assert log.is_file() and [path.name for path in tmp_path.iterdir()] == ["train.jsonl"]
+
+
+@pytest.mark.parametrize("killed_at", ["rename", "replace", "remove_folder"])
+def test_a_log_whose_form_a_killed_process_was_changing_is_whole(tmp_path, monkeypatch, killed_at):
+  """Whichever call is the last one, nothing is lost: before the folder is put aside, after it, and before it is removed."""
+  log = tmp_path / "train.jsonl"
+  log.mkdir()
+  (log / "00000000").write_bytes(b"".join(LINES))
+
+  def killed(*_, **__):
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    if killed_at == "remove_folder":
+      real = growing.remove_folder
+      patched.setattr(growing, "remove_folder", lambda path: killed() if path.exists() else real(path))
+    else:
+      patched.setattr(Path, killed_at, killed)
+    open_growing(log, b"".join(LINES))
+  assert log.is_dir() == (killed_at == "rename") and log.exists() == (killed_at != "replace")
+  assert read_growing(log) == b"".join(LINES)
+  assert steps_after(log, 7) == [1, 2, 3, 4, 5, 6, 7]
+  assert log.is_file() and [path.name for path in tmp_path.iterdir()] == ["train.jsonl"]
+
+
+@pytest.mark.parametrize("start", [4, 0])
+def test_a_log_that_was_copied_to_a_bucket_goes_on_as_segments(folder, start):
+  log = folder / "train.jsonl"
+  log.write_bytes(b"".join(LINES))
+  assert read_growing(log) == b"".join(LINES)
+  assert steps_after(log, start) == list(range(1, start + 1))
+  assert list(files_below(folder)) == ["train.jsonl/00000000"]
+
+
+def test_a_log_that_a_killed_process_turned_into_segments_is_read_once(folder):
+  log = folder / "train.jsonl"
+  log.write_bytes(b"".join(LINES))
+  (log / "00000000").write_bytes(b"".join(LINES[:5]))  # It was killed before it removed the object.
+  assert read_growing(log) == b"".join(LINES[:5])
+  assert steps_after(log, 5) == [1, 2, 3, 4, 5]
+  assert list(files_below(folder)) == ["train.jsonl/00000000"]
 
 
 def test_the_board_is_copied_and_begins_new_files(folder, tmp_path, monkeypatch):

@@ -66,6 +66,63 @@ def test_babysit_gives_up_what_makes_no_progress(tmp_path, step, words, env, exp
   assert count_starts(tmp_path, step.format(tmp_path), *words, **env) == expected
 
 
+@pytest.mark.parametrize("step, env, expected", [
+  ("mkdir -p '{0}/a=1,b=2/checkpoints/'$N", {}, (10, 0)),  # Quick starts, each of which gets a run further.
+  ("mkdir -p {0}/a=$N; touch {0}/a=$N/result.json", {}, (10, 0)),
+  ("mkdir -p {0}/a/evaluations; touch {0}/a/evaluations/$N.json", {}, (10, 0)),
+  ("mkdir -p {0}/a/evaluations/final; touch {0}/a/evaluations/final/$N.json", {}, (10, 0)),
+  ("mkdir -p {0}/rows/v$N; touch {0}/rows/v$N/manifest.json", {}, (10, 0)),
+  # One run goes on where another one stays, and a checkpoint of one step is another one in each run.
+  ("mkdir -p {0}/a/checkpoints/900 {0}/b$N/checkpoints/4", {}, (10, 0)),
+  ("mkdir -p {0}/a/checkpoints/$N.tmp {0}/b$N", {}, (5, 42)),
+  ("mkdir -p {0}/checkpoints/$N", {}, (5, 42)),  # That is no run of the sweep.
+  ("mkdir -p {0}/a/checkpoints/7", {"SHORT_S": "0", "STUCK": "3"}, (4, 42)),
+  ("rm -rf {0}/a; [ $N = 2 ] || mkdir -p {0}/a/checkpoints/7", {"SHORT_S": "0", "STUCK": "3"}, (4, 42)),
+])  # fmt: skip
+def test_babysit_sees_the_progress_of_any_run_of_a_sweep(tmp_path, step, env, expected):
+  assert count_starts(tmp_path, step.format(tmp_path), "sweep", **env) == expected
+
+
+def test_babysit_finds_a_workdir_by_its_tilde_and_names_with_spaces(tmp_path):
+  script = f'echo >> {tmp_path}/starts; N=$(wc -l < {tmp_path}/starts); [ $N -gt 6 ] && exit 0; mkdir -p "$1"/$N; exit 42'
+  folder = tmp_path / "my runs" / "checkpoints"
+  line = ("bash", "launch/babysit.sh", "bash", "-c", script, "-", folder, "--workdir=~/my runs")
+  assert shell(*line, PAUSE_S="0", HOME=str(tmp_path)).returncode == 0 and (folder / "6").is_dir()
+
+
+def test_babysit_counts_nothing_while_a_workdir_cannot_be_listed(tmp_path):
+  (tmp_path / "bin").mkdir()
+  (tmp_path / "bin" / "ls").write_text("#!/bin/sh\necho 'ls: cannot access: Stale file handle' >&2; exit 2\n")
+  (tmp_path / "bin" / "ls").chmod(0o755)
+  env = {"SHORT_S": "0", "STUCK": "3", "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
+  assert count_starts(tmp_path, "true", **env) == (10, 0)
+  (tmp_path / "starts").unlink()
+  assert count_starts(tmp_path, "true", "sweep", **env) == (10, 0)
+
+
+def test_babysit_sees_the_progress_of_a_sweep_in_a_bucket(tmp_path):
+  gcloud = tmp_path / "bin" / "gcloud"
+  gcloud.parent.mkdir()
+  gcloud.write_text(
+    f"""#!/bin/sh
+echo "$@" >> {tmp_path}/asked
+case $3 in
+  *'/*/checkpoints/') printf 'gs://b/s/a=1/checkpoints/:\\ngs://b/s/a=1/checkpoints/9/\\n\\ngs://b/s/b=1/checkpoints/:\\n'
+    echo gs://b/s/b=1/checkpoints/$(wc -l < {tmp_path}/starts)/;;
+  *) echo 'ERROR: (gcloud.storage.ls) One or more URLs matched no objects.' >&2; exit 1;;
+esac
+"""
+  )
+  gcloud.chmod(0o755)
+  script = f"echo >> {tmp_path}/starts; [ $(wc -l < {tmp_path}/starts) -gt 6 ]; exit $((42 * $?))"
+  line = ("bash", "launch/babysit.sh", "bash", "-c", script, "sweep", "--workdir=gs://b/s")
+  out = shell(*line, PAUSE_S="0", PATH=f"{gcloud.parent}:{os.environ['PATH']}")
+  assert out.returncode == 0, out.stderr
+  assert {"storage ls gs://b/s/*/checkpoints/", "storage ls gs://b/s/*/result.json"} <= {
+    *(tmp_path / "asked").read_text().splitlines()
+  }
+
+
 def test_babysit_sees_progress_in_a_bucket(tmp_path):
   gcloud = tmp_path / "bin" / "gcloud"
   gcloud.parent.mkdir()

@@ -573,7 +573,10 @@ def test_gke_applies_a_jobset_and_an_evaluator_as_their_schemas_say(cloud, more)
   yaml = pytest.importorskip("yaml")
   out = cloud.run("launch/gke_jobset.sh", *GKE, *more, "--evaluator=2x2", "--detach", "--namespace=n", "--", *AWKWARD)
   assert out.returncode == 0, out.stderr
-  assert cloud.calls() == [["kubectl", "--namespace=n", "apply", "-f", "-"]] * 2
+  assert [call[1:4] for call in cloud.calls()] == [
+    ["--namespace=n", "get", "jobset"], ["--namespace=n", "apply", "-f"],
+    ["--namespace=n", "get", "job"], ["--namespace=n", "apply", "-f"],
+  ]  # fmt: skip
   jobset, evaluator = (yaml.safe_load((cloud.folder / f"applied{i}").read_text()) for i in range(2))
   check(jobset, JOBSET)
   check(evaluator, EVALUATOR)
@@ -635,6 +638,36 @@ def test_gke_waits_while_what_it_applied_is_still_suspended(cloud):
   cloud.answer("get jobset.*status==", "Suspended", "Suspended", "", "Suspended")
   assert cloud.run("launch/gke_jobset.sh", *GKE, *RUN).returncode == 42
   assert len(cloud.calls("get jobset")) == 4 and len(cloud.calls("logs")) == 1
+
+
+@pytest.mark.parametrize("jobset, job, deleted", [
+  ("Failed", "Complete", ["jobset xlmr", "job xlmr-evaluator"]), ("StartupPolicyCompleted Completed", "", ["jobset xlmr"]),
+  ("", "SuccessCriteriaMet Complete", ["job xlmr-evaluator"]), ("Suspended", "FailureTarget", []), ("", "", []),
+])  # fmt: skip
+def test_gke_makes_again_what_has_ended(cloud, jobset, job, deleted):
+  """The same document would be no change, so that nothing would run."""
+  cloud.answer("get jobset", jobset)
+  cloud.answer("get job ", job)
+  out = cloud.run("launch/gke_jobset.sh", *GKE, "--evaluator=2x2", "--detach", *RUN)
+  assert out.returncode == 0, out.stderr
+  assert [" ".join(call[2:4]) for call in cloud.calls("delete")] == deleted
+  verbs = ["delete", "apply"]
+  assert cloud.verbs() == [
+    *verbs[not any("jobset" in it for it in deleted) :], *verbs[not any("job " in it for it in deleted) :]
+  ]  # fmt: skip
+  assert out.stderr.count("has ended; it is deleted") == len(deleted)
+  assert all("--cascade=foreground" in call for call in cloud.calls("delete"))  # Its Jobs have the names of the new ones.
+
+
+def test_gke_applies_nothing_where_it_cannot_see_what_is_there(cloud):
+  cloud.answer("get jobset", [1, "", "no route"])
+  out = cloud.run("launch/gke_jobset.sh", *GKE, "--detach", *RUN)
+  assert out.returncode == 1 and "could not be asked" in out.stderr and cloud.verbs() == []
+  cloud.answers = []
+  cloud.answer("get jobset", "Failed")
+  cloud.answer("delete", [1, "", "forbidden"])
+  out = cloud.run("launch/gke_jobset.sh", *GKE, "--detach", *RUN)
+  assert out.returncode == 1 and "could not be deleted" in out.stderr and "apply" not in cloud.verbs()
 
 
 def test_gke_stops_and_deletes(cloud):

@@ -5,6 +5,8 @@ import importlib.metadata
 import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -122,3 +124,49 @@ def test_a_training_host_imports_neither_beam_nor_matplotlib_nor_transformers(ti
   modules = set(seen["modules"])
   assert {"jax", "tensorflow", "orbax", "tensorboardX"} <= modules
   assert not modules & {"apache_beam", "matplotlib", "transformers", "keras"}
+
+
+# --- the Makefile -----------------------------------------------------------------------------------------------------
+
+
+def make(folder, *words, **environment):
+  """What `make` says in a copy of the checkout's Makefile. Nothing of an outer make reaches it."""
+  if not shutil.which("make"):
+    pytest.skip("needs make")
+  kept = {
+    name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS", "PYTHON")
+  }
+  return subprocess.run(["make", *words], cwd=folder, capture_output=True, text=True, env=kept | environment)
+
+
+@pytest.fixture
+def checkout(tmp_path):
+  """A checkout whose environment is finished and has Python 3.10."""
+  for name in ("Makefile", "requirements.txt", "requirements-dev.txt", "pyproject.toml", ".ci/install.py", ".ci/run"):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    shutil.copy(ROOT / name, tmp_path / name)
+  python = tmp_path / ".venv" / "bin" / "python"
+  python.parent.mkdir(parents=True)
+  python.write_text('#!/bin/sh\nfor word; do case $word in *version_info*) echo 3.10; exit;; esac; done\necho used: "$@"\n')
+  python.chmod(0o755)
+  for name in ("ready", "ready-dev"):
+    (tmp_path / ".venv" / name).touch()
+  return tmp_path
+
+
+def test_an_environment_of_another_python_is_not_used_for_the_one_that_was_asked_for(checkout):
+  said = f"error: .venv has Python 3.10, and {sys.executable} is {sys.version_info[0]}.{sys.version_info[1]}; remove .venv"
+  for words, environment in ((("test", f"PYTHON={sys.executable}"), {}), (("demo",), {"PYTHON": sys.executable})):
+    out = make(checkout, *words, **environment)
+    assert out.returncode == 2 and out.stderr.startswith(said) and "used:" not in out.stdout, out.stderr
+  out = subprocess.run(["bash", ".ci/run"], cwd=checkout, capture_output=True, text=True,
+                       env=os.environ | {"PYTHON": sys.executable})  # fmt: skip
+  assert out.returncode == 1 and out.stderr.startswith(said) and out.stderr.count("\n") == 1 and not out.stdout
+  out = make(checkout, "test")  # Nobody asked for one.
+  assert out.returncode == 0 and out.stdout.startswith("used: -m pytest"), out.stderr
+  assert make(checkout, "clean", f"PYTHON={sys.executable}").returncode == 0 and not (checkout / ".venv").exists()
+
+
+def test_the_demo_may_lie_in_a_folder_whose_name_has_a_space(checkout):
+  out = make(checkout, "-n", "demo", "RUN=runs/my demo")
+  assert shlex.split(out.stdout)[-1] == "--workdir=runs/my demo", out.stderr

@@ -432,6 +432,23 @@ def test_shipped_configs_name_topologies_that_exist():
     assert [topology.parse(name).name for name in names] == list(names)
 
 
+@pytest.mark.parametrize("only, where, expected", [
+  ("base", "v5litepod-16", [("base", "v5e:4x4")]), ("base.py", "V5E:4x4", [("base", "v5e:4x4")]),
+  ("", "v6e-16", [("base", "v6e:4x4"), ("large", "v6e:4x4")]), ("xl", "", [("xl", "v5p:4x4x4"), ("xl", "tpu7x:4x4x4")]),
+])  # fmt: skip
+def test_shipped_configs_are_chosen_by_any_name_of_a_topology(only, where, expected):
+  assert [(name, place) for name, _, place, _ in search.choose_shipped(only, where)] == expected
+
+
+@pytest.mark.parametrize("only, where, said", [
+  ("", "v5e:8x8", "--topology=v5e:8x8: the configs have TOPOLOGIES for v5e:4x4, v4:2x2x4, "),
+  ("xl", "v4-32", "--topology=v4-32: xl has TOPOLOGIES for v5p:4x4x4, tpu7x:4x4x4; for another one, give --config"),
+])  # fmt: skip
+def test_topologies_that_no_config_names_are_refused(only, where, said):
+  with pytest.raises(UserError, match=re.escape(said)):
+    search.choose_shipped(only, where)
+
+
 # --- the command ---------------------------------------------------------------------------------------------------
 
 
@@ -480,10 +497,19 @@ def test_advice_ranks_what_fits():
     ((*SMALL,), "pass --config=base and --topology"),
     ((*SMALL, "--topology=v5e:2x2", "--write"), "--write goes with --all"),
     ((*SMALL, "--topology=v5e:4x8", "--vocabulary=500"), "does not divide"),
+    (("--all", "--only=bse"), "--only=bse: no config of this name says its TOPOLOGIES; base, "),
+    (("--all", *SMALL), "--config: --all takes configs and rows as the shipped files have them"),
+    (
+      ("--all", "--slices=2", "--rows_per_chip=8", "--vocabulary=500"),
+      "--slices, --rows_per_chip, --vocabulary: --all takes",
+    ),
+    ((*SMALL, "--topology=v5e:2x2", "--only=base"), "--only=base goes with --all"),
+    ((*SMALL, "--topology=v5e:2x2", "--search", "--rows_per_chip=8"), "--rows_per_chip=8: --search finds the rows itself"),
   ],
 )
 def test_refusals_are_one_line(flags, says):
-  if not topology.has_libtpu() and "not a topology" not in says and "pass " not in says and "--write" not in says:
+  needs_compiler = "--vocabulary=N" in says or "does not divide" in says
+  if needs_compiler and not topology.has_libtpu():
     pytest.skip("libtpu is not installed: pip install 'jax[tpu]'")
   done = run(*flags)
   assert done.returncode == 1 and says in done.stderr, done.stderr

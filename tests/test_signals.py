@@ -13,7 +13,7 @@ from xlmr_jax.errors import EXIT_RESTART, UserError, run_command
 from xlmr_jax.hardware import refuse_missing_platform
 from xlmr_jax.run import signals
 from xlmr_jax.run.checkpoint_folder import sound_steps
-from xlmr_jax.run.children import run_child
+from xlmr_jax.run.children import ending_with_parent, run_child
 from xlmr_jax.run.preemption import Preemption
 from xlmr_jax.run.signals import listener
 from xlmr_jax.run.workdir import Workdir
@@ -81,6 +81,35 @@ def test_an_interrupt_that_is_passed_on_arrives_once(handlers):
     "sys.exit(10 + len(seen) + (os.getpgid(0) != os.getpid()))"
   )
   assert run_child([sys.executable, "-c", program]) == 11
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a program of its parent's death")
+def test_a_child_is_told_when_its_parent_is_killed(tmp_path):
+  child = (
+    "import os, signal, sys, time\n"
+    f"signal.signal(signal.SIGTERM, lambda *_: (open('{tmp_path}/told', 'w').close(), sys.exit(42)))\n"
+    "print(os.getpid(), flush=True)\n"
+    "time.sleep(60)"
+  )
+  program = "import sys; from xlmr_jax.run.children import run_child; run_child([sys.executable, '-c', sys.argv[1]])"
+  parent = subprocess.Popen([sys.executable, "-c", program, child], cwd=ROOT, stdout=subprocess.PIPE)
+  number = int(parent.stdout.readline())
+  parent.kill()
+  parent.wait()
+  deadline = time.monotonic() + 20
+  while not (tmp_path / "told").exists() and time.monotonic() < deadline:
+    time.sleep(0.02)
+  if not (tmp_path / "told").exists():
+    os.kill(number, signal.SIGKILL)
+  assert (tmp_path / "told").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a program of its parent's death")
+def test_a_child_whose_parent_has_died_before_it_could_ask_does_not_begin(tmp_path):
+  """Its parent is another process by then."""
+  line = ending_with_parent(["touch", str(tmp_path / "begun")])
+  line[line.index(str(os.getpid()))] = "1"
+  assert subprocess.run(line).returncode == 143 and not (tmp_path / "begun").exists()
 
 
 @pytest.mark.parametrize("platform", ["cuda", "gpu", "foo", "cpu,foo"])

@@ -77,7 +77,7 @@ def test_every_sweep_has_checked_configs_of_its_own_names_and_three_seeds(name, 
   check(plan, sweep.runs)  # check_config of each run
   assert all(plan.config(run).seed == run.seed for run in sweep.runs)
   open_folder(plan.folder, describe(sweep, {}))
-  assert [path.name for path in plan.folder.root.iterdir()] == ["sweep.json"]
+  assert {path.name for path in plan.folder.root.iterdir()} == {"sweep.json", ".sweep.json.lock"}
   assert not any(Workdir(plan.folder.workdir(run).root).record.exists() for run in sweep.runs)
 
 

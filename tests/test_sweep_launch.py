@@ -57,7 +57,7 @@ def test_gke_applies_a_job_whose_indices_are_the_runs(cloud, more):
   yaml = pytest.importorskip("yaml")
   out = cloud.run("launch/gke_sweep.sh", *GKE, "--runs=5", *more, "--", *AWKWARD)
   assert out.returncode == 0, out.stderr
-  (call,) = cloud.calls()
+  _, call = cloud.calls()
   assert call[-3:] == ["apply", "-f", "-"] and ("--namespace=n" in call) == bool(more)
   job = yaml.safe_load((cloud.folder / "applied0").read_text())
   schema = copy.deepcopy(EVALUATOR)
@@ -71,6 +71,18 @@ def test_gke_applies_a_job_whose_indices_are_the_runs(cloud, more):
   assert [rule["action"] for rule in ignored] == ["Ignore", "Ignore"] and ignored[1]["onExitCodes"]["values"] == [42]
   args = spec["template"]["spec"]["containers"][0]["args"]
   assert [kubernetes_expands(word) for word in args] == ["sweep", "--array", *AWKWARD]
+
+
+@pytest.mark.parametrize("conditions, verbs", [
+  ("FailureTarget Failed", ["delete", "apply"]), ("Complete", ["delete", "apply"]),
+  ("Suspended", ["apply"]), ("", ["apply"]),
+])  # fmt: skip
+def test_gke_makes_a_job_again_that_has_ended(cloud, conditions, verbs):
+  """The same document would be no change, so that nothing would run."""
+  cloud.answer("get job alpha", conditions)
+  out = cloud.run("launch/gke_sweep.sh", *GKE, "--runs=5", "--", "--config=c", "--workdir=gs://b/s")
+  assert out.returncode == 0 and cloud.verbs() == verbs, out.stderr
+  assert out.stderr.count("the job alpha of an earlier start has ended; it is deleted") == verbs.count("delete")
 
 
 def test_dry_run_calls_nothing_and_stop_and_delete_are_for_the_job(cloud):

@@ -16,6 +16,7 @@ from absl import flags
 from xlmr_jax.commands.flags import FLAGS, define_config, read_config, refuse_arguments, start
 from xlmr_jax.errors import UserError
 
+_OF_ONE_PLAN = ("config", "slices", "rows_per_chip", "vocabulary")  # flags that --all has no use for
 COLLECTIVES = Path(__file__).parents[2] / "benchmarks" / "collectives.json"  # of a checkout
 
 
@@ -42,6 +43,15 @@ def check_flags() -> None:
     raise UserError(f"--write needs a checkout: there is no {COLLECTIVES.parent}")
   if sum((FLAGS.all, FLAGS.search, FLAGS.advise)) > 1:
     raise UserError("--all, --search and --advise exclude each other; pass one")
+  if FLAGS.only and not FLAGS.all:
+    raise UserError(f"--only={FLAGS.only} goes with --all; give --config={FLAGS.only} for one topology")
+  if FLAGS.all and (ignored := [f"--{name}" for name in _OF_ONE_PLAN if FLAGS[name].value != FLAGS[name].default]):
+    raise UserError(
+      f"{', '.join(ignored)}: --all takes configs and rows as the shipped files have them; leave that out, or plan one "
+      "--config on one --topology"
+    )
+  if FLAGS.search and FLAGS.rows_per_chip:
+    raise UserError(f"--rows_per_chip={FLAGS.rows_per_chip}: --search finds the rows itself; pass one of the two")
   if not FLAGS.all and None in (FLAGS["config"].value, FLAGS.topology):
     raise UserError("pass --config=base and --topology=v5e:4x4, or --all")
 
@@ -51,12 +61,12 @@ def say(text: str) -> None:
   print(text, flush=True)
 
 
-def plan_all() -> dict:
-  """--all: the shipped configs."""
+def plan_all(chosen: list) -> dict:
+  """--all: the shipped configs. chosen: of search.choose_shipped."""
   from xlmr_jax.planner import search, tables
 
   plans: list[dict] = []
-  for plan in search.all_shipped(lambda plan: say(tables.progress(plan)), FLAGS.only, FLAGS.topology or ""):
+  for plan in search.all_shipped(lambda plan: say(tables.progress(plan)), chosen):
     plans.append(plan)
     if FLAGS.write:
       search.write_collectives(plans, COLLECTIVES)
@@ -97,14 +107,15 @@ def main(argv: list[str]) -> None:
   """Runs the command."""
   refuse_arguments(argv)
   check_flags()
-  from xlmr_jax.planner import costs, topology
+  from xlmr_jax.planner import costs, search, topology
 
   topology.prepare_environment()
   if FLAGS.topology:
     topology.parse(FLAGS.topology, FLAGS.slices)  # A wrong name is refused first, also without libtpu.
+  chosen = search.choose_shipped(FLAGS.only, FLAGS.topology or "") if FLAGS.all else []
   if not topology.has_libtpu():
     raise UserError(topology.NO_LIBTPU)
-  result = plan_all() if FLAGS.all else plan_one()
+  result = plan_all(chosen) if FLAGS.all else plan_one()
   print("\nassumed:", *(f"\n- {line}" for line in costs.ASSUMPTIONS), sep="")
   if FLAGS.json:
     print(json.dumps(result), flush=True)

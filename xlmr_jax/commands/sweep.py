@@ -9,8 +9,8 @@
 each run; that run lies in SWEEP/alpha=0.3,seed=1. The same command goes on where it was stopped, and does nothing twice.
 --config.KEY=VALUE goes to every run. Several starters may share a SWEEP: each takes the next run that is free.
 
-Exit codes: 0 done; 1 the user must act, perhaps about a run that failed (the others still ran); 42 start me again: a run was
-preempted; 70 a run crashed (the others still ran).
+Exit codes: 0 done; 1 the user must act, perhaps about a run that failed (the others still ran), or another starter has the
+run of --index; 42 start me again: a run was preempted; 70 all runs that failed crashed (the others still ran).
 """
 
 import json
@@ -19,12 +19,14 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 
 from absl import flags
 
 from xlmr_jax import __version__, bucket
 from xlmr_jax.commands.flags import FLAGS, parse_flags_leaving_config, path_of, refuse_arguments, start
-from xlmr_jax.errors import EXIT_CRASH, EXIT_DONE, EXIT_USER, UserError
+from xlmr_jax.errors import EXIT_CRASH, EXIT_DONE, EXIT_USER, UserError, told
+from xlmr_jax.given_paths import refuse_blocked
 
 # Where schedulers say which task of an array this is. XLMR_INDEX is for others.
 _INDEX_VARIABLES = ("XLMR_INDEX", "SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX")
@@ -84,7 +86,12 @@ def main(argv: list[str]) -> int:
   if FLAGS.index is not None and FLAGS.array:
     raise UserError("--index, --array: give one of them")
   several = FLAGS.hosts != "off"
-  root = path_of("workdir", makes="folder")
+  only_reads = FLAGS.list or FLAGS.commands
+  root = path_of("workdir", makes="" if only_reads else "folder")
+  if isinstance(root, Path):
+    refuse_blocked(root, folder=True)
+  elif only_reads:
+    bucket.refuse_missing(root)
   bucket.end_when_given_up()
   sweep = load_sweep(FLAGS.config)
   plan = Plan(
@@ -100,7 +107,7 @@ def main(argv: list[str]) -> int:
   if not runs:
     raise UserError(f"--index={index}: is not among the {len(chosen)} runs that --select takes")
   description = describe(sweep, plan.overrides, __version__)
-  if FLAGS.list or FLAGS.commands:
+  if only_reads:
     before = read_description(plan.folder)
     if before is not None:
       refuse_other_sweep(plan.folder, before, description)
@@ -124,10 +131,20 @@ def main(argv: list[str]) -> int:
 
 
 def show(plan, runs: tuple, *, commands: bool) -> int:
-  """Prints the runs and how far each is, and a line of JSON that counts them; or the commands that are left to run."""
+  """Prints the runs and how far each is, and a line of JSON that counts them; or the commands that are left to run.
+
+  A run whose files cannot be read is "broken", and the reason goes to stderr.
+  """
   numbers, states = {run.name: number for number, run in enumerate(plan.sweep.runs)}, Counter()
   for run in runs:
-    state = plan.state(run)
+    plan.config_without_rows(run)  # What is wrong with it is a matter of the sweep.
+    try:
+      state = plan.state(run)
+    except (UserError, OSError) as error:
+      if not (reason := told(error)):
+        raise
+      print(f"{run.name}: {reason}", file=sys.stderr, flush=True)
+      state = "broken"
     states[state] += 1
     if not commands:
       print(f"{numbers[run.name]:>4}  {state:<8} {run.name}")

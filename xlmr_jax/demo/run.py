@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from xlmr_jax.data.rows import RowStore
 from xlmr_jax.data.tokenizer import open_tokenizer
-from xlmr_jax.demo.corpus import build_demo_rows, demo_rows
+from xlmr_jax.demo.corpus import build_demo_rows, demo_rows, unfinished_demo
 from xlmr_jax.demo.crawl import shown
 from xlmr_jax.demo.progress import Progress
 from xlmr_jax.demo.text import documents
@@ -99,18 +99,18 @@ def run_demo(path: Path, pass_on: list[str]) -> tuple[int, dict[str, Any]]:
 
 def make_rows(path: Path) -> None:
   """Part 1: the rows, unless they are there, and how many there are."""
-  home = demo_rows(path).parent
+  unfinished = unfinished_demo(path)
 
   def waiting_for() -> str:
-    if (home / "vocabulary.model").exists():
+    if (unfinished / "vocabulary.model").exists():
       return "building rows"
-    if (home / "text").exists():
+    if (unfinished / "text").exists():
       return "training the vocabulary"
-    return "cleaning the crawl" if (home / "clean").exists() else "writing a crawl"
+    return "cleaning the crawl" if (unfinished / "clean").exists() else "writing a crawl"
 
   with Progress(waiting_for):
     build_demo_rows(path)
-  for line in shown(Path(home) / "clean"):
+  for line in shown(Path(demo_rows(path).parent) / "clean"):
     say(f"     {line}")
   manifest = json.loads((demo_rows(path) / "manifest.json").read_text())
   counts = {name: splits["train"]["rows"] for name, splits in manifest["languages"].items()}

@@ -1,7 +1,7 @@
 """Finds what fits and what is fast: the most rows per chip, remat and fsdp choices, every shipped config's topologies."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -119,16 +119,34 @@ def shipped_topologies() -> Iterator[tuple[str, ConfigDict, dict[str, dict]]]:
       yield name, module.get_config(), module.TOPOLOGIES
 
 
-def all_shipped(report: Report, only_config: str = "", only_topology: str = "") -> Iterator[Plan]:
-  """Plans of the shipped configs on their topologies, each with its "config". only_config: its name, or NAME.py."""
-  for name, config, topologies in shipped_topologies():
-    for topology_name, changes in topologies.items():
-      if only_config not in ("", name, f"{name}.py") or only_topology not in ("", topology_name):
-        continue
-      changed = config.copy_and_resolve_references()
-      changed.update_from_flattened_dict(changes)
-      vocabulary = step.choose_vocabulary(config)
-      yield {"config": name} | _try(changed, topology.parse(topology_name), vocabulary, report)
+def choose_shipped(only_config: str = "", only_topology: str = "") -> list[tuple[str, ConfigDict, str, dict]]:
+  """(name, config, topology, what to change there) of the shipped configs, or of those that are asked for.
+
+  only_config: its name, or NAME.py. only_topology: any name of it. UserError, naming those that there are, if none is.
+  """
+  there = list(shipped_topologies())
+  named = [entry for entry in there if only_config in ("", entry[0], f"{entry[0]}.py")]
+  if not named:
+    raise UserError(f"--only={only_config}: no config of this name says its TOPOLOGIES; {', '.join(x[0] for x in there)} do")
+  wanted = topology.parse(only_topology) if only_topology else None
+  every = [(name, config, where, changes) for name, config, places in named for where, changes in places.items()]
+  chosen = [entry for entry in every if wanted in (None, topology.parse(entry[2]))]
+  if not chosen:
+    known = ", ".join(dict.fromkeys(entry[2] for entry in every))
+    who = f"{only_config} has" if only_config else "the configs have"
+    raise UserError(
+      f"--topology={only_topology}: {who} TOPOLOGIES for {known}; for another one, give --config in place of --all"
+    )
+  return chosen
+
+
+def all_shipped(report: Report, chosen: Iterable[tuple[str, ConfigDict, str, dict]]) -> Iterator[Plan]:
+  """Plans of the shipped configs on their topologies, each with its "config". chosen: of choose_shipped."""
+  for name, config, topology_name, changes in chosen:
+    changed = config.copy_and_resolve_references()
+    changed.update_from_flattened_dict(changes)
+    vocabulary = step.choose_vocabulary(config)
+    yield {"config": name} | _try(changed, topology.parse(topology_name), vocabulary, report)
 
 
 def write_collectives(plans: list[Plan], path: Path) -> None:

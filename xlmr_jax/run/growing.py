@@ -2,8 +2,12 @@
 
 A segment is an object that is written anew, whole, until it is full. So a reader never sees half a line of one, and a
 process that is killed loses at most the lines of UPLOAD_EVERY_S, which its next start writes again.
+
+A run that was copied from one place to the other has its logs in the other's form: segments on a disk, or one object in a
+bucket. They are read as they are, and whoever opens such a file to append to it turns it into the form of its place.
 """
 
+import contextlib
 import os
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +18,7 @@ from etils import epath
 
 from xlmr_jax import bucket
 from xlmr_jax.files import AnyPath, in_parallel, naming, read_bytes, whole_file, write_whole
-from xlmr_jax.folders import entries
+from xlmr_jax.folders import entries, remove_folder
 
 SEGMENT_BYTES = 2**20
 # A bucket takes about one write a second of the same object.
@@ -38,11 +42,27 @@ def _segments(path: AnyPath) -> list[str]:
   return sorted(name for name, is_folder in entries(path).items() if name.isdecimal() and not is_folder)
 
 
+def _joined(path: AnyPath, names: list[str]) -> bytes:
+  return b"".join(in_parallel(lambda name: read_bytes(path / name), names))
+
+
+def _aside(path: Path) -> Path:
+  """Where a folder of segments lies for the moment in which a file takes its place on a disk."""
+  return path.with_name(f".{path.name}.segments")
+
+
 def read_growing(path: AnyPath) -> bytes:
-  """The content so far; empty where there is no such file."""
+  """The content so far, in either form; empty where there is no such file."""
   if isinstance(path, Path):
-    return path.read_bytes() if path.exists() else b""
-  return b"".join(in_parallel(lambda name: read_bytes(path / name), _segments(path)))
+    if path.is_file():
+      return path.read_bytes()
+    folder = path if path.exists() else _aside(path)
+    return _joined(folder, _segments(folder))
+  if names := _segments(path):
+    return _joined(path, names)
+  with contextlib.suppress(FileNotFoundError):
+    return read_bytes(path)
+  return b""
 
 
 def open_growing(path: AnyPath, content: bytes) -> Growing:
@@ -54,9 +74,14 @@ class _File:
   """A file on a disk."""
 
   def __init__(self, path: Path, content: bytes):
-    if path.exists() or path.is_symlink():  # A link is replaced, not followed.
+    aside = _aside(path)
+    if path.exists() or path.is_symlink() or aside.exists():  # A link is replaced, not followed.
       with whole_file(path) as unfinished:
         unfinished.write_bytes(content)
+        if path.is_dir() and not path.is_symlink():  # No file can be put into a folder's place in one step.
+          remove_folder(aside)
+          path.rename(aside)  # Until the next line, this is what readers find.
+    remove_folder(aside)
     self._file: BinaryIO = path.open("ab")
 
   def append(self, raw: bytes) -> None:
@@ -91,6 +116,8 @@ class _Segments:
     if parts[kept : kept + 1] != [self._open] and (self._open or len(parts) > kept):
       write_whole(path / self._name(kept), self._open)
     in_parallel(lambda name: (path / name).unlink(missing_ok=True), [name for name in names if name > self._name(kept)])
+    with contextlib.suppress(FileNotFoundError):  # One object, of a disk's file; the segments hold what is kept of it.
+      bucket.file_system(path).rm_file(os.fspath(path))
     self._is_dirty, self._uploaded_at = False, time.monotonic()
     self._uploading: Future | None = None
 

@@ -1,15 +1,18 @@
 """What a starter of a sweep does: one run after another, each trained and scored by the commands that do so for any run."""
 
+import contextlib
 import dataclasses
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from xlmr_jax.errors import EXIT_INTERRUPTED, EXIT_RESTART, EXIT_USER, UserError
+from xlmr_jax.errors import EXIT_INTERRUPTED, EXIT_RESTART, EXIT_USER, UserError, told
 from xlmr_jax.files import AnyPath, flatten, read_json
+from xlmr_jax.given_paths import refuse_unwritable
 from xlmr_jax.run.children import run_child
 from xlmr_jax.sweep import rows as rows_of_sweep
 from xlmr_jax.sweep.folder import (
@@ -19,8 +22,10 @@ from xlmr_jax.sweep.folder import (
   TRAINED,
   UNSCORED,
   SweepFolder,
+  describe,
   last_step,
   missing_settings,
+  refuse_changed,
   refuse_other_rows,
   state,
 )
@@ -69,7 +74,12 @@ class Plan:
   given_rows: AnyPath | None = None  # of --rows
   text: AnyPath | None = None  # of --text
   hosts: tuple[str, ...] = ()  # flags of a run of several processes; then it is scored by evaluators of its own
-  _configs: dict[str, ConfigDict] = dataclasses.field(default_factory=dict)  # made once each, because that is slow
+  _configs: dict[tuple[str, str], ConfigDict] = dataclasses.field(default_factory=dict)  # made once: it is slow
+
+  @property
+  def description(self) -> dict[str, Any]:
+    """What sweep.json says of this sweep, but for the version."""
+    return describe(self.sweep, self.overrides)
 
   def rows_of(self, run: Run) -> AnyPath | None:
     """The folder of a run's rows, or None if its config names them."""
@@ -84,17 +94,20 @@ class Plan:
 
   def config(self, run: Run) -> ConfigDict:
     """The config of a run, checked. Raises UserError."""
-    if run.name not in self._configs:
-      self._configs[run.name] = config_of(self.sweep, run, self.overrides, str(self.rows_of(run) or ""))
-    return self._configs[run.name]
+    return self._config(run, str(self.rows_of(run) or ""))
+
+  def config_without_rows(self, run: Run) -> ConfigDict:
+    """The same where it need not be known which rows the run reads."""
+    return self.config(run) if self.names_rows(run) else self._config(run, "ROWS")
+
+  def _config(self, run: Run, rows: str) -> ConfigDict:
+    if (run.name, rows) not in self._configs:
+      self._configs[run.name, rows] = config_of(self.sweep, run, self.overrides, rows)
+    return self._configs[run.name, rows]
 
   def state(self, run: Run) -> str:
     """How far a run is: see folder.state."""
-    if self.names_rows(run):
-      config = self.config(run)
-    else:  # Which rows they are says nothing of how far it is.
-      config = config_of(self.sweep, run, self.overrides, "ROWS")
-    return state(self.folder.workdir(run), run, config, scores=not self.hosts)
+    return state(self.folder.workdir(run), run, self.config_without_rows(run), scores=not self.hosts)
 
   def pretrain(self, run: Run) -> list[str]:
     """The command that trains a run, from where it is."""
@@ -123,16 +136,20 @@ def check(plan: Plan, runs: tuple[Run, ...]) -> None:
 
 
 def do_run(plan: Plan, run: Run, execute: Callable[[list[str]], int]) -> int:
-  """Trains and scores one run from where it is. Returns the exit code of what failed, or 0."""
+  """Trains and scores one run from where it is. Returns the exit code of what failed, or 0.
+
+  Raises UserError: a run that is new is no longer what sweep.json says, or its rows are others than those of the begun runs.
+  """
   code = 0
+  is_new = plan.state(run) == NEW
+  if is_new:
+    refuse_changed(plan.folder, run, plan.description)
   if run.rows and plan.given_rows is None:
     code = rows_of_sweep.build(run.rows, plan.folder.rows / run.rows.name, plan.text, execute)
-  if not code and plan.state(run) == NEW and (rows := plan.rows_of(run)) is not None:
-    try:
-      refuse_other_rows(plan.folder, run, rows, plan.sweep.runs)
-    except UserError as error:
-      _say(str(error))
-      return EXIT_USER
+    if is_new and not code:  # That may have taken hours.
+      refuse_changed(plan.folder, run, plan.description)
+  if not code and is_new and (rows := plan.rows_of(run)) is not None:
+    refuse_other_rows(plan.folder, run, rows, plan.sweep.runs)
   if not code and plan.state(run) in (NEW, BEGUN):
     code = execute(plan.pretrain(run))
   if not code and plan.state(run) == TRAINED:
@@ -151,43 +168,50 @@ def run_all(plan: Plan, runs: tuple[Run, ...], execute: Callable[[list[str]], in
   for number, run in enumerate(runs):
     where = f"{run.name} ({number + 1} of {len(runs)})"
     try:
-      found = plan.state(run)
-    except UserError as error:  # A damaged file of one run is no reason to leave out the others.
-      _say(f"{where}: {error}")
+      _run_one(plan, run, where, execute, failed, elsewhere)
+    except (UserError, OSError) as error:  # Of this run alone: a damaged file, or a folder that is somebody else's.
+      line = told(error)
+      if not line:
+        raise
+      _say(f"{where}: {line}")
       failed[run.name] = EXIT_USER
-      continue
-    if found == UNSCORED:
-      _say(f"{where}: trained, but a task could not be scored; remove {plan.folder.workdir(run).evaluations} to try again")
-      failed[run.name] = EXIT_USER
-      continue
-    if found == DONE:
-      _say(f"{where}: done")
-      continue
-    try:
-      held = None if plan.hosts else plan.folder.claim(run)
-    except UserError as error:
-      _say(f"{where}: {error}")
-      elsewhere.append(run.name)
-      continue
-    try:
-      found = plan.state(run)  # Whoever had the run a moment ago may have ended it.
-      code = 0
-      if found in (NEW, BEGUN, TRAINED):
-        _say(f"{where}: {'begins' if found == NEW else 'goes on'}")
-        code = do_run(plan, run, execute)
-      evaluating = plan.state(run) in (TRAINED, UNSCORED)
-      if code == EXIT_USER and plan.folder.is_done_elsewhere(run, evaluating=evaluating):
-        elsewhere.append(run.name)  # Not by a sweep, but by `xlmr pretrain` or `xlmr evaluate`.
-      elif code:
-        _say(f"{where}: failed with exit {code}; the reason is above")
-        failed[run.name] = code
-    except UserError as error:  # Of this run alone: a damaged file of its own, or text that its rows cannot be built of.
-      _say(f"{where}: {error}")
-      failed[run.name] = EXIT_USER
-    finally:
-      if held is not None:
-        held.close()
   return failed, elsewhere
+
+
+def _run_one(
+  plan: Plan, run: Run, where: str, execute: Callable[[list[str]], int], failed: dict[str, int], elsewhere: list[str]
+) -> None:
+  """One run of run_all, which is named in `failed` or `elsewhere` where it is not done then. Raises UserError, OSError."""
+  found = plan.state(run)
+  if found == UNSCORED:
+    _say(f"{where}: trained, but a task could not be scored; remove {plan.folder.workdir(run).evaluations} to try again")
+    failed[run.name] = EXIT_USER
+    return
+  if found == DONE:
+    _say(f"{where}: done")
+    return
+  root = plan.folder.workdir(run).root
+  if isinstance(root, Path):
+    refuse_unwritable(root, folder=True)  # That says more than the error of making the folder.
+  with contextlib.ExitStack() as stack:
+    if not plan.hosts:
+      try:
+        stack.enter_context(plan.folder.claim(run))
+      except UserError as error:
+        _say(f"{where}: {error}")
+        elsewhere.append(run.name)
+        return
+    found = plan.state(run)  # Whoever had the run a moment ago may have ended it.
+    code = 0
+    if found in (NEW, BEGUN, TRAINED):
+      _say(f"{where}: {'begins' if found == NEW else 'goes on'}")
+      code = do_run(plan, run, execute)
+    evaluating = plan.state(run) in (TRAINED, UNSCORED)
+    if code == EXIT_USER and plan.folder.is_done_elsewhere(run, evaluating=evaluating):
+      elsewhere.append(run.name)  # Not by a sweep, but by `xlmr pretrain` or `xlmr evaluate`.
+    elif code:
+      _say(f"{where}: failed with exit {code}; the reason is above")
+      failed[run.name] = code
 
 
 def summary(plan: Plan, runs: tuple[Run, ...], failed: dict[str, int], elsewhere: list[str]) -> dict[str, Any]:
