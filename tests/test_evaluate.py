@@ -24,7 +24,7 @@ from xlmr_jax.evaluation import ledger as ledgers
 from xlmr_jax.evaluation.final_scores import score_final
 from xlmr_jax.files import write_json
 from xlmr_jax.model.build import params_shapes
-from xlmr_jax.run import checkpoint, retention, stopping
+from xlmr_jax.run import checkpoint, checkpoint_folder, retention, stopping
 from xlmr_jax.run.manifest import verify
 from xlmr_jax.run.workdir import RunRecord, Workdir, parse_record, read_record
 
@@ -396,6 +396,104 @@ def test_a_checkpoint_that_is_made_again_while_it_is_scored(workdir):
   assert ledger(workdir)[3]["digest"] == verify(workdir.checkpoints / "16")["digest"]
 
 
+def test_a_checkpoint_that_is_made_again_before_its_scores_are_written(workdir, monkeypatch):
+  """The run then finds no scores to forget, and the evaluator has already asked whether the checkpoint is another one."""
+  scorer, remade, written = Fake(), [], ledgers.Entry.write
+  scorer.is_sound = lambda params, step: None
+
+  def remake_and_write(entry, folder):
+    if entry.step == 16 and not remade:
+      remade.append(entry.step)
+      shutil.rmtree(workdir.checkpoints / "16")
+      checkpoints = checkpoint.Checkpoints(workdir, retention.Retention(workdir, keep=9))
+      checkpoints.save(16, state_of(99), {})
+      checkpoints.close()
+    written(entry, folder)
+
+  monkeypatch.setattr(ledgers.Entry, "write", remake_and_write)
+  follow(workdir, config_of(), scorer, once=True)
+  assert scorer.steps == [4, 8, 12, 16, 16, 20]
+  assert ledger(workdir)[3]["digest"] == verify(workdir.checkpoints / "16")["digest"]
+
+
+def test_scores_of_a_former_checkpoint_that_come_while_a_new_one_is_sealed(workdir, monkeypatch):
+  follow(workdir, config_of(), Fake(), once=True)
+  stale, sealed = workdir.evaluation(16).read_text(), checkpoint_folder.write_manifest
+  shutil.rmtree(workdir.checkpoints / "16")
+
+  def write_scores_and_manifest(directory, manifest):
+    workdir.evaluation(16).write_text(stale)
+    sealed(directory, manifest)
+
+  monkeypatch.setattr(checkpoint_folder, "write_manifest", write_scores_and_manifest)
+  checkpoints = checkpoint.Checkpoints(workdir, retention.Retention(workdir, keep=9))
+  checkpoints.save(16, state_of(99), {})
+  checkpoints.close()
+  assert not workdir.evaluation(16).exists() and workdir.evaluation(20).exists()
+
+
+def test_scores_that_a_run_took_back_do_not_end_it(tmp_path):
+  """It went back to step 8. What it scored later before that is neither after step 12, made anew, nor after step 8."""
+  workdir, rule = Workdir(tmp_path), {"stop__patience": 2, "train_steps": 40}
+  scores = {4: 0.1, 8: 0.5, 12: 0.4, 16: 0.4, 20: 0.4}
+  save(workdir, config_of(train_steps=40), range(4, 21, 4))
+  follow(workdir, config_of(train_steps=40), Fake(scores), once=True)
+
+  def make_again(step):
+    checkpoints = checkpoint.Checkpoints(workdir, retention.Retention(workdir, keep=9))
+    checkpoints.save(step, state_of(step + 100), {})
+    checkpoints.close()
+
+  for step in (12, 16, 20):
+    shutil.rmtree(workdir.checkpoints / str(step))
+  scorer = Fake(scores)
+  scorer.is_sound = lambda params, step: None
+  assert not ledgers.conclude(config_of(**rule), workdir).stop
+  make_again(12)
+  follow(workdir, config_of(**rule), scorer, once=True)
+  assert scorer.steps == [12] and not workdir.stop.exists() and set(retention.evaluated_steps(workdir)) == {4, 8, 12, 16, 20}
+  assert ledgers.replay(config_of(**rule), workdir)["evaluations"] == 3
+  make_again(16)
+  follow(workdir, config_of(**rule), scorer, once=True)
+  assert scorer.steps == [12, 16] and read(workdir.stop)["step"] == 16
+
+
+def test_a_step_that_is_scored_again_does_not_hide_the_later_ones(workdir):
+  follow(workdir, config_of(), Fake({4: 0.5, 8: 0.1, 12: 0.1, 16: 0.1, 20: 0.1}), once=True)
+  workdir.evaluation(8).unlink()
+  follow(workdir, config_of(stop__patience=4), Fake({8: 0.1}), once=True)
+  assert read(workdir.stop)["step"] == 20
+
+
+def test_best_is_the_model_that_best_json_names(workdir):
+  follow(workdir, config_of(), Fake({12: 0.9}), once=True)
+  assert checkpoint_folder.best_checkpoint(workdir) == 12
+  shutil.rmtree(workdir.checkpoints / "4")
+  entry = ledgers.read_entry(workdir.evaluation(4))  # best by another rule, and gone
+  entry.scores["t"]["yy"] = {"acc": [1.0]}
+  entry.write(workdir)
+  ledgers.conclude(config_of(stop__score="t/yy"), workdir)
+  assert read(workdir.best_note)["step"] == 4
+  with pytest.raises(UserError, match=r"best\.json names step 4, but .*best has step 12: .* or it was gone when another"):
+    checkpoint_folder.best_checkpoint(workdir)
+  shutil.copytree(workdir.checkpoints / "8", workdir.best / "8")  # copied, and the former not yet removed
+  write_json(workdir.best_note, {"step": 8, "score": 1.0})
+  assert checkpoint_folder.best_checkpoint(workdir) == 8
+  shutil.rmtree(workdir.best)
+  with pytest.raises(UserError, match=r"there is no best checkpoint in .*best; run the evaluator first"):
+    checkpoint_folder.best_checkpoint(workdir)
+
+
+def test_who_may_not_write_in_a_run_reads_it_without_a_pin(workdir, capsys):
+  with retention.pin_to_read(workdir, 20):
+    assert retention.pinned_steps(workdir) == {20}
+  assert not list(workdir.pins.iterdir()) and capsys.readouterr().err == ""
+  workdir.pins.rmdir()
+  workdir.pins.write_text("")  # as where the folder is somebody else's
+  with retention.pin_to_read(workdir, 20):
+    assert "checkpoint 20 is read without a pin: " in capsys.readouterr().err
+
+
 def test_a_pin_is_renewed_as_long_as_it_is_held(tmp_path, monkeypatch):
   workdir = Workdir(tmp_path)
   monkeypatch.setattr(retention, "RENEW_PIN_S", 0.02)
@@ -557,6 +655,13 @@ def test_the_command_replays(workdir):
     (["--config.seed=1"], "--config.seed=1"),
     (["--replay", "--tasks=t"], "--tasks: --replay fine-tunes nothing"),
     (["--settings=zero_shot"], "--settings works only together with --checkpoint"),
+    (["--checkpoint=", "--tasks=xnli"], "--checkpoint= is empty; give a value, or leave the flag out"),
+    *(
+      pytest.param(["--checkpoint=latest", f"--{name}="], f"--{name}= is empty", marks=pytest.mark.slow)
+      for name in ("out", "settings", "tasks", "seeds")
+    ),
+    pytest.param(["--checkpoint=latest", "--split="], "split", marks=pytest.mark.slow),
+    pytest.param(["--checkpoint=best"], "there is no best checkpoint", marks=pytest.mark.slow),
     pytest.param(["--split=test", "--once"], "--split works only together with", marks=pytest.mark.slow),
     pytest.param(["--replay", "--config.evaluate.languages=xx"], "evaluate.languages: --replay", marks=pytest.mark.slow),
     pytest.param(["--config.stop.patience=-1"], "patience=-1", marks=pytest.mark.slow),

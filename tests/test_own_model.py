@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from xlmr_jax.commands import evaluate
 from xlmr_jax.errors import UserError
 from xlmr_jax.evaluation import finetune
 from xlmr_jax.evaluation.follower import seeds_of
+from xlmr_jax.evaluation.ledger import Entry
 from xlmr_jax.evaluation.scorer import Scorer
 from xlmr_jax.evaluation.tasks import registry
 from xlmr_jax.evaluation.tasks.registry import Recipe, Task, Text
@@ -224,12 +226,70 @@ def test_a_mean_over_fewer_languages_is_no_score(workdir, capsys):  # noqa: F811
 
 
 def test_a_failed_task_counts_for_its_checkpoint_and_is_told_at_the_end(workdir):  # noqa: F811
-  with pytest.raises(UserError, match=r"t could not be scored; .*evaluations has the reasons"):
-    follow(workdir, config_of(), Own(failing=(8,)), once=True)
+  scorer = Own(failing=(8,))
+  for steps in ([4, 8, 12, 16, 20], [4, 8, 12, 16, 20]):  # The second time nothing is left to do, and nothing is mended.
+    with pytest.raises(UserError, match=r"t could not be scored at step 8; .*evaluations has the reasons; mend the data"):
+      follow(workdir, config_of(), scorer, once=True)
+    assert scorer.steps == steps
   entries = ledger(workdir)
   assert [entry["score"] for entry in entries] == [0.5, None, 0.5, 0.5, 0.5]
   assert entries[1]["errors"] == {"t": "dev.tsv:3: no"}
-  assert follow(workdir, config_of(), Own(failing=(8,)), once=True) == 0  # Nothing was left to do.
+  workdir.evaluation(8).unlink()  # as the message says
+  assert follow(workdir, config_of(), Own(), once=True) == 0
+
+
+def test_a_failure_that_cannot_be_mended_is_told_once(workdir):  # noqa: F811
+  """The checkpoint is gone, and later ones were scored."""
+  follow(workdir, config_of(), Own(failing=(8,)))
+  shutil.rmtree(workdir.checkpoints / "8")
+  assert follow(workdir, config_of(), Own(), once=True) == 0
+  entry = json.loads(workdir.evaluation(20).read_text())
+  Entry(20, scores=entry["scores"], metrics=entry["metrics"], errors={"u": "no"}).write(workdir)
+  shutil.rmtree(workdir.checkpoints / "20")
+  with pytest.raises(UserError, match="u could not be scored at step 20"):  # What the run ended with has no score.
+    follow(workdir, config_of(), Own(), once=True)
+
+
+def test_no_checkpoint_is_spent_on_data_that_are_not_there(workdir, tasks):  # noqa: F811
+  folder, trained = tasks
+  config = config_of(evaluate__tasks=("first", "second"))
+  for name in config.evaluate.tasks:
+    (folder / name).rename(folder / f"not_mounted_{name}")
+  for once in (True, False):  # Where a checkpoint waits, and while one is waited for.
+    with pytest.raises(
+      UserError, match=r"the data of no task can be read, .*first: first, dev in en .*; second: .*; mend config"
+    ):
+      follow(workdir, config, scorer_of(folder), once=once)
+    for step in workdir.checkpoints.iterdir():
+      step.rename(workdir.root / step.name)
+  assert ledger(workdir) == []
+  for name in config.evaluate.tasks:
+    (folder / f"not_mounted_{name}").rename(folder / name)
+  for step in (4, 8):
+    (workdir.root / str(step)).rename(workdir.checkpoints / str(step))
+  assert follow(workdir, config, scorer_of(folder), once=True) == 0
+  assert [entry["score"] for entry in ledger(workdir)] == [0.5, 0.5] and len(trained) == 4
+
+
+def test_data_that_go_while_a_run_is_followed_spend_no_checkpoint(workdir):  # noqa: F811
+  class Unmounted(Own):
+    def __call__(self, params, step, seed):
+      self.unread = {"t": "no such folder"} if step == 12 else {}
+      return ({}, dict(self.unread)) if self.unread else super().__call__(params, step, seed)
+
+  with pytest.raises(UserError, match=r"\(t: no such folder\); .* or the files; checkpoint 12 waits"):
+    follow(workdir, config_of(), Unmounted())
+  assert [entry["step"] for entry in ledger(workdir)] == [4, 8] and not list(workdir.pins.iterdir())
+
+
+def test_one_task_without_data_leaves_the_others(workdir, tasks):  # noqa: F811
+  folder, _ = tasks
+  (folder / "first" / "en.train").unlink()
+  scorer = scorer_of(folder)
+  assert set(scorer.read_data()) == {"first"}
+  follow(workdir, config_of(evaluate__tasks=("first", "second")), scorer)
+  assert all(set(entry["scores"]) == {"second"} and "first" in entry["errors"] for entry in ledger(workdir))
+  assert len(ledger(workdir)) == 5
 
 
 def test_an_imported_model_is_waited_for_aloud(tmp_path, capsys, monkeypatch):

@@ -57,6 +57,23 @@ def test_published_rows_are_of_metrics_and_languages_that_the_tasks_have():
     assert all(set(row) <= set(task.languages) for row in rows.values())
 
 
+def test_the_papers_figures_are_of_the_same_split_or_say_of_which():
+  def rows(task, metric, split):
+    lines = paper.table({"ours": {task: {"zero_shot": {"en": {metric: [0.5]}}}}}, split=split).splitlines()
+    return lines[0], [line.rsplit(maxsplit=2)[:2] for line in lines[2:]]
+
+  assert rows("mnli", "accuracy", "dev") == (
+    "mnli, zero_shot, accuracy, dev_matched", [["ours", "50.0"], ["XLM-R Large", "88.9"]])  # fmt: skip
+  assert rows("mnli", "accuracy", "test") == (
+    "mnli, zero_shot, accuracy, dev_mismatched", [["ours", "50.0"], ["XLM-R Large", "89.0"]])  # fmt: skip
+  assert rows("qnli", "accuracy", "test") == (
+    "qnli, zero_shot, accuracy, dev", [["ours", "50.0"], ["XLM-R Large", "93.8"]])  # fmt: skip
+  assert rows("mrpc", "accuracy", "test") == (
+    "mrpc, zero_shot, accuracy", [["ours", "50.0"], ["XLM-R Large, dev", "89.5"]])  # fmt: skip
+  title, found = rows("xnli", "accuracy", "dev")
+  assert title == "xnli, zero_shot, accuracy, dev" and found[1] == ["XLM-R Base, test", "85.8"]
+
+
 def test_several_models_share_a_table_and_what_one_lacks_is_open():
   ours = {"xnli": {"zero_shot": {"en": {"accuracy": [0.8]}, "sw": {"accuracy": [0.6]}}}}
   theirs = {"xnli": {"zero_shot": {"en": {"accuracy": [0.7]}}}, "panx": {"zero_shot": {"sw": {"span_f1": [0.5]}}}}

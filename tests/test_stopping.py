@@ -161,7 +161,7 @@ def test_a_run_ends_by_its_held_out_loss_and_its_evaluator_does_not_end_it(tiny_
   falls = tiny.config(tiny_rows, stop__by="held_out", stop__patience=1)
   assert tiny.run(falls, tmp_path / "falls", tiny_store) == 0 and not Workdir(tmp_path / "falls").stop.exists()
   workdir.stop.unlink()
-  for step in (1, 2, 3):
+  for step in (2, 3, 4):
     Entry(step, 0.5, {"task": {"en": {"accuracy": [0.5]}}}, {"task": "accuracy"}).write(workdir)
   assert conclude(config, workdir).stop and not workdir.stop.exists()
 

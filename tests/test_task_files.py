@@ -91,6 +91,14 @@ def test_a_language_that_a_file_of_several_lacks_is_missing(tmp_path):
     load(tmp_path, "panx", "yo", "dev")
 
 
+@pytest.mark.parametrize("name", ["xnli.dev.tsv", "XNLI-1.0/xnli.dev.tsv"])
+@pytest.mark.parametrize("header", ["", "premise\thypothesis\tlabel\n"])
+def test_a_file_of_all_languages_says_of_which_a_row_is(tmp_path, name, header):
+  """Without a column for it, each of fifteen languages would have the score of the whole file."""
+  with pytest.raises(UserError, match=rf"{name}:1: the file has xnli in all languages, but no column `language`"):
+    load(tmp_path, "xnli", "sw", "dev", **{name: header + "p\th\tneutral\n"})
+
+
 # --- words ---------------------------------------------------------------------------------------------------------
 
 
@@ -136,6 +144,17 @@ def test_conll_does_not_take_an_index_for_the_word(tmp_path, first):
     load(tmp_path, "conll", "en", "dev", **{"eng.testa": indexed})
   with_numbers = "1 CD O\n2 CD O\n\n1 CD O\nhalf NN O\n\n"
   assert load(tmp_path, "conll", "en", "test", **{"eng.testb": with_numbers})[0].words == ("1", "2")
+
+
+def test_a_document_of_conll_ends_a_sentence(tmp_path):
+  content = "-DOCSTART- -X- O O\nEU NNP B-NP B-ORG\n-DOCSTART- -X- O O\nRome NNP B-NP B-LOC\n"
+  words = [example.words for example in load(tmp_path, "conll", "en", "dev", **{"eng.testa": content})]
+  assert words == [("EU",), ("Rome",)]
+
+
+def test_a_comment_of_a_treebank_ends_none(tmp_path):
+  content = f"1\ta\ta\tNOUN{REST}\n# newpar\n2\tb\tb\tNOUN{REST}\n\n"
+  assert [example.words for example in load(tmp_path, "udpos", "en", "dev", **{"en.dev.conllu": content})] == [("a", "b")]
 
 
 def test_prefixes_of_wikiann_are_of_all_words_or_of_none(tmp_path):
@@ -216,6 +235,47 @@ def test_whole_pairs_and_numbers_as_ids_are_read(tmp_path):
 def test_answers_that_are_moved_are_counted(tmp_path, said):
   load(tmp_path, "xquad", "en", "dev", **{"en.json": asked(answer_start=99)})
   assert "1 of 2 questions have an answer that is not at its answer_start, the first of them '7'" in said()[0]
+
+
+def translated(unfound, of=40):
+  return squad(*((str(i), "q", "four" if i < unfound else "one", 0) for i in range(of)))
+
+
+def test_answers_that_a_translation_lost_are_left_out_of_training(tmp_path, said):
+  """At evaluation they are refused, because a score would leave them out."""
+  found = load(tmp_path, "xquad", "de", "train", **{"de.train.json": translated(2)})
+  assert [example.id for example in found] == [str(i) for i in range(2, 40)]
+  assert "left out 2 of 40 questions, whose answer the translation of the context lacks, the first: " in said()[0]
+  with pytest.raises(
+    UserError, match=r"de\.train\.json: 3 of 40 questions have an answer .*, more than 5%; .*'four' is not in"
+  ):
+    load(tmp_path, "mlqa", "de", "train", **{"de.train.json": translated(3)})
+  for name, language, split, file in (
+    ("xquad", "de", "dev", "de.json"),
+    ("xquad", "en", "train", "train-v1.1.json"),
+    ("tydiqa", "fi", "train", "fi.train.json"),  # by people, in Finnish
+    ("mlqa", "de", "test_translated", "translate-test-context-de-question-de.json"),
+  ):
+    with pytest.raises(UserError, match=r"question '0': the answer 'four' is not in its context; mend or remove it"):
+      load(tmp_path / name, name, language, split, **{file: translated(1)})
+
+
+@pytest.mark.parametrize("unfound", [2, 3])
+def test_answers_that_a_translation_in_tfds_lost(monkeypatch, said, unfound):
+  rows = [
+    {"id": str(i).encode(), "question": b"q", "context": b"one two",
+     "answers": {"text": [b"four" if i < unfound else b"one"], "answer_start": [0]}}
+    for i in range(40)
+  ]  # fmt: skip
+  monkeypatch.setattr(reading, "tfds_rows", lambda name, split: (rows, {}))
+  if unfound == 3:
+    with pytest.raises(UserError, match=r"3 of 40 questions have an answer that is not in its context"):
+      registry.get("xquad").load("tfds", "de", "train")
+    return
+  assert len(registry.get("xquad").load("tfds", "de", "train")) == 38
+  assert "left out 2 of 40 questions, whose answer the translation of the context lacks" in said()[0]
+  with pytest.raises(UserError, match="is not in its context"):
+    registry.get("xquad").load("tfds", "de", "test")
 
 
 def test_an_id_that_occurs_again_gets_one_that_is_free(tmp_path):

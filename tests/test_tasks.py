@@ -179,6 +179,7 @@ LAYOUTS = [  # task, language, split, file, content, what comes of it
     XNLI_HEADER + "ar\tneutral\t(\ta\tb\t1\nsw\tentailment\t(\tc\td\t1\n",
     [("c", "d", 0)],
   ),
+  ("xnli", "sw", "dev", "XNLI-1.0/xnli.dev.tsv", XNLI_HEADER + "sw\tentailment\t(\tc\td\t1\n", [("c", "d", 0)]),
   ("xnli", "de", "test_translated", "de.translated.tsv", "p\th\tneutral\n", [("p", "h", 1)]),
   ("xnli", "de", "dev_translated", "de.dev.translated.tsv", "p\th\tneutral\n", [("p", "h", 1)]),
   ("xnli", "en", "test_translated", "en.test.tsv", "p\th\tneutral\n", [("p", "h", 1)]),
@@ -186,6 +187,7 @@ LAYOUTS = [  # task, language, split, file, content, what comes of it
   ("cad_nli", "th", "dev", "xnli_dev/th.tsv", "p\th\tneutral\n", [("p", "h", 1)]),
   ("pawsx", "ko", "dev", "ko/dev_2k.tsv", "id\tsentence1\tsentence2\tlabel\n1\ta\tb\t1\n", [("a", "b", 1)]),
   ("pawsx", "ko", "train", "ko/translated_train.tsv", "id\tsentence1\tsentence2\tlabel\n1\ta\tb\t0\n", [("a", "b", 0)]),
+  ("pawsx", "de", "test", "x-final/de/test_2k.tsv", "id\tsentence1\tsentence2\tlabel\n1\ta\tb\t1\n", [("a", "b", 1)]),
   ("sib200", "am", "test", "amh_Ethi/test.tsv", 'index_id\tcategory\ttext\n7\thealth\t"""a"" b"\n', [('"a" b', "", 2)]),
   ("sib200", "am", "train", "am/train.tsv", "index_id\tcategory\ttext\n7\ttravel\ta\n", [("a", "", 6)]),
   (
@@ -221,6 +223,60 @@ def test_a_development_set_is_no_test_set(tmp_path):
   for name, split in (("xnli", "test"), ("mlqa", "test"), ("xnli", "dev_translated")):
     with pytest.raises(UserError, match=f"no {split} of {name} in de; looked for"):
       registry.get(name).load(tmp_path, "de", split)
+
+
+@pytest.mark.parametrize(
+  "name, language, split, files, both",
+  [
+    ("xnli", "de", "dev", ("de.dev.tsv", "de.tsv"), r"de\.dev\.tsv and .*de\.tsv are both the dev of xnli in de; keep one"),
+    (
+      "xnli",
+      "en",
+      "train",
+      ("train.tsv", "XNLI-MT-1.0/multinli/multinli.train.en.tsv"),
+      r"train\.tsv and .*multinli\.train",
+    ),
+    (
+      "pawsx",
+      "de",
+      "train",
+      ("de/train.tsv", "de/translated_train.tsv"),
+      r"train\.tsv and .*translated_train\.tsv are both",
+    ),
+    (
+      "mlqa",
+      "de",
+      "test",
+      [f"{folder}test-context-de-question-de.json" for folder in ("", "MLQA_V1/test/")],
+      r"run/test-context-de-question-de\.json and .*MLQA_V1/test/test-context-de.*\.json are both the test of mlqa in de",
+    ),
+    (
+      "udpos",
+      "th",
+      "test",
+      [f"ud-treebanks-v2.{n}/UD_Thai-PUD/th_pud-ud-test.conllu" for n in (5, 9)],
+      r"v2\.5/UD_Thai-PUD/th_pud-ud-test\.conllu and .*v2\.9/.* are both the test of udpos in th",
+    ),
+  ],
+)
+def test_files_of_which_several_could_be_meant_are_refused(tmp_path, name, language, split, files, both):
+  write(tmp_path / "run", dict.fromkeys(files, "x"))
+  with pytest.raises(UserError, match=both) as caught:
+    registry.get(name).load(tmp_path / "run", language, split)
+  assert not isinstance(caught.value, reading.MissingError)
+
+
+def test_a_link_to_a_file_is_the_file(tmp_path):
+  write(tmp_path, {"de.dev.tsv": GOOD})
+  (tmp_path / "de.tsv").symlink_to("de.dev.tsv")
+  assert registry.get("xnli").load(tmp_path, "de", "dev") == [Text("p", "h", 1)]
+
+
+def test_names_of_translations(tmp_path):
+  with pytest.raises(UserError) as caught:
+    registry.get("panx").load(tmp_path, "sw", "test_translated")
+  names = "sw/test.translated, sw/test.translated.tsv, sw.translated.test"
+  assert str(caught.value) == f"{tmp_path}: no test_translated of panx in sw; looked for {names}"
 
 
 def test_broken_rows_of_public_files(tmp_path):
@@ -394,6 +450,10 @@ def test_layouts_of_tagging(tmp_path):
   assert load("udpos", "es", "dev", **{"es.dev.conllu": conllu}) == expected
   files = {"es__es_a-ud-train.conllu": conllu, "es__es_b-ud-train.conllu": conllu}
   assert load("udpos", "es", "train", **files) == expected * 2
+  files = {"UD_Thai-PUD__th_pud-ud-test.conllu": conllu, "UD_Thai-TUD__th_tud-ud-test.conllu": conllu}
+  assert load("udpos", "th", "test", **files) == expected * 2
+  files = {"ud-treebanks-v2.5__UD_Tamil-TTB__ta_ttb-ud-dev.conllu": conllu}
+  assert load("udpos", "ta", "dev", **files) == expected
 
 
 @pytest.mark.parametrize(
@@ -518,6 +578,11 @@ def test_layouts_of_questions(tmp_path):
     ("mlqa", "de", "dev", "de.json"),
     ("mlqa", "hi", "dev", "dev-context-hi-question-hi.json"),
     ("mlqa", "hi", "test", "test/test-context-hi-question-hi.json"),
+    ("mlqa", "hi", "dev", "MLQA_V1/dev/dev-context-hi-question-hi.json"),
+    ("mlqa", "zh", "test", "MLQA_V1/test/test-context-zh-question-zh.json"),
+    ("mlqa", "de", "test_translated", "mlqa-translate-test/translate-test-context-de-question-de.json"),
+    ("mlqa", "en", "test_translated", "MLQA_V1/test/test-context-en-question-en.json"),
+    ("xquad", "de", "test_translated", "xquad.translate.test.de-en.json"),
     ("xquad", "th", "test", "xquad.th.json"),
     ("xquad", "ro", "dev", "ro.json"),
     ("tydiqa", "fi", "dev", "tydiqa-goldp-v1.1-dev/tydiqa-goldp-dev-finnish.json"),
@@ -526,7 +591,7 @@ def test_layouts_of_questions(tmp_path):
     ("tydiqa_xquad", "el", "dev", "xquad/el.json"),
     ("xquad", "de", "test_translated", "de.translated.json"),
   ]:
-    folder = write(tmp_path / f"{name} {language} {split}", {file: one})
+    folder = write(tmp_path / f"{name} {language} {file.replace('/', ' ')}", {file: one})
     assert registry.get(name).load(folder, language, split) == asked
   both = squad(("finnish-1", "q", "two", 4), ("english-1", "q", "one", 0))
   write(tmp_path, {"tydiqa-goldp-v1.1-train.json": both})
@@ -678,6 +743,72 @@ def test_tfds_sources_are_there():
       registry.get(name).load("tfds", "de", {"xnli": "test_translated", "sib200": "train", "conll": "test"}[name])
 
 
+def test_tfds_has_tamil_and_tagalog_exchanged():
+  """Where it mends its table, this fails, and UD_TFDS_CODES goes."""
+  builder = pytest.importorskip("tensorflow_datasets.datasets.xtreme_pos.xtreme_pos_dataset_builder")
+  languages = dict(
+    entry.split(":")
+    for entry in registry.names("""
+      af:Afrikaans ar:Arabic bg:Bulgarian de:German el:Greek en:English es:Spanish et:Estonian eu:Basque fa:Persian
+      fi:Finnish fr:French he:Hebrew hi:Hindi hu:Hungarian id:Indonesian it:Italian ja:Japanese kk:Kazakh ko:Korean
+      mr:Marathi nl:Dutch pt:Portuguese ru:Russian ta:Tamil te:Telugu th:Thai tl:Tagalog tr:Turkish ur:Urdu vi:Vietnamese
+      yo:Yoruba zh:Chinese
+    """)
+  )
+  assert set(languages) == set(registry.get("udpos").languages)
+  for language, name in languages.items():
+    assert builder._LANGS[tagging.UD_TFDS_CODES.get(language, language)] == name, language
+
+
+def test_what_tfds_lacks_is_missing_and_is_known_before_a_download(monkeypatch):
+  tfds = pytest.importorskip("tensorflow_datasets")
+
+  class Reached(Exception):
+    pass
+
+  def download(self):
+    raise Reached("reached")
+
+  monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", download)
+  monkeypatch.setattr(
+    reading, "refuse_foreign_features", lambda name: None
+  )  # What is prepared on this machine is no matter.
+  missing = {}
+  for name in SHIPPED:
+    task = registry.get(name)
+    for split in {"train", task.dev_split, task.test_split}:
+      for language in task.languages:
+        with pytest.raises(UserError) as caught:
+          task.load("tfds", language, split)
+        if isinstance(caught.value, reading.MissingError):
+          missing.setdefault((name, split), set()).add(language)
+        else:
+          assert isinstance(caught.value.__cause__, Reached), caught.value
+  lacking = {"conll": {"de"}, "xquad": {"ro"}, "tydiqa_xquad": {"ro"}}
+  for name in ("cad_nli", "sib200"):
+    lacking[name] = set(registry.get(name).languages)
+  for (name, split), languages in missing.items():
+    trained = name.endswith("xquad") or name == "mlqa"
+    if split == "train" and trained:  # There is English to train on, and what machines translated of it.
+      assert "en" not in languages
+    else:
+      assert languages == lacking[name], (name, split)
+  assert {name for name, _ in missing} == {*lacking, "mlqa"}
+
+
+def test_a_split_that_tfds_lacks_is_missing(tfds_folder):
+  row = {"tokens": ["a"], "upos": ["NOUN"]}
+  store_dataset(tfds_folder, "xtreme_pos/xtreme_pos_th", "test", [row])
+  assert registry.get("udpos").load("tfds", "th", "test") == [Tagged(("a",), ("NOUN",))]
+  with pytest.raises(
+    reading.MissingError, match=r"^tfds xtreme_pos/xtreme_pos_th, split train: it has only test; give a folder"
+  ):
+    registry.get("udpos").load("tfds", "th", "train")
+  store_dataset(tfds_folder, "tydi_qa/goldp", "train", [{**ASKED, "id": "swahili-1", "answers": ANSWER}])
+  with pytest.raises(reading.MissingError, match="tfds tydi_qa/goldp, train: no questions in fi"):
+    registry.get("tydiqa").load("tfds", "fi", "train")
+
+
 def test_a_dataset_that_is_not_to_be_had():
   pytest.importorskip("tensorflow_datasets")
   with pytest.raises(UserError, match=r"^tfds no_such_dataset_xyz, split train: .*; prepare it with `tfds build") as caught:
@@ -702,8 +833,11 @@ def test_declarations_fit_the_readers():
     assert task.reader.__module__ in (KINDS[task.head].__name__, f"{KINDS[task.head].__name__}_files")
     assert set(task.metrics) <= known
     assert 0 <= task.chance <= 0.5 and task.recipe.max_len <= 512
-    if task.head == "sentence":
-      assert {"train", task.dev_split} <= set(sentence_files.TABLES[name].files)
+    files = (
+      sentence_files.TABLES[name].files if name in sentence_files.TABLES else span_files.FILES.get(name, tagging.UD_FILES)
+    )
+    # Without a labelled test set, a task is tested on a development set, so that no flag is needed to score it.
+    assert {"train", task.dev_split, task.test_split} <= set(files), name
   assert registry.get("udpos").labels[0] == "NOUN" and len(registry.get("udpos").labels) == 17
   assert registry.get("panx").labels[0] == "O" and len(registry.get("panx").labels) == 7
   assert len(registry.get("conll").labels) == 9

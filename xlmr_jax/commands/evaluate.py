@@ -78,6 +78,13 @@ def weights_digest(folder: AnyPath) -> str:
     return hashlib.sha256("".join(sha256_of(folder / name) for name in weights).encode()).hexdigest()
 
 
+def refuse_empty() -> None:
+  """UserError for a flag with an empty value, which would count as no flag and ask for something else."""
+  for name in ("checkpoint", "out", "settings", "tasks", "seeds"):
+    if FLAGS[name].present and not FLAGS[name].value:  # It would be as if the flag were not there.
+      raise UserError(f"--{name}= is empty; give a value, or leave the flag out")
+
+
 def refuse_ignored(overrides: list[str]) -> None:
   """UserError for flags that say nothing about what is asked for, so that nobody takes the answer for theirs."""
   if not FLAGS.checkpoint:
@@ -95,6 +102,7 @@ def refuse_ignored(overrides: list[str]) -> None:
 
 def main(argv: list[str]) -> int:
   overrides = refuse_arguments(argv, allowed_prefix="--config.")
+  refuse_empty()
   if FLAGS.once + FLAGS.replay + bool(FLAGS.checkpoint) > 1:
     raise UserError("--once, --replay and --checkpoint: give one of them")
   given = {"tasks": FLAGS.tasks, "dtype": FLAGS.precision}
@@ -125,6 +133,10 @@ def main(argv: list[str]) -> int:
 
   at_once = FLAGS.once or FLAGS.replay or FLAGS.checkpoint
   record = open_record(workdir.root) if at_once else wait_for_record(workdir)
+  if FLAGS.checkpoint == "best" and not is_hugging_face(workdir.root):
+    from xlmr_jax.run.checkpoint_folder import best_checkpoint
+
+    best_checkpoint(workdir)  # It refuses a copy that is of another model than best.json.
   config = override_config(record.config, overrides)
   if not config.evaluate.dtype and record.is_untrained_import:
     config.evaluate.dtype = imported_dtype(workdir, record)
@@ -187,5 +199,8 @@ def run() -> None:
     "NAME.scores.json in the current folder)",
   )  # fmt: skip
   flags.DEFINE_list("settings", [], "With --checkpoint: several of config.evaluate.setting, one table each")
-  flags.DEFINE_enum("split", "test", ["dev", "test"], "With --checkpoint: what to score on; following uses dev")
+  flags.DEFINE_enum(
+    "split", "test", ["dev", "test"],
+    "With --checkpoint: what to score on; of a task without a labelled test set, test is a dev set. Following uses dev",
+  )  # fmt: skip
   start(main, parse_flags_leaving_config)

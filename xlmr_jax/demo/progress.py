@@ -10,6 +10,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from xlmr_jax.run.children import ending_with_parent
+
 SILENCE_S = 8.0  # nothing that takes longer than ten seconds may say nothing
 
 
@@ -48,10 +50,11 @@ class Progress:
   def start(self, command: list[str], prefix: str = "", only: str = "") -> subprocess.Popen[str]:
     """Starts a program. Its standard output is shown, each line behind `prefix`, without the JSON line that ends it.
 
+    If this process is killed, the program gets SIGTERM (on Linux). To be called in the main thread, which lives as long.
     only: a regular expression; lines in which it is not found are left out.
     """
     child = subprocess.Popen(
-      command,
+      ending_with_parent(command),
       stdout=subprocess.PIPE,
       text=True,
       errors="replace",

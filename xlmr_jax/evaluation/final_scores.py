@@ -68,7 +68,7 @@ def score_final(
     result = {**now, "scores": scores, "errors": errors, "missing": missing, "losses": losses, "metrics": metrics,
               "recipe": {task: _recipe_alike(recipe) for task, recipe in scorer.recipe().items()}}  # fmt: skip
     _write(out, result, tuple(config.evaluate.tasks))
-  print(paper_table.table({f"{name} ({step})": scores}), flush=True)
+  print(paper_table.table({f"{name} ({step})": scores}, split=split), flush=True)
   means = {
     task: {
       setting: stopping.score_of({"scores": {task: languages}, "metrics": metrics, "errors": {}}, task)

@@ -8,7 +8,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar
 
 from ml_collections import ConfigDict
@@ -179,8 +179,9 @@ def evaluate_step(config: ConfigDict, workdir: Workdir, step: int, abstract_para
       print(f"step {step}: not evaluated: {entry.error}", flush=True)
       return entry
     entry = score_checkpoint(config, step, params, scorer)
-    if digest_of(workdir.checkpoints / str(step)) not in (None, digest):
-      print(f"step {step}: the run made it again while it was scored, and so it is scored again", flush=True)
+    if not entry.scores and entry.errors and set(entry.errors) <= set(getattr(scorer, "unread", ())):
+      refuse_without_data(entry.errors, f"; checkpoint {step} waits")
+    if _is_made_again(workdir, step, digest):
       return None
     compare_languages(entry, read_ledger(workdir))
     entry.score = entry.score_of(config.stop.score)
@@ -189,10 +190,28 @@ def evaluate_step(config: ConfigDict, workdir: Workdir, step: int, abstract_para
     entry.digest, entry.versions, entry.seconds = digest, versions(), round(time.monotonic() - began, 3)
     entry.recipe = {"evaluate": config.evaluate.to_dict()} | recipe()
     entry.write(workdir)
-    decision = conclude(config, workdir)  # While the pin holds, because the best one is copied.
+    if _is_made_again(workdir, step, digest):  # Since the ledger was read, which the run could not clear of this entry.
+      path.unlink(missing_ok=True)
+      return None
+    decision = conclude(config, workdir, step)  # While the pin holds, because the best one is copied.
   # By the held-out loss, evaluations end nothing, and so none are counted.
   print(describe(entry, decision, config.stop.patience if config.stop.by == "score" else 0), flush=True)
   return entry
+
+
+def _is_made_again(workdir: Workdir, step: int, digest: str) -> bool:
+  """Whether a step's checkpoint is another one by now than the one of this digest; says so."""
+  if digest_of(workdir.checkpoints / str(step)) in (None, digest):
+    return False
+  print(f"step {step}: the run made it again while it was scored, and so it is scored again", flush=True)
+  return True
+
+
+def refuse_without_data(errors: Mapping[str, str], then: str = "") -> None:
+  """UserError that says why no task can be scored: the data of none can be read. then: what becomes of a checkpoint."""
+  why = "; ".join(f"{task}: {message}" for task, message in errors.items())
+  raise UserError(f"the data of no task can be read, so that nothing can be scored ({why}); mend config.evaluate.folder, "
+                  f"config.evaluate.data or the files{then}")  # fmt: skip
 
 
 def describe(entry: Entry, decision: stopping.Decision, patience: int) -> str:
@@ -242,6 +261,24 @@ class Board:
 # --- the loop ------------------------------------------------------------------------------------------------------
 
 
+def _read_data(config: ConfigDict, scorer: Scores) -> bool:
+  """Reads the data of all tasks, so that a wrong folder is found before a checkpoint is. UserError: none can be read."""
+  unread = getattr(scorer, "read_data", dict)()
+  if unread and set(unread) >= set(config.evaluate.tasks):
+    refuse_without_data(unread)
+  return True
+
+
+def refuse_failed(workdir: Workdir) -> None:
+  """UserError if a task failed at the newest step of the ledger, or at one whose checkpoint is there to be scored again."""
+  ledger, there = read_ledger(workdir), sound_steps(workdir.checkpoints)
+  failed = [entry for entry in ledger if entry.errors and (entry is ledger[-1] or entry.step in there)]
+  if failed:
+    tasks, steps = sorted({task for entry in failed for task in entry.errors}), [str(entry.step) for entry in failed]
+    raise UserError(f"{', '.join(tasks)} could not be scored at step {', '.join(steps)}; {workdir.evaluations} has the "
+                    "reasons; mend the data, remove those steps' files there, and evaluate again")  # fmt: skip
+
+
 @contextlib.contextmanager
 def _only_evaluator(workdir: Workdir) -> Iterator[None]:
   lock = workdir.lock_evaluation()
@@ -256,14 +293,16 @@ def follow(config: ConfigDict, workdir: Workdir, scorer: Scores, abstract_params
 
   With config.stop.by=held_out, where the run itself stops, the checkpoint that it ended with is eligible and the last one.
   abstract_params: as in checkpoint.restore_params. once: ends when nothing waits; it goes on past a STOP.json, which is
-  how what a stopped run still saved gets its scores, its last checkpoint too. It raises UserError if a task failed.
+  how what a stopped run still saved gets its scores, its last checkpoint too. It raises UserError as long as the ledger has
+  a task that failed and could be scored again. UserError also where the data of no task can be read, before a checkpoint is
+  spent on that.
   """
   with _only_evaluator(workdir):
     refuse_other_evaluations(config, workdir)
     conclude(config, workdir)  # A killed evaluator may have had this still to do; its pin holds until then.
     clear_pins(workdir)
     scores = Board(workdir) if config.log.tensorboard else None
-    announced_waiting, failed = False, set()
+    announced_waiting, is_data_read = False, False
     try:
       while once or config.stop.by == "held_out" or not workdir.stop.exists():
         # Whether the last step is there is asked before the others are looked for, so that none is missed.
@@ -271,17 +310,17 @@ def follow(config: ConfigDict, workdir: Workdir, scorer: Scores, abstract_params
         trained = last in sound_steps(workdir.checkpoints) or workdir.evaluation(last).exists()
         trained = trained or _ended_at(config, workdir, once=once) is not None
         waiting = waiting_steps(config, workdir, once=once)
+        if not is_data_read and (waiting or not (once or trained)):
+          is_data_read = _read_data(config, scorer)
         if waiting:
           announced_waiting = False
           entry = evaluate_step(config, workdir, waiting[0], abstract_params, scorer)
-          failed |= set(entry.errors) if entry else set()
           if entry and scores:
             scores.add(entry)
         elif once or trained:
           print("nothing is left to evaluate", flush=True)
-          if once and failed:
-            raise UserError(f"{', '.join(sorted(failed))} could not be scored; {workdir.evaluations} has the reasons; mend "
-                            "the data, remove those steps' files there, and evaluate again")  # fmt: skip
+          if once:
+            refuse_failed(workdir)
           return EXIT_DONE
         else:
           if not announced_waiting:

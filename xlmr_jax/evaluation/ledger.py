@@ -15,6 +15,7 @@ from xlmr_jax.files import AnyPath, in_parallel, read_sealed_json, write_json, w
 from xlmr_jax.folders import copy_folder, entries, remove_folder
 from xlmr_jax.run import stopping
 from xlmr_jax.run.branch import own_held_out
+from xlmr_jax.run.checkpoint_folder import sound_steps
 from xlmr_jax.run.manifest import MANIFEST, DamagedError, digest_of, verify
 from xlmr_jax.run.workdir import Workdir, step_of
 
@@ -87,14 +88,32 @@ def _counted(scores: list[dict[str, Any]], config: ConfigDict) -> list[dict[str,
   ]  # fmt: skip
 
 
+def _standing(ledger: list[Entry], workdir: Workdir, step: int) -> list[Entry]:
+  """The entries by which a rule may stop after `step`, without those of later steps that the run took back.
+
+  A run that goes back leaves the later entries in the ledger until it makes their checkpoints anew, and they are no
+  evaluations after `step`. So entries count up to that step, or to the newest checkpoint that is there as it was scored.
+  """
+  digests = {entry.step: entry.digest for entry in ledger if entry.error is None}
+  scored = (
+    newest
+    for newest in sound_steps(workdir.checkpoints)
+    if newest in digests and digests[newest] in ("", digest_of(workdir.checkpoints / str(newest)))
+  )
+  last = max(step, next(scored, step))
+  return [entry for entry in ledger if entry.step <= last]
+
+
 def replay(config: ConfigDict, workdir: Workdir) -> dict[str, Any]:
   """Prints the scores of all steps and returns where config.stop would have ended the run.
 
   With config.stop.by=held_out the history is that of the run's held-out passes, and best_score is the lowest mean loss.
+  Scores of steps later than the newest checkpoint do not count: the run took those steps back.
   """
   if config.stop.by == "held_out":
     return _replay_held_out(config, workdir)
-  ledger = read_ledger(workdir)
+  newest = next(iter(sound_steps(workdir.checkpoints)), None)
+  ledger = [entry for entry in read_ledger(workdir) if newest is None or entry.step <= newest]
   _refuse_unscored(ledger, config.stop.score)
   scores = _counted(history(ledger, config.stop.score), config)
   step, decision = stopping.first_stop(scores, config.stop)
@@ -136,13 +155,14 @@ def _replay_held_out(config: ConfigDict, workdir: Workdir) -> dict[str, Any]:
   }
 
 
-def conclude(config: ConfigDict, workdir: Workdir) -> stopping.Decision:
-  """From the whole ledger: best.json and best/, and STOP.json if the rule says so. Doing it twice changes nothing.
+def conclude(config: ConfigDict, workdir: Workdir, step: int = 0) -> stopping.Decision:
+  """From the ledger: best.json and best/, and STOP.json if the rule says so. Doing it twice changes nothing.
 
-  With config.stop.by=held_out the run itself writes STOP.json.
+  step: that was evaluated just now. With config.stop.by=held_out the run itself writes STOP.json.
   """
-  scores = history(read_ledger(workdir), config.stop.score)
-  counted, best = _counted(scores, config), stopping.decide(scores, config.stop)
+  ledger = read_ledger(workdir)
+  best = stopping.decide(history(ledger, config.stop.score), config.stop)
+  counted = _counted(history(_standing(ledger, workdir, step), config.stop.score), config)
   decision = stopping.decide(counted, config.stop)._replace(best_step=best.best_step, best_score=best.best_score)
   if decision.best_step is not None:
     write_json(workdir.best_note, {"step": decision.best_step, "score": decision.best_score})

@@ -3,6 +3,8 @@
 import statistics
 from collections.abc import Mapping, Sequence
 
+from xlmr_jax.evaluation.tasks import registry
+
 # Conneau et al. 2020 (arxiv.org/abs/1911.02116v2), tables 1 to 5, in percent: (task, setting, model) -> {metric: {language:
 # score}}. "N models": the best checkpoint was chosen for each language, and not one for all. mBERT's NER is Wu and Dredze's.
 _XNLI = ("en", "fr", "es", "de", "el", "bg", "ru", "tr", "ar", "vi", "th", "zh", "hi", "sw", "ur")
@@ -63,17 +65,36 @@ PUBLISHED: dict[tuple[str, str, str], dict[str, dict[str, float]]] = {
     ("mrpc", "accuracy", 89.5), ("stsb", "pearson", 91.2))},
 }  # fmt: skip
 
+# The splits that the paper's figures are of, as registry.Task names them: test sets, but of GLUE, whose test sets have no
+# labels, development sets. MNLI has two; PUBLISHED has the scores on the first.
+PUBLISHED_ON = {"mnli": "dev_matched", **dict.fromkeys(("qnli", "qqp", "sst2", "mrpc", "stsb"), "dev")}
+MISMATCHED: dict[str, dict[str, dict[str, float]]] = {"XLM-R Large": {"accuracy": {"en": 89.0}}}
+
 
 Scores = Mapping[str, Mapping[str, Mapping[str, Mapping[str, Sequence[float | None]]]]]
 Cells = list[str]
 
 
-def table(models: Mapping[str, Scores], markdown: bool = False) -> str:
+def published(task: str, setting: str, split: str) -> dict[str, dict[str, dict[str, float]]]:
+  """{the name of a row: {metric: {language: score}}} of the paper. split: of the scores that they stand beside.
+
+  A figure of another split says so in the name of its row.
+  """
+  if (task, setting, split) == ("mnli", "zero_shot", "dev_mismatched"):
+    return MISMATCHED
+  on = PUBLISHED_ON.get(task, "test")
+  return {
+    name if on == split else f"{name}, {on}": rows for (*key, name), rows in PUBLISHED.items() if key == [task, setting]
+  }
+
+
+def table(models: Mapping[str, Scores], markdown: bool = False, split: str = "test") -> str:
   """Readable tables, one per task, setting and metric: a column per language, a row per model, and the paper's rows.
 
   models: {name: {task: {setting: {language: {metric: [one per seed]}}}}}, as fractions. The table shows percent, the mean
   and the standard deviation over seeds. The last column is the mean over languages, of rows that have all of them. The
-  paper's languages come first, in its order. markdown: a table to copy instead of one of fixed width.
+  paper's languages come first, in its order. markdown: a table to copy instead of one of fixed width. split: "dev" or
+  "test", that all the scores are on; a title names the split that this means for a task, unless it is its "test".
   """
   keys = dict.fromkeys(
     (task, setting, metric)
@@ -83,22 +104,28 @@ def table(models: Mapping[str, Scores], markdown: bool = False) -> str:
     for values in by_language.values()
     for metric in values
   )
-  return "\n\n".join(_one_table(models, *key, markdown) for key in keys)
+  return "\n\n".join(_one_table(models, *key, _split_of(key[0], split), markdown) for key in keys)
 
 
-def _one_table(models: Mapping[str, Scores], task: str, setting: str, metric: str, markdown: bool) -> str:
-  published = {name: rows[metric] for (*key, name), rows in PUBLISHED.items() if key == [task, setting] and metric in rows}
+def _split_of(task: str, split: str) -> str:
+  """The name that a task has for its "dev" or "test"."""
+  known = registry.TASKS.get(task)
+  return split if known is None else known.dev_split if split == "dev" else known.test_split
+
+
+def _one_table(models: Mapping[str, Scores], task: str, setting: str, metric: str, split: str, markdown: bool) -> str:
+  papers = {name: rows[metric] for name, rows in published(task, setting, split).items() if metric in rows}
   own = {
     name: {language: values[metric] for language, values in by_language.items() if metric in values}
     for name, scores in models.items()
     if (by_language := scores.get(task, {}).get(setting))
   }
   found = [language for row in own.values() for language in row]
-  order = [language for row in published.values() for language in row]
+  order = [language for row in papers.values() for language in row]
   languages = [language for language in dict.fromkeys([*order, *found]) if language in found]
   rows: list[tuple[str, Cells]] = [(name, _own_cells(row, languages)) for name, row in own.items()]
-  rows += [(name, _published_cells(row, languages)) for name, row in published.items() if set(row) & set(languages)]
-  title = f"{task}, {setting}, {metric}"
+  rows += [(name, _published_cells(row, languages)) for name, row in papers.items() if set(row) & set(languages)]
+  title = f"{task}, {setting}, {metric}{'' if split == 'test' else f', {split}'}"
   if markdown:
     head = f"| {title} | {' | '.join([*languages, 'mean'])} |\n|{'---|' * (len(languages) + 2)}"
     return "\n".join([head, *(f"| {name} | {' | '.join(cells)} |" for name, cells in rows)])

@@ -83,6 +83,7 @@ class Scorer:
     }
     self.folders = task_folders(self.config.folder, self.config.data)
     self.missing: dict[str, dict[str, str]] = {}  # {task: {language: why it is not scored}}, known after the first call
+    self.unread: dict[str, str] = {}  # {task: why its data could not be read}, of the last call
     self._losses: dict[str, list[float]] = {}  # {task: at the end of each fine-tuning}, of the last call
     self._read = functools.cache(self._read_once)
 
@@ -154,11 +155,25 @@ class Scorer:
       self.missing[name] = missing
     return training_plan(task, setting, tuple(x for x in languages if x not in self.missing[name]))
 
+  def read_data(self) -> dict[str, str]:
+    """Reads the data of all tasks, to score and to train on. Returns {task: why its data cannot be read}."""
+    unread = {}
+    for name in self.finetuners:
+      try:
+        for sources, _ in self.plan(name):
+          for language in sources:
+            self._read(name, language, "train")
+      except UserError as error:
+        unread[name] = redacted(str(error))
+    return unread
+
   def __call__(self, params: Any, step: int, seed: int = 0) -> tuple[dict[str, LanguageScores], dict[str, str]]:
     """({task: {language: {metric: value}}}, {task: what went wrong}) of a checkpoint's parameters."""
-    scores, errors = {}, {}
-    self._losses = {}
+    self._losses, self.unread = {}, self.read_data()
+    scores, errors = {}, {**self.unread}
     for name in self.finetuners:
+      if name in self.unread:
+        continue
       try:
         scores[name] = self.score_task(name, params, step, seed)
       except UserError as error:

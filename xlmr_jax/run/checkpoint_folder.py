@@ -11,12 +11,12 @@ import re
 import sys
 import time
 
-from xlmr_jax.errors import StoreError, one_line
+from xlmr_jax.errors import StoreError, UserError, one_line
 from xlmr_jax.files import AnyPath, any_path, read_bytes, read_json, write_json, write_whole
 from xlmr_jax.folders import entries, files_below, move_folder, remove_folder
 from xlmr_jax.run.manifest import MANIFEST, hash_files, make_manifest, write_manifest
 from xlmr_jax.run.retention import Retention
-from xlmr_jax.run.workdir import step_of
+from xlmr_jax.run.workdir import Workdir, best_step, step_of
 from xlmr_jax.secrets import redacted
 
 _DELETING = "deleting-"  # A file of this name and a step's has the manifest of a step that is being removed.
@@ -45,6 +45,23 @@ def sound_steps(directory: str | os.PathLike) -> list[int]:
   directory = any_path(directory)
   steps = finished_steps(directory)
   return [step for step in steps if (directory / str(step) / MANIFEST).exists()]
+
+
+def best_checkpoint(workdir: Workdir) -> int:
+  """The step of the checkpoint in best/ that best.json names. UserError: there is none, or it is not there.
+
+  The copy in best/ can be older than best.json where the evaluator goes by another rule by now, and the best checkpoint by
+  that rule was removed before.
+  """
+  steps, noted = sound_steps(workdir.best), best_step(workdir)
+  if not steps:
+    raise UserError(f"there is no best checkpoint in {workdir.best}; run the evaluator first, or name a step or latest")
+  if noted is not None and noted not in steps:
+    raise UserError(
+      f"{workdir.best_note} names step {noted}, but {workdir.best} has step {steps[0]}: the evaluator is copying it, or it "
+      "was gone when another config.stop.score found it the best; name a step, or evaluate by the rule of before"
+    )
+  return steps[0] if noted is None else noted
 
 
 class CheckpointFolder:
@@ -117,6 +134,9 @@ class CheckpointFolder:
     manifest = make_manifest(directory, leaves, files)
     self._retention.on_sealed(step, manifest["digest"])
     write_manifest(directory, manifest)
+    # Again, because the evaluator may have written its scores of the step's former checkpoint in between. From here on it
+    # sees by the manifest that they are of another one.
+    self._retention.on_sealed(step, manifest["digest"])
     for seal in seals:
       seal.unlink(missing_ok=True)
 

@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 
 from xlmr_jax.files import read_json, write_json
@@ -67,6 +68,21 @@ def pin(workdir: Workdir, step: int, reader: str = "") -> Iterator[None]:
     done.set()
     clock.join()
     (workdir.pins / _pin_name(step, reader)).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def pin_to_read(workdir: Workdir, step: int) -> Iterator[None]:
+  """Pins a step for somebody who reads it once, beside the evaluator and others. A run of which nothing may be written in is
+  read without a pin.
+  """
+  with contextlib.ExitStack() as stack:
+    try:
+      stack.enter_context(pin(workdir, step, f"reader{uuid.uuid4().hex}"))
+    except (
+      OSError
+    ) as error:  # Nothing is lost where no trainer runs; where one does, the checkpoint may go while it is read.
+      print(f"checkpoint {step} is read without a pin: {error}", file=sys.stderr, flush=True)
+    yield
 
 
 def clear_pins(workdir: Workdir) -> None:

@@ -84,8 +84,8 @@ SIB_LABELS = ("entertainment", "geography", "health", "politics", "science/techn
 
 _BINARY, _ENTAILS, _ACCURACY, _EN = ("0", "1"), ("entailment", "not_entailment"), ("accuracy",), ("en",)
 register(Task("xnli", SENTENCE, NLI, _ACCURACY, XNLI_LANGUAGES, XNLI, read, chance=1 / 3))
-# English pairs (CAD-SNLI), small and open enough to train on where MultiNLI is not at hand; scored on XNLI.
-register(Task("cad_nli", SENTENCE, NLI, _ACCURACY, XNLI_LANGUAGES, XNLI, read, chance=1 / 3))
+# English pairs (CAD-SNLI), small and open enough to train on where MultiNLI is not at hand; scored on XNLI's dev set.
+register(Task("cad_nli", SENTENCE, NLI, _ACCURACY, XNLI_LANGUAGES, XNLI, read, chance=1 / 3, test_split="dev"))
 register(Task("pawsx", SENTENCE, _BINARY, _ACCURACY, names("de en es fr ja ko zh"), PAWSX, read, chance=1 / 2))
 # It has 701 training sentences and no published recipe, so it takes RTE's.
 register(
@@ -100,7 +100,8 @@ register(
     chance=1 / 7,
   )
 )
-# The test sets of GLUE are published without labels, so MNLI's second development set is its test.
+# The test sets of GLUE are published without labels, MRPC's excepted. So MNLI's second development set is its test, and the
+# others are tested on the one that they have, as the paper does.
 register(
   Task(
     "mnli",
@@ -115,10 +116,10 @@ register(
     test_split="dev_mismatched",
   )
 )
-register(Task("qnli", SENTENCE, _ENTAILS, _ACCURACY, _EN, _glue(1e-5, 32), read, chance=1 / 2))
-register(Task("qqp", SENTENCE, _BINARY, ("f1", "accuracy"), _EN, _glue(1e-5, 32, warmup=0.25), read))
-register(Task("sst2", SENTENCE, _BINARY, _ACCURACY, _EN, _glue(1e-5, 32), read, chance=1 / 2))
+register(Task("qnli", SENTENCE, _ENTAILS, _ACCURACY, _EN, _glue(1e-5, 32), read, chance=1 / 2, test_split="dev"))
+register(Task("qqp", SENTENCE, _BINARY, ("f1", "accuracy"), _EN, _glue(1e-5, 32, warmup=0.25), read, test_split="dev"))
+register(Task("sst2", SENTENCE, _BINARY, _ACCURACY, _EN, _glue(1e-5, 32), read, chance=1 / 2, test_split="dev"))
 register(Task("mrpc", SENTENCE, _BINARY, ("f1", "accuracy"), _EN, _glue(1e-5, 16), read))
-register(Task("stsb", SENTENCE, (), ("pearson", "spearman"), _EN, _glue(2e-5, 16), read))
-register(Task("cola", SENTENCE, _BINARY, ("matthews",), _EN, _glue(1e-5, 16), read))
-register(Task("rte", SENTENCE, _ENTAILS, _ACCURACY, _EN, _glue(2e-5, 16), read, chance=1 / 2))
+register(Task("stsb", SENTENCE, (), ("pearson", "spearman"), _EN, _glue(2e-5, 16), read, test_split="dev"))
+register(Task("cola", SENTENCE, _BINARY, ("matthews",), _EN, _glue(1e-5, 16), read, test_split="dev"))
+register(Task("rte", SENTENCE, _ENTAILS, _ACCURACY, _EN, _glue(2e-5, 16), read, chance=1 / 2, test_split="dev"))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from xlmr_jax.errors import UserError
-from xlmr_jax.evaluation.tasks.reading import MissingError, find, lines, read_tfds, say_left_out
+from xlmr_jax.evaluation.tasks.reading import MissingError, lines, look_up, read_tfds, say_left_out
 from xlmr_jax.evaluation.tasks.registry import Task, Text, names
 
 BROKEN_SHARE = 0.01  # of a file's rows, where a public file is known to have broken ones
@@ -16,7 +16,7 @@ BROKEN_SHARE = 0.01  # of a file's rows, where a public file is known to have br
 class Table(NamedTuple):
   """How the files of a task look. A tuple of columns is (text, pair, label); a task of single texts has no pair."""
 
-  files: dict[str, tuple[str, ...]]  # patterns for reading.find, by split
+  files: dict[str, tuple[str, ...]]  # patterns for reading.look_up, by split
   headers: tuple[tuple[str, str, str], ...] = ()  # the names of the columns in a file with a header, "" for no pair
   plain: dict[int, tuple[int, int, int]] = {}  # noqa: RUF012  # without one: number of columns -> which ones, -1 for no pair
   tfds: dict[str, tuple[str, str]] = {}  # noqa: RUF012  # split -> (dataset, its split) in TensorFlow Datasets
@@ -36,14 +36,12 @@ def read(folder: str | Path, task: Task, language: str, split: str) -> list[Text
     return from_tfds(task, language, split)
   table = TABLES[task.name]
   flores = SIB_CODES.get(language, language)
-  return [
-    example
-    for path in find(folder, task, language, split, table.files, flores=flores)
-    for example in _read_table(path, task, table, language)
-  ]
+  found = look_up(folder, task, language, split, table.files, flores=flores)
+  return [example for path in found.paths for example in _read_table(path, task, table, language, found.is_of_language)]
 
 
-def _read_table(path: Path, task: Task, table: Table, language: str) -> list[Text]:
+def _read_table(path: Path, task: Task, table: Table, language: str, is_of_language: bool) -> list[Text]:
+  """The examples of a file. is_of_language: all of its rows are in the language; else a column says which are."""
   columns: tuple[int, int, int] | None = None
   count, language_column = 0, None
   examples, errors = [], []
@@ -60,10 +58,15 @@ def _read_table(path: Path, task: Task, table: Table, language: str) -> list[Tex
         text, pair, label = (cells.index(name) if name else -1 for name in header)
         columns = text, pair, label
         language_column = cells.index("language") if "language" in cells else None  # XNLI has all languages in one file.
-        continue
-      columns = table.plain.get(count)
+      else:
+        columns = table.plain.get(count)
       if columns is None:
         raise UserError(f"{where}: {_layouts(task, table, line)}")
+      if language_column is None and not is_of_language:  # It would count as every language, with the same score.
+        raise UserError(f"{where}: the file has {task.name} in all languages, but no column `language` in a header; add it, "
+                        f"or name the file of each language as {language}.dev.tsv and {language}.test.tsv")  # fmt: skip
+      if header:
+        continue
     if len(cells) == count and language_column is not None and cells[language_column] != language:
       continue
     try:
@@ -237,9 +240,8 @@ TABLES = {
   ),
   "pawsx": Table(
     {
-      "train": ("{language}/train.tsv", "{language}/translated_train.tsv"),
-      "dev": ("{language}/dev_2k.tsv", "{language}/dev.tsv"),
-      "test": ("{language}/test_2k.tsv", "{language}/test.tsv"),
+      split: tuple(f"{folder}{{language}}/{name}.tsv" for folder in ("", "x-final/") for name in file_names)
+      for split, file_names in zip(_SPLITS, (("train", "translated_train"), ("dev_2k", "dev"), ("test_2k", "test")))
     },
     headers=((*_SENTENCES, "label"),),
     broken=True,
@@ -265,7 +267,7 @@ TABLES = {
   "qqp": Table(_GLUE_FILES, **_pairs(("question1", "question2", "is_duplicate")), broken=True, tfds=_glue_tfds("qqp")),
   "sst2": Table(_GLUE_FILES, **_single(("sentence", "", "label")), tfds=_glue_tfds("sst2")),
   "mrpc": Table(
-    {**_GLUE_FILES, "dev": ("dev.tsv", "test.tsv")},
+    {**_GLUE_FILES, "dev": ("dev.tsv", "else:test.tsv")},
     **_pairs(("#1 String", "#2 String", "Quality")),
     tfds={**_glue_tfds("mrpc"), "test": ("glue/mrpc", "test")},
   ),

@@ -129,9 +129,10 @@ def score(task: Task, examples: list[Question], predictions: dict[str, str], lan
 
 _BY_SQUAD = ("f1", "exact_match")
 _XQUAD_LANGUAGES = names("ar de el en es hi ro ru th tr vi zh")
-register(Task("squad", SPAN, (), _BY_SQUAD, ("en",), RECIPE, read))
+# SQuAD and TyDi QA are published without the answers of their test sets.
+register(Task("squad", SPAN, (), _BY_SQUAD, ("en",), RECIPE, read, test_split="dev"))
 register(Task("mlqa", SPAN, (), ("mlqa_f1", "mlqa_exact_match"), names("ar de en es hi vi zh"), RECIPE, read))
 register(Task("xquad", SPAN, (), _BY_SQUAD, _XQUAD_LANGUAGES, RECIPE, read))
-register(Task("tydiqa", SPAN, (), _BY_SQUAD, tuple(TYDI_NAMES), RECIPE, read))
+register(Task("tydiqa", SPAN, (), _BY_SQUAD, tuple(TYDI_NAMES), RECIPE, read, test_split="dev"))
 # English TyDi QA is open and small (3696 questions), to train on where SQuAD is not at hand.
 register(Task("tydiqa_xquad", SPAN, (), _BY_SQUAD, _XQUAD_LANGUAGES, RECIPE, read))

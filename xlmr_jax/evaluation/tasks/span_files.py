@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from xlmr_jax.errors import UserError
-from xlmr_jax.evaluation.tasks.reading import MissingError, find, read_tfds, refuse_half_pair
+from xlmr_jax.evaluation.tasks.reading import MissingError, find, read_tfds, refuse_half_pair, say_left_out
 from xlmr_jax.evaluation.tasks.registry import Question, Task
 
 SQUAD = "en:train-v1.1.json", "en:squad/train-v1.1.json"
@@ -29,6 +29,9 @@ TYDI_NAMES = {
 NO_ANSWER = "a file without answers, or of questions without one (SQuAD 2.0), cannot be used"
 TYDI_WHOLE = "tydiqa-goldp-v1.1-"  # begins the names of the files of all languages together
 XQUAD = "xquad.{language}.json", "{language}.json"
+TRANSLATED = ("mlqa", "xquad")  # tasks that train on SQuAD, of which every language but English has machine translations
+UNFOUND_SHARE = 0.05  # of the questions of such a file: as many answers may be missing from their contexts (ours)
+UNFOUND = "questions, whose answer the translation of the context lacks"
 FILES = {
   "squad": {"train": ("train-v1.1.json",), "dev": ("dev-v1.1.json",)},
   "mlqa": {
@@ -42,13 +45,19 @@ FILES = {
     "dev": (
       "dev-context-{language}-question-{language}.json",
       "dev/dev-context-{language}-question-{language}.json",
+      "MLQA_V1/dev/dev-context-{language}-question-{language}.json",
       "{language}.dev.json",
       "{language}.json",
     ),
     "test": (
       "test-context-{language}-question-{language}.json",
       "test/test-context-{language}-question-{language}.json",
+      "MLQA_V1/test/test-context-{language}-question-{language}.json",
       "{language}.test.json",
+    ),
+    "test_translated": (
+      "translate-test-context-{language}-question-{language}.json",
+      "mlqa-translate-test/translate-test-context-{language}-question-{language}.json",
     ),
   },
   # XQuAD has one set, which serves as both.
@@ -56,6 +65,7 @@ FILES = {
     "train": (*SQUAD, "{language}.train.json", "squad.translate.train.en-{language}.json"),
     "dev": XQUAD,
     "test": XQUAD,
+    "test_translated": ("xquad.translate.test.{language}-en.json",),
   },
   "tydiqa": {
     "train": ("{language}.train.json", f"{TYDI_WHOLE}train.json"),
@@ -82,7 +92,7 @@ def read(folder: str | Path, task: Task, language: str, split: str) -> list[Ques
   if folder == "tfds":
     return from_tfds(task, language, split)
   path = find(folder, task, language, split, FILES[task.name], name=TYDI_NAMES.get(language, language))[0]
-  found = [question(row, f"{path}, question {row['id']!r}") for row in _rows(path)]
+  found = _questions(path, _rows(path), is_translated=_is_translated(task, language, split))
   examples = [example for example, _ in found]
   moved = [example.id for example, is_exact in found if not is_exact]
   if moved:
@@ -98,6 +108,39 @@ def read(folder: str | Path, task: Task, language: str, split: str) -> list[Ques
   if not examples:
     raise (MissingError if has_all_languages else UserError)(f"{path}: no questions in {language}")
   return _with_own_ids(examples)
+
+
+class UnfoundError(UserError):
+  """An answer is not in its context."""
+
+
+def _is_translated(task: Task, language: str, split: str) -> bool:
+  """Whether a split is a machine translation to train on, whose answers were translated apart from their contexts."""
+  return task.name in TRANSLATED and split == "train" and language != task.train_language
+
+
+def _questions(path: Path, rows: list[dict], *, is_translated: bool) -> list[tuple[Question, bool]]:
+  """What question() makes of each row. is_translated: rows whose answer is not in its context are left out, and counted."""
+  found, unfound = [], []
+  for row in rows:
+    try:
+      found.append(question(row, f"{path}, question {row['id']!r}"))
+    except UnfoundError as error:
+      if not is_translated:
+        raise
+      unfound.append(error)
+  _refuse_many(str(path), unfound, len(rows))
+  say_left_out(path, len(unfound), len(rows), f"{UNFOUND}, the first: {next(iter(unfound), '')}")
+  return found
+
+
+def _refuse_many(where: str, unfound: list[UnfoundError], of: int) -> None:
+  """UserError if so many answers of a translation are not in their contexts that something else is wrong with the file."""
+  if len(unfound) > UNFOUND_SHARE * of:
+    raise UserError(
+      f"{where}: {len(unfound)} of {of} questions have an answer that is not in its context, more than {UNFOUND_SHARE:.0%}; "
+      f"mend the file; the first: {unfound[0]}"
+    )
 
 
 def _rows(path: Path) -> list[dict]:
@@ -138,7 +181,7 @@ def question(row: dict, where: str) -> tuple[Question, bool]:
   """(the Question of a row, whether each answer is at its offset).
 
   An answer that is not at its offset is taken at the nearest offset that has its text. Raises UserError: there is no
-  question, no context or no answer, a value is of another type, or an answer is not in the context.
+  question, no context or no answer, or a value is of another type; UnfoundError: an answer is not in the context.
   """
   id = row["id"] if isinstance(row["id"], int) and not isinstance(row["id"], bool) else _text(row["id"], "id", where)
   asked, context = _text(row["question"], "question", where), _text(row["context"], "context", where)
@@ -156,7 +199,7 @@ def question(row: dict, where: str) -> tuple[Question, bool]:
       after, before = context.find(answer, max(start, 0)), context.rfind(answer, 0, max(start, 0) + len(answer))
       offsets = [offset for offset in (after, before) if offset >= 0]
       if not offsets:
-        raise UserError(f"{where}: the answer {answer!r} is not in its context; mend or remove it")
+        raise UnfoundError(f"{where}: the answer {answer!r} is not in its context; mend or remove it")
       start, is_exact = min(offsets, key=lambda offset: abs(offset - start)), False
     answers.append((answer, start))
   if not answers:
@@ -205,7 +248,7 @@ def tfds_source(task: str, language: str, split: str) -> tuple[str, str] | None:
   if task in ("squad", "mlqa", "xquad") and (language, split) == ("en", "train"):
     return "squad/v1.1", "train"
   if task.startswith("tydiqa") and split == "train":
-    return "tydi_qa/goldp", "train"
+    return ("tydi_qa/goldp", "train") if language in TYDI_NAMES else None
   translated = "translate-train" if task == "xquad" else None
   return {
     ("squad", "dev"): ("squad/v1.1", "validation"),
@@ -220,11 +263,22 @@ def tfds_source(task: str, language: str, split: str) -> tuple[str, str] | None:
 def from_tfds(task: Task, language: str, split: str) -> list[Question]:
   """The questions of a split in TensorFlow Datasets: squad, mlqa, xquad, tydi_qa."""
 
-  def parse(row: dict, features: Mapping, where: str) -> Question:
-    return question(row, f"{where}, question {_text(row['id'], 'id', where)!r}")[0]
+  unfound: list[UnfoundError] = []
+
+  def parse(row: dict, features: Mapping, where: str) -> Question | None:
+    try:
+      return question(row, f"{where}, question {_text(row['id'], 'id', where)!r}")[0]
+    except UnfoundError as error:
+      if not _is_translated(task, language, split):
+        raise
+      unfound.append(error)
+      return None
 
   source = tfds_source(task.name, language, split)
-  examples = read_tfds(task, language, split, source, parse)
+  examples = read_tfds(task, language, split, source, parse, UNFOUND)
+  _refuse_many(f"tfds {', '.join(source or ())}", unfound, len(examples) + len(unfound))
   if source == ("tydi_qa/goldp", "train"):
     examples = _in_language(examples, language)
+    if not examples:
+      raise MissingError(f"tfds tydi_qa/goldp, train: no questions in {language}")
   return _with_own_ids(examples)

@@ -35,9 +35,14 @@ UD_FILES = {
     f"{{language}}/{{language}}_*-ud-{split}.conllu",
     f"{{language}}_*-ud-{split}.conllu",
     f"{{language}}.{split}.conllu",
+    f"UD_*/{{language}}_*-ud-{split}.conllu",  # as a release of Universal Dependencies has them
+    f"ud-treebanks-v*/UD_*/{{language}}_*-ud-{split}.conllu",
   )
   for split in ("train", "dev", "test")
 }
+# TFDS's table of languages in xtreme_pos has Tamil and Tagalog exchanged: its config xtreme_pos_ta reads the treebanks of
+# Tagalog and xtreme_pos_tl those of Tamil (_LANGS in xtreme_pos_dataset_builder.py).
+UD_TFDS_CODES = {"ta": "tl", "tl": "ta"}
 UD_COLUMNS = 10
 MOST_WORDS = 5000  # of a sentence; longer ones are several, whose empty lines were lost (ours: WikiANN's longest has 732)
 UD_WORD, UD_OTHER = re.compile("[0-9]+"), re.compile(r"[0-9]+[-.][0-9]+")  # ids: of a word; of a range, of an empty node
@@ -81,7 +86,7 @@ def conll(folder: str | Path, task: Task, language: str, split: str) -> list[Tag
   if folder == "tfds":
     return from_tfds(task, language, split)
   path = find(folder, task, language, split, CONLL_FILES, name=CONLL_NAMES.get(language, language))[0]
-  rows = ((where, cells and [cells[0], cells[-1]]) for where, cells in _cells(path, " ", None, "-DOCSTART-"))
+  rows = ((where, cells and [cells[0], cells[-1]]) for where, cells in _cells(path, " ", None, ends="-DOCSTART-"))
   examples = _sentences(path, task, rows)
   long = [example for example in examples if len(example.words) > 1]
   for first in (0, 1):
@@ -139,14 +144,15 @@ def iob2(tags: tuple[str, ...]) -> tuple[str, ...]:
   )
 
 
-def _cells(path: Path, between: str, columns: int | None, skip: str = "") -> Iterator[Row]:
+def _cells(path: Path, between: str, columns: int | None, skip: str = "", ends: str = "") -> Iterator[Row]:
   """Yields ("file:line", cells) of each line, with None for an empty line. UserError: a line has other columns.
 
-  columns: how many a line has; None: as many as the first line has, at least 2. skip: what a comment begins with.
+  columns: how many a line has; None: as many as the first line has, at least 2. skip: what a comment begins with. ends:
+  what a line begins with that counts as an empty line.
   """
   for number, line in lines(path):
     where = f"{path}:{number}"
-    if not line.strip(" \t"):
+    if not line.strip(" \t") or (ends and line.startswith(ends)):
       yield where, None
     elif not skip or not line.startswith(skip):
       cells = line.rstrip(" ").split(between) if between == " " else line.split(between)
@@ -189,7 +195,7 @@ def from_tfds(task: Task, language: str, split: str) -> list[Tagged]:
   name, feature = {
     "panx": (f"wikiann/{language}", "tags"),
     "conll": (conll_name, "ner"),
-    "udpos": (f"xtreme_pos/xtreme_pos_{language}", "upos"),
+    "udpos": (f"xtreme_pos/xtreme_pos_{UD_TFDS_CODES.get(language, language)}", "upos"),
   }.get(task.name, ("", ""))
 
   def parse(row: dict, features: Mapping, where: str) -> Tagged | None:
