@@ -72,15 +72,12 @@ def pin(workdir: Workdir, step: int, reader: str = "") -> Iterator[None]:
 
 @contextlib.contextmanager
 def pin_to_read(workdir: Workdir, step: int) -> Iterator[None]:
-  """Pins a step for somebody who reads it once, beside the evaluator and others. A run of which nothing may be written in is
-  read without a pin.
-  """
+  """Pins a step for somebody who reads it once, beside the evaluator and others; in a read-only run there is no pin, only a line."""
   with contextlib.ExitStack() as stack:
     try:
       stack.enter_context(pin(workdir, step, f"reader{uuid.uuid4().hex}"))
-    except (
-      OSError
-    ) as error:  # Nothing is lost where no trainer runs; where one does, the checkpoint may go while it is read.
+    except OSError as error:
+      # Nothing is lost where no trainer runs; where one does, the checkpoint may go while it is read.
       print(f"checkpoint {step} is read without a pin: {error}", file=sys.stderr, flush=True)
     yield
 
