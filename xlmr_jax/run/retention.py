@@ -72,7 +72,7 @@ def pin(workdir: Workdir, step: int, reader: str = "") -> Iterator[None]:
 
 @contextlib.contextmanager
 def pin_to_read(workdir: Workdir, step: int) -> Iterator[None]:
-  """Pins a step for somebody who reads it once, beside the evaluator and others; in a read-only run there is no pin, only a line."""
+  """Pins a step for somebody who reads it once, beside the evaluator and others. In a read-only run there is only a line."""
   with contextlib.ExitStack() as stack:
     try:
       stack.enter_context(pin(workdir, step, f"reader{uuid.uuid4().hex}"))
