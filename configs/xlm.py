@@ -20,8 +20,9 @@ from xlmr_jax.config import default_config, variant
 def get_config(arg: str = "") -> ConfigDict:
   """XLM-15. arg: see xlmr_jax.config.variant."""
   c = default_config()
-  # README.md and issue 119: 12 layers, 1024, 8 heads; xlm/model/transformer.py: 4 x 1024, 512 positions, epsilon 1e-12.
-  c.model.update(family="xlm", layers=12, hidden=1024, heads=8, ffn=4096, max_positions=512, layer_norm_epsilon=1e-12)
+  # README.md and issue 119: 12 layers, 1024, 8 heads; xlm/model/transformer.py: 4 x 1024, epsilon 1e-12. There it has 512
+  # positions, of which sequences of 256 tokens train the first half; here it has no others.
+  c.model.update(family="xlm", layers=12, hidden=1024, heads=8, ffn=4096, max_positions=256, layer_norm_epsilon=1e-12)
   c.model.vocabulary_size = 95_000
   c.model.unroll_layers = True  # as in base.py
   c.data.alpha = 0.7  # issue 119: lg_sampling_factor

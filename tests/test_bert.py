@@ -353,15 +353,30 @@ def test_what_is_not_as_it_must_be_is_refused(tmp_path, values, changes, message
     folder.open_folder(make_folder(tmp_path / "source", given, **changes))
 
 
-def test_a_bert_with_xlmr_s_vocabulary_has_one_type(tmp_path):
-  """As multilingual MiniLMs have it: transformers gives its pairs no types, and so do we."""
-  sizes = hf.SIZES._replace(family="bert", token_types=2, positions=32)
-  source = hf.make_folder(tmp_path / "source", tensors(sizes=sizes), sizes, model_type="bert")
+@pytest.mark.parametrize("rows", [90, 125])
+def test_a_bert_with_xlmr_s_vocabulary_has_one_type(tmp_path, capsys, rows):
+  """As multilingual MiniLM and e5 have it: transformers gives its pairs no types, and so do we.
+
+  Their embeddings have 35 rows more than the vocabulary has entries. These are never proposed, however likely they are.
+  """
+  sizes = hf.SIZES._replace(family="bert", token_types=2, positions=32, vocabulary=rows)
+  values = tensors(sizes=sizes)
+  values[sizes.names.head_bias][90:] = 50.0
+  source = hf.make_folder(tmp_path / "source", tensors(sizes=sizes._replace(vocabulary=90)), sizes._replace(vocabulary=90))
+  hf.write_tensors(source / "model.safetensors", values)
+  (source / "config.json").write_text(json.dumps(hf.config_of(sizes, model_type="bert")))
   ours, (theirs, tokenizer) = open_model(source), theirs_in(source)
+  said = "the embedding has 125 rows, and the tokenizer 90 entries; the last 35 rows belong to no piece, and are never drawn"
+  assert capsys.readouterr().err.count(said) == (rows > 90)
   given = tokenizer("the cat", "sees")
   assert "token_type_ids" not in given and not ours.module.encoder.pair_types
   logits = run_theirs(theirs, np.array([given.input_ids])).logits.numpy()
   np.testing.assert_allclose(logits_of(ours.module, ours.params, [given.input_ids]), logits, atol=1e-4)
+  assert (ours.tokenizer.size, ours.tokenizer.mask_id, max(ours.tokenizer.replacements)) == (rows, 89, 88)
+  assert all(piece for piece, _ in ours.fill(["the <mask>"], top=85)[0][0])
+  from_hf(source, Workdir(tmp_path / "run"))
+  to_hf(Workdir(tmp_path / "run"), "latest", tmp_path / "out")
+  hf.assert_same_bytes(hf.read_tensors(tmp_path / "out"), values)
 
 
 # --- fine-tuning ---------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from tests import hugging_face as hf
 from xlmr_jax.data import sentencepiece_file
 from xlmr_jax.data.tokenizer import open_tokenizer
 from xlmr_jax.errors import UserError
-from xlmr_jax.huggingface import tokenizer
+from xlmr_jax.huggingface import sentencepiece_json, tokenizer
 
 LINES = 10_000
 MASKED = [
@@ -186,3 +186,136 @@ def test_another_byte_level_layout_is_refused(tmp_path):
   (tmp_path / "tokenizer.json").write_text('{"model": {"type": "WordLevel"}}')
   with pytest.raises(UserError, match="tokenizer of kind WordLevel"):
     tokenizer.read_vocabulary(tmp_path)
+
+
+def small_byte_level(prefix):
+  """A tokenizer.json of RoBERTa's kind, in which "he" and "he" behind a space are two pieces."""
+  pieces = ["<s>", "<pad>", "</s>", "<unk>", "h", "e", "b", "Ġ", "he", "Ġhe", "Ġb", "<mask>"]
+  model = {"type": "BPE", "vocab": {piece: id for id, piece in enumerate(pieces)},
+           "merges": [["h", "e"], ["Ġ", "he"], ["Ġ", "b"]]}  # fmt: skip
+  step = {"type": "ByteLevel", "add_prefix_space": prefix, "trim_offsets": True, "use_regex": True}
+  specials = [(0, "<s>"), (1, "<pad>"), (2, "</s>"), (3, "<unk>"), (11, "<mask>")]
+  return sentencepiece_json.tokenizer_json(specials, None, step, model, step)
+
+
+ROBERTA, FAST = {"tokenizer_class": "RobertaTokenizer"}, {"tokenizer_class": "PreTrainedTokenizerFast"}
+
+
+@pytest.mark.parametrize("in_file", [True, False])
+@pytest.mark.parametrize(
+  "config, expected",
+  [
+    (None, False),
+    ({}, False),
+    ({"add_prefix_space": True}, True),
+    ({"add_prefix_space": False}, False),
+    (ROBERTA, False),
+    ({"tokenizer_class": "RobertaTokenizerFast"}, False),
+    (ROBERTA | {"add_prefix_space": True}, True),
+    (ROBERTA | {"add_prefix_space": False}, False),
+    (FAST, None),
+    (FAST | {"add_prefix_space": True}, None),  # Another class takes the file's.
+    (FAST | {"add_prefix_space": False}, None),
+  ],
+)
+def test_the_prefix_space_is_that_of_transformers_class(tmp_path, in_file, config, expected):
+  """RoBERTa's class takes it from tokenizer_config.json, by default False; model_type names the class if nothing does."""
+  pytest.importorskip("tokenizers")
+  (tmp_path / "tokenizer.json").write_text(json.dumps(small_byte_level(in_file)))
+  (tmp_path / "config.json").write_text('{"model_type": "roberta"}')
+  if config is not None:
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+  ours = open_tokenizer(tmp_path, tokenizer.read_vocabulary(tmp_path)[0])
+  has_prefix = in_file if expected is None else expected
+  assert ours.encode("he b") == [0, 9 if has_prefix else 8, 10, 2]
+  transformers = pytest.importorskip("transformers")
+  assert transformers.AutoTokenizer.from_pretrained(tmp_path)("he b").input_ids == ours.encode("he b")
+
+
+def test_steps_that_robertas_class_would_replace_are_said(tmp_path, capsys):
+  pytest.importorskip("tokenizers")
+  whole = small_byte_level(True) | {"normalizer": {"type": "Lowercase"}}
+  (tmp_path / "tokenizer.json").write_text(json.dumps(whole))
+  (tmp_path / "tokenizer_config.json").write_text(json.dumps(ROBERTA))
+  for _ in range(2):
+    assert open_tokenizer(tmp_path, tokenizer.read_vocabulary(tmp_path)[0]).encode("HE b") == [0, 9, 10, 2]
+  assert capsys.readouterr().err.count("its steps are not those of RoBERTa. They are followed here") == 1
+  (tmp_path / "tokenizer.json").write_text(json.dumps(small_byte_level(True)))
+  (tmp_path / "tokenizer_config.json").write_text(json.dumps(ROBERTA | {"add_prefix_space": None}))
+  with pytest.raises(UserError, match=r"tokenizer_config.json: add_prefix_space is 'None'; it must be true or false"):
+    tokenizer.read_vocabulary(tmp_path)
+
+
+# --- tokens that tokenizer_config.json adds ------------------------------------------------------------------------
+
+
+def listed(content, **flags):
+  return {
+    "content": content,
+    "single_word": False,
+    "lstrip": False,
+    "rstrip": False,
+    "normalized": True,
+    "special": False,
+  } | flags
+
+
+@pytest.mark.parametrize(
+  "config, files, expected",
+  [
+    ({"additional_special_tokens": ["<y>", "<x>"]}, {}, {"<y>": 13, "<x>": 14}),
+    ({"extra_special_tokens": ["<x>"], "additional_special_tokens": ["<y>"]}, {}, {"<x>": 13}),
+    ({"extra_special_tokens": {"name": "<x>"}}, {}, {"<x>": 13}),
+    ({"added_tokens_decoder": {"14": listed("<y>"), "13": listed("<x>")}}, {}, {"<x>": 13, "<y>": 14}),
+    (
+      {"added_tokens_decoder": {"13": listed("<x>", special=True)}, "additional_special_tokens": ["<x>", "<y>", "[A]"]}, {},
+      {"<x>": 13, "<y>": 14},
+    ),
+    ({"added_tokens_decoder": {"6": listed("b")}}, {}, {"b": 6}),  # a piece of the vocabulary, found in texts now
+    ({"added_tokens_decoder": {"12": listed("[A]", lstrip=True)}}, {}, {}),  # other flags for a token of the file
+    ({}, {"special_tokens_map.json": {"additional_special_tokens": ["<x>"]}}, {"<x>": 13}),
+    ({}, {"added_tokens.json": {"<x>": 13}}, {"<x>": 13}),
+  ],
+)  # fmt: skip
+def test_tokens_beside_a_tokenizer_json_are_added_as_in_transformers(tmp_path, config, files, expected):
+  pytest.importorskip("tokenizers")
+  whole = small_byte_level(False)
+  whole["added_tokens"].append(sentencepiece_json.added_token(12, "[A]"))
+  (tmp_path / "tokenizer.json").write_text(json.dumps(whole))
+  (tmp_path / "config.json").write_text('{"model_type": "roberta"}')
+  for name, content in {"tokenizer_config.json": FAST | config, **files}.items():
+    (tmp_path / name).write_text(json.dumps(content))
+  vocabulary, size = tokenizer.read_vocabulary(tmp_path)
+  ours = open_tokenizer(tmp_path, vocabulary)
+  assert size == 13 + sum(id > 12 for id in expected.values()) and ours.encode("[A]") == [0, 12, 2]
+  assert {name: ours.encode(name)[1] for name in expected} == expected and ours.mask_id == 11
+  special = {*config.get("additional_special_tokens", ()), *config.get("extra_special_tokens", ())}
+  assert not {id for name, id in expected.items() if name in special} & set(ours.replacements.tolist())
+  transformers = pytest.importorskip("transformers")
+  theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+  for text in ("he<x>b <y> [A] b", "[A]<y>he", "b<x>"):
+    assert theirs(text).input_ids == ours.encode(text), text
+
+
+def test_tokens_that_cannot_be_added_are_named(tmp_path):
+  pytest.importorskip("tokenizers")
+  (tmp_path / "tokenizer.json").write_text(json.dumps(small_byte_level(False)))
+  config = tmp_path / "tokenizer_config.json"
+  config.write_text(json.dumps({"added_tokens_decoder": {"14": listed("<x>")}}))
+  with pytest.raises(UserError, match="adds the token '<x>' with the id 14, and transformers would give it 12"):
+    tokenizer.read_vocabulary(tmp_path)
+  config.write_text(json.dumps({"additional_special_tokens": ["<x>"]}))
+  assert tokenizer.read_vocabulary(tmp_path, rows=13)[1] == 13
+  with pytest.raises(UserError, match=r"'<x>', which gets the id 12, and the embedding has 12 rows; remove the token"):
+    tokenizer.read_vocabulary(tmp_path, rows=12)
+  config.write_text(json.dumps({"additional_special_tokens": ["<mask>", "<s>"]}))
+  assert tokenizer.read_vocabulary(tmp_path) == ((tmp_path / "tokenizer.json").read_bytes(), 12)
+
+
+def test_tokens_beside_both_files(small, tmp_path):
+  """A SentencePiece model and its tokenizer.json, to which tokenizer_config.json adds a token: the latter counts."""
+  tokenizer.write_tokenizer(tmp_path, small[0], 512)
+  config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+  (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | {"additional_special_tokens": ["<x>"]}))
+  vocabulary, size = tokenizer.read_vocabulary(tmp_path)
+  assert size == small[0].size + 1 and open_tokenizer(tmp_path, vocabulary).encode("<x>")[1:-1][-1] == size - 1

@@ -1,5 +1,6 @@
 """Hugging Face folders: tensors go in and out byte for byte, and what is not as it must be is refused by name."""
 
+import dataclasses
 import json
 import pickle
 
@@ -17,6 +18,7 @@ from xlmr_jax.huggingface import folder, names, safetensors_file
 from xlmr_jax.huggingface.importing import from_hf
 from xlmr_jax.model.build import family_of, params_shapes
 from xlmr_jax.open_model import load_initial, load_params, open_record
+from xlmr_jax.report import export
 from xlmr_jax.report.export import to_hf
 from xlmr_jax.run.workdir import Workdir
 from xlmr_jax.training import sharding
@@ -65,10 +67,40 @@ def test_old_files_with_copies_constants_and_a_pooler(tmp_path):
   hf.assert_same_bytes(found, values | pooler)
 
 
+def in_dtype(values, dtype):
+  return {name: value.astype(np.dtype(getattr(ml_dtypes, dtype, dtype))) for name, value in values.items()}
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_comes_back_in_its_own_dtype(tmp_path, dtype):
-  values = {name: value.astype(np.dtype(getattr(ml_dtypes, dtype, dtype))) for name, value in hf.tensors(types=True).items()}
-  hf.assert_same_bytes(round_trip(hf.make_folder(tmp_path / "source", values), tmp_path, dtype=dtype), values)
+  """Each tensor in its own, since they may differ. The dtype that was named is for all."""
+  values = in_dtype(hf.tensors(types=True), dtype) | {XLMR.head_bias: hf.tensors()[XLMR.head_bias]}
+  source = hf.make_folder(tmp_path / "source", values)
+  hf.assert_same_bytes(round_trip(source, tmp_path), values)
+  assert json.loads((tmp_path / "out" / "config.json").read_text())["torch_dtype"] == dtype
+  for wanted in ("float32", dtype):
+    to_hf(Workdir(tmp_path / "run"), "latest", tmp_path / wanted, dtype=wanted)
+    hf.assert_same_bytes(hf.read_tensors(tmp_path / wanted), in_dtype(values, wanted))
+
+
+def test_what_was_trained_is_exported_in_float32(tmp_path, monkeypatch):
+  """Nothing is rounded unless it is asked for, whatever the imported model was stored in."""
+  from_hf(hf.make_folder(tmp_path / "source", in_dtype(hf.tensors(), "bfloat16")), Workdir(tmp_path / "run"))
+  monkeypatch.setattr(export, "load_params", lambda *args: (5, load_params(*args)[1]))
+  to_hf(Workdir(tmp_path / "run"), "latest", tmp_path / "out")
+  assert {value.dtype.name for value in hf.read_tensors(tmp_path / "out").values()} == {"float32"}
+  assert json.loads((tmp_path / "out" / "config.json").read_text())["torch_dtype"] == "float32"
+
+
+@pytest.mark.parametrize("imported, tokens", [(True, 32), (False, 20)])
+def test_the_export_promises_no_more_tokens_than_were_trained(tmp_path, imported, tokens):
+  """transformers cuts texts at model_max_length. An imported model was trained elsewhere, on all its positions."""
+  from_hf(hf.make_folder(tmp_path / "source"), Workdir(tmp_path / "run"))
+  record = dataclasses.replace(open_record(tmp_path / "run"), seq_len=20, **({} if imported else {"imported": None}))
+  record.write(Workdir(tmp_path / "run"))
+  to_hf(Workdir(tmp_path / "run"), "initial", tmp_path / "out")
+  assert json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())["model_max_length"] == tokens
+  assert json.loads((tmp_path / "out" / "config.json").read_text())["max_position_embeddings"] == 34
 
 
 def test_what_training_changed_is_exported_and_token_types_stay(tmp_path):
@@ -155,6 +187,24 @@ def test_files_are_those_of_the_safetensors_library(tmp_path):
   hf.assert_same_bytes(hf.read_tensors(tmp_path / "theirs"), values)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_export_is_byte_for_byte_the_file_that_the_library_would_write(tmp_path, dtype):
+  """Of the same tensors, in one file: order, header and all. So does transformers save a model."""
+  numpy = pytest.importorskip("safetensors.numpy")
+  values = in_dtype(hf.tensors(hf.SIZES._replace(layers=11), types=True), dtype)
+  sizes = hf.SIZES._replace(layers=11)
+  source = hf.make_folder(tmp_path / "source", values, sizes)
+  numpy.save_file(values, source / "model.safetensors", metadata={"format": "pt"})
+  round_trip(source, tmp_path)
+  theirs = (source / "model.safetensors").read_bytes()
+  assert (tmp_path / "out" / "model.safetensors").read_bytes() == theirs
+  assert (tmp_path / "run" / "initial" / "0" / "model.safetensors").read_bytes() == theirs
+  every = {f"{size}{name}": np.ones(3, dtype) for name, dtype in safetensors_file.DTYPES.items() for size in "ba"}
+  hf.write_tensors(tmp_path / "ours", every)
+  numpy.save_file(every, tmp_path / "theirs", metadata={"format": "pt"})
+  assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
+
+
 def test_large_tensors_are_read_and_written_in_pieces(tmp_path, monkeypatch):
   monkeypatch.setattr(safetensors_file, "_PIECE", 64)
   values = {"a": np.arange(1000, dtype=np.float32).reshape(50, 20), "b": np.ones(7, np.float16)}
@@ -208,6 +258,11 @@ def without(name):
       for x in (None, "1e-5", 0, 2)
     ),
     (hf.tensors(), {"tie_word_embeddings": False}, "tie_word_embeddings is False"),
+    (hf.tensors(), {"model_type": []}, r"model_type \[\]; it must be xlm-roberta"),
+    *(
+      (hf.tensors(), {"xlmr_jax": x}, "xlmr_jax is .*; it must be an object, whose isolate_documents is true or false")
+      for x in (None, [], {"isolate_documents": None})
+    ),
   ],
 )
 def test_refused_by_name_and_nothing_written(tmp_path, values, changes, message):
@@ -218,14 +273,28 @@ def test_refused_by_name_and_nothing_written(tmp_path, values, changes, message)
   assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
-def test_another_vocabulary_is_refused(tmp_path):
-  sizes = hf.SIZES._replace(vocabulary=95)
+@pytest.mark.parametrize("types", [1, 2])
+def test_token_types_without_a_number_are_two(tmp_path, types):
+  """As in transformers' classes, where config.json does not say how many there are."""
+  sizes = hf.SIZES._replace(token_types=types)
   source = hf.make_folder(tmp_path / "source", hf.tensors(sizes), sizes)
-  (source / "sentencepiece.bpe.model").write_bytes(hf.vocabulary(90))
+  config = json.loads((source / "config.json").read_text())
+  del config["type_vocab_size"]
+  (source / "config.json").write_text(json.dumps(config))
+  if types == 1:
+    with pytest.raises(UserError, match=r"token_type_embeddings.weight is \[1, 16\], by config.json it must be \[2, 16\]"):
+      open_record(source)
+  else:
+    assert open_record(source).vocabulary_size == 90
+
+
+def test_another_vocabulary_is_refused(tmp_path):
+  source = hf.make_folder(tmp_path / "source")
+  (source / "sentencepiece.bpe.model").write_bytes(hf.vocabulary(95))
   with pytest.raises(UserError, match=r"bpe.model and tokenizer.json cut .* differently; remove the one"):
     from_hf(source, Workdir(tmp_path / "run"))
   (source / "tokenizer.json").unlink()
-  with pytest.raises(UserError, match="a vocabulary of 95 entries, the tokenizer one of 90"):
+  with pytest.raises(UserError, match="a vocabulary of 90 entries, the tokenizer one of 95"):
     from_hf(source, Workdir(tmp_path / "run"))
   (source / "sentencepiece.bpe.model").unlink()
   with pytest.raises(UserError, match="no tokenizer in it"):

@@ -135,6 +135,23 @@ def test_replacements_are_real_pieces_all_as_likely(mask_id, no_pieces):
   assert chi2 < len(seen) - 1 + 5 * np.sqrt(2 * len(seen))
 
 
+def test_special_tokens_that_were_added_are_no_targets():
+  """They stand in texts, and neither count for the share nor are chosen; without such tokens nothing changes."""
+  ids, special = make_rows(400, 128), np.arange(1000, 2000)
+  ids[:, 5:9] = special[:4]  # tokens of the text itself
+  out = mask(ids, no_pieces=special, mask_share=0.4)
+  row, slot = np.nonzero(out["weights"])
+  assert not np.isin(out["labels"][row, slot], special).any()
+  at = np.isin(ids, special)
+  assert at.sum() >= 1600 and np.array_equal(out["ids"][at], ids[at])
+  eligible = ((ids >= FIRST_PIECE) & ~at).sum(1)
+  assert np.all(np.abs(out["weights"].sum(1) - 0.4 * eligible) < 1)
+  plain = make_rows(50, 128)
+  plain[plain == 7] = 8
+  for name, value in mask(plain, random_share=0.0).items():
+    np.testing.assert_array_equal(mask(plain, random_share=0.0, no_pieces=(7,))[name], value)
+
+
 def test_a_mask_that_is_not_the_last_entry():
   ids = make_rows(50, 64, vocabulary=40)
   out = mask(ids, vocabulary=40, replace_share=1.0, random_share=0.0, mask=4)

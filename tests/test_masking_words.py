@@ -352,6 +352,19 @@ def test_words_are_whole_and_the_rest_is_untouched(unit):
   assert ids[chosen].min() >= FIRST_PIECE and out["ids"].max() < 250_002
 
 
+@pytest.mark.parametrize("unit", ["word", "span"])
+def test_a_special_token_in_a_word_stays_as_an_unknown_piece_does(unit):
+  """One that was added is no target and counts for no share. Rows with <unk> in its places are masked alike."""
+  marked = make_rows(300)
+  as_unknown = np.where(np.random.default_rng(1).random(marked.shape) < 0.1, marked - marked % WORD_START + UNK, marked)
+  as_unknown = np.where(marked % WORD_START > EOS, as_unknown, marked)
+  special = np.where(as_unknown % WORD_START == UNK, marked - marked % WORD_START + 777, marked)
+  expected, found = mask(as_unknown, unit=unit), mask(special, unit=unit, no_pieces=(777,))
+  np.testing.assert_array_equal(is_masked(found), is_masked(expected))
+  np.testing.assert_array_equal(found["labels"], expected["labels"])
+  assert np.all(found["ids"][special % WORD_START == 777] == 777) and is_masked(found).sum() > 3000
+
+
 def test_words_are_alike_likely_whatever_their_length():
   """But for the last draws of a row, for which only short ones are small enough."""
   marked = np.tile(make_rows(1, 512, word=0.6, unknown=0.0), (3000, 1))

@@ -1,8 +1,15 @@
 """The Python door: a run or folder opened as a Model, gaps filled, texts as vectors."""
 
+import contextlib
+import dataclasses
 import functools
+import hashlib
+import importlib
+import json
+import shutil
 import subprocess
 import sys
+import warnings
 
 import jax
 import numpy as np
@@ -10,11 +17,25 @@ import pytest
 
 from tests import hugging_face as hf
 from tests import tiny
+from xlmr_jax.data import tokenizer_json
+from xlmr_jax.data.phases import Phase
+from xlmr_jax.data.rows import RowStore
+from xlmr_jax.data.tokenizer import open_tokenizer
 from xlmr_jax.errors import UserError
+from xlmr_jax.files import write_json
+from xlmr_jax.folders import copy_folder
 from xlmr_jax.huggingface.importing import from_hf
 from xlmr_jax.ids import PAD
-from xlmr_jax.open_model import Model, open_model, row_lengths
-from xlmr_jax.run.workdir import Workdir
+from xlmr_jax.model.build import params_shapes
+from xlmr_jax.open_model import Model, open_model, open_record, row_lengths
+from xlmr_jax.run.branch import Branch
+from xlmr_jax.run.checkpoint import Checkpoints
+from xlmr_jax.run.manifest import MANIFEST
+from xlmr_jax.run.retention import pinned_steps
+from xlmr_jax.run.workdir import RunRecord, Workdir
+from xlmr_jax.training import positions, preparation
+
+open_model_module = importlib.import_module("xlmr_jax.open_model")  # In the package, the function has its name.
 
 LONG = hf.SIZES._replace(positions=130)  # rows of 64 and 128 tokens
 # Texts for rows of both lengths, an empty one among them.
@@ -144,6 +165,156 @@ def test_what_fill_refuses(model):
       model.fill(["<mask>"], top)
   with pytest.raises(UserError, match="must be a list of texts"):
     model.fill("the <mask>")
+
+
+def test_texts_may_come_from_an_iterator(model):
+  texts = ["the <mask>", "a <mask> of <mask>"]
+  assert model.fill(iter(texts), top=2) == model.fill(texts, top=2) == model.fill((text for text in texts), top=2)
+  np.testing.assert_array_equal(model.encode(iter(TEXTS[:3])), model.encode(TEXTS[:3]))
+  assert model.fill(iter([])) == [] and model.encode(iter([])).shape == (0, 16)
+  for wrong, message in (
+    ([b"the"], r"texts\[0\]=b'the': is a bytes, and must be a str"),
+    (["the", None], r"texts\[1\]=None: is a NoneType, and must be a str"),
+    (b"the", r"texts\[0\]=116: is a int"),
+  ):
+    for call in (model.fill, model.encode):
+      with pytest.raises(UserError, match=message):
+        call(wrong)
+
+
+# --- positions that no row has trained -----------------------------------------------------------------------------
+
+
+def record_of(folder, **changes):
+  """The record of a run with the folder's model, that was trained on rows of 64 tokens."""
+  return dataclasses.replace(open_record(folder), imported=None, seq_len=64, **changes)
+
+
+def test_texts_longer_than_the_rows_of_the_training_are_told(model, folder):
+  with warnings.catch_warnings():
+    warnings.simplefilter("error")
+    model.encode(["the hut " * 40])  # An imported model was trained elsewhere.
+    trained = Model(record_of(folder), model.params, model.tokenizer, 0)
+    assert (trained.max_tokens, trained.trained_tokens) == (128, 64)
+    trained.encode(["the hut " * 10])
+    trained.fill(["the hut " * 10 + "<mask>"])
+  with pytest.warns(
+    UserWarning, match="1 of 2 texts have more than 64 tokens, the most that a row of the training had"
+  ) as told:
+    trained.encode(["the hut " * 40, "the"])
+  assert told[0].filename == __file__
+  with pytest.warns(UserWarning, match="1 of 2 texts have more than 64 tokens"):
+    trained.fill(["<mask> and <mask>", "<mask> the hut " * 40])
+
+
+def test_the_longest_rows_of_a_run(folder):
+  record = record_of(folder)
+  assert positions.longest_trained(record) == 64
+  config = record.config | {"phases": ("until=50%,seq_len=16", "until=end,seq_len=32")}
+  assert positions.longest_trained(dataclasses.replace(record, config=config)) == 32
+  phase = Phase(4, 0.3, (), 0.15, 128, 16)
+  branch = Branch("other", 4, (phase,)).to_json()
+  assert positions.longest_trained(dataclasses.replace(record, config=config, branch=branch)) == 128
+  assert positions.longest_trained(open_record(folder)) == 128
+
+
+@pytest.mark.parametrize("max_positions", [tiny.SEQ_LEN + 2, 2 * tiny.SEQ_LEN])
+def test_a_run_says_that_it_leaves_positions_untrained(tmp_path, capsys, max_positions):
+  store = RowStore(tiny.make_store(tmp_path / "rows"))
+  prepared = preparation.prepare(tiny.config(model__max_positions=max_positions), store)
+  workdir = Workdir(tmp_path / "run")
+  workdir.root.mkdir()
+  preparation.say_what_comes(prepared, workdir, prepared.timeline(), 0)
+  said = (
+    "positions: the model takes 62 tokens, and the longest rows have 32: the positions behind them stay as they were drawn. "
+    "config.model.max_positions=34 has none such"
+  )
+  assert capsys.readouterr().out.count(said) == (max_positions > tiny.SEQ_LEN + 2)
+
+
+# --- checkpoints of a run that goes on -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+  """A run that goes on, with two checkpoints and a vocabulary."""
+  workdir, config = Workdir(tmp_path_factory.mktemp("live")), tiny.config()
+  RunRecord(config.to_dict(), tiny.VOCABULARY, hashlib.sha256(hf.vocabulary()).hexdigest(), tiny.SEQ_LEN).write(workdir)
+  workdir.tokenizer.write_bytes(hf.vocabulary())
+  params = jax.tree.map(lambda x: jax.numpy.full(x.shape, 0.01, x.dtype), params_shapes(config, tiny.VOCABULARY))
+  checkpoints = Checkpoints(workdir)
+  for step in (4, 8):
+    checkpoints.save(step, {"params": params}, {})
+  checkpoints.close()
+  return workdir
+
+
+def test_a_checkpoint_is_pinned_while_it_is_read(run, monkeypatch):
+  seen = []
+
+  def restore(directory, step, abstract):
+    seen.append((step, pinned_steps(run)))
+    return real(directory, step, abstract)
+
+  real = open_model_module.restore_params
+  monkeypatch.setattr(open_model_module, "restore_params", restore)
+  assert open_model(run.root, 4).step == 4 and open_model(run.root).step == 8
+  assert seen == [(4, {4}), (8, {8})] and not pinned_steps(run)
+
+  def remove_behind_the_pin(workdir, step):
+    """What a trainer does that looked for pins just before."""
+    (workdir.checkpoints / str(step) / MANIFEST).rename(workdir.root / "gone")
+    return contextlib.nullcontext()
+
+  monkeypatch.setattr(open_model_module, "pin_to_read", remove_behind_the_pin)
+  monkeypatch.setattr(open_model_module.time, "sleep", lambda seconds: None)
+  with pytest.raises(UserError, match=r"checkpoint 4: the training in .* removed it before it was read; choose"):
+    open_model(run.root, 4)
+  # The trainer saw the pin and brings the step back.
+  monkeypatch.setattr(
+    open_model_module.time, "sleep",
+    lambda seconds: (run.root / "gone").rename(run.checkpoints / "4" / MANIFEST),
+  )  # fmt: skip
+  (run.root / "gone").rename(run.checkpoints / "4" / MANIFEST)
+  assert open_model(run.root, 4).step == 4
+
+
+def test_the_best_checkpoint_is_that_of_best_json(run):
+  with pytest.raises(UserError, match="there is no best checkpoint"):
+    open_model(run.root, "best")
+  copy_folder(run.checkpoints / "4", run.best / "4", last=MANIFEST)
+  write_json(run.best_note, {"step": 4, "score": 0.5})
+  assert open_model(run.root, "best").step == 4
+  write_json(run.best_note, {"step": 8, "score": 0.7})
+  with pytest.raises(UserError, match=r"best.json names step 8, but .* has step 4"):
+    open_model(run.root, "best")
+
+
+# --- one tokenizer ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", [90, 97])
+def test_a_folder_with_a_tokenizer_json_builds_its_tokenizer_once(folder, tmp_path, monkeypatch, rows):
+  """The library takes seconds for XLM-R's 250,002 pieces, and opening a folder asks for the tokenizer again and again."""
+  pytest.importorskip("tokenizers")
+  shutil.copytree(folder, tmp_path / "source")
+  (tmp_path / "source" / "sentencepiece.bpe.model").unlink()
+  whole = tmp_path / "source" / "tokenizer.json"
+  whole.write_text(json.dumps(json.loads(whole.read_text()), indent=rows))  # a content that no other test opens
+  sizes = LONG._replace(vocabulary=rows)
+  hf.write_tensors(tmp_path / "source" / "model.safetensors", hf.tensors(sizes))
+  (tmp_path / "source" / "config.json").write_text(json.dumps(hf.config_of(sizes)))
+  built, real = [], tokenizer_json.library_tokenizer
+
+  def build(path, whole):
+    built.append(path)
+    return real(path, whole)
+
+  monkeypatch.setattr(tokenizer_json, "library_tokenizer", build)
+  opened = open_model(tmp_path / "source")
+  assert opened.tokenizer.encode("the cat")[0] == 0 and opened.tokenizer.size == rows and len(built) == 1
+  elsewhere = open_tokenizer(tmp_path / "elsewhere.json", opened.tokenizer.model)
+  assert (elsewhere.path, elsewhere.sha256) == (tmp_path / "elsewhere.json", opened.tokenizer.sha256) and len(built) == 1
 
 
 def test_a_run_in_bfloat16_is_opened_in_fp32(folder, tmp_path):

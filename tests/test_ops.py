@@ -1,6 +1,7 @@
 """The choice of operations: what runs where, what is refused by name, and the line that says it."""
 
 import functools
+import importlib
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +16,10 @@ from xlmr_jax.model.dropout import Drop
 from xlmr_jax.model.kernels import library
 from xlmr_jax.model.ops import PLAIN_OPS, Wanted, choose_ops
 
-BASE = Wanted("auto", "auto", "tpu", 512, 768, 12, 3072, 0.1)
+BASE = Wanted("auto", "auto", "tpu", 512, 768, 12, 3072, 0.1, dtype="bfloat16")
 NO_DROPOUT = "it has no dropout of probabilities, and config.model.attention_dropout is above 0"
 ONLY_TPU = "the kernel runs on TPU, not on"
+NO_FLOAT32 = "it has no float32, only bfloat16 and float16 (config.model.dtype)"
 
 
 @pytest.mark.parametrize(
@@ -59,6 +61,19 @@ ONLY_TPU = "the kernel runs on TPU, not on"
     (
       {"platform": "gpu", "attention_dropout": 0.0, "heads": 3},
       f"attention: xla (cudnn: heads of 256 are no multiple of 8, or wider than 128); norms: XLA ({ONLY_TPU} gpu)",
+    ),
+    (
+      {"platform": "gpu", "attention_dropout": 0.0, "dtype": "float32"},
+      f"attention: xla (cudnn: {NO_FLOAT32}); norms: XLA ({ONLY_TPU} gpu)",
+    ),
+    (
+      {"platform": "gpu", "attention_dropout": 0.0, "dtype": "float16"},
+      f"attention: cudnn (auto on gpu); norms: XLA ({ONLY_TPU} gpu)",
+    ),
+    (
+      {"platform": "gpu", "attention_dropout": 0.0, "seq_len": 333},
+      "attention: xla (cudnn: rows of 333 tokens are odd, which it cannot train on with a mask); norms: XLA "
+      f"({ONLY_TPU} gpu)",
     ),
   ],
 )
@@ -104,6 +119,10 @@ def test_what_is_chosen_and_said(changes, line):
       {"attention": "cudnn", "platform": "gpu", "attention_dropout": 0.0, "heads": 3},
       "config.model.attention='cudnn': heads of 256 are no multiple of 8, or wider than 128; use auto or xla",
     ),
+    (
+      {"attention": "cudnn", "platform": "gpu", "attention_dropout": 0.0, "dtype": "float32"},
+      f"config.model.attention='cudnn': {NO_FLOAT32}; use auto or xla",
+    ),
     ({"fuse": "on", "platform": "gpu"}, f"config.model.fuse='on': {ONLY_TPU} gpu; use auto or off"),
     (
       {"fuse": "on", "dropout_bits": "rbg"},
@@ -116,6 +135,37 @@ def test_what_was_named_and_cannot_run_is_refused(changes, message):
   with pytest.raises(UserError) as refused:
     choose_ops(BASE._replace(**changes))
   assert str(refused.value) == message
+
+
+@pytest.mark.parametrize(
+  "name, arg, attention", [("tiny100", "", "xla"), ("smoke", "", "xla"), ("study", "tiny", "xla"), ("base", "", "cudnn")]
+)
+def test_configs_on_a_gpu(name, arg, attention):
+  """cuDNN has no float32, in which the small configs compute. The evaluator puts its own dtype into the same key."""
+  config = importlib.import_module(f"configs.{name}").get_config(arg)
+  config.model.attention_dropout = 0.0  # the other reason why cuDNN would not run
+  assert choose_model_ops(config, 128, "gpu")[1].startswith(f"attention: {attention} ")
+  for dtype, expected in (("float32", "xla"), ("bfloat16", "cudnn")):
+    config.model.dtype = dtype
+    assert choose_model_ops(config, 128, "gpu")[1].startswith(f"attention: {expected} ")
+
+
+def test_what_cudnn_takes_is_what_jax_takes():
+  """JAX's own checks of shapes and dtypes, with which it would end a run, agree with why_no_cudnn()."""
+  checks = pytest.importorskip("jax._src.cudnn.fused_attention_stablehlo")
+  layout = checks.AttentionLayout.BTNH
+  for dtype in ("float32", "bfloat16", "float16"):
+    for width in (8, 12, 64, 128, 136):
+      for seq_len in (16, 33):
+        x = jax.ShapeDtypeStruct((2, seq_len, 2, width), jnp.dtype(dtype))
+        mask = jax.ShapeDtypeStruct((2, 2, seq_len, seq_len), jnp.dtype(dtype))
+        try:
+          checks.check_layout(x, x, x, mask, None, None, None, None, None, None, layout)
+          checks.check_is_flash_attention(x, x, x, layout.value, 91300, True, True)
+          refused = False
+        except NotImplementedError:
+          refused = True
+        assert bool(library.why_no_cudnn(dtype, width, seq_len)) == refused, (dtype, width, seq_len)
 
 
 def test_plain_ops_are_one_flag_away():

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from xlmr_jax.data import sentencepiece
 from xlmr_jax.data.tokenizer import open_tokenizer
 from xlmr_jax.errors import UserError
 from xlmr_jax.ids import BOS, EOS, FIRST_PIECE, PAD, UNK
@@ -112,6 +113,23 @@ def test_refuses_what_is_no_model(tmp_path, content):
     path.write_bytes(content)
   with pytest.raises(UserError, match=r"vocabulary\.model"):
     open_tokenizer(path)
+
+
+@pytest.mark.parametrize(
+  "end, message",
+  [
+    (b"00000000x6", "ends with b'00000000x6', which is no number of rows"),
+    (b"\xff" * 10, "which is no number of rows of a padded embedding; the file is damaged"),
+    (b"0000000003", "3 rows of a padded embedding for"),
+    (b"9999999999", "9999999999 rows of a padded embedding for"),
+  ],
+)
+def test_refuses_a_padded_model_whose_last_bytes_are_damaged(small, tmp_path, end, message):
+  path, padded = tmp_path / "vocabulary.model", sentencepiece.with_rows(small.model, small.size + 6)
+  assert open_tokenizer(path, padded).size == small.size + 6
+  with pytest.raises(UserError, match=message) as refused:
+    open_tokenizer(path, padded[:-10] + end)
+  assert str(path) in str(refused.value) and "\n" not in str(refused.value)
 
 
 def test_refuses_another_layout(tmp_path):

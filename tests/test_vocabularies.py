@@ -110,8 +110,10 @@ def test_a_padded_sentencepiece_model(tmp_path):
   name = tokenizer.SENTENCEPIECE
   assert (tmp_path / "out" / name).read_bytes() == (source / name).read_bytes() == hf.vocabulary()
   assert open_tokenizer_of(source, open_record(source)).size == 96
-  (source / "config.json").write_text(json.dumps(hf.config_of(hf.SIZES._replace(vocabulary=90 + 7))))
-  with pytest.raises(UserError, match="97"):  # no multiple of 8: not a padding, but another vocabulary
+  sizes = hf.SIZES._replace(vocabulary=90 + 512)
+  (source / "config.json").write_text(json.dumps(hf.config_of(sizes)))
+  hf.write_tensors(source / "model.safetensors", hf.tensors(sizes))
+  with pytest.raises(UserError, match="602 entries, the tokenizer one of 90"):  # no padding, but another vocabulary
     from_hf(source, Workdir(tmp_path / "again"))
 
 

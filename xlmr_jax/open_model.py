@@ -7,8 +7,9 @@ a Hugging Face folder with a manifest.
 
 import os
 import sys
+import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ from ml_collections import ConfigDict
 
 from xlmr_jax.data.tokenizer import Tokenizer, open_tokenizer
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import any_path
+from xlmr_jax.files import AnyPath, any_path
 from xlmr_jax.hardware import refuse_missing_platform
 from xlmr_jax.huggingface import folder as hf_folder
 from xlmr_jax.huggingface.importing import record_of_folder
@@ -27,10 +28,12 @@ from xlmr_jax.ids import BOS, EOS, MASK, PAD
 from xlmr_jax.model.build import build_model, init_params, params_shapes
 from xlmr_jax.progress import Progress
 from xlmr_jax.run.checkpoint import restore_params
-from xlmr_jax.run.checkpoint_folder import sound_steps
+from xlmr_jax.run.checkpoint_folder import best_checkpoint, sound_steps
 from xlmr_jax.run.manifest import DamagedError, verify
+from xlmr_jax.run.retention import pin_to_read
 from xlmr_jax.run.workdir import RunRecord, Workdir, is_hugging_face, read_record
 from xlmr_jax.training.model_languages import has_embeddings, number_of_text
+from xlmr_jax.training.positions import longest_trained
 
 SHORTEST_ROW = 64  # tokens; programs for shorter rows would cost more in compiling than they save
 # Tokens of the batches that a device computes at a time. A CPU is not faster with more than one long row.
@@ -119,20 +122,28 @@ def _load_params(path: str | os.PathLike, record: RunRecord, config: ConfigDict,
       raise UserError(f"checkpoint {name}: {workdir} is a Hugging Face folder, which has one model; use latest")
     return 0, hf_folder.load(hf_folder.open_folder(workdir.root), params_shapes(config, size))
   steps = sound_steps(workdir.checkpoints)
+  if name == "best":
+    return _restore(workdir.best, best_checkpoint(workdir), params_shapes(config, size))
   if name == "initial" or (name == "latest" and not steps and record.imported):
     return 0, load_initial(workdir, params_shapes(config, size)) if record.imported else init_params(config, size)
-  directory = workdir.best if name == "best" else workdir.checkpoints
-  if name == "best":
-    steps = sound_steps(directory)
-    if not steps:
-      raise UserError(f"there is no best checkpoint in {directory}; run the evaluator first, or name a step or latest")
-  elif not steps:
-    raise UserError(f"{directory} holds no finished checkpoint")
-  elif name != "latest" and name not in map(str, steps):
+  if not steps:
+    raise UserError(f"{workdir.checkpoints} holds no finished checkpoint")
+  if name != "latest" and name not in map(str, steps):
     raise UserError(f"checkpoint {name}: {workdir} has {', '.join(map(str, sorted(steps)))}, latest, initial")
-  step = steps[0] if name in ("best", "latest") else int(name)
+  step = steps[0] if name == "latest" else int(name)
+  if workdir.result.exists():  # The run has ended, so that nobody removes anything.
+    return _restore(workdir.checkpoints, step, params_shapes(config, size))
+  with pin_to_read(workdir, step):
+    if step not in sound_steps(workdir.checkpoints):
+      time.sleep(1.0)  # A trainer that was removing it brings it back when it sees the pin.
+    if step not in sound_steps(workdir.checkpoints):
+      raise UserError(f"checkpoint {step}: the training in {workdir} removed it before it was read; choose another one")
+    return _restore(workdir.checkpoints, step, params_shapes(config, size))
+
+
+def _restore(directory: AnyPath, step: int, abstract_params: Any) -> tuple[int, Any]:
   try:
-    return step, restore_params(directory, step, params_shapes(config, size))
+    return step, restore_params(directory, step, abstract_params)
   except DamagedError as error:
     raise UserError(f"checkpoint {step} is damaged: {error}; choose another one") from None
 
@@ -162,21 +173,22 @@ class Model:
     config.model.dtype = "float32"
     self.module: Any = build_model(config, record.vocabulary_size)  # the flax module that takes the parameters
     self.max_tokens = self.module.encoder.max_seq_len  # of a text, with <s> and </s>
+    self.trained_tokens = longest_trained(record)  # of the longest rows of the training; may be fewer than max_tokens
     self.needs_language = has_embeddings(config)  # whether fill() and encode() must be told the language of their texts
     self._likeliest = jax.jit(self._make_likeliest(), static_argnums=3)
     self._pooled = jax.jit(self._make_pooled(), static_argnums=2)
 
-  def fill(self, texts: Sequence[str], top: int = 5, language: str = "") -> list[list[Mask]]:
+  def fill(self, texts: Iterable[str], top: int = 5, language: str = "") -> list[list[Mask]]:
     """Per text and per "<mask>" in it, the `top` likeliest pieces and their probabilities, the likeliest first.
 
     A "▁" in front of a piece stands for a space: the piece begins a word. Special tokens are never proposed, although they
     have a share of the probability. No texts give an empty list. Raises UserError, before anything is computed, for a text
     without a mask or with more tokens than the model takes, because a cut could take the mask away; and for a model whose
-    folder has no masked-language-model head.
+    folder has no masked-language-model head. A warning tells of texts with more tokens than the rows of the training.
 
     language: that the texts are in, such as "fr". A model with language embeddings needs it; others do not look at it.
     """
-    _refuse_no_texts(texts)
+    texts = _listed(texts)
     spoken = number_of_text(ConfigDict(self.record.config), language)
     if self.headless:
       raise UserError(f"{self.headless} has no masked-language-model head, so it cannot fill a {MASK}; train one first")
@@ -191,6 +203,7 @@ class Model:
       if len(ids) > self.max_tokens:
         raise UserError(f"{len(ids)} tokens, but the model takes {self.max_tokens}: {text[:60]!r}...")
       masks += [(ids, int(position), number) for position in positions]
+    self._warn_of_positions([len(ids) for ids in dict((number, ids) for ids, _, number in masks).values()])
     found: list[Mask] = [[] for _ in masks]
     for chosen, ids_BxL in self._batches([ids for ids, _, _ in masks], f"filling {len(masks)} gaps"):
       positions_B = np.zeros(len(ids_BxL), np.int32)
@@ -204,29 +217,40 @@ class Model:
       by_text[number].append(pieces)
     return by_text
 
-  def encode(self, texts: Sequence[str], pooling: Literal["mean", "first"] = "mean", language: str = "") -> np.ndarray:
+  def encode(self, texts: Iterable[str], pooling: Literal["mean", "first"] = "mean", language: str = "") -> np.ndarray:
     """Vectors of texts, float32[number of texts, hidden], made of the encoder's last hidden states.
 
     pooling: "mean" is the mean over all tokens of a text, `<s>` and `</s>` included, so that an empty text has a vector
     too; "first" is the state at `<s>`. A vector does not depend on the other texts. "<mask>" is read as text. No texts give
     float32[0, hidden]. Of a text with more tokens than the model takes, the first ones count, and a warning says how many
-    texts were cut. language: as of fill().
+    texts were cut; another one tells of texts with more tokens than the rows of the training. language: as of fill().
     """
-    _refuse_no_texts(texts)
+    texts = _listed(texts)
     spoken = number_of_text(ConfigDict(self.record.config), language)
     if pooling not in ("mean", "first"):
       raise UserError(f"pooling={pooling!r}: must be mean or first")
-    pieces = self.tokenizer.encode_lines(list(texts))
+    pieces = self.tokenizer.encode_lines(texts)
     room = self.max_tokens - 2
     cut = sum(len(ids) > room for ids in pieces)
     if cut:
       warnings.warn(f"{cut} of {len(texts)} texts have more than {self.max_tokens} tokens and were cut", stacklevel=2)
+    self._warn_of_positions([len(ids) + 2 for ids in pieces])
     vectors = np.zeros((len(texts), self.module.encoder.hidden), np.float32)
     rows = [np.concatenate([[BOS], ids[:room], [EOS]]).astype(np.int32) for ids in pieces]
     for chosen, ids_BxL in self._batches(rows, f"encoding {len(rows)} texts"):
       languages_Bx2 = None if spoken is None else np.full((len(ids_BxL), 2), spoken, np.int32)
       vectors[chosen] = jax.device_get(self._pooled(self.params, ids_BxL, pooling, languages_Bx2))[: len(chosen)]
     return vectors
+
+  def _warn_of_positions(self, lengths: list[int]) -> None:
+    """Warns of texts that reach positions which the training left as they were drawn. lengths: of all texts, in tokens."""
+    long = sum(length > self.trained_tokens for length in lengths)
+    if long and self.trained_tokens < self.max_tokens:
+      warnings.warn(
+        f"{long} of {len(lengths)} texts have more than {self.trained_tokens} tokens, the most that a row of the training "
+        "had: the positions behind them are untrained, and results for these texts are worth little",
+        stacklevel=3,
+      )
 
   def _batches(self, rows: list[np.ndarray], what: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields (indices int[n] into rows, their ids int32[B, L] with n <= B), with one B for each of a few L.
@@ -299,10 +323,16 @@ def row_lengths(longest: int) -> list[int]:
   return lengths
 
 
-def _refuse_no_texts(texts: Sequence[str]) -> None:
-  """UserError for a text in the place of a list of texts, whose letters would count as texts; and for what is no text."""
+def _listed(texts: Iterable[str]) -> list[str]:
+  """The texts of a list, an iterator or the like. UserError for one text in its place, whose letters would count as texts;
+  and for an item that is no text.
+  """
   if isinstance(texts, str):
     raise UserError(f"texts={texts[:60]!r}: must be a list of texts, not one text")
-  for number, text in enumerate(texts):
+  found = list(texts)
+  for number, text in enumerate(found):
+    if not isinstance(text, str):
+      raise UserError(f"texts[{number}]={str(text)[:60]}: is a {type(text).__name__}, and must be a str")
     if any("\ud800" <= character <= "\udfff" for character in text):
       raise UserError(f"texts[{number}]={text[:60]!r}: it holds half of a surrogate pair, which stands for no character")
+  return found

@@ -51,7 +51,7 @@ def main(argv: list[str]) -> None:
     memory.keep_freed_memory()
     compile_cache.use(config.compile_cache, workdir.root)
   result = to_hf(
-    workdir, flags.FLAGS.checkpoint, out, dtype=flags.FLAGS.dtype, task=flags.FLAGS.task,
+    workdir, flags.FLAGS.checkpoint, out, dtype=flags.FLAGS.dtype or "", task=flags.FLAGS.task,
     seed=flags.FLAGS.seed, config=config,
   )  # fmt: skip
   print(json.dumps(result))
@@ -66,7 +66,10 @@ def run() -> None:
   absl_flags.DEFINE_bool("isolate_documents", None, "from-hf: documents that share a row do not see each other")
   absl_flags.DEFINE_string("checkpoint", "best", "to-hf: best, latest, initial or a step")
   absl_flags.DEFINE_string("out", "", "to-hf: the folder to make")
-  absl_flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16", "float16"], "to-hf: the type of the written tensors")
+  absl_flags.DEFINE_enum(
+    "dtype", None, ["float32", "bfloat16", "float16"],
+    "to-hf: the type of the written tensors; by default float32, or as they came in if nothing was trained since",
+  )  # fmt: skip
   absl_flags.DEFINE_string("task", "", "to-hf: fine-tune on this task first; --config.evaluate.* name its files")
   absl_flags.DEFINE_integer("seed", 0, "to-hf: the seed of the fine-tuning")
   flags.start(main, flags.parse_flags_leaving_config)

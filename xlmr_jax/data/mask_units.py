@@ -35,7 +35,7 @@ def split_marks(marked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def choose(
   marked: np.ndarray, key_bits: np.ndarray, budgets: np.ndarray, slots: int, span_bits: np.ndarray | None = None,
-  span_mean: float = 3.8,
+  span_mean: float = 3.8, is_real_V: np.ndarray | None = None,
 ) -> Chosen:  # fmt: skip
   """Chooses words, or spans if there are span_bits, until the budget of each row is spent.
 
@@ -43,10 +43,12 @@ def choose(
   `slots` each. The words of a row are taken in a random order; one that has more pieces than are left is passed over. So a
   row gets exactly its budget, unless no word is small enough for the rest. The words of a span follow one another in that
   order, so that the last span of a row is cut at a word. Pieces that may not be masked do not count.
+
+  is_real_V: for each id, whether it is of a real piece; None: all from FIRST_PIECE on are.
   """
   n, seq_len = marked.shape
   ids, starts = split_marks(marked)
-  is_piece = (ids >= FIRST_PIECE).reshape(-1)
+  is_piece = (ids >= FIRST_PIECE if is_real_V is None else is_real_V[ids]).reshape(-1)
   at = np.flatnonzero(starts)  # where words start in the flattened rows
   word_of = np.cumsum(starts.reshape(-1), dtype=np.intp) - 1
   pieces_before = np.cumsum(is_piece, dtype=np.int32)

@@ -53,8 +53,8 @@ def mask_rows(
   uniform draw from the real pieces, and the others stay. fairseq may also mask <s> and </s>; we do not, because they hold
   no text.
 
-  mask: the id of <mask>, by default the last. no_pieces: the other ids from FIRST_PIECE on that are never drawn, such as
-  control pieces and the rows of a padded embedding.
+  mask: the id of <mask>, by default the last. no_pieces: the other ids from FIRST_PIECE on that are never chosen or drawn,
+  such as special tokens that were added, control pieces and the rows of a padded embedding.
 
   unit: with "word", words are chosen whole, and with "span" runs of words whose lengths are geometric with the mean
   span_mean (mask_units.py has both). Then ids bear WORD_START at the first piece of each word, and those that are returned
@@ -92,8 +92,12 @@ def mask_rows(
     bits, [seq_len, 1, slots, slots, words - seq_len - 1 - 2 * slots], axis=1
   )
 
+  mask = mask_id(vocabulary_size) if mask is None else mask
+  real = np.setdiff1d(np.arange(FIRST_PIECE, vocabulary_size, dtype=np.int32), [mask, *no_pieces])
+  is_real_V = None if len(no_pieces) == 0 else np.isin(np.arange(vocabulary_size), real)
+
   # How many tokens: floor(share * n + U[0, 1)).
-  eligible = ids >= FIRST_PIECE
+  eligible = ids >= FIRST_PIECE if is_real_V is None else tf.gather(tf.constant(is_real_V), ids)
   n_eligible = tf.math.count_nonzero(eligible, axis=1, dtype=tf.float64)
   counts = tf.cast(tf.floor(mask_share * n_eligible + _uniform(count_bits[:, 0])), tf.int32)
 
@@ -102,14 +106,12 @@ def mask_rows(
     positions = _choose_pieces(key_bits, eligible, counts, slots)
   else:
     span_bits = more_bits[:, :seq_len] if unit == "span" else None
-    positions, counts, kind_slots = _choose_units(marked, key_bits, counts, slots, span_bits, span_mean)
+    positions, counts, kind_slots = _choose_units(marked, key_bits, counts, slots, span_bits, span_mean, is_real_V)
     kind = tf.gather(kind, kind_slots, batch_dims=1)
   used = tf.sequence_mask(counts, slots)
   labels = tf.gather(ids, positions, batch_dims=1)
 
   # What is written there.
-  mask = mask_id(vocabulary_size) if mask is None else mask
-  real = np.setdiff1d(np.arange(FIRST_PIECE, vocabulary_size, dtype=np.int32), [mask, *no_pieces])
   pieces = tf.gather(tf.constant(real, tf.int32), tf.cast(_uniform(piece_bits) * len(real), tf.int32))
   kept_or_random = tf.where(kind < replace_share + random_share, pieces, labels)
   written = tf.where(kind < replace_share, mask, kept_or_random)
@@ -143,13 +145,13 @@ def _choose_pieces(key_bits: Any, eligible: Any, counts: Any, slots: int) -> Any
 
 
 def _choose_units(
-  marked: Any, key_bits: Any, budgets: Any, slots: int, span_bits: Any | None, span_mean: float
+  marked: Any, key_bits: Any, budgets: Any, slots: int, span_bits: Any | None, span_mean: float, is_real_V: np.ndarray | None
 ) -> tuple[Any, Any, Any]:
   """mask_units.choose as a TensorFlow operation."""
   import tensorflow as tf
 
   def choose(marked: np.ndarray, key_bits: np.ndarray, budgets: np.ndarray, *span_bits: np.ndarray) -> mask_units.Chosen:
-    return mask_units.choose(marked, key_bits, budgets, slots, *span_bits, span_mean=span_mean)
+    return mask_units.choose(marked, key_bits, budgets, slots, *span_bits, span_mean=span_mean, is_real_V=is_real_V)
 
   given = [marked, key_bits, budgets, *([] if span_bits is None else [span_bits])]
   positions, counts, kind_slots = tf.numpy_function(choose, given, (tf.int32, tf.int32, tf.int32), stateful=False)

@@ -50,9 +50,10 @@ class SentencePieceTokenizer:
     self.path, self.model = any_path(path), model
     self.sha256 = hashlib.sha256(model).hexdigest()
     self.mask_id = mask_id(self._processor.GetPieceSize() + 2)
-    self.size: int = int(model[-10:]) if model[:-10].endswith(_ROWS) else self.mask_id + 1
-    if self.size > MOST_ENTRIES:
-      raise UserError(f"{path}: {self.size} rows of a padded embedding; there are at most {MOST_ENTRIES}")
+    self.size: int = _rows_of(path, model) or self.mask_id + 1
+    if not self.mask_id < self.size <= MOST_ENTRIES:
+      raise UserError(f"{path}: {self.size} rows of a padded embedding for {self.mask_id + 1} entries; it must be at least "
+                      f"as many, and at most {MOST_ENTRIES}")  # fmt: skip
 
   @property
   def replacements(self) -> np.ndarray:
@@ -130,6 +131,17 @@ class SentencePieceTokenizer:
 def with_rows(model: bytes, rows: int) -> bytes:
   """The model for an embedding of so many rows, more than its entries; the last ones belong to no piece."""
   return model + _ROWS + b"%010d" % rows
+
+
+def _rows_of(path: str | os.PathLike, model: bytes) -> int:
+  """The number that with_rows() put at the end of a model; 0 if there is none. UserError: it is damaged."""
+  rows = model[-10:]
+  if not model[:-10].endswith(_ROWS):
+    return 0
+  if not rows.isdigit():  # of ASCII, as bytes are
+    raise UserError(f"{path}: ends with {rows!r}, which is no number of rows of a padded embedding; the file is damaged, "
+                    "restore it")  # fmt: skip
+  return int(rows)
 
 
 def without_rows(model: bytes) -> bytes:

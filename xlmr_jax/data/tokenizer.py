@@ -7,9 +7,9 @@ from typing import Protocol
 import numpy as np
 
 from xlmr_jax.data.sentencepiece import SentencePieceTokenizer
-from xlmr_jax.data.tokenizer_json import JsonTokenizer
+from xlmr_jax.data.tokenizer_json import JsonTokenizer, split_rows
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import AnyPath, read_bytes
+from xlmr_jax.files import AnyPath, any_path, read_bytes
 
 
 class Tokenizer(Protocol):
@@ -74,8 +74,23 @@ def open_tokenizer(path: str | os.PathLike, model: bytes | None = None) -> Token
       model = read_bytes(path)
     except OSError as error:
       raise UserError(f"{path}: no vocabulary ({error.strerror or 'no such file'}); name a .model file") from error
-  kind = JsonTokenizer if model[:1] == b"{" else SentencePieceTokenizer
-  return kind(path, model)
+  return _json_tokenizer(path, model) if model[:1] == b"{" else SentencePieceTokenizer(path, model)
+
+
+_OPENED: dict[bytes, JsonTokenizer] = {}  # the last two, by their contents
+
+
+def _json_tokenizer(path: str | os.PathLike, model: bytes) -> JsonTokenizer:
+  """A JsonTokenizer, taken again where the content is that of one before, or differs in the rows of the embedding alone.
+
+  A command opens a folder more than once, and the library takes seconds for 250,000 pieces.
+  """
+  content, rows = split_rows(model)
+  opened = _OPENED.pop(content, None) or JsonTokenizer(path, content)
+  while len(_OPENED) > 1:
+    del _OPENED[next(iter(_OPENED))]
+  _OPENED[content] = opened
+  return opened.of_file(path, model, rows) if rows or opened.path != any_path(path) else opened
 
 
 def encode_words(tokenizer: Tokenizer, words: list[str]) -> list[np.ndarray]:

@@ -4,10 +4,12 @@ Its special pieces have XLM-R's names and ids, or BERT's names and any ids: then
 mask may be anywhere.
 """
 
+import copy
 import functools
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -66,7 +68,7 @@ class JsonTokenizer:
       self._steps = list(_steps(whole))
       special = {token["content"] for token in whole.get("added_tokens") or () if token["special"]}
       as_we_run_it = _without_names(whole, self.layout)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
       raise UserError(f"{path}: no tokenizer.json that can be read ({error!r})") from None
     self._backend = library_tokenizer(path, as_we_run_it)
     in_file: dict[str, int] = {_named(piece): id for piece, id in self._backend.get_vocab().items()}
@@ -74,9 +76,7 @@ class JsonTokenizer:
     self.separators = self.layout.separators
     self.path, self.model = any_path(path), model
     self.sha256 = hashlib.sha256(model).hexdigest()
-    self.size: int = max(rows, max(in_file.values()) + 1)
-    if self.size > MOST_ENTRIES:
-      raise UserError(f"{path}: an id or a number of rows of {self.size}; ids lie below {MOST_ENTRIES}")
+    self.size: int = _checked_size(path, max(rows, max(in_file.values()) + 1))
     self._theirs = moved_ids(self.specials)  # our id -> the file's, where they differ
     self._ours = {theirs: ours for ours, theirs in self._theirs.items()}
     self._entries: dict[str, int] = {piece: self._ours.get(id, id) for piece, id in in_file.items()}
@@ -85,6 +85,13 @@ class JsonTokenizer:
     ids = {id for id in self._entries.values() if id >= FIRST_PIECE} - special_ids - {self.mask_id}
     self._replacements = np.array(sorted(ids), np.int32)
     _refuse_post_processor(path, self._backend, self.specials)
+
+  def of_file(self, path: str | os.PathLike, model: bytes, rows: int) -> "JsonTokenizer":
+    """The same tokenizer with another path, and with the content `model`, which differs in its number of rows alone."""
+    other = copy.copy(self)
+    other.path, other.model, other.sha256 = any_path(path), model, hashlib.sha256(model).hexdigest()
+    other.size = _checked_size(path, max(rows, self.size))
+    return other
 
   @property
   def replacements(self) -> np.ndarray:
@@ -175,6 +182,23 @@ class JsonTokenizer:
       return piece
     is_continued = piece.startswith(self._continued) and piece != self._continued
     return piece.removeprefix(self._continued) if is_continued else f"▁{piece}"
+
+
+def _checked_size(path: str | os.PathLike, size: int) -> int:
+  if size > MOST_ENTRIES:
+    raise UserError(f"{path}: an id or a number of rows of {size}; ids lie below {MOST_ENTRIES}")
+  return size
+
+
+def with_rows(model: bytes, rows: int) -> bytes:
+  """The content of a tokenizer.json for an embedding of so many rows, more than its entries. Its other bytes stay."""
+  return b'{"%s": %d, ' % (ROWS.encode(), rows) + model[1:]
+
+
+def split_rows(model: bytes) -> tuple[bytes, int]:
+  """(the content as it was before with_rows(), its number of rows); (the content, 0) if it has none in this place."""
+  found = re.match(rb'\{"%s": (\d{1,10}), ' % ROWS.encode(), model)
+  return (b"{" + model[found.end() :], int(found[1])) if found else (model, 0)
 
 
 def layout_of(model: dict) -> Layout:

@@ -58,12 +58,13 @@ def sizes_of(config: ConfigDict, vocabulary_size: int, source: Folder | None) ->
                      model.family)  # fmt: skip
 
 
-def write_weights(path: Path, params: Any, sizes: names.Sizes, source: Folder | None, dtype: np.dtype,
+def write_weights(path: Path, params: Any, sizes: names.Sizes, source: Folder | None, dtype: np.dtype | None,
                   head: TunedHead | None = None, specials: tuple[int, ...] = SPECIAL_IDS) -> list[str]:  # fmt: skip
   """Writes the model.safetensors of a masked language model or, given a head, of a fine-tuned model. Returns the names.
 
   params: of our model, on any devices of this process; the padding rows of the vocabulary are cut. What the source has and
-  our model has not (token types, the pooler) is written as it was. specials: of the tokenizer, whose ids the rows get.
+  our model has not (token types, the pooler) is written as it was. dtype: of all tensors; None for each one's in the source,
+  fp32 for those that it has not. specials: of the tokenizer, whose ids the rows get.
   """
   ours, named, moved = flatten(params, separator="/"), sizes.names, moved_ids(specials)
   tensors: dict[str, tuple[tuple[int, ...], Callable[[], np.ndarray | Tensor]]] = {}  # name -> (shape, its value)
@@ -98,7 +99,13 @@ def write_weights(path: Path, params: Any, sizes: names.Sizes, source: Folder | 
     for parameter, part in parts.items():
       value = np.asarray(head_params[parameter])
       tensors[part.name] = part.shape, lambda value=value, part=part: part.to_theirs(value)
-  shapes = {name: (dtype, shape) for name, (shape, _) in tensors.items()}
+
+  def dtype_of(name: str) -> np.dtype:
+    if dtype is not None:
+      return dtype
+    return source.tensors[name].dtype if source and name in source.tensors else DTYPES["float32"]
+
+  shapes = {name: (dtype_of(name), shape) for name, (shape, _) in tensors.items()}
   safetensors_file.write(path, shapes, lambda name: tensors[name][1]())
   return list(tensors)
 

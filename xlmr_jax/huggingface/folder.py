@@ -54,7 +54,7 @@ class Folder(NamedTuple):
   @property
   def isolate_documents(self) -> bool:
     """Whether documents that share a row did not see each other in training; False where config.json does not say."""
-    return bool(self.config.get(OURS, {}).get("isolate_documents", False))
+    return self.config.get(OURS, {}).get("isolate_documents", False)
 
 
 def open_folder(path: AnyPath, tokenizer: bool = True) -> Folder:
@@ -120,8 +120,7 @@ def open_folder(path: AnyPath, tokenizer: bool = True) -> Folder:
 
 def _noted_ids(path: Path, config: dict) -> tuple[int, ...]:
   """The ids of the special pieces that an import noted in config.json; XLM-R's without a note."""
-  ours = config.get(OURS)
-  noted = ours.get("special_ids", SPECIAL_IDS) if isinstance(ours, dict) else SPECIAL_IDS
+  noted = config.get(OURS, {}).get("special_ids", SPECIAL_IDS)
   is_sound = isinstance(noted, list | tuple) and all(type(id) is int and 0 <= id < config["vocab_size"] for id in noted)
   if not is_sound or len(set(noted)) != len(SPECIAL_IDS):
     raise UserError(f"{path / 'config.json'}: {OURS}.special_ids is {str(noted)[:60]}; import the model again")
@@ -137,9 +136,13 @@ def _read_config(path: Path) -> dict:
     raise UserError(f"{path / 'config.json'}: {error.strerror}; a Hugging Face folder has one") from None
   except ValueError as error:
     raise UserError(f"{path / 'config.json'}: not JSON ({error})") from None
-  if not isinstance(config, dict) or config.get("model_type") not in FAMILIES:
+  if not isinstance(config, dict) or config.get("model_type") not in tuple(FAMILIES):
     found = config.get("model_type") if isinstance(config, dict) else None
     raise UserError(f"{path / 'config.json'}: model_type {found!r}; it must be xlm-roberta, roberta or bert")
+  ours = config.get(OURS, {})
+  if not isinstance(ours, dict) or not isinstance(ours.get("isolate_documents", False), bool):
+    raise UserError(f"{path / 'config.json'}: {OURS} is {str(ours)[:60]}; it must be an object, whose isolate_documents is "
+                    "true or false; remove the key, or export the model again")  # fmt: skip
   return config
 
 
@@ -155,7 +158,7 @@ def _sizes(path: Path, config: dict) -> Sizes:
   }
   found: dict[str, Any] = {name: config.get(key) for name, key in keys.items()}
   family = FAMILIES[config["model_type"]]
-  found["token_types"] = config.get("type_vocab_size", 2 if family == "bert" else 1)
+  found["token_types"] = config.get("type_vocab_size", 2)  # the default of all three classes of transformers
   for name, value in found.items():
     most = MOST_LAYERS if name == "layers" else MOST_ENTRIES
     if type(value) is not int or not 1 <= value <= most:

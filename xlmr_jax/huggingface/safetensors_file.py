@@ -18,13 +18,13 @@ import numpy as np
 from xlmr_jax.errors import UserError
 from xlmr_jax.files import parse_json
 
-DTYPES = {
+DTYPES = {  # in the order in which the library writes them; tensors of one dtype are in the order of their names
+  "I64": np.dtype("<i8"),
   "F64": np.dtype("<f8"),
   "F32": np.dtype("<f4"),
-  "F16": np.dtype("<f2"),
-  "BF16": np.dtype(ml_dtypes.bfloat16),
-  "I64": np.dtype("<i8"),
   "I32": np.dtype("<i4"),
+  "BF16": np.dtype(ml_dtypes.bfloat16),
+  "F16": np.dtype("<f2"),
   "I16": np.dtype("<i2"),
   "I8": np.dtype("i1"),
   "U8": np.dtype("u1"),
@@ -136,11 +136,13 @@ def same_bytes(a: Tensor, b: Tensor) -> bool:
 def write(
   path: Path, shapes: Mapping[str, tuple[np.dtype, tuple[int, ...]]], get: Callable[[str], np.ndarray | Tensor]
 ) -> None:
-  """Writes a file of {name: (dtype, shape)}.
+  """Writes a file of {name: (dtype, shape)}, the one that the safetensors library would write of the same tensors.
 
   get(name) is asked for one tensor after another, and returns an array or the place of a tensor in another file. A value
   of another dtype is converted piece by piece.
   """
+  order = list(DTYPES.values())
+  shapes = dict(sorted(shapes.items(), key=lambda item: (order.index(np.dtype(item[1][0])), item[0])))
   header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
   at = 0
   for name, (dtype, shape) in shapes.items():

@@ -6,16 +6,16 @@ A tokenizer.json is kept as it is and run by the tokenizers library, with all it
 import functools
 import importlib.util
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from xlmr_jax.data import sentencepiece_file
-from xlmr_jax.data.sentencepiece import with_rows, without_rows
+from xlmr_jax.data import sentencepiece, sentencepiece_file, tokenizer_json
+from xlmr_jax.data.sentencepiece import without_rows
 from xlmr_jax.data.tokenizer import Tokenizer, open_tokenizer
 from xlmr_jax.data.tokenizer_json import BERT, ROWS, SPECIALS, XLMR, Layout, decoder_of, layout_of, library_tokenizer
 from xlmr_jax.errors import UserError
-from xlmr_jax.files import AnyPath, read_json, write_json
+from xlmr_jax.files import AnyPath, write_json
+from xlmr_jax.huggingface import byte_level, wordpiece
 from xlmr_jax.huggingface.probe import PROBE
 from xlmr_jax.huggingface.sentencepiece_json import (
   added_token,
@@ -23,21 +23,16 @@ from xlmr_jax.huggingface.sentencepiece_json import (
   first_difference,
   prove,
   template,
-  tokenizer_json,
   with_ids,
 )  # fmt: skip
-from xlmr_jax.huggingface.wordpiece import (
-  VOCAB_TXT,
-  as_transformers_reads,
-  from_vocab_txt,
-  has_steps_of_bert,
-  settings,
-  vocab_txt,
-)
+from xlmr_jax.huggingface.tokenizer_config import added_tokens, config_of, read_object, say_once, with_added_tokens
+from xlmr_jax.huggingface.wordpiece import VOCAB_TXT, from_vocab_txt, has_steps_of_bert, settings, vocab_txt
 from xlmr_jax.ids import MASK
 
 SENTENCEPIECE = "sentencepiece.bpe.model"  # XLM-R's name for the file, although the model is no BPE
-_PADDED = 8, 512  # An embedding is padded to a multiple of the first, by less than the second.
+# An embedding has fewer rows than this behind the entries, most often so many that a multiple of 8 comes out. That of
+# multilingual MiniLM and of the multilingual e5 models has XLM-R's 250,002 entries and 250,037 rows.
+_MOST_PADDING = 512
 
 
 # --- reading -------------------------------------------------------------------------------------------------------
@@ -51,25 +46,27 @@ def read_vocabulary(folder: Path, rows: int = 0) -> tuple[bytes, int]:
   """
   model, whole, merges, words = (folder / name for name in (SENTENCEPIECE, "tokenizer.json", "vocab.json", VOCAB_TXT))
   if model.is_file() and whole.is_file():
-    path, vocabulary = _the_same(model, whole)
+    path, vocabulary = _the_same(model, whole, rows)
   elif whole.is_file():
-    path, vocabulary = whole, _as_transformers_reads(whole, whole.read_bytes())
+    path, vocabulary = whole, with_added_tokens(whole, _as_transformers_reads(whole), rows)
   elif model.is_file():
     path, vocabulary = model, model.read_bytes()
     _refuse_added_tokens(folder, vocabulary)
   elif merges.is_file():
-    path, vocabulary = merges, _from_merges(merges)
+    path, vocabulary = merges, byte_level.from_merges(merges)
   elif words.is_file():
-    model_config = _read_json(folder / "config.json")
-    path, vocabulary = words, from_vocab_txt(words, _config_of(folder), model_config, _added_tokens(folder))
+    path = words
+    vocabulary = from_vocab_txt(words, config_of(folder), read_object(folder / "config.json"), added_tokens(folder))
   else:
     raise UserError(
       f"{folder}: no tokenizer in it: neither {SENTENCEPIECE} nor tokenizer.json nor vocab.json nor {VOCAB_TXT}"
     )
   size = open_tokenizer(path, vocabulary).size
-  multiple, most = _PADDED
-  if size < rows < size + most and rows % multiple == 0:
-    vocabulary = _with_rows(vocabulary, rows)
+  if size < rows < size + _MOST_PADDING:
+    if rows % 8:
+      say_once(f"{folder}: the embedding has {rows} rows, and the tokenizer {size} entries; the last {rows - size} rows "
+               "belong to no piece, and are never drawn or proposed")  # fmt: skip
+    vocabulary = (tokenizer_json if _is_json(vocabulary) else sentencepiece).with_rows(vocabulary, rows)
     size = rows
   return vocabulary, size
 
@@ -78,20 +75,18 @@ def _is_json(vocabulary: bytes) -> bool:
   return vocabulary[:1] == b"{"
 
 
-def _with_rows(vocabulary: bytes, rows: int) -> bytes:
-  if not _is_json(vocabulary):
-    return with_rows(vocabulary, rows)
-  return b'{"%s": %d, ' % (ROWS.encode(), rows) + vocabulary[1:]  # The other bytes stay, and are exported as they were.
+def _the_same(model: Path, whole: Path, rows: int) -> tuple[Path, bytes]:
+  """The SentencePiece model of a folder that has a tokenizer.json too; or the latter, where it only has more tokens.
 
-
-def _the_same(model: Path, whole: Path) -> tuple[Path, bytes]:
-  """The SentencePiece model of a folder that has a tokenizer.json too; or the latter, where it only has more tokens."""
+  So it has where tokenizer_config.json adds some. rows: of the embedding, 0 if they are not known.
+  """
   ours, theirs = model.read_bytes(), whole.read_bytes()
   sizes, line = _compare(ours, theirs, whole)
   if line is not None or sizes[1] < sizes[0]:
     what = f"cut {line!r} differently" if line is not None else f"have {sizes[0]} and {sizes[1]} entries"
     raise UserError(f"{model} and {whole.name} {what}; remove the one that the model was not trained with")
-  return (whole, theirs) if sizes[1] > sizes[0] else (model, ours)
+  with_more = with_added_tokens(whole, theirs, rows)
+  return (whole, with_more) if sizes[1] > sizes[0] or with_more != theirs else (model, ours)
 
 
 @functools.lru_cache(2)  # A command opens a folder more than once, and the comparison takes seconds for 250k pieces.
@@ -117,7 +112,7 @@ def _refuse_added_tokens(folder: Path, model: bytes) -> None:
   tokenizer = open_tokenizer(folder / SENTENCEPIECE, model)
   pieces = {text for text, _, _ in sentencepiece_file.parse(model).pieces}
   known = {name: 0 for name in (*SPECIALS, MASK, *pieces)}  # What the model has gets no new id.
-  more = [token["content"] for token in with_ids(_added_tokens(folder), known | {"": tokenizer.size - 1})
+  more = [token["content"] for token in with_ids(added_tokens(folder), known | {"": tokenizer.size - 1})
           if token["id"] >= tokenizer.size]  # fmt: skip
   if more:
     raise UserError(
@@ -126,109 +121,13 @@ def _refuse_added_tokens(folder: Path, model: bytes) -> None:
     )
 
 
-def _read_json(path: Path) -> dict:
-  """The content of a JSON file with an object; {} if there is no such file."""
-  try:
-    content = read_json(path)
-    if not isinstance(content, dict):
-      raise ValueError("no object")
-    return content
-  except FileNotFoundError:
-    return {}
-  except (OSError, ValueError) as error:
-    raise UserError(f"{path}: cannot be read ({error}); fetch it again") from None
-
-
-def _config_of(folder: Path) -> dict:
-  return _read_json(folder / "tokenizer_config.json")
-
-
-def _added_tokens(folder: Path) -> list[dict[str, Any]]:
-  """The tokens that the files beside a vocabulary add to it, in the form of a tokenizer.json, by id.
-
-  As transformers 5 reads them: where tokenizer_config.json lists them, added_tokens.json does not count. "id" is None for a
-  token that has a name alone.
-  """
-  config = _config_of(folder)
-  try:
-    special = _names(config.get("extra_special_tokens") or config.get("additional_special_tokens"))
-    if "added_tokens_decoder" in config:
-      found = [_added(int(id), token) for id, token in config["added_tokens_decoder"].items()]
-    else:
-      special += _names(_read_json(folder / "special_tokens_map.json").get("additional_special_tokens"))
-      ids = {str(name): int(id) for name, id in _read_json(folder / "added_tokens.json").items()}
-      found = [_added(id, {"content": name, "special": name in special}) for name, id in ids.items()]
-  except (ValueError, KeyError, TypeError, AttributeError) as error:
-    raise UserError(f"{folder}: its added tokens cannot be read ({error!r}); fetch it again") from None
-  named = {token["content"] for token in found}
-  more = [_added(None, {"content": name, "special": True}) for name in dict.fromkeys(special) if name not in named]
-  return sorted(found, key=lambda token: token["id"]) + more
-
-
-def _added(id: int | None, token: Mapping[str, Any]) -> dict[str, Any]:
-  """A token with the defaults of transformers' AddedToken."""
-  content, is_special = str(token["content"]), bool(token.get("special", False))
-  flags = {key: bool(token.get(key, False)) for key in ("single_word", "lstrip", "rstrip")}
-  normalized = bool(token.get("normalized", not is_special))
-  return {"id": id, "content": content, **flags, "normalized": normalized, "special": is_special}
-
-
-def _names(tokens: Any) -> list[str]:
-  """The names in a list, or a dictionary, of tokens of a tokenizer_config.json."""
-  tokens = tokens.values() if isinstance(tokens, Mapping) else tokens or []
-  return [str(token["content"]) if isinstance(token, Mapping) else str(token) for token in tokens]
-
-
-def _as_transformers_reads(path: Path, content: bytes) -> bytes:
+def _as_transformers_reads(path: Path) -> bytes:
   """A tokenizer.json with what transformers' classes for RoBERTa and BERT change in it after tokenizer_config.json."""
-  config = _config_of(path.parent)
-  if not str(config.get("tokenizer_class")).startswith("Roberta"):
-    if b'"WordPiece"' not in content:
-      return content
-    return as_transformers_reads(path, content, _read_json(path), config, _read_json(path.with_name("config.json")))
-  return _with_prefix_space(path, content, config.get("add_prefix_space"))
-
-
-def _with_prefix_space(path: Path, content: bytes, wanted: object) -> bytes:
-  """A byte-level tokenizer.json with the prefix space that tokenizer_config.json asks for, as transformers reads it."""
-  if not isinstance(wanted, bool):
+  content, config, model_config = path.read_bytes(), config_of(path.parent), read_object(path.with_name("config.json"))
+  content = byte_level.as_transformers_reads(path, content, config, model_config)
+  if b'"WordPiece"' not in content:
     return content
-  whole = _read_json(path)
-  step = whole.get("pre_tokenizer") or {}
-  if step.get("type") != "ByteLevel" or step.get("add_prefix_space") == wanted:
-    return content
-  return json.dumps(whole | {"pre_tokenizer": step | {"add_prefix_space": wanted}}, ensure_ascii=False).encode()
-
-
-def _from_merges(path: Path) -> bytes:
-  """One tokenizer.json made of RoBERTa's vocab.json and merges.txt, and of the files that add to them."""
-  merges = path.with_name("merges.txt")
-  if not merges.is_file():
-    raise UserError(f"{merges}: missing; {path.name} is only one half of a byte-level BPE")
-  try:
-    vocabulary = {str(piece): int(id) for piece, id in read_json(path).items()}
-    lines = merges.read_text(encoding="utf-8").split("\n")
-    pairs = [line.split(" ") for line in lines if line and not line.startswith("#version")]
-  except (ValueError, AttributeError, TypeError) as error:
-    raise UserError(f"{path}: cannot be read ({error!r}); fetch it again") from None
-  ours = (*SPECIALS, MASK)
-  added = with_ids(_added_tokens(path.parent), vocabulary)
-  ids = vocabulary | {token["content"]: token["id"] for token in added}
-  specials = [(id, piece) for piece, id in ids.items() if piece in ours]
-  prefix = _config_of(path.parent).get("add_prefix_space") is True
-  byte_level = {"type": "ByteLevel", "add_prefix_space": prefix, "trim_offsets": True, "use_regex": True}
-  model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": "", "end_of_word_suffix": "",
-           "fuse_unk": False, "byte_fallback": False, "vocab": vocabulary, "merges": pairs}  # fmt: skip
-  whole = tokenizer_json(specials, None, byte_level, model, byte_level | {"add_prefix_space": True})
-  more = [token for token in added if token["content"] not in ours]
-  whole["added_tokens"] = sorted(whole["added_tokens"] + more, key=lambda token: token["id"])
-  content = json.dumps(whole, ensure_ascii=False).encode()
-  if more:
-    tokenizer = open_tokenizer(path, content)
-    for name, id in ((token["content"], token["id"]) for token in more):
-      if id >= tokenizer.size or tokenizer.piece(id) != name:
-        raise UserError(f"{path.parent}: the added token {name!r} has id {id}, which does not follow {path.name}")
-  return content
+  return wordpiece.as_transformers_reads(path, content, read_object(path), config, model_config)
 
 
 # --- writing -------------------------------------------------------------------------------------------------------

@@ -1,8 +1,6 @@
 """BERT's WordPiece vocabularies: a vocab.txt as a tokenizer.json, and what tokenizer_config.json says about either."""
 
-import functools
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +8,7 @@ from typing import Any
 from xlmr_jax.data.tokenizer_json import BERT
 from xlmr_jax.errors import UserError
 from xlmr_jax.huggingface.sentencepiece_json import template, tokenizer_json, with_ids
+from xlmr_jax.huggingface.tokenizer_config import class_of, named_class, say_once
 
 VOCAB_TXT = "vocab.txt"
 LONGEST_WORD = 100  # characters; a longer one is [UNK]
@@ -44,15 +43,6 @@ def has_steps_of_bert(whole: Mapping[str, Any]) -> bool:
   )
 
 
-def class_of(config: Mapping[str, Any], model_config: Mapping[str, Any]) -> str:
-  """The class that transformers opens a folder's tokenizer with, without "Fast"; "" if the files do not tell.
-
-  config: tokenizer_config.json; model_config: config.json, which counts where the former is silent.
-  """
-  named = config.get("tokenizer_class") or model_config.get("tokenizer_class")
-  return str(named or ("BertTokenizer" if model_config.get("model_type") == "bert" else "")).removesuffix("Fast")
-
-
 def as_transformers_reads(
   path: Path, content: bytes, whole: dict[str, Any], config: Mapping[str, Any], model_config: Mapping[str, Any]
 ) -> bytes:
@@ -70,15 +60,10 @@ def as_transformers_reads(
   found = parts[1]
   wanted = whole | {"normalizer": found | normalizer(config)}
   if found.get("type") != "BertNormalizer" or not has_steps_of_bert(wanted):
-    _say_once(f"{path}: its steps are not those of BERT. They are followed here, where transformers' BertTokenizer puts "
-              "BERT's in their place; its ids may differ")  # fmt: skip
+    say_once(f"{path}: its steps are not those of BERT. They are followed here, where transformers' BertTokenizer puts "
+             "BERT's in their place; its ids may differ")  # fmt: skip
     return content
   return content if wanted == whole else json.dumps(wanted, ensure_ascii=False).encode()
-
-
-@functools.cache  # A command reads a folder's tokenizer more than once.
-def _say_once(line: str) -> None:
-  print(line, file=sys.stderr, flush=True)
 
 
 def from_vocab_txt(
@@ -90,7 +75,7 @@ def from_vocab_txt(
   tokenizer.json, "id" None for one that has a name alone. UserError: it cannot be read, lacks a special piece, an added
   token does not follow it, or it belongs to a tokenizer of another class.
   """
-  _refuse_other_class(path, config, class_of(config, model_config))
+  _refuse_other_class(path, config, named_class(config, model_config))
   try:
     lines = path.read_text(encoding="utf-8").split("\n")
   except (OSError, ValueError) as error:

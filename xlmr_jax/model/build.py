@@ -123,7 +123,7 @@ def choose_model_ops(config: ConfigDict, seq_len: int, platform: str | None = No
     return PLAIN_OPS, "attention: xla; norms: XLA (config.model.ops=plain)"
   wanted = Wanted(
     model.attention, model.fuse, platform or jax.default_backend(), seq_len, model.hidden, model.heads, model.ffn,
-    model.attention_dropout, model.dropout_bits,
+    model.attention_dropout, model.dropout_bits, model.dtype,
   )  # fmt: skip
   return choose_ops(wanted)
 

@@ -3,7 +3,7 @@
   attention: xla     plain operations; everywhere, and what the others are tested against
              pallas  ours, for rows of at most 1,024 tokens on TPU; dropout of probabilities included
              splash  JAX's Pallas kernel, for longer rows on TPU; no dropout of probabilities
-             cudnn   NVIDIA's kernel through JAX, on GPU; no dropout of probabilities
+             cudnn   NVIDIA's kernel through JAX, on GPU in half precision; no dropout of probabilities
   norms:     XLA, or our kernel for x + dropout(y + bias) and its LayerNorm on TPU
 
 A kernel that was asked for by name and cannot run is refused; `auto` falls back to plain operations and says so.
@@ -45,6 +45,7 @@ class Wanted(NamedTuple):
   ffn: int
   attention_dropout: float
   dropout_bits: str = "hash"
+  dtype: str = "float32"  # of activations and products
 
 
 def choose_ops(wanted: Wanted, *, interpret: bool = False) -> tuple[Ops, str]:
@@ -90,8 +91,7 @@ def _choose_attention(wanted: Wanted, on_tpu: bool) -> tuple[str, str]:
     raise UserError(f"config.model.attention={wanted.attention!r}: must be one of {', '.join(ATTENTION)}")
   if wanted.attention == "xla":
     return "xla", "config.model.attention"
-  on_gpu, width = wanted.platform in ("gpu", "cuda"), wanted.hidden // wanted.heads
-  dropped = wanted.attention_dropout > 0.0
+  on_gpu, dropped = wanted.platform in ("gpu", "cuda"), wanted.attention_dropout > 0.0
   no_dropout = "it has no dropout of probabilities, and config.model.attention_dropout is above 0"
   why_not = {
     "pallas": row_attention.why_not(wanted.seq_len) if on_tpu else f"it runs on TPU, not on {wanted.platform}",
@@ -103,7 +103,7 @@ def _choose_attention(wanted: Wanted, on_tpu: bool) -> tuple[str, str]:
     "cudnn": (
       f"it runs on GPU, not on {wanted.platform}" if not on_gpu
       else no_dropout if dropped
-      else f"heads of {width} are no multiple of 8, or wider than 128" if width % 8 or width > 128 else ""
+      else library.why_no_cudnn(wanted.dtype, wanted.hidden // wanted.heads, wanted.seq_len)
     ),
   }  # fmt: skip
   if wanted.attention != "auto":

@@ -13,22 +13,23 @@ from xlmr_jax.files import AnyPath, write_json
 from xlmr_jax.folders import refuse_used_folder, whole_folder
 from xlmr_jax.huggingface import export
 from xlmr_jax.huggingface.tokenizer import exported, write_tokenizer
-from xlmr_jax.model.build import family_of
 from xlmr_jax.open_model import headless, load_params, open_record, open_tokenizer_of, pooler_of_run, source_of
 from xlmr_jax.progress import Progress
 from xlmr_jax.report import model_card
 from xlmr_jax.report.model_card import Tuned
 from xlmr_jax.run.workdir import RunRecord, Workdir
+from xlmr_jax.training.positions import longest_trained
 
 
 def to_hf(
-  workdir: Workdir, name: str, out: AnyPath, *, dtype: str = "float32", task: str = "", seed: int = 0,
+  workdir: Workdir, name: str, out: AnyPath, *, dtype: str = "", task: str = "", seed: int = 0,
   config: ConfigDict | None = None,
 ) -> dict[str, Any]:  # fmt: skip
   """Writes a checkpoint of a run, or of a Hugging Face folder, into the folder `out`.
 
-  name: as in load_params. dtype: a key of export.DTYPES. task: the name of a task to fine-tune on first, with this seed.
-  config: the run's, with other values below `evaluate`; None for the run's own.
+  name: as in load_params. dtype: a key of export.DTYPES; "" for float32, or for what each tensor has in the folder that the
+  run began from, as long as nothing was trained. task: the name of a task to fine-tune on first, with this seed. config: the
+  run's, with other values below `evaluate`; None for the run's own.
   Returns {"out", "step", "tensors"} and, with a task, "task" and "scores". Raises UserError, and writes nothing, for
   whatever cannot be exported.
   """
@@ -53,13 +54,16 @@ def to_hf(
     params, head = tuned.params["encoder"], export.TunedHead(tuned.task.head, tuned.task.labels, tuned.params["head"])
   sizes = export.sizes_of(config, record.vocabulary_size, source)
   model_type = source.config["model_type"] if source else "bert" if sizes.family == "bert" else "xlm-roberta"
+  as_it_was = source if source and step == 0 and not tuned else None
+  stored = export.DTYPES[dtype] if dtype else None if as_it_was else export.DTYPES["float32"]
+  named = dtype or (as_it_was.tensors[sizes.names.word_table].dtype.name if as_it_was else "float32")
+  # transformers cuts texts there, and behind the longest rows there are positions that no text has trained.
+  max_tokens = max(longest_trained(record), tuned.task.recipe.max_len if tuned else 0)
   with whole_folder(out) as folder:
-    write_tokenizer(folder, tokenizer, family_of(config).max_seq_len(config.model), sizes.token_types)
+    write_tokenizer(folder, tokenizer, max_tokens, sizes.token_types)
     with Progress(f"writing the parameters to {out}"):
-      written = export.write_weights(
-        folder / "model.safetensors", params, sizes, source, export.DTYPES[dtype], head, tokenizer.specials
-      )
-    write_json(folder / "config.json", export.hf_config(config, sizes, dtype, model_type, head, tokenizer.specials))
+      written = export.write_weights(folder / "model.safetensors", params, sizes, source, stored, head, tokenizer.specials)
+    write_json(folder / "config.json", export.hf_config(config, sizes, named, model_type, head, tokenizer.specials))
     mask = tokenizer.piece(tokenizer.mask_id)
     model_card.write(folder, workdir, record, config, name, step, tuned, mask)
   result = {"out": str(out), "step": step, "tensors": len(written)}

@@ -19,10 +19,11 @@ from xlmr_jax.run.board import hparams_of
 from xlmr_jax.run.goodput import Goodput
 from xlmr_jax.run.metrics import RunLog
 from xlmr_jax.run.retention import Retention
-from xlmr_jax.run.workdir import Workdir
+from xlmr_jax.run.workdir import Workdir, read_record
 from xlmr_jax.training import program as programs
 from xlmr_jax.training import recovery, segments, sharding
 from xlmr_jax.training.model_languages import pairs_of_rows, sides_of, with_languages, without_pairs
+from xlmr_jax.training.positions import say_untrained
 from xlmr_jax.training.program import Program
 from xlmr_jax.training.recovery import Ledger
 from xlmr_jax.training.segments import Shape, shape_of
@@ -91,7 +92,9 @@ def say_what_comes(prepared: Prepared, workdir: Workdir, timeline: Timeline, ste
     [f"learning rate: wsd, decays from step {config.train_steps - rate.decay_steps:,} to {config.train_steps:,}"]
     if rate.schedule == "wsd" and rate.decay_steps else []
   )  # fmt: skip
-  for line in [*said, *without_pairs(config, store), *schedule, *planned]:
+  is_imported = workdir.record.exists() and read_record(workdir).imported  # All its positions were trained elsewhere.
+  untrained = [] if is_imported else say_untrained(config, prepared.phases)
+  for line in [*said, *untrained, *without_pairs(config, store), *schedule, *planned]:
     hosts.say(line)
   return said
 

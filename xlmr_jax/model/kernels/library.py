@@ -59,6 +59,20 @@ def splash_attention(
   return out_BxHxLxK.transpose(0, 2, 1, 3).reshape(B, L, H * K).astype(qkv_BxLxC.dtype)
 
 
+def why_no_cudnn(dtype: str, width: int, seq_len: int) -> str:
+  """Why JAX would refuse cudnn_attention() for heads of this width in this dtype; "" if it would not.
+
+  The rules are those of check_layout() and check_is_flash_attention() in jax/_src/cudnn/fused_attention_stablehlo.py. A head
+  may be 256 wide on Hopper; the bound of older devices holds for all, because a plan is made where no device is. An odd
+  number of tokens is refused in training alone, where there is a mask, and there is one here.
+  """
+  if dtype not in ("bfloat16", "float16"):
+    return f"it has no {dtype}, only bfloat16 and float16 (config.model.dtype)"
+  if width % 8 or width > 128:
+    return f"heads of {width} are no multiple of 8, or wider than 128"
+  return f"rows of {seq_len} tokens are odd, which it cannot train on with a mask" if seq_len % 2 else ""
+
+
 def cudnn_attention(qkv_BxLxC: Array, bias_C: Array, segments_BxL: Array, heads: int, drop: Drop) -> Array:
   """attention.attention by cuDNN."""
   q, k, v = _queries_keys_values(qkv_BxLxC, bias_C, heads, drop)
