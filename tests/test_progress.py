@@ -11,6 +11,7 @@ from xlmr_jax.progress import Progress, counted
 
 def test_it_says_what_how_far_and_how_long(capsys, monkeypatch):
   monkeypatch.setattr(progress, "EVERY_S", 0.05)
+  monkeypatch.setattr(progress, "_MEASURED_S", 0.0)
   with Progress("reading", 400, "MB") as reading:
     reading.add(100)
     time.sleep(0.2)
@@ -43,6 +44,7 @@ def test_the_compilation_says_nothing_about_the_time_left(monkeypatch):
     training.add()  # at 100 s, of which nearly all was the compilation
     assert training.line(101) == "panx in en, seed 0: training: 1 of 10 steps in 101 s"
     training.add(detail="loss 0.123")
+    assert "steps/s" not in training.line(100.5)  # The second one was sent at once, and not made.
     expected = "panx in en, seed 0: training: 2 of 10 steps in 104 s, 0.2 steps/s, about 32 s still, loss 0.123"
     assert training.line(104) == expected
 

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 EVERY_S = 8.0  # seconds between two lines, below the ten after which silence counts as a fault
+_MEASURED_S = 1.0  # seconds over which a speed is one; the first steps behind a compilation are only sent, and seem fast
 
 T = TypeVar("T")
 
@@ -53,7 +54,7 @@ class Progress:
     done = min(self._done(), self._total)
     text = f"{self._what}: {done:,.0f} of {self._total:,.0f} {self._unit} in {duration(seconds)}"
     first_seconds, first = self._first or (seconds, done)
-    if done > first and seconds > first_seconds:
+    if done > first and seconds - first_seconds >= _MEASURED_S:
       speed = (done - first) / (seconds - first_seconds)
       text += f", {speed:,.1f} {self._unit}/s"
       if done < self._total:
