@@ -101,6 +101,7 @@ def _draw(axes: Any, sweep: Sweep, lines: dict[str, list[SeedMean]]) -> None:
     x = np.array([where[mean.x] for mean in means])
     spread = [mean.spread or 0.0 for mean in means]
     axes.errorbar(x, [mean.mean for mean in means], spread, label=name, linestyle=joined, capsize=3, **style)
+  is_crowded = False
   if is_named:
     names = [shown(value) for value in values]
     is_crowded = len(names) * max(map(len, names), default=0) > PANEL_CHARACTERS
@@ -114,4 +115,6 @@ def _draw(axes: Any, sweep: Sweep, lines: dict[str, list[SeedMean]]) -> None:
   axes.grid(axis="y", color="#eeeeee")
   axes.set_axisbelow(True)
   if len(lines) > 1 or record["series"] is not None:
-    axes.legend(frameon=False, fontsize=8)
+    # Bars stand all over a panel of names, so that there its legend lies below it.
+    below = {"loc": "upper left", "bbox_to_anchor": (0.0, -0.3 if is_crowded else -0.16), "borderaxespad": 0.0}
+    axes.legend(frameon=False, fontsize=8, **(below if is_named else {}))
