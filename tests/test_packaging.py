@@ -133,9 +133,8 @@ def make(folder, *words, **environment):
   """What `make` says in a copy of the checkout's Makefile. Nothing of an outer make reaches it."""
   if not shutil.which("make"):
     pytest.skip("needs make")
-  kept = {
-    name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS", "PYTHON")
-  }
+  outer = ("MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS", "PYTHON")
+  kept = {name: value for name, value in os.environ.items() if name not in outer}
   return subprocess.run(["make", *words], cwd=folder, capture_output=True, text=True, env=kept | environment)
 
 
