@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import random
+import shlex
 import shutil
 import sys
 import time
@@ -81,7 +82,7 @@ def run_demo(path: Path, pass_on: list[str]) -> tuple[int, dict[str, Any]]:
     f"     pictures     {workdir.root / 'transfer.png'}\n                  {workdir.root / 'languages.png'}\n"
     f"                  {workdir.root / 'held_out.png'}\n"
     f"     checkpoints  {workdir.checkpoints}\n"
-    f"     everything   tensorboard --logdir={workdir.tensorboard}   (pip install tensorboard)"
+    f"     everything   tensorboard --logdir={shlex.quote(str(workdir.tensorboard))}   (pip install tensorboard)"
   )
   result = json.loads(workdir.result.read_text())
   say(f"     it ended at step {result['step']}: {result.get('stopped_by', 'the step limit')}")
