@@ -502,6 +502,7 @@ def test_tasks_are_scored_after_the_training(tmp_path):
   pretending = Pretending()
   run_all(plan, plan.sweep.runs, pretending)
   assert "--settings=per_language" in pretending.lines[0]
+  assert "--settings=per_language" in make_plan(tmp_path, text, given_rows=None).evaluate(plan.sweep.runs[1])  # --commands
 
 
 def test_runs_of_several_processes_take_no_claim_and_are_scored_elsewhere(tmp_path):

@@ -81,7 +81,7 @@ def weights_digest(folder: AnyPath) -> str:
 def refuse_empty() -> None:
   """UserError for a flag with an empty value, which would count as no flag and ask for something else."""
   for name in ("checkpoint", "out", "settings", "tasks", "seeds"):
-    if FLAGS[name].present and not FLAGS[name].value:  # It would be as if the flag were not there.
+    if FLAGS[name].present and not FLAGS[name].value:
       raise UserError(f"--{name}= is empty; give a value, or leave the flag out")
 
 

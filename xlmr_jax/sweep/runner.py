@@ -121,7 +121,7 @@ class Plan:
     how = ["--once"]
     if run.settings:
       workdir = self.folder.workdir(run)
-      left = missing_settings(workdir.final_score("latest"), run, self.config(run), last_step(workdir))
+      left = missing_settings(workdir.final_score("latest"), run, self.config_without_rows(run), last_step(workdir))
       how = ["--checkpoint=latest", f"--settings={','.join(left or run.settings)}"]
     keys = {key: x for key, x in {**self.overrides, **run.changes}.items() if key.startswith(("evaluate.", "stop."))}
     return [*_XLMR, "evaluate", f"--workdir={self.folder.workdir(run)}", *how, *flags_of(keys)]
