@@ -6,7 +6,7 @@
 
 The examples, their rows, the order of the rows, the recipe and the metrics are ours; the model, its heads, dropout, AdamW
 and the precision (fp32) are the peer's. So what differs between the two tables is the framework and the draws of the heads
-and of dropout. It needs torch and transformers. --compare prints the scores of two files or more side by side, with the
+and of dropout. The peer runs on a GPU if PyTorch sees one. It needs torch and transformers. --compare prints the scores of two files or more side by side, with the
 mean over seeds and the standard deviation between them, as a table in Markdown.
 """
 
@@ -62,7 +62,14 @@ def open_peer(model: str, task: Any) -> Any:
 
   kind = getattr(transformers, f"AutoModelFor{HEADS[task.head]}")
   labels = {} if task.head == SPAN else {"num_labels": max(len(task.labels), 1)}
-  return kind.from_pretrained(model, dtype="float32", **labels)
+  return kind.from_pretrained(model, dtype="float32", **labels).to(device())
+
+
+def device() -> str:
+  """Where PyTorch computes: on a GPU if it sees one. Its fp32 products are fp32 there too unless one asks otherwise."""
+  import torch
+
+  return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def rate(recipe: Any, steps: int, step: int) -> float:
@@ -75,7 +82,7 @@ def inputs_of(batch: Arrays) -> dict[str, Any]:
   """input_ids and attention_mask of a batch."""
   import torch
 
-  ids = torch.tensor(batch["ids"], dtype=torch.long)
+  ids = torch.tensor(batch["ids"], dtype=torch.long, device=device())
   return {"input_ids": ids, "attention_mask": (ids != PAD).long()}
 
 
@@ -105,7 +112,7 @@ def train_peer(model: Any, finetuner: finetune.Finetuner, arrays: Arrays, seed: 
         labels["labels"][labels["labels"] < 0] = -100
     for group in optimizer.param_groups:
       group["lr"] = rate(recipe, steps, step)
-    loss = model(**inputs_of(batch), **labels).loss
+    loss = model(**inputs_of(batch), **{name: x.to(device()) for name, x in labels.items()}).loss
     optimizer.zero_grad()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -132,12 +139,12 @@ def predict_peer(model: Any, finetuner: finetune.Finetuner, arrays: Arrays) -> A
       rows = order[first : first + size]
       found = model(**inputs_of(finetune.take({"ids": ids}, rows, size)))
       if head == SPAN:
-        parts = [logits.numpy()[: len(rows)] for logits in (found.start_logits, found.end_logits)]
+        parts = [logits.cpu().numpy()[: len(rows)] for logits in (found.start_logits, found.end_logits)]
         outputs = outputs or [np.full((n, length), -1e30, np.float32) for _ in parts]
         for whole, part in zip(outputs, parts):
           whole[rows, : part.shape[1]] = part
         continue
-      logits = found.logits.numpy()[: len(rows)]
+      logits = found.logits.cpu().numpy()[: len(rows)]
       if head == WORDS:
         outputs = np.zeros((n, length), np.int32) if outputs is None else outputs
         outputs[rows, : logits.shape[1]] = logits.argmax(axis=-1)

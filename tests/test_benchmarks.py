@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import packing, step
+from benchmarks import packing, parity, step
 from tests import tiny
 from xlmr_jax.files import write_sealed_json
 from xlmr_jax.training import sharding
@@ -288,3 +288,36 @@ def test_scores_beside_the_peers_are_of_the_task_s_metric(tmp_path):
   assert lines[7] == "| ours | nan ± nan | - | 2 |"
   other = command("benchmarks.downstream", f"--compare={tmp_path / 'ours.json'}", "--setting=per_language")
   assert other.returncode == 1 and "no file has scores of the setting per_language" in other.stderr
+
+
+# --- an accelerator beside the CPU -----------------------------------------------------------------------------------
+
+
+def test_parity_finds_a_step_that_computes_something_else(monkeypatch, capsys):
+  """The accelerator is the CPU here: the same step is equal to the bit, and a gradient or a loss off by 1 % is found."""
+  config = tiny.config(**{"model.attention_dropout": 0.1})
+  comparison = parity.Comparison(config, 2, tiny.SEQ_LEN, tiny.VOCABULARY)
+  entries, wrong = parity.compare(comparison)
+  steps = [(entry["dtype"], entry["attention"], entry["attention_dropout"]) for entry in entries]
+  assert steps == [(dtype, "xla", rate) for dtype in ("float32", "bfloat16") for rate in (0.1, 0.0)] and not wrong
+  assert all(entry["gradients"] == entry["loss"] == 0.0 for entry in entries[:2]) and entries[2]["gradients"] > 1e-4
+  assert "float32 cudnn: not run: it runs on GPU, not on cpu" in capsys.readouterr().out
+
+  run = parity.Comparison.step
+  for change in (
+    lambda found: found._replace(loss=1.01 * found.loss),
+    lambda found: found._replace(loss=float("nan")),
+    lambda found: found._replace(gradients=found.gradients | {"head_norm/scale": 1.01 * found.gradients["head_norm/scale"]}),
+    lambda found: found._replace(
+      gradients=found.gradients | {"head_bias": np.full_like(found.gradients["head_bias"], np.nan)}
+    ),
+  ):
+    with monkeypatch.context() as patched:
+      patched.setattr(parity.Comparison, "step", lambda *args, change=change: change(run(*args)))
+      patched.setattr(comparison, "reference", lambda rate: run(comparison, comparison.cpu, "xla", "float32", rate))
+      assert "float32 xla, attention_dropout 0.1" in parity.compare(comparison)[1]
+
+
+def test_parity_refuses_a_machine_without_an_accelerator():
+  refused = command("benchmarks.parity", "--config=tests/tiny.py")
+  assert refused.returncode == 1 and "JAX finds no accelerator here" in refused.stderr

@@ -15,6 +15,7 @@ from xlmr_jax.model.build import choose_model_ops
 from xlmr_jax.model.dropout import Drop
 from xlmr_jax.model.kernels import library
 from xlmr_jax.model.ops import PLAIN_OPS, Wanted, choose_ops
+from xlmr_jax.model.task_head import TaskHead
 
 BASE = Wanted("auto", "auto", "tpu", 512, 768, 12, 3072, 0.1, dtype="bfloat16")
 NO_DROPOUT = "it has no dropout of probabilities, and config.model.attention_dropout is above 0"
@@ -212,3 +213,42 @@ def test_cudnn_gets_what_the_plain_form_sees(monkeypatch):
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
   with pytest.raises(ValueError, match="no dropout of probabilities"):
     library.cudnn_attention(qkv, bias, segments, H, Drop(0.1, jax.random.key(0), jnp.arange(B, dtype=jnp.uint32)))
+
+
+def products_in(traced):
+  """The equations of all matrix products of a jaxpr and of those inside it."""
+  for equation in traced.eqns:
+    if equation.primitive.name == "dot_general":
+      yield equation
+    for value in equation.params.values():
+      for inner in value if isinstance(value, tuple | list) else [value]:
+        inner = getattr(inner, "jaxpr", inner)
+        if hasattr(inner, "eqns"):
+          yield from products_in(inner)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_fp32_products_are_fp32_on_accelerators_too(dtype):
+  """Left alone, XLA rounds their factors to TF32 on a GPU and to bfloat16 on a TPU; bf16 products need no such asking."""
+  program = tiny.program(tiny.config(**{"model.dtype": dtype, "model.dropout": 0.1, "model.attention_dropout": 0.1}))
+  batch = {name: jnp.asarray(x) for name, x in tiny.batch(np.random.default_rng(0), 8).items()}
+  head = TaskHead("sentence", 3, 0.1)
+  x, key = jnp.zeros((2, 8, 32), dtype), jax.random.key(0)
+
+  def head_loss(params):
+    return head.apply({"params": params}, x, False, rngs={"dropout": key}).sum()
+
+  with jax.set_mesh(program.mesh):
+    traced = [
+      jax.make_jaxpr(program.train_step)(program.state, batch, np.float32(np.inf)),
+      jax.make_jaxpr(program.held_out_step)(program.state.params, batch),
+    ]
+  traced.append(jax.make_jaxpr(jax.grad(head_loss))(head.init(key, x)["params"]))
+  asked = {True: set(), False: set()}  # whether both factors are fp32: what the products ask for
+  for of_program in traced:
+    found = list(products_in(of_program.jaxpr))
+    assert len(found) > 2
+    for equation in found:
+      asked[all(factor.aval.dtype == jnp.float32 for factor in equation.invars)].add(equation.params["precision"])
+  highest = jax.lax.Precision.HIGHEST
+  assert asked == {True: {(highest, highest)}, False: {None} if dtype == "bfloat16" else set()}

@@ -10,7 +10,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from xlmr_jax.model import dropout
 from xlmr_jax.model.dropout import Drop
-from xlmr_jax.model.layers import add_bias
+from xlmr_jax.model.layers import add_bias, precision_of
 
 Array = jax.Array
 MASKED = -1e30  # a score that no probability is left of
@@ -51,7 +51,10 @@ def attention(qkv_BxLxC: Array, bias_C: Array, segments_BxL: Array, heads: int, 
   qkv_BxLxC = checkpoint_name(add_bias(qkv_BxLxC, bias_C), "qkv")
   q_BxLxHxK, k_BxLxHxK, v_BxLxHxK = split_heads(qkv_BxLxC, heads)
   B, L, H, K = q_BxLxHxK.shape
-  scores_BxHxLxL = jnp.einsum("BQHK,BSHK->BHQS", q_BxLxHxK, k_BxLxHxK, preferred_element_type=jnp.float32) * K**-0.5
+  precision = precision_of(v_BxLxHxK.dtype)
+  scores_BxHxLxL = K**-0.5 * jnp.einsum(
+    "BQHK,BSHK->BHQS", q_BxLxHxK, k_BxLxHxK, precision=precision, preferred_element_type=jnp.float32
+  )
   allowed_Bx1xLxL = (segments_BxL[:, :, None] == segments_BxL[:, None, :])[:, None]
   probs_BxHxLxL = jax.nn.softmax(jnp.where(allowed_Bx1xLxL, scores_BxHxLxL, MASKED), axis=-1)
   if drop.active_rate:
@@ -59,4 +62,4 @@ def attention(qkv_BxLxC: Array, bias_C: Array, segments_BxL: Array, heads: int, 
     bits_BxHxLxL = jax.vmap(bits_of_heads, (0, None))(row_seeds(drop), jnp.arange(H, dtype=jnp.uint32))
     probs_BxHxLxL = dropout.drop_by_bits(probs_BxHxLxL, bits_BxHxLxL, drop.rate)
   probs_BxHxLxL = probs_BxHxLxL.astype(v_BxLxHxK.dtype)
-  return jnp.einsum("BHQS,BSHK->BQHK", probs_BxHxLxL, v_BxLxHxK).reshape(B, L, H * K)
+  return jnp.einsum("BHQS,BSHK->BQHK", probs_BxHxLxL, v_BxLxHxK, precision=precision).reshape(B, L, H * K)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from xlmr_jax.model.layers import Dtype, LayerNorm, Product, bias_gelu
+from xlmr_jax.model.layers import Dtype, LayerNorm, Product, bias_gelu, precision_of
 
 Array = jax.Array
 TABLE, BIAS = "token_embedding", "head_bias"  # the parameters whose gradients the loss makes itself
@@ -92,5 +92,6 @@ class MaskedLanguageModel(nn.Module):
     x_BxLxD, encoder = self.encode(ids_BxL, languages_Bx2=languages_Bx2), self.encoder
     h_BxLxD = self.transform(x_BxLxD)
     table_VxD = encoder.token_embedding[: encoder.vocabulary_size].astype(encoder.dtype)
-    scores = jnp.einsum("BLD,VD->BLV", h_BxLxD, table_VxD, preferred_element_type=jnp.float32)
+    precision = precision_of(table_VxD.dtype)
+    scores = jnp.einsum("BLD,VD->BLV", h_BxLxD, table_VxD, precision=precision, preferred_element_type=jnp.float32)
     return scores + self.head.head_bias[: encoder.vocabulary_size]

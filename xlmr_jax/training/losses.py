@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from xlmr_jax.hardware import CHUNK_MIB
-from xlmr_jax.model.layers import sum_rows
+from xlmr_jax.model.layers import precision_of, sum_rows
 
 Array = jax.Array
 CHUNK_BYTES = CHUNK_MIB * 2**20  # fp32 logits alive at a time, on each device
@@ -80,7 +80,8 @@ def sums_by_language(losses_BxP: Array, weights_BxP: Array, language_B: Array, l
 
 def _product(a: Array, b: Array, axis_of_a: int, axis_of_b: int) -> Array:
   """fp32 product of two matrices over one axis of each."""
-  return jax.lax.dot_general(a, b, (((axis_of_a,), (axis_of_b,)), ((), ())), preferred_element_type=jnp.float32)
+  axes = (((axis_of_a,), (axis_of_b,)), ((), ()))
+  return jax.lax.dot_general(a, b, axes, precision_of(a.dtype), preferred_element_type=jnp.float32)
 
 
 # --- all logits alive: three products ------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from xlmr_jax.model import dropout
 from xlmr_jax.model.attention import MASKED, probability_bits, row_seeds
 from xlmr_jax.model.dropout import Drop
 from xlmr_jax.model.kernels.tiles import LANES, SUBLANES, row_to_column
-from xlmr_jax.model.layers import plus_bias
+from xlmr_jax.model.layers import plus_bias, precision_of
 
 Array = jax.Array
 LONGEST_ROW = 1024  # tokens; what 256 queries need then fits the 16 MiB of VMEM of a v4
@@ -141,9 +141,8 @@ def _call(kernel: Callable, name: str, seeds_B, segments_BxL, arrays, outs, how:
 
 def _dot(a, b, axis_of_a: int, axis_of_b: int):
   """fp32 product of two matrices over one axis of each."""
-  precision = jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
   axes = (((axis_of_a,), (axis_of_b,)), ((), ()))
-  return jax.lax.dot_general(a, b, axes, precision=precision, preferred_element_type=jnp.float32)
+  return jax.lax.dot_general(a, b, axes, precision_of(a.dtype), preferred_element_type=jnp.float32)
 
 
 def _exponentials(q_QxK, k_LxK, segments_Qx1, segments_1xL):
