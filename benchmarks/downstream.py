@@ -6,8 +6,8 @@
 
 The examples, their rows, the order of the rows, the recipe and the metrics are ours; the model, its heads, dropout, AdamW
 and the precision (fp32) are the peer's. So what differs between the two tables is the framework and the draws of the heads
-and of dropout. The peer runs on a GPU if PyTorch sees one. It needs torch and transformers. --compare prints the scores of two files or more side by side, with the
-mean over seeds and the standard deviation between them, as a table in Markdown.
+and of dropout. The peer runs on a GPU if PyTorch sees one. It needs torch and transformers. --compare prints the scores of
+two files or more side by side, with the mean over seeds and the standard deviation between them, as a table in Markdown.
 """
 
 import json
