@@ -14,9 +14,11 @@ case ${1:-} in
   --dry-run) shift; printf '%q ' "$@"; echo; exit 0;;
   -*) echo "error: unknown option $1; $usage" >&2; exit 1;;
 esac
-workdir='' kind=checkpoints
+workdir='' kind=checkpoints before=''
 for word in "$@"; do
-  case $word in --workdir=*) workdir=${word#*=};; evaluate) kind=evaluations;; sweep) kind=sweep;; esac
+  case $before in --workdir|-workdir) workdir=$word;; esac
+  case $word in --workdir=*|-workdir=*) workdir=${word#*=};; evaluate) kind=evaluations;; sweep) kind=sweep;; esac
+  before=$word
 done
 # The command expands ~ itself, and the shell that read this command line has not, in the middle of a word.
 home=${workdir%%/*} tilde='^~[A-Za-z0-9._-]*$'

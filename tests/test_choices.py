@@ -14,7 +14,7 @@ from xlmr_jax.commands import flags
 from xlmr_jax.config import default_config, set_from_text
 from xlmr_jax.config_checks import check_evaluation
 from xlmr_jax.errors import UserError
-from xlmr_jax.evaluation.choices import check_choices, task_folders, with_recipe
+from xlmr_jax.evaluation.choices import check_choices, say_longer_than_trained, task_folders, with_recipe
 from xlmr_jax.evaluation.tasks import registry
 
 ROOT = Path(__file__).parents[1]
@@ -141,3 +141,22 @@ def test_the_names_of_tasks_are_known_without_tensorflow():
   result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
   heavy = ("tensorflow", "tensorflow_datasets", "sentencepiece", "tokenizers", "orbax", "apache_beam", "matplotlib")
   assert not set(heavy) & set(result.stdout.split())
+
+
+@pytest.mark.parametrize(
+  "trained, most, recipe, told",
+  [
+    (512, 512, "", ()),
+    (128, 512, "", ("tydiqa_xquad: its rows may have 384",)),
+    (64, 512, "", ("panx: its rows may have 128", "tydiqa_xquad: its rows may have 384")),
+    (64, 100, "", ("panx: its rows may have 100", "tydiqa_xquad: its rows may have 100")),
+    (64, 512, "panx.max_len=64", ("tydiqa_xquad: its rows may have 384",)),
+    (64, 64, "", ()),
+  ],
+)
+def test_tasks_with_longer_rows_than_the_training_had_are_told(trained, most, recipe, told):
+  config = default_config()
+  config.evaluate.update(tasks=("panx", "tydiqa_xquad"), recipe=recipe)
+  lines = say_longer_than_trained(config, trained, most)
+  assert len(lines) == len(told) and all(line.startswith(start) for line, start in zip(lines, told))
+  assert all(f"had at most {trained}: " in line for line in lines)

@@ -83,10 +83,12 @@ def test_babysit_sees_the_progress_of_any_run_of_a_sweep(tmp_path, step, env, ex
   assert count_starts(tmp_path, step.format(tmp_path), "sweep", **env) == expected
 
 
-def test_babysit_finds_a_workdir_by_its_tilde_and_names_with_spaces(tmp_path):
+@pytest.mark.parametrize("form", [("--workdir=~/my runs",), ("--workdir", "~/my runs"), ("-workdir", "~/my runs")])
+def test_babysit_finds_a_workdir_by_its_tilde_and_names_with_spaces(tmp_path, form):
+  """In every form that the command itself takes."""
   script = f'echo >> {tmp_path}/starts; N=$(wc -l < {tmp_path}/starts); [ $N -gt 6 ] && exit 0; mkdir -p "$1"/$N; exit 42'
   folder = tmp_path / "my runs" / "checkpoints"
-  line = ("bash", "launch/babysit.sh", "bash", "-c", script, "-", folder, "--workdir=~/my runs")
+  line = ("bash", "launch/babysit.sh", "bash", "-c", script, "-", folder, *form)
   assert shell(*line, PAUSE_S="0", HOME=str(tmp_path)).returncode == 0 and (folder / "6").is_dir()
 
 

@@ -154,12 +154,17 @@ def main(argv: list[str]) -> int:
   load_tasks(config, None if modules_are_given else workdir.root)
   if FLAGS.once and record.is_untrained_import:
     raise UserError(f"{workdir} has no checkpoint yet; it holds an imported model, which --checkpoint=initial scores")
+  from xlmr_jax.evaluation.choices import say_longer_than_trained
   from xlmr_jax.evaluation.final_scores import score_final
   from xlmr_jax.evaluation.follower import follow
   from xlmr_jax.evaluation.scorer import Scorer
-  from xlmr_jax.model.build import params_shapes
+  from xlmr_jax.model.build import family_of, params_shapes
   from xlmr_jax.run import compile_cache, memory
+  from xlmr_jax.training.positions import longest_trained
 
+  most = family_of(config).max_seq_len(config.model)
+  for line in say_longer_than_trained(config, longest_trained(record), most):
+    print(line, file=sys.stderr, flush=True)
   memory.keep_freed_memory()
   compile_cache.use(config.compile_cache, workdir.root)
   tokenizer, pooler = open_tokenizer_of(workdir.root, record), pooler_of_run(workdir, record)

@@ -128,6 +128,22 @@ def with_recipe(task: Task, changes: str) -> Task:
   return dataclasses.replace(task, recipe=dataclasses.replace(task.recipe, **new))
 
 
+def say_longer_than_trained(config: ConfigDict, trained: int, most: int) -> list[str]:
+  """A line per task whose rows may reach positions that stand as they were drawn.
+
+  trained: tokens of the longest row that the model was trained on; most: of the longest that it takes.
+  """
+  lines = []
+  for name in config.evaluate.tasks:
+    longest = min(with_recipe(registry.get(name), config.evaluate.recipe).recipe.max_len, most)
+    if longest > trained:
+      lines.append(
+        f"{name}: its rows may have {longest} tokens, and those of the training had at most {trained}: only fine-tuning "
+        f"trains the positions behind them; --config.evaluate.recipe={name}.max_len={trained} has none such"
+      )
+  return lines
+
+
 def _value_of(field: str, kind: type, text: str) -> Any:
   """The value of a recipe's field. ValueError, OverflowError, re.error: the text is none that the field can have."""
   if field == "frozen":
