@@ -170,7 +170,7 @@ def phrasings(person, language):
   for kind in sum(tasks.HYPOTHESES, ()):
     slot, table = list(world.KINDS[kind].items())[-1]
     for value in world.values_of(table):
-      fact = world.Fact.of(kind, person=person, **{slot: value})
+      fact = world.Fact.with_slots(kind, person=person, **{slot: value})
       variants = range(grammar.variants(kind, language))
       result += [(fact, grammar.render(fact, language, variant).text) for variant in variants]
   return result

@@ -145,7 +145,7 @@ def test_documents(language):
 
 @each_language
 def test_names_in_other_scripts_have_their_latin_form_beside_them_now_and_then(language):
-  fact = world.Fact.of("lives", person="ivan", city="cairo")
+  fact = world.Fact.with_slots("lives", person="ivan", city="cairo")
   plain = grammar.render(fact, language)
   both = grammar.render(fact, language, latin=("person", "city"))
   assert [both.text[start:end] for start, end in both.slots.values()] == [

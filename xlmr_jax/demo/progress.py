@@ -24,7 +24,7 @@ class Progress:
 
   def __init__(self, waiting_for: Callable[[], str]):
     self._waiting_for = waiting_for
-    self._began = self._said = time.monotonic()
+    self._began = self._last_line_at = time.monotonic()
     self._children: list[subprocess.Popen[str]] = []
     self._readers: list[threading.Thread] = []
     self._closed = threading.Event()
@@ -44,7 +44,7 @@ class Progress:
 
   def say(self, line: str) -> None:
     """Prints a line."""
-    self._said = time.monotonic()
+    self._last_line_at = time.monotonic()
     print(line, flush=True)
 
   def start(self, command: list[str], prefix: str = "", only: str = "") -> subprocess.Popen[str]:
@@ -88,5 +88,5 @@ class Progress:
 
   def _watch(self) -> None:
     while not self._closed.wait(0.5):
-      if time.monotonic() - self._said >= SILENCE_S:
+      if time.monotonic() - self._last_line_at >= SILENCE_S:
         self.say(f"     ... {self._waiting_for()}, {time.monotonic() - self._began:.0f} s so far")

@@ -141,7 +141,7 @@ def _situation(rng: random.Random) -> list[world.Fact]:
   pets = [dict(zip(("animal", "colour"), world.draw_pet(rng))) for _ in people]
   return [
     *(facts["pet"] for facts in people),
-    *(world.Fact.of("sleeps", **pet, spot=rng.choice(world.WORDS["spot"])) for pet in pets),
+    *(world.Fact.with_slots("sleeps", **pet, spot=rng.choice(world.WORDS["spot"])) for pet in pets),
   ]
 
 

@@ -102,7 +102,7 @@ class Fact:
   values: tuple[str | int, ...]
 
   @classmethod
-  def of(cls, kind: str, **slots: str | int) -> "Fact":
+  def with_slots(cls, kind: str, **slots: str | int) -> "Fact":
     """The fact whose slots have these values."""
     return cls(kind, tuple(slots[name] for name in KINDS[kind]))
 
@@ -113,7 +113,7 @@ class Fact:
 
   def replace(self, **slots: str | int) -> "Fact":
     """The same kind of fact with some slots changed. It contradicts this one if such a slot can hold only one value."""
-    return Fact.of(self.kind, **{**self.slots, **slots})
+    return Fact.with_slots(self.kind, **{**self.slots, **slots})
 
 
 @dataclass(frozen=True)
@@ -177,37 +177,37 @@ def person_facts(person: Person) -> list[Fact]:
   """Everything that the world knows about one person; at most one fact of each kind."""
   name = person.name
   return [
-    Fact.of("lives", person=name, city=person.home),
-    Fact.of("born", person=name, city=person.birthplace),
-    Fact.of("year", person=name, year=THIS_YEAR - person.age),
-    Fact.of("age", person=name, age=person.age),
-    Fact.of("job", person=name, job=person.job),
-    Fact.of("works", person=name, place=WORKPLACE[person.job]),
-    Fact.of("pet", person=name, animal=person.pet[0], colour=person.pet[1]),
-    Fact.of("owns", person=name, thing=person.thing[0], colour=person.thing[1]),
-    Fact.of("buys", person=name, number=person.goods[0], goods=person.goods[1]),
-    Fact.of("likes", person=name, food=person.food),
-    Fact.of("speaks", person=name, tongue=person.tongue),
-    Fact.of("travels", person=name, city=person.trip[0], day=person.trip[1]),
-    Fact.of("kin", person=name, kin=person.kin[0], other=person.kin[1]),
-    Fact.of("does", person=name, action=person.action[0], time=person.action[1]),
+    Fact.with_slots("lives", person=name, city=person.home),
+    Fact.with_slots("born", person=name, city=person.birthplace),
+    Fact.with_slots("year", person=name, year=THIS_YEAR - person.age),
+    Fact.with_slots("age", person=name, age=person.age),
+    Fact.with_slots("job", person=name, job=person.job),
+    Fact.with_slots("works", person=name, place=WORKPLACE[person.job]),
+    Fact.with_slots("pet", person=name, animal=person.pet[0], colour=person.pet[1]),
+    Fact.with_slots("owns", person=name, thing=person.thing[0], colour=person.thing[1]),
+    Fact.with_slots("buys", person=name, number=person.goods[0], goods=person.goods[1]),
+    Fact.with_slots("likes", person=name, food=person.food),
+    Fact.with_slots("speaks", person=name, tongue=person.tongue),
+    Fact.with_slots("travels", person=name, city=person.trip[0], day=person.trip[1]),
+    Fact.with_slots("kin", person=name, kin=person.kin[0], other=person.kin[1]),
+    Fact.with_slots("does", person=name, action=person.action[0], time=person.action[1]),
   ]
 
 
 def city_facts(city: str, rng: random.Random) -> list[Fact]:
   """The lasting facts about a city, and a few drawn ones: sights, weather, who lives or was born there."""
   country = COUNTRY[city]
-  capital = [] if city in NOT_CAPITALS else [Fact.of("capital", city=city, country=country)]
+  capital = [] if city in NOT_CAPITALS else [Fact.with_slots("capital", city=city, country=country)]
   sights = rng.sample(WORDS["sight"], 2)
   resident, native, guest = rng.sample(WORDS["person"], 3)
   return [
-    Fact.of("country", city=city, country=country),
+    Fact.with_slots("country", city=city, country=country),
     *capital,
-    *(Fact.of("sights", city=city, number=rng.choice(NUMBERS["number"]), sight=sight) for sight in sights),
-    Fact.of("weather", city=city, weather=rng.choice(WORDS["weather"]), day=rng.choice(WORDS["day"])),
-    Fact.of("lives", person=resident, city=city),
-    Fact.of("born", person=native, city=city),
-    Fact.of("travels", person=guest, city=city, day=rng.choice(WORDS["day"])),
+    *(Fact.with_slots("sights", city=city, number=rng.choice(NUMBERS["number"]), sight=sight) for sight in sights),
+    Fact.with_slots("weather", city=city, weather=rng.choice(WORDS["weather"]), day=rng.choice(WORDS["day"])),
+    Fact.with_slots("lives", person=resident, city=city),
+    Fact.with_slots("born", person=native, city=city),
+    Fact.with_slots("travels", person=guest, city=city, day=rng.choice(WORDS["day"])),
   ]
 
 
@@ -217,12 +217,15 @@ def day_facts(day: str, rng: random.Random) -> list[Fact]:
   second = draw_person(rng, avoid=(first.name,))
   animal, colour = draw_pet(rng)
   return [
-    Fact.of("weather", city=first.home, weather=rng.choice(WORDS["weather"]), day=day),
-    *(Fact.of("travels", person=person.name, city=person.trip[0], day=day) for person in (first, second)),
-    *(Fact.of("does", person=person.name, action=person.action[0], time=person.action[1]) for person in (first, second)),
-    Fact.of("buys", person=first.name, number=first.goods[0], goods=first.goods[1]),
-    Fact.of("works", person=second.name, place=WORKPLACE[second.job]),
-    Fact.of("sleeps", animal=animal, colour=colour, spot=rng.choice(WORDS["spot"])),
+    Fact.with_slots("weather", city=first.home, weather=rng.choice(WORDS["weather"]), day=day),
+    *(Fact.with_slots("travels", person=person.name, city=person.trip[0], day=day) for person in (first, second)),
+    *(
+      Fact.with_slots("does", person=person.name, action=person.action[0], time=person.action[1])
+      for person in (first, second)
+    ),
+    Fact.with_slots("buys", person=first.name, number=first.goods[0], goods=first.goods[1]),
+    Fact.with_slots("works", person=second.name, place=WORKPLACE[second.job]),
+    Fact.with_slots("sleeps", animal=animal, colour=colour, spot=rng.choice(WORDS["spot"])),
   ]
 
 

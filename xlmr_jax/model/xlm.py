@@ -50,9 +50,9 @@ class XLMEncoder(XLMREncoder):
       init = nn.initializers.normal(self.init_std)
       self.language_embedding = self.param("language_embedding", init, (self.languages, self.hidden), jnp.float32)
 
-  def places(self, ids_BxL: Array, languages_Bx2: Array | None) -> tuple[Array, Array]:
+  def segments_and_positions(self, ids_BxL: Array, languages_Bx2: Array | None) -> tuple[Array, Array]:
     """As of the base. The pairs of a row of two languages never see each other."""
-    segments_BxL, positions_BxL = super().places(ids_BxL, languages_Bx2)
+    segments_BxL, positions_BxL = super().segments_and_positions(ids_BxL, languages_Bx2)
     if languages_Bx2 is None:
       return segments_BxL, positions_BxL
     is_pair_Bx1 = (languages_Bx2[:, 0] != languages_Bx2[:, 1])[:, None]

@@ -231,8 +231,8 @@ class XLMREncoder(nn.Module):
     if self.pre_norm:
       self.final_norm = LayerNorm(self.layer_norm_epsilon)
 
-  def places(self, ids_BxL: Array, languages_Bx2: Array | None) -> tuple[Array, Array]:
-    """(segment ids, position ids), int32[B, L] each, as segments_and_positions has them."""
+  def segments_and_positions(self, ids_BxL: Array, languages_Bx2: Array | None) -> tuple[Array, Array]:
+    """(segment ids, position ids), int32[B, L] each, as the function of this name has them."""
     del languages_Bx2
     return segments_and_positions(ids_BxL, self.isolate_documents, self.first_position)
 
@@ -254,7 +254,7 @@ class XLMREncoder(nn.Module):
     """
     rows_B = jnp.arange(ids_BxL.shape[0], dtype=jnp.uint32) if rows_B is None else rows_B
     with jax.named_scope("embedding"):
-      segments_BxL, positions_BxL = self.places(ids_BxL, languages_Bx2)
+      segments_BxL, positions_BxL = self.segments_and_positions(ids_BxL, languages_Bx2)
       # Both tables stay fp32 on every mesh, so that the tables' sparse gradients are summed in fp32.
       x_BxLxD = self.token_embedding[ids_BxL] if tokens_BxLxD is None else tokens_BxLxD
       x_BxLxD = self.add_to_embedding(x_BxLxD + self.position_embedding[positions_BxL], ids_BxL, languages_Bx2)

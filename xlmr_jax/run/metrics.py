@@ -91,7 +91,7 @@ class RunLog:
       self._steps = notes["steps"]
       self._rows_seen = np.asarray(notes["rows_seen"], np.int64)
     self.restart_clock()
-    self._said = self._clock
+    self._last_line_at = self._clock
     self._board: Board | None = None
     self._train: JsonLines | None = None
     if jax.process_index() == 0:
@@ -159,7 +159,7 @@ class RunLog:
     self._clock_steps += 1
     if (step + 1) % self._every == 0 or step + 1 == self._train_steps:
       self._write(step + 1, float(metrics["lr"]))
-    elif self._train and sys.stdout.isatty() and time.perf_counter() - self._said > EVERY_S:
+    elif self._train and sys.stdout.isatty() and time.perf_counter() - self._last_line_at > EVERY_S:
       self._say_step(step + 1)
     return Outcome(made, float(metrics["grad_norm"]))
 
@@ -167,7 +167,7 @@ class RunLog:
     """For who watches: how far it is, between two lines of train.jsonl. A file of the output has no need of it."""
     step_s = (time.perf_counter() - self._clock) / max(self._clock_steps, 1)
     print(f"step {done}/{self._train_steps}  {duration(step_s * (self._train_steps - done))} left", flush=True)
-    self._said = time.perf_counter()
+    self._last_line_at = time.perf_counter()
 
   def _write(self, done: int, lr: float) -> None:
     """One line about the interval that ends with `done` steps made."""
@@ -223,7 +223,7 @@ class RunLog:
       + f"  {duration(step_s * (self._train_steps - done))} left",
       flush=True,
     )
-    self._said = time.perf_counter()
+    self._last_line_at = time.perf_counter()
     if self._board:
       scalars = {"grad_norm": line["grad_norm"], "lr": line["lr"], "skipped": line["skipped"], "loss": line["loss"],
                  "speed/tokens_per_s": tokens_per_s, "speed/mfu": mfu}  # fmt: skip

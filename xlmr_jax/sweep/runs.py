@@ -198,7 +198,7 @@ def load_sweep(config: str) -> Sweep:
   except UserError:
     raise
   except Exception as error:  # It is a program of the user's, which may raise anything.
-    raise UserError(f"--config={config}: {type(error).__name__}: {one_line(error)}{_place_in(path, error)}") from None
+    raise UserError(f"--config={config}: {type(error).__name__}: {one_line(error)}{_line_of(path, error)}") from None
   if not isinstance(base, ConfigDict):
     raise UserError(f"{path}: get_config returns {str(base)[:40]!r}, and no ConfigDict")
   runs = tuple(collect.runs.values())
@@ -237,7 +237,7 @@ def _refuse_ignored(config: str, module: Any, arg: str, base: ConfigDict, runs: 
                       f"{setting[0].name}")  # fmt: skip
 
 
-def _place_in(path: Path, error: Exception) -> str:
+def _line_of(path: Path, error: Exception) -> str:
   """ ", line N of FILE": the last line of the user's file that an error came by; "" where it came by none."""
   lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
   return f", line {lines[-1]} of {path}" if lines else ""
