@@ -48,7 +48,7 @@ def main(argv: list[str]) -> None:
     config.evaluate.tasks = (flags.FLAGS.task,)
     modules_are_given = any(override.startswith("--config.evaluate.modules=") for override in overrides)
     flags.load_tasks(config, None if modules_are_given else workdir.root)
-    memory.keep_freed_memory()
+    memory.keep_freed_memory(of_many_shapes=True)
     compile_cache.use(config.compile_cache, workdir.root)
   result = to_hf(
     workdir, flags.FLAGS.checkpoint, out, dtype=flags.FLAGS.dtype or "", task=flags.FLAGS.task,

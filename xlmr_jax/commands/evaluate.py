@@ -165,7 +165,7 @@ def main(argv: list[str]) -> int:
   most = family_of(config).max_seq_len(config.model)
   for line in say_longer_than_trained(config, longest_trained(record), most):
     print(line, file=sys.stderr, flush=True)
-  memory.keep_freed_memory()
+  memory.keep_freed_memory(of_many_shapes=True)
   compile_cache.use(config.compile_cache, workdir.root)
   tokenizer, pooler = open_tokenizer_of(workdir.root, record), pooler_of_run(workdir, record)
   if FLAGS.checkpoint:
