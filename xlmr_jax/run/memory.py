@@ -4,7 +4,6 @@ import ctypes
 import os
 from pathlib import Path
 
-
 _LARGEST_IN_HEAP = 32 * 2**20  # glibc takes no higher threshold for blocks of their own
 
 
