@@ -294,7 +294,7 @@ def test_scores_beside_the_peers_are_of_the_task_s_metric(tmp_path):
 
 
 def test_parity_finds_a_step_that_computes_something_else(monkeypatch, capsys):
-  """The accelerator is the CPU here: the same step is equal to the bit, and a gradient or a loss off by 1 % is found."""
+  """The accelerator is the CPU here: the same step is equal to the bit, and a wrong gradient or loss is found."""
   config = tiny.config(**{"model.attention_dropout": 0.1})
   comparison = parity.Comparison(config, 2, tiny.SEQ_LEN, tiny.VOCABULARY)
   entries, wrong = parity.compare(comparison)
@@ -303,19 +303,21 @@ def test_parity_finds_a_step_that_computes_something_else(monkeypatch, capsys):
   assert all(entry["gradients"] == entry["loss"] == 0.0 for entry in entries[:2]) and entries[2]["gradients"] > 1e-4
   assert "float32 cudnn: not run: it runs on GPU, not on cpu" in capsys.readouterr().out
 
+  for dtype in ("float32", "bfloat16"):
+    comparison.bounds(dtype, 0.1), comparison.bounds(dtype, 0.0)  # Those of the right step.
   run = parity.Comparison.step
   for change in (
     lambda found: found._replace(loss=1.01 * found.loss),
     lambda found: found._replace(loss=float("nan")),
-    lambda found: found._replace(gradients=found.gradients | {"head_norm/scale": 1.01 * found.gradients["head_norm/scale"]}),
+    lambda found: found._replace(gradients=found.gradients | {"head_norm/scale": 1.2 * found.gradients["head_norm/scale"]}),
     lambda found: found._replace(
       gradients=found.gradients | {"head_bias": np.full_like(found.gradients["head_bias"], np.nan)}
     ),
   ):
     with monkeypatch.context() as patched:
       patched.setattr(parity.Comparison, "step", lambda *args, change=change: change(run(*args)))
-      patched.setattr(comparison, "reference", lambda rate: run(comparison, comparison.cpu, "xla", "float32", rate))
-      assert "float32 xla, attention_dropout 0.1" in parity.compare(comparison)[1]
+      found = parity.compare(comparison)[1]
+    assert found == [f"{dtype} xla, attention_dropout {rate}" for dtype in ("float32", "bfloat16") for rate in ("0.1", "0")]
 
 
 def test_parity_refuses_a_machine_without_an_accelerator():
