@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 CODE = """
+import os
 import sys
 import numpy as np
 from xlmr_jax.run.memory import keep_freed_memory
 
 def held():
-  return int(open("/proc/self/statm").read().split()[1]) * 4096 // 2**20
+  return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 2**20
 
 def touched(mib):
   block = np.empty(mib * 2**20, np.uint8)
