@@ -8,7 +8,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 from xlmr_jax.planner.collectives import Network, collective_bytes, collective_groups
-from xlmr_jax.planner.execution import executed, uncounted_branches, unknown_loops
+from xlmr_jax.planner.execution import executed, unknown_loops
 from xlmr_jax.planner.hlo import Computation, Instruction, Module
 from xlmr_jax.planner.topology import Topology
 from xlmr_jax.planner.work import kernel_work, moved_bytes, product_flops
@@ -266,7 +266,6 @@ def count(module: Module, topology: Topology, network: Network | None = None) ->
   costs = counter.costs
   costs.hidden_cycles = costs.collective_cycles - costs.cycles["collectives"]
   costs.unknown += [f"iterations of the loop {loop}: counted once" for loop in unknown_loops(module)]
-  costs.unknown += [f"the rare branch of {conditional}: not counted" for conditional in uncounted_branches(module)]
   if counter.absurd:
     costs.unknown.append(f"{counter.absurd} estimates of 2^62 cycles and more: counted by bytes")
   return costs

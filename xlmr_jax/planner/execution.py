@@ -9,9 +9,6 @@ from typing import NamedTuple
 
 from xlmr_jax.planner.hlo import Computation, Instruction, Module
 
-# jax.named_scope(RARE_BRANCH) around a branch of lax.cond says that a run hardly ever takes it. The name is written out in
-# the library's losses, which must not import the planner.
-RARE_BRANCH = "rare_branch"
 _COPIES = ("copy", "bitcast", "copy-done", "copy-start", "convert", "reshape")
 
 
@@ -36,24 +33,10 @@ def executed(module: Module, name: str = "", times: int = 1) -> Iterator[tuple[C
         yield from executed(module, body, times)
 
 
-def rare_branches(module: Module, conditional: Instruction) -> list[str]:
-  """The branches of a conditional in which work is named RARE_BRANCH."""
-
-  def is_rare(branch: str) -> bool:
-    return any(
-      RARE_BRANCH in x.op_name.split("/") or any(RARE_BRANCH in y.op_name.split("/") for _, y in module.inside(x))
-      for _, x, _ in executed(module, branch)
-    )
-
-  return [name for name in conditional.called() if name in module.computations and is_rare(name)]
-
-
 def usual_branch(module: Module, conditional: Instruction) -> str:
-  """The branch that counts: of those that are not rare, or of all if all are, the one with the most cycles."""
-  rare = rare_branches(module, conditional)
-  branches = [name for name in conditional.called() if name in module.computations]
+  """The branch of a conditional that counts: the one with the most cycles."""
   return max(
-    [name for name in branches if name not in rare] or branches,
+    [name for name in conditional.called() if name in module.computations],
     key=lambda name: sum((x.estimated_cycles or 0) * times for _, x, times in executed(module, name)),
   )
 
@@ -63,11 +46,6 @@ def unknown_loops(module: Module) -> list[str]:
   return [
     _label(x) for computation, x, _ in executed(module) if x.opcode == "while" and trip_count(module, computation, x) is None
   ]
-
-
-def uncounted_branches(module: Module) -> list[str]:
-  """The conditionals of which a rare branch is left out, by JAX's names or the compiler's."""
-  return [_label(x) for _, x, _ in executed(module) if x.opcode == "conditional" and rare_branches(module, x)]
 
 
 def _label(instruction: Instruction) -> str:

@@ -144,17 +144,21 @@ def _nll_by_vocabulary_chunk(slots: _Slots, C: int) -> tuple[Array, Array]:
 
     return jax.lax.scan(add, (jnp.zeros_like(reference_T), jnp.full_like(reference_T, _NEVER)), _chunks(slots, C))[0]
 
-  def repeat_relative_to_highest(top_T: Array, sums_T: Array) -> tuple[Array, Array]:
-    with jax.named_scope("rare_branch"):  # The planner's costs leave it out.
-      reference_T = jnp.where(jnp.isfinite(sums_T), label_logit_T, top_T)
-      return reference_T, sum_exponentials(reference_T)[0]
+  def is_needed(state: tuple[Array, Array, Array]) -> Array:
+    passes, _, sums_T = state
+    return (passes == 0) | ((passes == 1) & jnp.isinf(sums_T).any())
+
+  def one_pass(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+    passes, reference_T, _ = state
+    sums_T, top_T = sum_exponentials(reference_T)
+    overflows_T = ~jnp.isfinite(sums_T)
+    return passes + 1, jnp.where(overflows_T, top_T, reference_T), jnp.where(overflows_T, jnp.inf, sums_T)
 
   # Exponentials are taken relative to the label's logit, so the sum is at least 1. If another logit exceeds it by more than
-  # 88, the sum overflows fp32, and the pass is repeated relative to the maximum.
-  sums_T, top_T = sum_exponentials(label_logit_T)
-  reference_T, sums_T = jax.lax.cond(
-    jnp.isfinite(sums_T).all(), lambda _, sums_T: (label_logit_T, sums_T), repeat_relative_to_highest, top_T, sums_T
-  )
+  # 88, the sum overflows fp32, and the pass is repeated relative to the maximum. It is a loop and no lax.cond behind a first
+  # pass: with a second copy of the pass, the TPU compiler's estimate of the loss is 2 to 4 % higher, though it never runs.
+  first = (jnp.zeros((), jnp.int32), label_logit_T, jnp.zeros_like(label_logit_T))
+  _, reference_T, sums_T = jax.lax.while_loop(is_needed, one_pass, first)
   losses_T = reference_T - label_logit_T + jnp.log(sums_T)
   return losses_T, losses_T + label_logit_T
 
