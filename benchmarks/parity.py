@@ -11,6 +11,7 @@ the CPU. It needs no TensorFlow, and as much memory as the CPU's step takes.
 """
 
 import functools
+import itertools
 import json
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ from xlmr_jax.errors import UserError
 from xlmr_jax.model.build import choose_model_ops, family_of
 from xlmr_jax.model.ops import ATTENTION
 from xlmr_jax.training import sharding
-from xlmr_jax.training.program import build_program
+from xlmr_jax.training.program import Program, build_program
 from xlmr_jax.training.sharding import path_of
 
 # Relative, of fp32; tests/test_model.py asks the first two beside transformers. The last is for a single parameter.
@@ -126,13 +127,10 @@ class Comparison:
     """One step on a device. Says that it begins, because compiling can take a minute."""
     print(f"  {device.device_kind}: {dtype} {attention}, attention_dropout {attention_dropout:g} ...", flush=True)
     config = self._changed(attention, dtype, attention_dropout)
-    mesh, sides = sharding.make_mesh(devices=[device]), name_languages(config, LANGUAGES)
-    with jax.set_mesh(mesh):
-      program = build_program(
-        config, mesh, vocabulary_size=self.vocabulary_size, languages=LANGUAGES, seq_len=self.seq_len, sides=sides
-      )
+    program = self._program(device, config)
+    with jax.set_mesh(program.mesh):
       state = program.begin_with(self._params())
-      batch = sharding.to_global(mesh, self.batch, config.batch_rows)
+      batch = sharding.to_global(program.mesh, self.batch, config.batch_rows)
       state, metrics = program.train_step(state, batch, np.float32(np.inf))
       moments = optax.tree.get(state.opt_state, "mu")
       found = jax.tree_util.tree_leaves_with_path(jax.device_get(moments))
@@ -143,12 +141,16 @@ class Comparison:
   def _params(self) -> Any:
     """Parameters as the CPU draws them: another device's normal numbers differ in their last digits."""
     config = self._changed("xla", "float32", 0.0)
-    mesh, sides = sharding.make_mesh(devices=[self.cpu]), name_languages(config, LANGUAGES)
+    program = self._program(self.cpu, config)
+    with jax.set_mesh(program.mesh):
+      return jax.device_get(program.init(jax.random.key(config.seed)).params)
+
+  def _program(self, device: Any, config: ConfigDict) -> Program:
+    mesh, sides = sharding.make_mesh(devices=[device]), name_languages(config, LANGUAGES)
     with jax.set_mesh(mesh):
-      program = build_program(
+      return build_program(
         config, mesh, vocabulary_size=self.vocabulary_size, languages=LANGUAGES, seq_len=self.seq_len, sides=sides
       )
-      return jax.device_get(program.init(jax.random.key(config.seed)).params)
 
   @functools.cache  # noqa: B019
   def reference(self, attention_dropout: float) -> Outcome:
@@ -165,30 +167,28 @@ class Comparison:
 
 
 def compare(comparison: Comparison) -> tuple[list[dict], list[str]]:
-  """(an entry per attention and dtype that ran, what is out of bounds). Prints each as it comes."""
+  """(an entry per attention and dtype that ran, what is out of bounds). Prints each as it comes.
+
+  Each is tried with the config's dropout of probabilities and without it, which is the only way that some can run.
+  """
   entries, wrong = [], []
-  rate = comparison.config.model.attention_dropout
-  for dtype in ("float32", "bfloat16"):
-    for attention in ATTENTION[1:]:
-      rates = [rate] if not comparison.why_not(attention, dtype, rate) else [0.0]
-      if attention == "xla":
-        rates = sorted({rate, 0.0}, reverse=True)  # Kernels without dropout are held to the form without it.
-      why = comparison.why_not(attention, dtype, rates[0])
-      if why:
-        print(f"{dtype} {attention}: not run: {why}", flush=True)
-        continue
-      for dropped in rates:
-        outcome = comparison.step(comparison.accelerator, attention, dtype, dropped)
-        found = differ(outcome, comparison.reference(dropped))
-        what = f"{dtype} {attention}, attention_dropout {dropped:g}"
-        print(
-          f"{what}: loss {outcome.loss:.6f}, off by {found.loss:.1e}; gradients off by {found.gradients:.1e}, "
-          f"at most {found.worst:.1e} ({found.worst_at})",
-          flush=True,
-        )
-        entries.append({"dtype": dtype, "attention": attention, "attention_dropout": dropped} | found._asdict())
-        if not all(off <= bound for off, bound in zip(found[:3], comparison.bounds(dtype, dropped))):
-          wrong.append(what)
+  rates = sorted({comparison.config.model.attention_dropout, 0.0}, reverse=True)
+  for dtype, attention, rate in itertools.product(("float32", "bfloat16"), ATTENTION[1:], rates):
+    what = f"{dtype} {attention}, attention_dropout {rate:g}"
+    why = comparison.why_not(attention, dtype, rate)
+    if why:
+      print(f"{what}: not run: {why}", flush=True)
+      continue
+    outcome = comparison.step(comparison.accelerator, attention, dtype, rate)
+    found = differ(outcome, comparison.reference(rate))
+    print(
+      f"{what}: loss {outcome.loss:.6f}, off by {found.loss:.1e}; gradients off by {found.gradients:.1e}, "
+      f"at most {found.worst:.1e} ({found.worst_at})",
+      flush=True,
+    )
+    entries.append({"dtype": dtype, "attention": attention, "attention_dropout": rate} | found._asdict())
+    if not all(off <= bound for off, bound in zip(found[:3], comparison.bounds(dtype, rate))):
+      wrong.append(what)
   return entries, wrong
 
 

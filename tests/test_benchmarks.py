@@ -301,7 +301,7 @@ def test_parity_finds_a_step_that_computes_something_else(monkeypatch, capsys):
   steps = [(entry["dtype"], entry["attention"], entry["attention_dropout"]) for entry in entries]
   assert steps == [(dtype, "xla", rate) for dtype in ("float32", "bfloat16") for rate in (0.1, 0.0)] and not wrong
   assert all(entry["gradients"] == entry["loss"] == 0.0 for entry in entries[:2]) and entries[2]["gradients"] > 1e-4
-  assert "float32 cudnn: not run: it runs on GPU, not on cpu" in capsys.readouterr().out
+  assert "float32 cudnn, attention_dropout 0.1: not run: it runs on GPU, not on cpu" in capsys.readouterr().out
 
   for dtype in ("float32", "bfloat16"):
     comparison.bounds(dtype, 0.1), comparison.bounds(dtype, 0.0)  # Those of the right step.
