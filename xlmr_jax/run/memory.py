@@ -15,8 +15,8 @@ def keep_freed_memory(*, of_many_shapes: bool = False) -> None:
   where an accelerator holds the temporaries, it does nothing.
 
   of_many_shapes: where batches have many lengths, as in fine-tuning, the temporaries of one do not fit into the holes that
-  another left, and the heap of a large model grows: after 37 steps 118M parameters held 9.0 GB, and 5.7 GB where blocks above
-  32 MiB go back, at the same speed. Small models have no such blocks.
+  another left, and the heap of a large model grows: after 37 steps a model of 118M parameters held 9.0 GB, and 5.7 GB where
+  blocks above 32 MiB go back, at the same speed. Small models have no such blocks.
   """
   accelerator = any(Path(name).exists() for name in ("/dev/accel0", "/dev/vfio/0", "/dev/nvidia0"))
   if (accelerator and os.environ.get("JAX_PLATFORMS") != "cpu") or not hasattr(ctypes.CDLL(None), "mallopt"):
