@@ -28,7 +28,7 @@ from ml_collections import ConfigDict, config_flags
 
 from benchmarks.step import LANGUAGES, PLATFORMS, name_languages, synthetic_batch, use_device
 from xlmr_jax.commands.flags import FLAGS, read_config, refuse_arguments, start
-from xlmr_jax.config import config_path
+from xlmr_jax.config_files import config_path
 from xlmr_jax.data.masking import slots_per_row
 from xlmr_jax.errors import UserError
 from xlmr_jax.run.checkpoint import Checkpoints

@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 
-from xlmr_jax.config import load_config
+from xlmr_jax.config_files import load_config
 from xlmr_jax.model.build import params_shapes
 
 HOST_GB_S, REGION_GB_S, REQUEST_S, AT_ONCE, CORES = 1.0, 25.0, 0.05, 16, 8

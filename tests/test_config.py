@@ -2,7 +2,7 @@
 
 import pytest
 
-from xlmr_jax import config
+from xlmr_jax import config, config_files
 from xlmr_jax.config import default_config, parse_value, variant
 from xlmr_jax.errors import UserError
 
@@ -96,13 +96,13 @@ def test_a_stored_config_gets_todays_defaults():
 
 
 def test_a_name_means_a_config_that_ships(tmp_path):
-  assert {"base", "large", "xl", "smoke", "sweeps/alpha"} <= set(config.shipped())
-  assert config.load_config("base", "seed=4").seed == 4
+  assert {"base", "large", "xl", "smoke", "sweeps/alpha"} <= set(config_files.shipped())
+  assert config_files.load_config("base", "seed=4").seed == 4
   with pytest.raises(UserError, match=r"--config=bse: no config of this name ships; there are .*base.*, or give a file"):
-    config.load_config("bse")
+    config_files.load_config("bse")
   path = tmp_path / "mine.py"
   with pytest.raises(UserError, match=r"mine\.py: no such config file"):
-    config.load_config(str(path))
+    config_files.load_config(str(path))
   path.write_text("from xlmr_jax.config import default_config, variant\n\n\ndef get_config(arg=''):\n"
                   "  return variant(default_config(), arg)\n")  # fmt: skip
-  assert config.load_config(str(path), "runlocal").train_steps == 20
+  assert config_files.load_config(str(path), "runlocal").train_steps == 20

@@ -17,7 +17,7 @@ from tests import hugging_face as hf
 from tests import tiny
 from tests.test_hf_tokenizer import byte_level
 from xlmr_jax.commands.flags import override_config
-from xlmr_jax.config import load_config
+from xlmr_jax.config_files import load_config
 from xlmr_jax.data.rows import RowStore
 from xlmr_jax.errors import UserError
 from xlmr_jax.evaluation.finetune_step import task_head

@@ -10,9 +10,10 @@ import pytest
 
 from tests import tiny
 from xlmr_jax.commands.pretrain import open_rows
-from xlmr_jax.config import flatten, load_config, shipped
 from xlmr_jax.config_checks import check_config
+from xlmr_jax.config_files import load_config, shipped
 from xlmr_jax.errors import UserError
+from xlmr_jax.files import flatten
 from xlmr_jax.run.workdir import RunRecord, Workdir, refuse_other_run
 
 ROOT = Path(__file__).parents[1]

@@ -10,7 +10,7 @@ import pytest
 from tests import tiny
 from xlmr_jax import hardware
 from xlmr_jax.commands.plan import COLLECTIVES
-from xlmr_jax.config import load_config
+from xlmr_jax.config_files import load_config
 from xlmr_jax.errors import UserError
 from xlmr_jax.planner import collectives, costs, execution, hlo, search, step, tables, topology, work
 from xlmr_jax.training import sharding
@@ -502,7 +502,7 @@ def test_without_libtpu_one_line_says_what_to_install(monkeypatch):
 def test_the_planner_needs_no_tensorflow():
   code = (
     "import sys; from xlmr_jax.commands import plan; from xlmr_jax.planner import costs, search, step, tables, topology; "
-    "from xlmr_jax.config import load_config; step.check(load_config('base')); "
+    "from xlmr_jax.config_files import load_config; step.check(load_config('base')); "
     "assert not any(name.split('.')[0].startswith('tensorflow') for name in sys.modules), 'TensorFlow'"
   )
   subprocess.run([sys.executable, "-c", code], check=True)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from tests import tiny
-from xlmr_jax.config import load_config, parse_row_shares, shipped
+from xlmr_jax.config import parse_row_shares
 from xlmr_jax.config_checks import check_config
+from xlmr_jax.config_files import load_config, shipped
 from xlmr_jax.data.row_shares import PartOfRows
 from xlmr_jax.data.rows import RowStore
 from xlmr_jax.errors import UserError

@@ -12,7 +12,7 @@ from jax.sharding import AxisType, Mesh
 from jax.sharding import PartitionSpec as P
 
 from tests import tiny
-from xlmr_jax.config import load_config
+from xlmr_jax.config_files import load_config
 from xlmr_jax.data.rows import RowStore
 from xlmr_jax.errors import EXIT_DONE, EXIT_RESTART, UserError
 from xlmr_jax.hardware import tuning_of

@@ -1,17 +1,14 @@
-"""Every key of a run with its unit and its source, and the config files that ship. config_checks.py checks the values.
+"""Every key of a run with its unit and its source, and how keys are set. config_checks.py checks the values.
 
-The files in configs/ start from default_config() and change what they must; `--config.KEY=VALUE` changes one key of a run.
+The files in configs/ start from default_config() and change what they must; config_files.py reads them. `--config.KEY=VALUE`
+changes one key of a run.
 """
 
-import importlib.util
 import re
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from xlmr_jax.errors import UserError
 from xlmr_jax.files import flatten
 
 # How training and evaluation languages combine (Conneau et al. 2020, section 5.1).
@@ -284,47 +281,3 @@ def parse_row_shares(text: str) -> dict[str, float]:
 def is_below(key: str, names: tuple[str, ...]) -> bool:
   """Whether a dotted key is one of names or lies below one."""
   return any(key == name or key.startswith(f"{name}.") for name in names)
-
-
-# --- the config files that ship ----------------------------------------------------------------------------------
-
-
-def shipped_folder() -> Path:
-  """The folder of the config files that ship: configs/ of a checkout, or its copy inside the installed package."""
-  package = Path(__file__).parent
-  return package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
-
-
-def shipped() -> dict[str, Path]:
-  """{name: file} of every config that ships; a sweep's name is sweeps/NAME."""
-  root = shipped_folder()
-  return {
-    path.relative_to(root).with_suffix("").as_posix(): path
-    for path in sorted(root.rglob("*.py"))
-    if path.name != "__init__.py"
-  }
-
-
-def config_path(name: str) -> Path:
-  """The file that --config=NAME means: a path ending in .py as it is, else the config of that name that ships."""
-  if name.endswith(".py"):
-    return Path(name)
-  files = shipped()
-  if name not in files:
-    raise UserError(f"--config={name}: no config of this name ships; there are {', '.join(files)}, or give a file NAME.py")
-  return files[name]
-
-
-def load_module(path: Path) -> ModuleType:
-  """The module of a config file, which need not lie in a package."""
-  spec = importlib.util.spec_from_file_location(f"config_file_{path.stem}", path)
-  if spec is None or spec.loader is None or not path.is_file():
-    raise UserError(f"{path}: no such config file")
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
-
-
-def load_config(name: str, arg: str = "") -> ConfigDict:
-  """get_config(arg) of a config that ships, or of a file."""
-  return load_module(config_path(name)).get_config(arg)

@@ -12,9 +12,10 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from xlmr_jax.config import config_path, default_config, flatten, is_below, parse_value, split_names
+from xlmr_jax.config import default_config, is_below, parse_value, split_names
+from xlmr_jax.config_files import config_path
 from xlmr_jax.errors import UserError, run_command
-from xlmr_jax.files import AnyPath
+from xlmr_jax.files import AnyPath, flatten
 from xlmr_jax.given_paths import local_path, path_given, refuse_unwritable
 from xlmr_jax.secrets import redacted
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from xlmr_jax.config import load_module, shipped
+from xlmr_jax.config_files import load_module, shipped
 from xlmr_jax.errors import UserError
 from xlmr_jax.files import write_json
 from xlmr_jax.model.build import family_of

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from xlmr_jax.config import SETTINGS, config_path, load_module, parse_value, shipped, split_arg
+from xlmr_jax.config import SETTINGS, parse_value, split_arg
 from xlmr_jax.config_checks import check_config
+from xlmr_jax.config_files import config_path, load_module, shipped
 from xlmr_jax.data import phases
 from xlmr_jax.errors import UserError, one_line
 from xlmr_jax.files import flatten

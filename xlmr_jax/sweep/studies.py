@@ -4,7 +4,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from xlmr_jax.config import load_config
+from xlmr_jax.config_files import load_config
 from xlmr_jax.sweep import languages
 from xlmr_jax.sweep.runs import Rows, Scalar
 
