@@ -17,6 +17,7 @@ import pytest
 from tests import bucket_server
 from xlmr_jax import bucket as buckets
 from xlmr_jax import bucket_lock
+from xlmr_jax.commands import pretrain
 from xlmr_jax.data import pipeline
 from xlmr_jax.data.mixture import Mixture
 from xlmr_jax.data.rows import RowStore
@@ -534,6 +535,29 @@ def test_a_missing_bucket_ends_a_command_in_one_line(bucket_port):
   assert ended.returncode == 1 and ended.stderr.splitlines()[-1].startswith(
     "error: gs://no-such-bucket/run: there is no bucket"
   )
+
+
+@pytest.mark.parametrize("ends, given_up", [(0, False), (ValueError("injected"), False), (UserError("refused"), False),
+                                            (ValueError("the bucket fails"), True)])  # fmt: skip
+def test_however_a_run_ends_it_gives_its_workdir_back(folder, monkeypatch, ends, given_up):
+  """The next start, on another machine, then need not wait. Only a bucket that has been given up is not asked for it."""
+
+  def run(argv):
+    pretrain._LOCKS.append(Workdir(folder).lock_training())
+    if isinstance(ends, Exception):
+      raise ends
+    return ends
+
+  monkeypatch.setattr(pretrain, "pretrain", run)
+  monkeypatch.setattr(buckets, "has_given_up", lambda: given_up)
+  if isinstance(ends, Exception):
+    with pytest.raises(type(ends)):
+      pretrain.main(["xlmr pretrain"])
+  else:
+    assert pretrain.main(["xlmr pretrain"]) == ends
+  assert len(pretrain._LOCKS) == given_up
+  assert read_json(folder / ".lock").get("given_back", False) != given_up
+  pretrain.give_locks_back()
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from xlmr_jax.config_checks import check_config
 from xlmr_jax.config_files import load_config, shipped
 from xlmr_jax.errors import UserError
 from xlmr_jax.files import flatten
-from xlmr_jax.run.workdir import RunRecord, Workdir, refuse_other_run
+from xlmr_jax.run.workdir import RunRecord, Workdir, read_record, refuse_other_run
 
 ROOT = Path(__file__).parents[1]
 
@@ -60,6 +60,33 @@ def test_two_runs_in_one_workdir(tmp_path):
     with pytest.raises(UserError, match="being trained in by another process"):
       Workdir(tmp_path).lock_training()
   Workdir(tmp_path).lock_training().close()
+
+
+@pytest.mark.slow
+def test_a_run_that_began_while_this_one_waited_for_the_lock_is_found(tiny_rows, tmp_path):
+  """In a bucket the lock may be waited for; what was checked before that is checked again."""
+  code = """
+import dataclasses, sys
+from xlmr_jax import __main__
+from xlmr_jax.commands import pretrain
+from xlmr_jax.run.workdir import RunRecord, Workdir
+
+lock, write = Workdir.lock_training, RunRecord.write
+
+def lock_after_another(self):
+  held = lock(self)
+  made = sys._getframe(1).f_locals["record"]
+  write(dataclasses.replace(made, config=made.config | {"seed": 8}), self)
+  return held
+
+Workdir.lock_training = lock_after_another
+sys.argv.insert(1, "pretrain")
+__main__.main()
+"""
+  args = [f"--config=tests/tiny.py:{tiny_rows}", f"--workdir={tmp_path / 'run'}"]
+  result = subprocess.run([sys.executable, "-c", code, *args], cwd=ROOT, capture_output=True, text=True, timeout=300)
+  assert result.returncode == 1 and "(seed: 8 there, 0 here)" in result.stderr, result.stderr
+  assert read_record(Workdir(tmp_path / "run")).config["seed"] == 8
 
 
 @pytest.mark.parametrize(
