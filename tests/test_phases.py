@@ -20,6 +20,7 @@ from xlmr_jax.data.phases import Rows, phases_of
 from xlmr_jax.data.timeline import Timeline, describe, table
 from xlmr_jax.errors import EXIT_DONE, EXIT_RESTART, UserError
 from xlmr_jax.run.logs import read_train
+from xlmr_jax.run.metrics import RunLog
 from xlmr_jax.run.workdir import Workdir
 from xlmr_jax.training import loop, preparation, program, recovery, segments, sharding
 from xlmr_jax.training.optimizer import cosine_schedule, wsd_schedule
@@ -340,12 +341,30 @@ def config_of(**changes):
   return tiny.config(**{"phases": THREE, "held_out__every_steps": 0, "held_out__max_rows_per_language": 2} | changes)
 
 
+TIMED = {}  # {step of a line of three_phases: how many steps its time is the mean of}
+
+
 @pytest.fixture(scope="module")
 def three_phases(tiny_store, tmp_path_factory):
   """A run of three phases that differ in everything, unbroken."""
-  workdir = tmp_path_factory.mktemp("three_phases")
-  assert tiny.run(config_of(), workdir, tiny_store) == EXIT_DONE
+  workdir, write_timing = tmp_path_factory.mktemp("three_phases"), RunLog._write_timing
+
+  def watched(self, done, *more):
+    TIMED[done] = self._clock_steps
+    write_timing(self, done, *more)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(RunLog, "_write_timing", watched)
+    assert tiny.run(config_of(), workdir, tiny_store) == EXIT_DONE
   return workdir
+
+
+def test_a_time_is_of_steps_of_one_phase(three_phases, tiny_store):
+  """The phases end at steps 5 and 9, and a line is written every three steps, for those since the edge if there is one."""
+  assert TIMED[6] == 1 and all(1 <= steps <= 3 for steps in TIMED.values()) and list(TIMED) == [3, 6, 9, 12]
+  lines = [line for line in map(json.loads, Workdir(three_phases).timing_log.read_text().splitlines()) if "step_s" in line]
+  tokens = {line["step"]: round(line["tokens_per_s"] * line["step_s"]) for line in lines}
+  assert tokens == {3: 16 * 32, 6: 8 * 32, 9: 8 * 32, 12: 32 * 16}
 
 
 def test_planned_and_realised_epochs_are_equal(three_phases, tiny_store):
