@@ -1,4 +1,4 @@
-"""The README is short, and README, docs and launch name only commands, flags, keys, files and headings that exist."""
+"""The README is short, and README, docs, launch and benchmarks name only commands, flags, keys, files and headings that exist."""
 
 import re
 from pathlib import Path
@@ -17,6 +17,8 @@ PAGES = [
   ROOT / "CHANGELOG.md",
   ROOT / "launch/README.md",
   *sorted(ROOT.glob("docs/*.md")),
+  *sorted(ROOT.glob("docs/studies/*.md")),
+  *sorted(ROOT.glob("benchmarks/*.md")),
 ]
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 each_page_but_changes = pytest.mark.parametrize(
