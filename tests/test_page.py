@@ -4,7 +4,9 @@ import dataclasses
 import functools
 import html
 import json
+import math
 import re
+import shutil
 import threading
 import urllib.error
 import urllib.request
@@ -27,7 +29,7 @@ from xlmr_jax.files import any_path, write_json, write_sealed_json
 from xlmr_jax.report import model_card, pictures, serve
 from xlmr_jax.report.page import charts
 from xlmr_jax.report.page.charts import Axis, Line, Mark
-from xlmr_jax.report.page.words import compact_number
+from xlmr_jax.report.page.words import byte_size, compact_number, percent, short_number
 from xlmr_jax.report.run_page import samples
 from xlmr_jax.report.run_page.numbers import changed_keys, read_curves, read_run
 from xlmr_jax.report.run_report import run_page, write_run_report
@@ -306,6 +308,91 @@ def test_pairs_of_parallel_sentences_are_in_no_mean(tmp_path):
   figure = pictures.held_out_picture(workdir, tmp_path / "curve.png")
   assert f"of {len(lines[0]['languages']) - 1} languages" in figure.axes[0].get_title(loc="left")
   assert "languages, and 1 pair of them" in run_page(read_run(workdir))
+
+
+def rewritten(workdir, change):
+  """The run after change(number, line) of each line of its held-out log."""
+  lines = [json.loads(line) for line in workdir.held_out_log.read_text().splitlines()]
+  for number, line in enumerate(lines):
+    change(number, line)
+    losses = [values["loss"] for values in line["languages"].values()]
+    line["mean_loss"] = sum(losses) / len(losses)  # as the training writes it
+  workdir.held_out_log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+  return read_run(workdir)
+
+
+def test_a_last_pass_without_a_number_is_not_shown_by_an_older_one(tmp_path):
+  workdir = made_runs.make_run(tmp_path / "run", languages=3, passes=6)
+  lost, late, mean = "sw", "en", read_run(workdir).held_out.mean_bits[0]
+
+  def lose(number, line):
+    if number >= 3:
+      line["languages"][lost] = {"loss": math.nan, "bits_per_byte": math.nan}
+    if number == 0:
+      del line["languages"][late]
+
+  run = rewritten(workdir, lose)
+  assert np.isfinite(run.held_out.mean_bits).tolist() == [True] * 3 + [False] * 3
+  page = Page(write_run_report(workdir, samples=False))
+  first = run.held_out.bits[0, run.held_out.languages.index(lost)]
+  assert f"Swahili (sw): {first:.4f} at the first pass, – at the last" in page.source
+  assert "No number at the first pass: English (en)." in page.shown
+  assert "No number at the last pass: Swahili (sw)." in page.shown
+  rows = page.table("training rows", "last bits per byte")
+  assert rows["Swahili"]["last loss"] == rows["Swahili"]["last bits per byte"] == "–"
+  assert rows["Swahili"]["first loss"] != "–" and rows["English"]["first loss"] == "–" != rows["English"]["last loss"]
+  assert int(rows["Swahili"]["lowest loss at step"].replace(",", "")) < run.held_out.steps[3]
+  told = "– bits per byte held out, no mean, because the last pass has no number for Swahili (sw); "
+  assert told in " ".join(page.shown.split()) and f"{mean:.3f} at the first pass" not in page.shown
+  # Where no pass at all has a number, there is a page.
+  rewritten(
+    workdir, lambda _, line: [value.update(loss=math.nan, bits_per_byte=math.nan) for value in line["languages"].values()]
+  )
+  assert "First and last held-out pass" not in Page(write_run_report(workdir, samples=False)).shown
+
+
+def test_a_seed_without_a_number_is_in_no_mean(tmp_path):
+  workdir = made_runs.make_run(tmp_path / "run", scores=0)
+  for step, value in ((1000, 0.5), (2000, None)):
+    entry = Entry(step, None, {"xnli": {"en": {"f1": [0.9, 0.7]}, "sw": {"f1": [0.3, value]}}}, {"xnli": "f1"})
+    entry.score = entry.score_of()
+    entry.write(workdir)
+  page = Page(write_run_report(workdir, samples=False))
+  table = next(table for table in page.tables if "mean score" in table[0])
+  assert [row[1:] for row in table[1:]] == [["1,000", "60.0 %", "2"], ["2,000", "–", "2"]]
+  assert "No score, because that of a seed is no number: Swahili (sw) at step 2,000." in page.shown
+  chart = next(chart for chart in page.source.split("<figure") if "<b>xnli.</b>" in chart)
+  assert {name: len(points) for name, points in drawn_values("<figure" + chart).items()} == {
+    "English (en)": 2, "Swahili (sw)": 1, "mean of the languages": 1,
+  }  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_no_number_is_a_dash(value):
+  assert [write(value) for write in (short_number, percent, byte_size, compact_number)] == ["–"] * 4
+
+
+def test_a_probability_that_is_no_number_does_not_end_the_report(tmp_path):
+  workdir = made_runs.make_run(tmp_path / "run")
+  filled = json.loads(workdir.filled_gaps.read_text())
+  filled["samples"][0]["guesses"][0][1] = math.nan
+  write_json(workdir.filled_gaps, filled)
+  assert "capital –, heart 5.00 %" in Page(write_run_report(workdir, samples=False)).shown
+
+
+def test_rows_that_were_replaced_are_not_those_of_the_run(tiny_run, tmp_path):
+  workdir = Workdir(shutil.copytree(tiny_run, tmp_path / "run"))
+  record = read_record(workdir)
+  counts = read_run(workdir).train_rows
+  dataclasses.replace(record, rows_fingerprint="0" * 64).write(workdir)
+  with pytest.raises(UserError, match=rf"{record.rows}: other rows .fingerprint .* was trained on .0{{12}}."):
+    samples.fill_gaps(workdir)
+  log = [json.loads(line) for line in workdir.train_log.read_text().splitlines()][-1]["languages"]
+  log["aa"].update(rows=600, epochs=2.0)
+  lines = workdir.train_log.read_text().splitlines()[:-1]
+  last = json.loads(workdir.train_log.read_text().splitlines()[-1]) | {"languages": log}
+  workdir.train_log.write_text("\n".join([*lines, json.dumps(last)]) + "\n")
+  assert counts["aa"] == 40 and read_run(workdir).train_rows["aa"] == 300
 
 
 def test_a_phase_is_marked_where_it_begins(tmp_path):
@@ -785,6 +872,181 @@ def test_final_scores_count_by_the_setting_of_the_run(tmp_path):
   write_json(root / "sweep.json", record | {"x": "language", "series": None, "y": "score"})
   names = drawn_values_of_all(Page(write_sweep_report(root)).source)
   assert {"zero_shot, each language by itself", "translate_train_all, each language by itself"} <= set(names)
+
+
+def with_settings(root, *settings, **record):
+  """The sweep, whose runs all have these settings."""
+  content = json.loads((root / "sweep.json").read_text()) | record
+  for run in content["runs"]:
+    run["settings"] = list(settings)
+  write_json(root / "sweep.json", content)
+
+
+def write_final(root, name, scores, **more):
+  """A run's final scores. scores: {task: {setting: {language: score}}}."""
+  workdir = Workdir(root / name)
+  workdir.final_scores.mkdir(exist_ok=True)
+  scores = {
+    task: {setting: {language: {"f1": [value]} for language, value in table.items()} for setting, table in settings.items()}
+    for task, settings in scores.items()
+  }
+  content = {"scores": scores, "metrics": dict.fromkeys(scores, "f1"), "split": "test", "seeds": 5}
+  write_json(workdir.final_score("latest"), {"step": json.loads(workdir.result.read_text())["step"]} | content | more)
+
+
+@pytest.mark.parametrize("task", ["mine", "other"])
+def test_a_table_of_the_users_own_is_no_score_of_a_run_without_settings(tmp_path, task):
+  """It is on another split than the scores of the other runs, or of another task."""
+  root = made_runs.make_sweep(tmp_path / "s", {"alpha": [0.3, 0.7]}, x="alpha", seeds=1, y="score")
+  for name in ("alpha=0.3,seed=0", "alpha=0.7,seed=0"):
+    write_scores(root, name, mine={"en": 0.5})
+  before = points_of(read_sweep(root), "score")
+  write_final(root, "alpha=0.7,seed=0", {task: {"zero_shot": {"en": 0.9}}})
+  found = read_sweep(root)
+  assert points_of(found, "score") == before and {point.value for point in before} == {50.0}
+  assert [run.score for run in found.runs] == [0.5, 0.5] and not any(run.settings for run in found.runs)
+
+
+def test_of_final_scores_those_of_the_sweeps_own_tasks_count(tmp_path):
+  root = made_runs.make_sweep(tmp_path / "s", {"alpha": [0.3, 0.7]}, x="alpha", seeds=1, y="score")
+  with_settings(root, "zero_shot")
+  for name in ("alpha=0.3,seed=0", "alpha=0.7,seed=0"):
+    record = read_record(Workdir(root / name))
+    record.config["evaluate"]["tasks"] = ["mine"]
+    record.write(Workdir(root / name))
+    write_final(root, name, {"mine": {"zero_shot": {"en": 0.5}}})
+  more = {"mine": {"zero_shot": {"en": 0.5}}, "other": {"zero_shot": {"en": 0.9}, "translate_train": {"en": 0.8}}}
+  write_final(root, "alpha=0.7,seed=0", more, errors={"third": {"zero_shot": "no files"}})
+  assert [run.means for run in read_sweep(root).runs] == [{"zero_shot": 0.5}] * 2
+  # A setting that has not been scored on all of them yet has no score.
+  write_final(root, "alpha=0.7,seed=0", {"other": {"zero_shot": {"en": 0.9}}})
+  assert [run.score for run in read_sweep(root).runs] == [0.5, None]
+
+
+def test_a_run_with_settings_is_not_measured_by_its_ledger(tmp_path):
+  root = made_runs.make_sweep(tmp_path / "s", {"alpha": [0.3]}, x="alpha", seeds=1, y="score")
+  with_settings(root, "zero_shot")
+  (run,) = read_sweep(root).runs
+  assert run.history["score"] and run.tasks == {} and run.score is None
+
+
+def test_scores_of_another_split_or_other_seeds_are_left_out_and_said(tmp_path):
+  root = made_runs.make_sweep(tmp_path / "s", {"alpha": [0.1, 0.3, 0.7, 0.9]}, x="alpha", seeds=1, y="score")
+  with_settings(root, "zero_shot")
+  names = [run.name for run in read_sweep(root).runs]
+  kinds = [{"split": "dev"}, {}, {"seeds": [0, 1, 2, 3, 4]}, {"seeds": 1}]  # The third has the seeds of the second.
+  for name, kind in zip(names, kinds):
+    write_final(root, name, {"mine": {"zero_shot": {"en": 0.5}}}, **kind)
+  found = read_sweep(root)
+  assert {point.x for point in points_of(found, "score")} == {0.3, 0.7}
+  assert {point.x for point in points_of(found, "bits_per_byte")} == {0.1, 0.3, 0.7, 0.9}
+  page = Page(write_sweep_report(root))
+  told = f"{names[0]} (split dev, not test as of most runs), {names[3]} (seeds 1, not 5 as of most runs)"
+  assert f"score them as the others: {told}." in page.shown
+  states = {name: row["state"] for name, row in page.table("run", "state").items()}
+  assert list(states.values()) == ["scored otherwise", "finished", "finished", "scored otherwise"]
+  # A run that the ledger measures is scored on dev, and does not stand beside tests either.
+  record = json.loads((root / "sweep.json").read_text())
+  record["runs"][1]["settings"] = []
+  write_json(root / "sweep.json", record)
+  for name in (names[0], names[3]):
+    write_final(root, name, {"mine": {"zero_shot": {"en": 0.5}}})
+  write_scores(root, names[1], mine={"en": 0.5})
+  assert {point.x for point in points_of(read_sweep(root), "score")} == {0.1, 0.7, 0.9}
+
+
+def test_a_line_is_named_by_its_setting_however_many_of_them_came_out(tmp_path):
+  root = made_runs.make_sweep(tmp_path / "s", {"model": ["one", "two"]}, x="language", series="model", seeds=3, y="score")
+  with_settings(root, "zero_shot", "translate_train_all", x_label="language")
+  record = json.loads((root / "sweep.json").read_text())
+  for run in record["runs"]:
+    both = {"zero_shot": {"en": 0.5}, "translate_train_all": {"en": 0.8}}
+    if run["values"]["model"] == "two":
+      run["settings"], both = ["translate_train"], {"translate_train": {"en": 0.7}}
+    elif run["seed"] == 2:
+      del both["translate_train_all"]
+    write_final(root, run["name"], {"mine": both})
+  write_json(root / "sweep.json", record)
+  lines = {series: means[0].seeds for (series, _), means in figure(points_of(read_sweep(root), "score")).items()}
+  assert lines == {"one, zero_shot": 3, "one, translate_train_all": 2, "two": 3}
+  # One more setting than was asked for names the lines of its series too.
+  write_final(root, "model=two,seed=0", {"mine": {"translate_train": {"en": 0.7}, "zero_shot": {"en": 0.6}}})
+  lines = {series: means[0].seeds for (series, _), means in figure(points_of(read_sweep(root), "score")).items()}
+  assert lines["two, translate_train"] == 3 and lines["two, zero_shot"] == 1 and "two" not in lines
+
+
+def with_rows(root, *made, **record):
+  """The sweep, whose runs have these "rows_made" in turn."""
+  content = json.loads((root / "sweep.json").read_text()) | record
+  for run, rows in zip(content["runs"], made):
+    run["rows_made"] = rows
+  write_json(root / "sweep.json", content)
+
+
+def test_held_out_losses_of_different_texts_are_not_compared(tmp_path):
+  root = made_runs.make_sweep(tmp_path / "s", {"alpha": [0.3, 0.7]}, x="alpha", seeds=1)
+  one = {"name": "a", "text": "crawl", "held_out": 0.01, "vocabulary_size": 8000, "seq_len": 64, "languages": ["en", "sw"]}
+  same = one | {"name": "b", "vocabulary_size": 16_000, "seq_len": 128, "languages": [], "alpha": 0.7, "kind": "bpe"}
+  with_rows(root, one, same)
+  for name in ("alpha=0.3,seed=0", "alpha=0.7,seed=0"):
+    write_scores(root, name, mine={"en": 0.5})
+  page = Page(write_sweep_report(root))
+  assert "is not compared" not in page.shown and "held-out loss: lower is better" in page.shown.lower()
+  assert page.source.count('<figure class="chart') == 2
+  for other, why in (
+    ({"text": "wikipedia"}, "their text is crawl or wikipedia"),
+    ({"text": ""}, "their text is all that there is or crawl"),
+    ({"held_out": 0.05}, "the share that is held out is 0.01 or 0.05"),
+    (None, "their text is crawl or that of config.data.rows; the share"),
+  ):
+    with_rows(root, one, None if other is None else same | other)
+    page = Page(write_sweep_report(root))
+    assert (
+      f"The held-out loss is not compared, because the runs were not measured on the same held-out text: {why}" in page.shown
+    )
+    assert page.source.count('<figure class="chart') == 1 and "lower is better" not in page.shown
+    assert set(page.table("measure", "mean over")) == {"downstream score, %"}
+    assert page.table("run", "state")["alpha=0.3,seed=0"]["bits per byte"] != "–"  # Each run's own number stays in its row.
+  # Lines over steps would be compared just as well.
+  with_rows(root, one, same | {"text": "wikipedia"}, x="step")
+  page, drawn = Page(write_sweep_report(root)), sweep_picture(read_sweep(root), tmp_path / "s.png")
+  assert page.source.count('<figure class="chart') == len(drawn.axes) == 1
+  # A run that is not finished is not drawn, and keeps nothing out.
+  with_rows(root, one, same | {"text": "wikipedia"}, x="alpha")
+  (root / "alpha=0.7,seed=0" / "result.json").unlink()
+  assert not read_sweep(root).why_not_compared("bits_per_byte")
+  with_rows(root, 7, 7)
+  with pytest.raises(UserError, match=r"sweep.json cannot be read"):
+    read_sweep(root)
+
+
+def test_held_out_losses_of_more_and_fewer_rows_are_not_compared(tmp_path):
+  root = made_runs.make_sweep(tmp_path / "s", {"alpha": [0.3, 0.7]}, x="alpha", seeds=1)
+  workdir = Workdir(root / "alpha=0.3,seed=0")
+  record = read_record(workdir)
+  record.config["held_out"]["max_rows_per_language"] = 4
+  record.write(workdir)
+  assert "config.held_out.max_rows_per_language is 128 or 4" in Page(write_sweep_report(root)).shown
+  for run in ("alpha=0.3,seed=0", "alpha=0.7,seed=0"):
+    shutil.rmtree(root / run / "evaluations")
+  with pytest.raises(UserError, match=r"not measured on the same held-out text: .*, so that there is nothing to draw"):
+    sweep_picture(read_sweep(root), tmp_path / "s.png")
+
+
+def test_a_pass_in_which_a_loss_is_no_number_has_no_mean(tmp_path, capsys):
+  root = made_runs.make_sweep(tmp_path / "s", {"alpha": [0.3]}, x="alpha", seeds=2)
+  workdir = Workdir(root / "alpha=0.3,seed=0")
+
+  def lose(number, line):
+    if number > 0:
+      line["languages"]["en"] = {"loss": math.nan, "bits_per_byte": math.nan}
+
+  rewritten(workdir, lose)
+  found = read_sweep(root)
+  assert [len(run.history["bits_per_byte"]) for run in found.runs] == [1, 3]
+  assert "its last held-out loss of en is no number" in capsys.readouterr().err
+  rows = Page(write_sweep_report(root)).table("run", "state")
+  assert [row["bits per byte"] == "–" for row in rows.values()] == [True, False]
 
 
 @pytest.mark.parametrize("damage", ["{", "[]", '{"x": "a", "runs": [{"name": "../up", "values": {}}]}', '{"runs": []}'])

@@ -40,6 +40,27 @@ def test_what_differs_between_two_evaluations_is_said(tmp_path):
   assert said == ["b and a do not compare: seeds 3 against 2", "b and a do not compare in xnli: lr 2e-05 against 1e-05"]
 
 
+def test_models_without_the_first_ones_tasks_are_compared_with_each_other(tmp_path):
+  """The first model of all, and what it does not say, must not keep the others from being compared."""
+  mlqa = {"mlqa": SCORES["xnli"]}
+
+  def content(scores, recipe, **more):
+    return {"model": "", "scores": scores, "recipe": recipe, **more}
+
+  found = {
+    "a": content(SCORES, {"xnli": {"lr": 1}}),
+    "b": content(mlqa, {"mlqa": {"lr": 1}}, split="test"),
+    "c": content(mlqa, {"mlqa": {"lr": 2}}, split="dev"),
+    "d": content({**SCORES, **mlqa}, {"xnli": {"lr": 1, "epochs": 3}, "mlqa": {"lr": 1}}, split="test"),
+    "e": content(SCORES, {"xnli": {"lr": 1, "epochs": 5}, "mlqa": {"lr": 9}}),  # mlqa failed there.
+  }
+  assert differences(found) == [
+    "c and b do not compare: split dev against test",
+    "c and b do not compare in mlqa: lr 2 against 1",
+    "e and d do not compare in xnli: epochs 5 against 3",
+  ]
+
+
 def test_what_holds_no_scores_is_refused_by_name(tmp_path):
   with pytest.raises(UserError, match=r"none\.json is missing; `xlmr evaluate --out="):
     read_scores([str(tmp_path / "none.json")])

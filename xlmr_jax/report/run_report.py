@@ -3,12 +3,13 @@
 It is drawn from the logs, the ledger and the record of the workdir, and loads nothing from elsewhere.
 """
 
+import math
 import sys
 
 from xlmr_jax.errors import UserError, one_line
 from xlmr_jax.files import AnyPath, write_whole
 from xlmr_jax.report.page.frame import Section, tiles, whole_page
-from xlmr_jax.report.page.words import counted, name_with_code, percent, short_number
+from xlmr_jax.report.page.words import NO_NUMBER, counted, listed, name_with_code, percent, short_number
 from xlmr_jax.report.run_page import losses, sections, transfer
 from xlmr_jax.report.run_page.numbers import Run, read_run
 from xlmr_jax.report.run_page.samples import fill_gaps, is_current
@@ -64,8 +65,11 @@ def _overview(run: Run) -> str:
   what = f"languages, and {counted(pairs, 'pair')} of them" if pairs else "languages"
   facts = [(f"{done:,}", state), (f"{len(run.by_size) - pairs:,}", what)]
   if len(held_out.steps):
-    bits = held_out.mean_bits
-    facts.append((f"{bits[-1]:.3f}", f"bits per byte held out, the mean of the languages; {bits[0]:.3f} at the first pass"))
+    first, last = (f"{bits:.3f}" if math.isfinite(bits) else NO_NUMBER for bits in held_out.mean_bits[[0, -1]])
+    mean = "the mean of the languages"
+    if last == NO_NUMBER and (lost := held_out.without_number(-1)):
+      mean = f"no mean, because the last pass has no number for {listed([name_with_code(name) for name in lost])}"
+    facts.append((last, f"bits per byte held out, {mean}; {first} at the first pass"))
   if run.best_score:
     step, score = run.best_score
     by = " by the evaluator's rule" if run.has_other_rule else ""

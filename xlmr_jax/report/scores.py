@@ -1,6 +1,6 @@
 """The scores of several models, each in a file of `xlmr evaluate --out`, and whether one may compare them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from xlmr_jax.errors import UserError
@@ -66,18 +66,24 @@ def _checked(scores: Any) -> dict[str, Any]:
 
 
 def differences(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
-  """A line for each thing in which the evaluation of two models differed, so that their scores do not compare."""
+  """A line for each thing in which the evaluation of two models differed, so that their scores do not compare.
+
+  A model is compared with the first one that has the same thing: the first model of all may lack its task.
+  """
   lines = []
-  names = list(found)
-  for name in names[1:]:
-    first, other = found[names[0]], found[name]
-    for key in _ALIKE:
-      if key in first and key in other and first[key] != other[key]:
-        lines.append(f"{name} and {names[0]} do not compare: {key} {other[key]} against {first[key]}")
-    for task in first.get("recipe", {}).keys() & other.get("recipe", {}).keys():
-      a, b = first["recipe"][task], other["recipe"][task]
-      changed = [key for key in a.keys() & b.keys() if a[key] != b[key] and key not in ("setting", "dtype")]
-      lines += [
-        f"{name} and {names[0]} do not compare in {task}: {key} {b[key]} against {a[key]}" for key in sorted(changed)
-      ]
+  first: dict[tuple[str, str], tuple[str, Any]] = {}  # {(task or "", key): (the first model that has it, its value)}
+  for name, content in found.items():
+    for task, key, value in _choices_of(content):
+      other, expected = first.setdefault((task, key), (name, value))
+      if value != expected:
+        where = f" in {task}" if task else ""
+        lines.append(f"{name} and {other} do not compare{where}: {key} {value} against {expected}")
   return lines
+
+
+def _choices_of(content: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+  """(task, key, value) of what the scores of a file depend on; task "" for what all of its tasks have in common."""
+  yield from (("", key, content[key]) for key in _ALIKE if key in content)
+  recipes = content.get("recipe", {})
+  for task in sorted(content["scores"].keys() & recipes.keys()):  # What failed has a recipe too, and no score to compare.
+    yield from ((task, key, value) for key, value in sorted(recipes[task].items()) if key not in ("setting", "dtype"))

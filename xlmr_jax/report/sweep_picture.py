@@ -42,6 +42,7 @@ def sweep_picture(sweep: Sweep, out: AnyPath) -> Any:
   if not panels:
     finished = any(run.is_finished for run in sweep.runs)
     why = "the finished runs have no language in common" if finished else "no run is finished"
+    why = sweep.why_not_compared(sweep.record["y"]) or why
     raise UserError(f"{sweep.folder}: {why}, so that there is nothing to draw")
   columns = min(len(panels), PANELS_PER_ROW)
   rows = -(-len(panels) // columns)
@@ -79,7 +80,7 @@ def _panels(sweep: Sweep) -> list[tuple[str, str, dict[str, list[SeedMean]]]]:
 def _panels_over_steps(sweep: Sweep) -> list[tuple[str, str, dict[str, list[SeedMean]]]]:
   """As _panels, of a sweep whose runs are lines over their own steps."""
   panels = []
-  for measure in MEASURES:
+  for measure in measures_of(sweep):
     lines = {
       run.name: [SeedMean(step, value, None, 1) for step, value in run.history.get(measure, [])] for run in sweep.runs
     }

@@ -7,8 +7,9 @@ import html
 
 from xlmr_jax.files import AnyPath, write_whole
 from xlmr_jax.report.page.frame import Section, tiles, whole_page
+from xlmr_jax.report.page.words import listed
 from xlmr_jax.report.sweep_page import sections
-from xlmr_jax.report.sweep_page.numbers import STEP, Sweep, read_sweep
+from xlmr_jax.report.sweep_page.numbers import MEASURES, STEP, Sweep, read_sweep
 
 PAGE = "sweep.html"
 
@@ -49,11 +50,14 @@ def _overview(sweep: Sweep) -> str:
   left = [run.name for run in sweep.runs if not run.is_finished]
   if left:
     why = "Not finished" if sweep.record["x"] == STEP else "Not finished, and so not in the figure"
-    text += f'<p class="warning">{why}: {html.escape(_listed(left))}.</p>\n'
+    text += f'<p class="warning">{why}: {html.escape(listed(left))}.</p>\n'
   if empty := sweep.without_value:
-    text += f'<p class="warning">Finished, but without a value in the figure: {html.escape(_listed(empty))}.</p>\n'
+    text += f'<p class="warning">Finished, but without a value in the figure: {html.escape(listed(empty))}.</p>\n'
+  if other := [f"{run.name} ({run.other_scores} as of most runs)" for run in sweep.runs if run.other_scores]:
+    what = "These runs were scored otherwise than the others, so that their scores are left out; score them as the others"
+    text += f'<p class="warning">{what}: {html.escape(listed(other))}.</p>\n'
+  for measure, words in MEASURES.items():
+    if why := sweep.why_not_compared(measure):
+      what = f"The {words.partition(',')[0]} is not compared, because {why}."
+      text += f'<p class="warning">{html.escape(what)}</p>\n'
   return text
-
-
-def _listed(names: list[str]) -> str:
-  return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")

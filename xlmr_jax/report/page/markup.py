@@ -1,9 +1,12 @@
 """The pieces of HTML that several sections need: escaped text, tables that sort, and parts that fold."""
 
 import html
+import math
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
+
+from xlmr_jax.report.page.words import NO_NUMBER
 
 _LONG = 60  # characters of a cell that needs room, also on a phone
 
@@ -31,8 +34,9 @@ LANGUAGE_COLUMNS = (Column("language"), Column("code"))
 
 
 def html_table(columns: Sequence[Column], rows: Iterable[Sequence[Any]], keys: Sequence[str] = ()) -> str:
-  """A table that sorts when its headings are pressed. Cells: text, numbers, or None for what is not known.
+  """A table that sorts when its headings are pressed.
 
+  Cells: text, numbers, or None for what is not known. A number that is not finite is shown as if it were not known.
   keys: one per row, by which a reader can pick rows, such as languages' codes.
   """
   rows = list(rows)
@@ -45,8 +49,8 @@ def html_table(columns: Sequence[Column], rows: Iterable[Sequence[Any]], keys: S
   for number, row in enumerate(rows):
     parts.append(f'<tr data-key="{html.escape(keys[number])}">' if keys else "<tr>")
     for column, value in zip(columns, row, strict=True):
-      if value is None:
-        parts.append('<td class="number" data-value="">–</td>')
+      if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        parts.append(f'<td class="number" data-value="">{NO_NUMBER}</td>')
       elif isinstance(value, str):
         wide = ' class="long"' if len(value) > _LONG else ""
         parts.append(f"<td{wide}>{visible(value)}</td>")

@@ -1,11 +1,13 @@
 """The sections about training and held-out loss. Each function returns HTML, or "" without data."""
 
+import math
+
 import numpy as np
 
 from xlmr_jax.report.page.bars import Bar, bar_chart
 from xlmr_jax.report.page.charts import Axis, Line, line_chart, thin_out
 from xlmr_jax.report.page.markup import LANGUAGE_COLUMNS, Column, html_table
-from xlmr_jax.report.page.words import counted, language_name, name_with_code, percent, short_number
+from xlmr_jax.report.page.words import NO_NUMBER, counted, language_name, listed, name_with_code, percent, short_number
 from xlmr_jax.report.run_page.looks import NATS, UPDATES, colours_in_words, lines_of_languages, phase_marks
 from xlmr_jax.report.run_page.numbers import Run
 
@@ -71,27 +73,45 @@ def held_out_section(run: Run) -> str:
   return text + _before_and_after(run) + _languages_table(run)
 
 
-def _first_and_last(values: np.ndarray) -> tuple[float, float] | None:
-  known = values[np.isfinite(values)]
-  return (float(known[0]), float(known[-1])) if len(known) else None
-
-
 def _before_and_after(run: Run) -> str:
+  """The two passes as they are. An older pass never stands for one in which a language has no number."""
   held_out = run.held_out
-  found = {name: ends for n, name in enumerate(held_out.languages) if (ends := _first_and_last(held_out.bits[:, n]))}
-  if not found or len(held_out.steps) < 2:
+  if len(held_out.steps) < 2:
     return ""
-  most = 1.02 * max(max(ends) for ends in found.values())
-  bars = [
-    Bar(language_name(name), last / most, f"{last:.3f} ({last - first:+.3f})",
-        f"{name_with_code(name)}: {first:.4f} at the first pass, {last:.4f} at the last", name, before=first / most)
-    for name, (first, last) in sorted(found.items(), key=lambda item: item[1][1])
-  ]  # fmt: skip
+  ends = {
+    name: (float(held_out.bits[0, n]), float(held_out.bits[-1, n]))
+    for n, name in enumerate(held_out.languages)
+    if held_out.is_logged[n]
+  }
+  known = [value for pair in ends.values() for value in pair if math.isfinite(value)]
+  if not known:
+    return ""
+  most = 1.02 * max(known) or 1.0
+  in_order = sorted(ends.items(), key=lambda item: item[1][1] if math.isfinite(item[1][1]) else math.inf)
+  bars = [_bar(name, first, last, most) for name, (first, last) in in_order]
+  lost = [
+    f" No number at the {which} pass: {listed([name_with_code(name) for name in names])}."
+    for which, at in (("first", 0), ("last", -1))
+    if (names := held_out.without_number(at))
+  ]
   return bar_chart(
     bars, title="First and last held-out pass",
-    caption=f"Steps {int(held_out.steps[0]):,} and {int(held_out.steps[-1]):,}; the lowest loss comes first.",
+    caption=f"Steps {int(held_out.steps[0]):,} and {int(held_out.steps[-1]):,}; the lowest loss comes first.{''.join(lost)}",
     axis=f"held-out loss, bits per byte, from 0 to {short_number(most)}",
     legend=[("c1", "last pass (and its change)"), ("soft", "first pass")],
+  )  # fmt: skip
+
+
+def _bar(name: str, first: float, last: float, most: float) -> Bar:
+  """The bar of a language; a pass without a number has no length and no mark. most: what the whole track stands for."""
+  shown = [f"{value:.4f}" if math.isfinite(value) else NO_NUMBER for value in (first, last)]
+  text = f"{last:.3f}" if math.isfinite(last) else NO_NUMBER
+  if math.isfinite(first) and math.isfinite(last):
+    text += f" ({last - first:+.3f})"
+  return Bar(
+    language_name(name), last / most if math.isfinite(last) else 0.0, text,
+    f"{name_with_code(name)}: {shown[0]} at the first pass, {shown[1]} at the last", name,
+    before=first / most if math.isfinite(first) else None,
   )  # fmt: skip
 
 
@@ -100,14 +120,14 @@ def _languages_table(run: Run) -> str:
   column_of = {name: number for number, name in enumerate(held_out.languages)}
   rows = []
   for name in run.by_size:
-    loss = held_out.loss[:, column_of[name]] if name in column_of else np.array([])
-    bits = held_out.bits[:, column_of[name]] if name in column_of else np.array([])
-    ends, bit_ends = _first_and_last(loss), _first_and_last(bits)
-    lowest = int(held_out.steps[np.nanargmin(loss)]) if ends else None
+    loss = held_out.loss[:, column_of[name]] if name in column_of else np.array([np.nan])
+    bits = held_out.bits[:, column_of[name]] if name in column_of else np.array([np.nan])
+    is_known = np.isfinite(loss)
+    lowest = int(held_out.steps[np.argmin(np.where(is_known, loss, np.inf))]) if is_known.any() else None
     values = last.get(name, {})
     rows.append([
       language_name(name), name, run.train_rows.get(name), values.get("rows"), values.get("epochs"),
-      values.get("share"), values.get("share_wanted"), *(ends or (None, None)), *(bit_ends or (None, None)), lowest,
+      values.get("share"), values.get("share_wanted"), *map(float, loss[[0, -1]]), *map(float, bits[[0, -1]]), lowest,
     ])  # fmt: skip
   three = "{:.3f}".format
   columns = [

@@ -47,13 +47,23 @@ class HeldOut:
   mean: np.ndarray  # float64[N], the mean of the languages, nats per masked token
   loss: np.ndarray  # float64[N, G]
   bits: np.ndarray  # float64[N, G], bits per byte
+  is_logged: np.ndarray  # bool[G], whether any pass has the language
   parallel: tuple[str, ...] = ()  # those of the languages that are pairs of parallel sentences, and in no mean
 
   @property
   def mean_bits(self) -> np.ndarray:
-    """The mean over the languages that a pass has, without pairs of them, float64[N]; NaN where it has none."""
+    """The mean over the languages that a pass has, without pairs of them, float64[N].
+
+    NaN where it has none, and where the loss of one of them is no number: the mean of the others would not compare with
+    that of the other passes.
+    """
     known = np.isfinite(self.bits) & np.array([name not in self.parallel for name in self.languages], bool)
-    return np.where(known, self.bits, 0.0).sum(axis=1) / np.where(known.any(axis=1), known.sum(axis=1), np.nan)
+    has_mean = known.any(axis=1) & np.isfinite(self.mean)
+    return np.where(known, self.bits, 0.0).sum(axis=1) / np.where(has_mean, known.sum(axis=1), np.nan)
+
+  def without_number(self, at: int) -> list[str]:
+    """The languages that have no number in pass `at`, of those that any pass has."""
+    return [name for n, name in enumerate(self.languages) if self.is_logged[n] and not np.isfinite(self.bits[at, n])]
 
 
 @dataclasses.dataclass
@@ -193,7 +203,8 @@ def _held_out(lines: list[dict], record: RunRecord) -> HeldOut:
       table[:, number, column] = _number(values.get("loss")), _number(values.get("bits_per_byte"))
   steps, mean = (np.array([_number(line[key]) for line in lines]) for key in ("step", "mean_loss"))
   parallel = tuple(dict.fromkeys(name for line in lines for name in line.get("parallel", ())))
-  return HeldOut(names, steps, mean, table[0], table[1], parallel)
+  is_logged = np.array([any(name in line["languages"] for line in lines) for name in names], bool)
+  return HeldOut(names, steps, mean, table[0], table[1], is_logged, parallel)
 
 
 def _train_rows(record: RunRecord, curves: Curves) -> dict[str, int]:
@@ -201,10 +212,12 @@ def _train_rows(record: RunRecord, curves: Curves) -> dict[str, int]:
   if record.rows:
     try:
       manifest = read_manifest(any_path(record.rows))
+      if manifest["fingerprint"] != record.rows_fingerprint:
+        raise ValueError("other rows are there by now")
       shares = parse_row_shares(record.config["data"]["row_shares"])
       rows = {name: manifest["languages"][name]["train"]["rows"] for name in record.languages}
       return {name: kept_rows(count, shares.get(name, shares.get("", 1.0))) for name, count in rows.items()}
-    except (UserError, OSError, KeyError, ValueError):  # The rows may be on another machine, or gone.
+    except (UserError, OSError, KeyError, ValueError):  # The rows may be on another machine, gone, or replaced.
       pass
   return {
     name: round(values["rows"] / values["epochs"])

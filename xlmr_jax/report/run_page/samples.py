@@ -24,13 +24,18 @@ def fill_gaps(workdir: Workdir, seed: int = 0) -> dict[str, Any]:
   """{"step", "samples": [{"language", "before", "after", "truth", "guesses": [[piece, probability], ...]}]}.
 
   They are kept in the workdir and computed again only when there is a newer checkpoint. Raises UserError, which says why
-  there are none: no checkpoint, or the rows are not where the run read them.
+  there are none: no checkpoint, or the rows are not where the run read them, or other rows are.
   """
   steps = sound_steps(workdir.checkpoints)
   if not steps:
     raise UserError(f"{workdir.checkpoints} holds no finished checkpoint")
   record = read_record(workdir)
   store = RowStore(record.rows or "", languages=record.languages or None)
+  if store.fingerprint != record.rows_fingerprint:  # Its held-out text may be what the model was trained on.
+    raise UserError(
+      f"{store.root}: other rows (fingerprint {store.fingerprint[:12]}) than {workdir} was trained on "
+      f"({str(record.rows_fingerprint)[:12]}); put those back to have gaps filled"
+    )
   model = open_model(workdir.root, str(steps[0]))
   # The rows of parallel sentences are no running text, and their words are those of other languages.
   single = [number for number, name in enumerate(store.languages) if name not in store.pairs]

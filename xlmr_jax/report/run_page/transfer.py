@@ -1,12 +1,15 @@
 """The section about held-out loss beside downstream scores. It returns HTML, or "" without evaluations."""
 
 import html
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from xlmr_jax.report.page.charts import Axis, Line, Mark, line_chart
 from xlmr_jax.report.page.markup import Column, folded, html_table
-from xlmr_jax.report.page.words import counted, name_with_code, percent
+from xlmr_jax.report.page.words import counted, listed, name_with_code, percent
 from xlmr_jax.report.run_page.looks import ALL_IN_COLOUR, NATS, looks_of
 from xlmr_jax.report.run_page.numbers import Run
 
@@ -61,44 +64,66 @@ def _rule_in_words(run: Run) -> str:
   return "The run's config has no rule that stops it (config.stop.patience is 0); a flag of the evaluator may give it one."
 
 
-def _task_means(run: Run) -> dict[str, dict[int, dict[str, float]]]:
-  """{task: {step: {language: mean of the seeds}}} of each task's first metric."""
-  found: dict[str, dict[int, dict[str, float]]] = {}
+class _Evaluated(NamedTuple):
+  """A task at a step, by the metric that counts. A seed without a number leaves its language, and the task, without one."""
+
+  mean: float  # of the languages, as the stop rule has it; NaN where there is none
+  languages: dict[str, float]  # the means of the seeds; NaN where there is none
+
+
+def _evaluated(run: Run) -> dict[str, dict[int, _Evaluated]]:
+  """{task: {step: its scores}} of the ledger."""
+  found: dict[str, dict[int, _Evaluated]] = {}
   for entry in run.ledger:
     for task, languages in entry.scores.items():
-      metric = entry.metrics.get(task, "")
-      for language, values in languages.items():
-        seeds = [value for value in values.get(metric, []) if value is not None]
-        if seeds:
-          found.setdefault(task, {}).setdefault(entry.step, {})[language] = sum(seeds) / len(seeds)
+      if not languages or task not in entry.metrics:
+        continue
+      seeds = {language: values.get(entry.metrics[task]) or [None] for language, values in languages.items()}
+      means = {language: _mean(values) for language, values in seeds.items()}
+      score = entry.score_of(task)
+      found.setdefault(task, {})[entry.step] = _Evaluated(math.nan if score is None else score, means)
   return found
+
+
+def _mean(seeds: Sequence[float | None]) -> float:
+  known = [value for value in seeds if value is not None]
+  return sum(known) / len(known) if len(known) == len(seeds) else math.nan
+
+
+def _lost_in_words(by_step: dict[int, _Evaluated]) -> str:
+  """Which languages have no score at which steps; "" if all have one."""
+  lost = [
+    f"{name_with_code(language)} at step {step:,}"
+    for step, found in sorted(by_step.items())
+    for language, value in found.languages.items()
+    if not math.isfinite(value)
+  ]
+  return f"No score, because that of a seed is no number: {listed(lost)}." if lost else ""
 
 
 def _scores_by_task(run: Run, x: Axis) -> str:
   """A chart of each task with a line per language."""
   charts, looks = [], looks_of(run)
-  for task, by_step in sorted(_task_means(run).items()):
-    languages = sorted({language for scores in by_step.values() for language in scores})
+  for task, by_step in sorted(_evaluated(run).items()):
+    languages = sorted({language for found in by_step.values() for language in found.languages})
+    in_order = [by_step[step] for step in sorted(by_step)]
     steps = np.array(sorted(by_step), np.float64)
-    table = np.array([[by_step[int(step)].get(language, np.nan) for language in languages] for step in steps])
+    table = np.array([[found.languages.get(language, np.nan) for language in languages] for found in in_order])
     few = len(languages) <= ALL_IN_COLOUR
     lines = [
       Line(name_with_code(language), steps, 100 * table[:, n], n + 1 if few else looks.get(language, -1), key=language)
       for n, language in enumerate(languages)
     ]
     if len(languages) > 1:
-      known = np.isfinite(table)
-      means = np.where(known, table, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
-      lines.append(Line("mean of the languages", steps, 100 * means, 0))
-    charts.append(line_chart(lines, x, Axis("score, %"), title=task))
+      lines.append(Line("mean of the languages", steps, 100 * np.array([found.mean for found in in_order]), 0))
+    charts.append(line_chart(lines, x, Axis("score, %"), title=task, caption=_lost_in_words(by_step)))
   return "".join(charts)
 
 
 def _task_table(run: Run) -> str:
   rows = []
-  for task, by_step in sorted(_task_means(run).items()):
-    for step, scores in sorted(by_step.items()):
-      rows.append([task, step, sum(scores.values()) / len(scores), len(scores)])
+  for task, by_step in sorted(_evaluated(run).items()):
+    rows += [[task, step, found.mean, len(found.languages)] for step, found in sorted(by_step.items())]
   text = html_table([Column("task"), Column("step"), Column("mean score", percent), Column("languages")], rows)
   return (folded("Scores by task and step", text) if rows else "") + _failed_table(run)
 

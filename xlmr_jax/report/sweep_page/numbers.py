@@ -5,12 +5,12 @@ docs/sweeps.md explains sweep.json.
 
 import dataclasses
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from xlmr_jax.errors import UserError
 from xlmr_jax.files import AnyPath, each, read_json
-from xlmr_jax.report.sweep_page.runs import SweepRun, read_sweep_run
+from xlmr_jax.report.sweep_page.runs import SweepRun, leave_out_other_scores, read_sweep_run
 from xlmr_jax.run.workdir import Workdir
 
 ALL = "all"
@@ -20,6 +20,9 @@ LANGUAGE = "language"  # as a sweep's x: the language of the test; a run without
 EACH = "each language by itself"  # the group of such points
 STEP = "step"  # as a sweep's x: each run is a line over its own steps
 CATEGORY = "category"  # the scale of an axis whose values have no order, so that no line joins them
+# What the held-out text of rows depends on, of what sweep.json tells of them. A language's does not depend on the others,
+# nor on the vocabulary or on the length of the rows, between which bits per byte compare.
+_HELD_OUT = {"text": "their text", "held_out": "the share that is held out"}
 
 
 @dataclasses.dataclass
@@ -54,6 +57,16 @@ class Sweep:
     has_x = {run.name for run in finished if x in (STEP, LANGUAGE) or x in run.values}
     empty = [run.name for run in finished if run.name not in has_x or not run.measured(self.record["y"])]
     return empty if len(empty) < len(finished) else []
+
+  def why_not_compared(self, measure: str) -> str:
+    """Why the values of a measure are in no figure: the runs' held-out texts differ. "" where they are compared."""
+    if measure != "bits_per_byte":
+      return ""
+    drawn = [run for run in self.runs if run.bits and (run.is_finished or self.record["x"] == STEP)]
+    keys = dict.fromkeys(key for run in drawn for key in run.held_out)
+    values = {key: sorted({run.held_out.get(key, "that of config.data.rows") for run in drawn}) for key in keys}
+    differing = [f"{key} is {' or '.join(found)}" for key, found in values.items() if len(found) > 1]
+    return f"the runs were not measured on the same held-out text: {'; '.join(differing)}" if differing else ""
 
   def _common(self, measure: str) -> tuple[str, ...]:
     return tuple(sorted({language for languages in self.common_by_task(measure).values() for language in languages}))
@@ -154,14 +167,23 @@ def points_over_steps(sweep: Sweep, measure: str) -> tuple[str | None, list[Poin
 
 
 def _points_by_language(sweep: Sweep, measure: str) -> list[Point]:
-  """A point for each language of each finished run. Where a run was scored in several settings, each has a line."""
+  """A point for each language of each finished run.
+
+  Where a run of a series has several settings, or is to have them, each setting of the series has a line. What a line is
+  called must not depend on how many of them came out: the seeds of a setting belong together.
+  """
   series, points = sweep.record.get("series"), []
+
+  def name_of(run: SweepRun) -> str:
+    return str(run.values.get(series, "")) if series else ""
+
+  by_setting = {name_of(run) for run in sweep.runs if len({*run.asked, *run.settings}) > 1}
   for run in sweep.runs:
     if not run.is_finished:
       continue
-    name = str(run.values.get(series, "")) if series else ""
+    name = name_of(run)
     tables = {name: run.measured(measure)}
-    if measure == "score" and len(run.settings) > 1:
+    if measure == "score" and name in by_setting and run.settings:
       tables = {
         ", ".join(filter(None, (name, setting))): {language: 100 * value for language, value in found.items()}
         for setting, found in run.settings.items()
@@ -182,9 +204,10 @@ def read_sweep(folder: AnyPath) -> Sweep:
   try:
     record = read_json(path)
     runs = [
-      (str(run["name"]), dict(run["values"]), int(run.get("seed", 0)), tuple(map(str, run.get("settings") or ())))
+      (str(run["name"]), dict(run["values"]), int(run.get("seed", 0)), tuple(map(str, run.get("settings") or ())),
+       _held_out_of(run.get("rows_made")))
       for run in record["runs"]
-    ]
+    ]  # fmt: skip
     groups = {str(name): list(map(str, languages)) for name, languages in dict(record.get("groups") or {}).items()}
     record = {"title": folder.name, "y": "bits_per_byte", "series": None, "x_label": str(record["x"]), **record}
     if record["y"] not in MEASURES or any("/" in name or name in ("", "..") for name, *_ in runs):
@@ -194,7 +217,13 @@ def read_sweep(folder: AnyPath) -> Sweep:
   except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
     raise UserError(f"{path} cannot be read ({error!r}); remove it, and the next `xlmr sweep` writes it anew") from None
   read = each(lambda run: read_sweep_run(Workdir(folder / run[0]), *run), runs, folder)
+  leave_out_other_scores(read)
   return _with_lines_of_their_own(Sweep(folder, record | {"groups": groups}, read))
+
+
+def _held_out_of(rows: Mapping[str, Any] | None) -> dict[str, str]:
+  """{what held-out text depends on: its value in words} of a run's "rows_made"; {} where sweep.json does not say."""
+  return {words: str(rows.get(key)) or "all that there is" for key, words in _HELD_OUT.items()} if rows else {}
 
 
 def _with_lines_of_their_own(sweep: Sweep) -> Sweep:

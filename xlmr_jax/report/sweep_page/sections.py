@@ -33,22 +33,27 @@ _ORDER = ("high", ALL, "low")  # how the names of groups begin, from the top of 
 
 
 def measures_of(sweep: Sweep) -> list[str]:
-  """The measures that there are values of, the sweep's own first."""
+  """The measures that the runs can be compared by and have values of, the sweep's own first."""
+  if sweep.record["x"] == STEP:
+    return [measure for measure in MEASURES if not sweep.why_not_compared(measure)]
   own = sweep.record["y"]
   found = [own, *(measure for measure in MEASURES if measure != own)]
-  return [measure for measure in found if any(run.measured(measure) for run in sweep.runs if run.is_finished)]
+  has_values = {measure for measure in found for run in sweep.runs if run.is_finished and run.measured(measure)}
+  return [measure for measure in found if measure in has_values and not sweep.why_not_compared(measure)]
 
 
 def figure_section(sweep: Sweep) -> str:
   """The picture of each measure."""
   if sweep.record["x"] == STEP:
-    return "".join(_over_steps(sweep, measure) for measure in MEASURES)
+    return "".join(_over_steps(sweep, measure) for measure in measures_of(sweep))
   pictures = [_picture(sweep, measure) for measure in measures_of(sweep)]
   return f"{_groups_in_words(sweep)}{''.join(pictures)}" if pictures else ""
 
 
 def _groups_in_words(sweep: Sweep) -> str:
-  better = "Held-out loss: lower is better; scores: higher is better."
+  directions = {"bits_per_byte": "held-out loss: lower is better", "score": "scores: higher is better"}
+  better = "; ".join(words for measure, words in directions.items() if not sweep.why_not_compared(measure))
+  better = better[0].upper() + better[1:] + "."
   if sweep.record["x"] == LANGUAGE:
     return f"<p>{better}</p>\n"
   by_words: dict[str, list[str]] = {}  # Tasks may have other languages than the held-out rows.
@@ -192,7 +197,7 @@ def table_of(sweep: Sweep) -> tuple[list[str], list[list[Any]]]:
 def _table_over_steps(sweep: Sweep) -> tuple[list[str], list[list[Any]]]:
   """As table_of, of runs that are lines over their own steps: the mean over the seeds at each step."""
   label, rows = None, []
-  for measure in MEASURES:
+  for measure in measures_of(sweep):
     label, points = points_over_steps(sweep, measure)
     means = figure(points)
     for line in sorted_lines(means):
@@ -214,10 +219,9 @@ def runs_section(sweep: Sweep) -> str:
   rows = []
   for run in sweep.runs:
     state = _state_of(run, sweep) if run.is_finished else f"at step {run.steps:,}" if run.config else "not begun"
-    bits = run.measured("bits_per_byte")
     rows.append([
-      run.name, state, *(x if is_number(x := run.values.get(key)) else shown(x) for key in keys), len(bits) or None,
-      sum(bits.values()) / len(bits) if bits else None, None if run.score is None else 100 * run.score,
+      run.name, state, *(x if is_number(x := run.values.get(key)) else shown(x) for key in keys), len(run.bits) or None,
+      run.mean_bits, None if run.score is None else 100 * run.score,
       *(100 * run.means[setting] if setting in run.means else None for setting in settings),
     ])  # fmt: skip
   three = "{:.3f}".format
@@ -230,6 +234,8 @@ def runs_section(sweep: Sweep) -> str:
 
 def _state_of(run: SweepRun, sweep: Sweep) -> str:
   """In words, of a run that is finished."""
+  if run.other_scores:
+    return "scored otherwise"
   is_scored = any(other.scores for other in sweep.runs)
   return "trained, not scored" if is_scored and not run.scores else "finished"
 
