@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests import tiny
-from xlmr_jax.commands.sweep import array_index, selected
+from xlmr_jax.commands.sweep import array_index, selected, share_of
 from xlmr_jax.config import default_config
 from xlmr_jax.errors import UserError
 from xlmr_jax.run.workdir import RunRecord, Workdir
@@ -31,7 +31,7 @@ from xlmr_jax.sweep.folder import (
   state,
 )
 from xlmr_jax.sweep.runner import Children, Plan, StoppedError, check, run_all, summary
-from xlmr_jax.sweep.runs import Rows, Run, flags_of, load_sweep, name_of, parse_overrides, share_of, values_of
+from xlmr_jax.sweep.runs import Rows, Run, flags_of, load_sweep, name_of, parse_overrides, values_of
 
 ROOT = Path(__file__).parents[1]
 HEAD = "from tests import tiny\nfrom xlmr_jax.sweep.runs import Rows, Study\nget_config = tiny.get_config\n\n"
@@ -203,6 +203,11 @@ def test_indices_cover_all_runs_once(runs, of):
     share_of(every, runs if of is None else of, of)
   with pytest.raises(UserError, match="--of=3"):
     share_of(every, None, 3)
+  for wrong in (0, -1):
+    with pytest.raises(UserError, match=rf"--of={wrong}: must be at least 1"):
+      share_of(every, 0, wrong)
+  with pytest.raises(UserError, match="index -1, of --index or --array: there are the indices"):
+    share_of(every, -1, of)
 
 
 def test_the_index_of_an_array():
@@ -622,8 +627,9 @@ def test_rows_that_are_missing_or_too_few_are_refused(tmp_path, tiny_rows):
   runs = [Run(name, {}, {}, rows=Rows(name, 100)) for name in ("v", "w")]
   own = tmp_path / "own"
   sweep_rows.refuse_missing(runs[:1], tiny_rows, own, None)
+  sweep_rows.refuse_one_store([*runs[:1], *runs[:1], Run("x", {}, {})], tiny_rows)
   with pytest.raises(UserError, match=r"is one store, and the runs need 2: v, w"):
-    sweep_rows.refuse_missing(runs, tiny_rows, own, None)
+    sweep_rows.refuse_one_store(runs, tiny_rows)
   stores = tmp_path / "stores"
   tiny.make_store(stores / "v")
   assert sweep_rows.folder_of(runs[0].rows, stores, own) == stores / "v"
@@ -685,6 +691,9 @@ def test_the_command_refuses_in_one_line(tmp_path, tiny_rows):
     (("--array",), "none of XLMR_INDEX, SLURM_ARRAY_TASK_ID, JOB_COMPLETION_INDEX is set"),
     (("--hosts=auto",), "give --index or --array"),
     (("--config.evaluate.tasks=xnli",), "is to be scored on xnli, and no folder is said to have its files"),
+    (("--index=0", "--of=0"), "--of=0: must be at least 1"),
+    ((f"--text={tmp_path}",), "is not read beside --rows="),
+    (("--rows=",), "--rows= is empty"),
   ):
     out = shell(*line, *flags)
     assert out.returncode == 1 and out.stderr.startswith("error: ") and said in out.stderr, out.stderr

@@ -15,9 +15,25 @@ from xlmr_jax.commands.flags import FLAGS, local_path_of, refuse_arguments, star
 from xlmr_jax.errors import UserError
 
 
+def refuse_ignored() -> None:
+  """UserError for flags that are empty, or that would say nothing about what is asked for."""
+  for name in ("text", "parallel"):
+    if FLAGS[name].value == "":  # An unset variable, say. Without the flag, the whole demo would run.
+      raise UserError(f"--{name}= is empty; name a folder, or leave the flag out")
+  if FLAGS.text and FLAGS.parallel:
+    raise UserError("--text, --parallel: give one of them; each only writes its own folder")
+  writes = "text" if FLAGS.text else "parallel" if FLAGS.parallel else ""
+  for name in ("workdir", "pass_on") if writes else ("scale", "seed"):
+    if FLAGS[name].present and writes:
+      raise UserError(f"--{name}: is for the whole demo, and --{writes} only writes a folder; leave one of them out")
+    if FLAGS[name].present:
+      raise UserError(f"--{name} works only together with --text=DIR or --parallel=DIR, which write a folder")
+
+
 def main(argv: list[str]) -> int | None:
   """Runs the demo, or writes its text, and prints one line of JSON."""
   refuse_arguments(argv)
+  refuse_ignored()
   if FLAGS.text:
     from xlmr_jax.demo.text import write_text
 

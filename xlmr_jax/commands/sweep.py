@@ -9,8 +9,9 @@
 each run; that run lies in SWEEP/alpha=0.3,seed=1. The same command goes on where it was stopped, and does nothing twice.
 --config.KEY=VALUE goes to every run. Several starters may share a SWEEP: each takes the next run that is free.
 
-Exit codes: 0 done; 1 the user must act, perhaps about a run that failed (the others still ran), or another starter has the
-run of --index; 42 start me again: a run was preempted; 70 all runs that failed crashed (the others still ran).
+Exit codes: 0 done, or --of has more starters than there are runs and this one has none; 1 the user must act, perhaps about a
+run that failed (the others still ran), or another starter has the run of --index; 42 start me again: a run was preempted; 70
+all runs that failed crashed (the others still ran).
 """
 
 import json
@@ -59,6 +60,25 @@ def selected(runs: tuple, select: list[str]) -> tuple:
   return runs
 
 
+def share_of(runs: tuple, index: int | None, of: int | None) -> tuple:
+  """The runs that starter `index` of `of` is for: index, index + of, ...; all of them without an index.
+
+  Over all indices, every run comes once; where there are more starters than runs, some have none. of: by default the number
+  of runs. Raises UserError: there is no such index, or no such number of starters.
+  """
+  if of is not None and of < 1:
+    raise UserError(f"--of={of}: must be at least 1, the number of starters that share the runs")
+  if index is None:
+    if of is not None:
+      raise UserError(f"--of={of}: says how many starters share the runs, and --index or --array which one this is")
+    return runs
+  count = len(runs) if of is None else of
+  if not 0 <= index < count:
+    among = f"{count} runs" if of is None else f"{of} starters (--of)"
+    raise UserError(f"index {index}, of --index or --array: there are the indices 0 to {count - 1} of {among}")
+  return runs[index::count]
+
+
 def refuse_tasks_without_files(plan, runs: tuple) -> None:
   """UserError for runs with tasks whose files are nowhere said to be, which would be found out once a run is trained."""
   from xlmr_jax.evaluation.choices import task_folders
@@ -80,8 +100,9 @@ def main(argv: list[str]) -> int:
   """Runs, or lists, the sweep. Returns the exit code."""
   overrides = refuse_arguments(argv, allowed_prefix="--config.")
   from xlmr_jax.sweep.folder import SweepFolder, describe, open_folder, read_description, refuse_other_sweep
+  from xlmr_jax.sweep.rows import refuse_one_store, refuse_unread_text
   from xlmr_jax.sweep.runner import Children, Plan, StoppedError, check, run_all, summary
-  from xlmr_jax.sweep.runs import load_sweep, parse_overrides, share_of
+  from xlmr_jax.sweep.runs import load_sweep, parse_overrides
 
   if FLAGS.index is not None and FLAGS.array:
     raise UserError("--index, --array: give one of them")
@@ -96,22 +117,33 @@ def main(argv: list[str]) -> int:
   sweep = load_sweep(FLAGS.config)
   plan = Plan(
     sweep, SweepFolder(root), parse_overrides(sweep, overrides),
-    given_rows=path_of("rows") if FLAGS.rows else None, text=path_of("text") if FLAGS.text else None,
+    given_rows=path_of("rows") if FLAGS["rows"].present else None,  # An empty one, of an unset variable say, is refused.
+    text=path_of("text") if FLAGS["text"].present else None,
     hosts=(f"--hosts={FLAGS.hosts}",) if several else (),
   )  # fmt: skip
   index = array_index(os.environ, several_hosts=several) if FLAGS.array else FLAGS.index
   if several and index is None:
     raise UserError(f"--hosts={FLAGS.hosts}: all processes of a run must start the same one; give --index or --array")
   chosen = selected(sweep.runs, FLAGS.select)
-  runs = tuple(run for run in share_of(sweep.runs, index, FLAGS.of) if run in chosen)  # --index counts as --list does.
-  if not runs:
+  share = share_of(sweep.runs, index, FLAGS.of)  # --index counts as --list does.
+  runs = tuple(run for run in share if run in chosen)
+  if share and not runs:
     raise UserError(f"--index={index}: is not among the {len(chosen)} runs that --select takes")
+  # These two are asked of the runs of all starters, because an array gives the same flags to each.
+  refuse_unread_text(chosen, plan.given_rows, plan.text)
+  if not FLAGS.list:  # How far a run is does not hang on where its rows are.
+    refuse_one_store(chosen, plan.given_rows)
   description = describe(sweep, plan.overrides, __version__)
   if only_reads:
     before = read_description(plan.folder)
     if before is not None:
       refuse_other_sweep(plan.folder, before, description)
     return show(plan, runs, commands=FLAGS.commands)
+  if not runs:
+    print(f"sweep: nothing to do: index {index} of {FLAGS.of} starters has none of the {len(sweep.runs)} runs",
+          file=sys.stderr, flush=True)  # fmt: skip
+    print(json.dumps(summary(plan, runs, {}, [])))
+    return EXIT_DONE
   check(plan, runs)
   if not several:  # A run of several hosts is scored by an evaluator of its own.
     refuse_tasks_without_files(plan, runs)

@@ -26,6 +26,7 @@ _COMMON, _PLACES = ("held_out", "evaluate", "stop", "data.rows"), ("evaluate.fol
 NEW, BEGUN, TRAINED, UNSCORED, DONE = "new", "begun", "trained", "unscored", "done"  # what state() returns
 _CLAIM = ".sweep.lock"  # in a run's folder
 _PATIENCE_S = 30.0  # for another starter that reads and writes sweep.json at this moment
+_CLAIM_WITHIN_S = 0.5  # so long a claim is tried, because another starter's _is_claimed may have it for an instant
 
 
 class SweepFolder:
@@ -47,7 +48,7 @@ class SweepFolder:
     """Takes a run until what is returned is closed. UserError if another process has it."""
     workdir = self.workdir(run)
     workdir.root.mkdir(parents=True, exist_ok=True)
-    return lock(workdir.root / _CLAIM, f"{workdir} is being run by another process")
+    return _lock_within(_CLAIM_WITHIN_S, workdir.root / _CLAIM, f"{workdir} is being run by another process")
 
   @contextlib.contextmanager
   def alone(self) -> Iterator[None]:
@@ -56,15 +57,8 @@ class SweepFolder:
       yield
       return
     self.root.mkdir(parents=True, exist_ok=True)
-    gives_up_at, held = time.monotonic() + _PATIENCE_S, None
-    while held is None:
-      try:
-        held = lock(self.root / ".sweep.json.lock", f"{self.record} is being written by another process; try again")
-      except UserError:
-        if time.monotonic() > gives_up_at:
-          raise
-        time.sleep(0.05)
-    with held:
+    message = f"{self.record} is being written by another process; try again"
+    with _lock_within(_PATIENCE_S, self.root / ".sweep.json.lock", message):
       yield
 
   def is_done_elsewhere(self, run: Run, *, evaluating: bool) -> bool:
@@ -75,6 +69,18 @@ class SweepFolder:
     except UserError:
       return True
     return False
+
+
+def _lock_within(limit_s: float, path: AnyPath, message: str) -> Lock:
+  """lock(), which on a disk is tried again until limit_s is over. UserError(message): another process holds it that long."""
+  gives_up_at = time.monotonic() + limit_s
+  while True:
+    try:
+      return lock(path, message)
+    except UserError:
+      if not isinstance(path, Path) or time.monotonic() > gives_up_at:
+        raise
+    time.sleep(0.05)
 
 
 def describe(sweep: Sweep, overrides: Mapping[str, Any], version: str = "") -> dict[str, Any]:
@@ -91,7 +97,7 @@ def describe(sweep: Sweep, overrides: Mapping[str, Any], version: str = "") -> d
       {
         "name": run.name,
         "values": dict(run.values),
-        "seed": run.seed,
+        "seed": overrides.get("seed", run.seed),
         "changes": dict(run.changes),
         "rows": run.rows and run.rows.name,
         "rows_made": run.rows and dataclasses.asdict(run.rows),

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -43,12 +44,42 @@ def folder_of(rows: Rows, given: AnyPath | None, own: AnyPath) -> AnyPath:
   return given if is_store(given) else given / rows.name
 
 
-def refuse_missing(runs: Iterable[Run], given: AnyPath | None, own: AnyPath, text: AnyPath | None) -> None:
-  """UserError, naming the rows, if --rows is one store and the runs need several, or if rows are neither there nor made."""
-  needed = {run.rows.name: run.rows for run in runs if run.rows}
-  if given is not None and is_store(given) and len(needed) > 1:
+def refuse_one_store(runs: Iterable[Run], given: AnyPath | None) -> None:
+  """UserError, naming the rows, if --rows is one store and the runs need several.
+
+  runs: of all starters of the sweep and not of this one, whose single run any store would do for.
+  """
+  needed = dict.fromkeys(run.rows.name for run in runs if run.rows)
+  if given is not None and len(needed) > 1 and is_store(given):
     raise UserError(f"--rows={given}: is one store, and the runs need {len(needed)}: {', '.join(needed)}; give the folder "
-                    "that holds them by these names")  # fmt: skip
+                    "that holds them by these names, or take the runs of this store alone with --select")  # fmt: skip
+
+
+def refuse_unread_text(runs: Iterable[Run], given: AnyPath | None, text: AnyPath | None) -> None:
+  """UserError for --text if no run reads it, so that nobody takes the result for one of that text.
+
+  runs: of all starters of the sweep, as in refuse_one_store. Rows that are built by now count as rows that read it, because
+  the same command goes on with a sweep.
+  """
+  if text is None:
+    return
+  if given is not None:
+    raise UserError(f"--text={text}: is not read beside --rows={given}, from which nothing is built; give one of them")
+  specs = [run.rows for run in runs if run.rows]
+  if any(rows.text != DEMO_TEXT or rows.parallel not in ("", DEMO_TEXT) for rows in specs):
+    return
+  if specs:
+    raise UserError(f"--text={text}: no run reads it, because their rows are of the built-in world's text; leave it out")
+  raise UserError(f"--text={text}: no run reads it, because none names rows to build of it (rows=Rows(...) of the sweep's "
+                  "add); give --rows=ROWS in its place, or leave it out")  # fmt: skip
+
+
+def refuse_missing(runs: Iterable[Run], given: AnyPath | None, own: AnyPath, text: AnyPath | None) -> None:
+  """UserError, naming the rows, if rows are neither there nor made, or were made otherwise than the runs ask for."""
+  needed = {run.rows.name: run.rows for run in runs if run.rows}
+  if given is None:
+    for rows in needed.values():
+      refuse_made_otherwise(rows, folder_of(rows, given, own), text)
   missing = [rows for rows in needed.values() if not is_built(rows, folder_of(rows, given, own))]
   if given is not None and missing:
     places = ", ".join(str(folder_of(rows, given, own)) for rows in missing)
@@ -62,6 +93,19 @@ def refuse_missing(runs: Iterable[Run], given: AnyPath | None, own: AnyPath, tex
     if pairs and not files_below(pairs):
       raise UserError(f"--text={text}: there is no {pairs}, from which rows {rows.name} take their parallel sentences; put "
                       "NAME.en-fr.en and NAME.en-fr.fr there")  # fmt: skip
+
+
+def say_other_count(run: Run, rows: AnyPath) -> str:
+  """A line where a figure has a run at another number of languages than its rows have, all of which it reads; else "".
+
+  The shipped studies call all languages of the rows 100, as the paper has it, or in a tiny study 94 (sweep/studies.py).
+  """
+  count = run.values.get("languages")
+  if not isinstance(count, int) or run.changes.get("data.languages") != () or not is_store(rows):
+    return ""
+  manifest = read_manifest(rows)
+  there = len(manifest["languages"]) - len(manifest.get("pairs", ()))
+  return "" if there == count else f"it reads all {there} languages of {rows}, and the figure has it at {count}"
 
 
 def refuse_without_words(run: Run, rows: AnyPath | None, given: bool, config: ConfigDict) -> None:
@@ -140,36 +184,54 @@ def build(rows: Rows, out: AnyPath, text: AnyPath | None, run: Callable[[list[st
     with held:
       if is_built(rows, out):
         break
+      refuse_made_otherwise(rows, out, text)
       for flag, asked in (("text", rows.text), ("parallel", rows.parallel)):
         if asked == DEMO_TEXT and (code := _write_demo_text(out.with_name(f"demo_{flag}"), flag, run)):
           return code
-      _keep_description(rows, out, text)
-      for command in build_commands(rows, out, text):
+      commands = build_commands(rows, out, text)
+      if text is not None or rows.text == DEMO_TEXT:  # Else the text's rows are there, and only pairs are to be added.
+        write_json(_description_of(rows, out), _describe(rows, text))
+      for command in commands:
         print(f"rows {rows.name}: {command[3]}", file=sys.stderr, flush=True)
         if code := run(command):
           return code
+  refuse_made_otherwise(rows, out, text)  # Another starter, or an earlier one, may have built them.
   return 0
 
 
-def _keep_description(rows: Rows, out: AnyPath, text: AnyPath | None) -> None:
-  """Writes NAME.json, of what rows are made, before their vocabulary is.
+def _description_of(rows: Rows, out: AnyPath) -> AnyPath:
+  """NAME.json, which says of what the rows in `out` are made. It is written before their vocabulary is."""
+  return out.with_name(f"{rows.name}.json")
 
-  UserError: what a killed process has left of them is of other ones.
+
+def _describe(rows: Rows, text: AnyPath | None) -> dict[str, Any]:
+  """The content of NAME.json."""
+  return json.loads(json.dumps(dataclasses.asdict(rows))) | {"from": "" if rows.text == DEMO_TEXT else str(text or "")}
+
+
+def refuse_made_otherwise(rows: Rows, out: AnyPath, text: AnyPath | None) -> None:
+  """UserError, naming what differs, if the rows in `out`, or their vocabulary alone, were made as other ones than `rows`.
+
+  Rows without a NAME.json, which somebody else has put there, are taken as they are. text: of --text; None: any will do.
   """
-  path = out.with_name(f"{rows.name}.json")
-  now = json.loads(json.dumps(dataclasses.asdict(rows))) | {"from": "" if rows.text == DEMO_TEXT else str(text or "")}
-  vocabulary = out.with_name(f"{rows.name}.model")
+  path, vocabulary = _description_of(rows, out), out.with_name(f"{rows.name}.model")
+  left = [str(vocabulary)] * vocabulary.exists() + [str(out)] * is_store(out)
+  if not left:
+    return
   try:
     before = as_rows_are_written(read_json(path))
   except FileNotFoundError:
-    before = now
-  except (OSError, ValueError) as error:
-    raise UserError(f"{path} cannot be read ({one_line(error)}); remove it and {vocabulary}") from None
-  changed = [key for key in now if before.get(key) != now[key]] if vocabulary.exists() or is_store(out) else []
+    return
+  except (OSError, ValueError, TypeError) as error:
+    what = "to take the rows as they are" if is_built(rows, out) else f"and {' and '.join(left)}"
+    raise UserError(f"{path} cannot be read ({one_line(error)}); remove it {what}") from None
+  now = _describe(rows, text)
+  changed = [key for key in now if before.get(key, now[key]) != now[key] and not (key == "from" and text is None)]
   if changed:
-    what = ", ".join(f"{key}: {before.get(key)!r} there, {now[key]!r} here" for key in changed)
-    raise UserError(f"{vocabulary} was made for other rows ({what}); remove it, {path} and {out}, or use another --workdir")
-  write_json(path, now)
+    what = ", ".join(f"{key}: {before[key]!r} there, {now[key]!r} here" for key in changed)
+    leave_out = "leave --text out to take them as they are, " if changed == ["from"] and is_built(rows, out) else ""
+    raise UserError(f"{' and '.join(left)} {'were' if left[1:] else 'was'} made for other rows ({what}); {leave_out}remove "
+                    f"{', '.join([*left, str(path)])}, or use another --workdir")  # fmt: skip
 
 
 def _write_demo_text(folder: AnyPath, flag: str, run: Callable[[list[str]], int]) -> int:

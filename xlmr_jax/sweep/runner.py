@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from xlmr_jax.errors import EXIT_INTERRUPTED, EXIT_RESTART, EXIT_USER, UserError, told
 from xlmr_jax.files import AnyPath, flatten, read_json
 from xlmr_jax.given_paths import refuse_unwritable
+from xlmr_jax.run.checkpoint_folder import sound_steps
 from xlmr_jax.run.children import run_child
 from xlmr_jax.sweep import rows as rows_of_sweep
 from xlmr_jax.sweep.folder import (
@@ -124,6 +125,8 @@ class Plan:
       left = missing_settings(workdir.final_score("latest"), run, self.config_without_rows(run), last_step(workdir))
       how = ["--checkpoint=latest", f"--settings={','.join(left or run.settings)}"]
     keys = {key: x for key, x in {**self.overrides, **run.changes}.items() if key.startswith(("evaluate.", "stop."))}
+    if run.settings:
+      keys.pop("evaluate.setting", None)  # --settings takes its place, and the two together are refused.
     return [*_XLMR, "evaluate", f"--workdir={self.folder.workdir(run)}", *how, *flags_of(keys)]
 
 
@@ -138,7 +141,8 @@ def check(plan: Plan, runs: tuple[Run, ...]) -> None:
 def do_run(plan: Plan, run: Run, execute: Callable[[list[str]], int]) -> int:
   """Trains and scores one run from where it is. Returns the exit code of what failed, or 0.
 
-  Raises UserError: a run that is new is no longer what sweep.json says, or its rows are others than those of the begun runs.
+  Raises UserError: a run that is new is no longer what sweep.json says, or its rows are others than those of the begun runs;
+  or it has no scores of its last step although its evaluation ended well.
   """
   code = 0
   is_new = plan.state(run) == NEW
@@ -150,12 +154,31 @@ def do_run(plan: Plan, run: Run, execute: Callable[[list[str]], int]) -> int:
       refuse_changed(plan.folder, run, plan.description)
   if not code and is_new and (rows := plan.rows_of(run)) is not None:
     refuse_other_rows(plan.folder, run, rows, plan.sweep.runs)
+    if line := rows_of_sweep.say_other_count(run, rows):
+      _say(f"{run.name}: {line}")
   if not code and plan.state(run) in (NEW, BEGUN):
     code = execute(plan.pretrain(run))
   if not code and plan.state(run) == TRAINED:
-    # The evaluator has done its work where it wrote down that a checkpoint cannot be loaded; the run has no score then.
-    code = execute(plan.evaluate(run)) or (EXIT_USER if plan.state(run) == UNSCORED else 0)
+    code = execute(plan.evaluate(run))
+    if not code:
+      code = _code_of_scores(plan, run)
   return code
+
+
+def _code_of_scores(plan: Plan, run: Run) -> int:
+  """0 if a run has its scores once its evaluation ended well, else EXIT_USER. UserError, with the reason: it has none.
+
+  The evaluator has done its work where it wrote down that a checkpoint cannot be loaded, and where none is left to score.
+  """
+  found, workdir = plan.state(run), plan.folder.workdir(run)
+  if found != TRAINED:
+    return 0 if found == DONE else EXIT_USER
+  step = last_step(workdir)
+  if step not in sound_steps(workdir.checkpoints):
+    raise UserError(f"{workdir} has no scores of its last step, because {workdir.checkpoints / str(step)} is missing; bring "
+                    f"it back, or remove {workdir.result} to train on from the newest checkpoint that is left")  # fmt: skip
+  raise UserError(f"{workdir} has no scores of its last step {step}, although `xlmr evaluate` ended well; what it said is "
+                  "above")  # fmt: skip
 
 
 def run_all(plan: Plan, runs: tuple[Run, ...], execute: Callable[[list[str]], int]) -> tuple[dict[str, int], list[str]]:

@@ -76,11 +76,7 @@ class Run:
   changes: Mapping[str, Any]  # dotted config key: value
   rows: Rows | None = None  # None: config.data.rows says
   settings: tuple[str, ...] = ()  # of its final scores; (): its checkpoints are scored as config.evaluate says
-
-  @property
-  def seed(self) -> int:
-    """The run's own seed, or the default's."""
-    return self.changes.get("seed", 0)
+  seed: int = 0  # of its own, or of get_config(); --config.seed takes the place of the latter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,7 +179,8 @@ class _Collector:
 def load_sweep(config: str) -> Sweep:
   """The sweep of --config=NAME[:ARG]|FILE.py[:ARG].
 
-  Raises UserError: the file has no sweep(add), a name comes twice, or a run changes a key that there is not.
+  Raises UserError: the file has no sweep(add), a name or a point of the figure comes twice, or a run changes a key that does
+  not exist.
   """
   name, _, arg = config.partition(":")
   path = config_path(name)
@@ -215,7 +212,22 @@ def load_sweep(config: str) -> Sweep:
     if unknown := sorted(set(run.changes) - set(known)):
       raise UserError(f"{path}: {run.name} changes config.{', config.'.join(unknown)}; there is no such key")
   _check_rows(path, runs)
+  runs = tuple(dataclasses.replace(run, seed=run.changes.get("seed", known.get("seed", 0))) for run in runs)
+  _refuse_alike(path, runs)
   return Sweep(name, arg, study, runs, base)
+
+
+def _refuse_alike(path: Path, runs: tuple[Run, ...]) -> None:
+  """UserError for two runs of the same values and seed, which a figure would take for two seeds of one point."""
+
+  def place(run: Run) -> tuple[dict[str, Any], int]:
+    return {key: value for key, value in run.values.items() if key != "seed"}, run.seed
+
+  for number, run in enumerate(runs):
+    if other := next((other for other in runs[:number] if place(other) == place(run)), None):
+      values, seed = place(run)
+      raise UserError(f"{path}: {other.name} and {run.name} have the same values ({values}) and the seed {seed}, so that a "
+                      "figure would take their mean; give values={...}, or seeds, that tell them apart")  # fmt: skip
 
 
 def _refuse_ignored(config: str, module: Any, arg: str, base: ConfigDict, runs: tuple[Run, ...]) -> None:
@@ -326,18 +338,3 @@ def flags_of(changes: Mapping[str, Any]) -> list[str]:
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
   return [f"--config.{key}={text(value)}" for key, value in changes.items()]
-
-
-def share_of(runs: tuple[Run, ...], index: int | None, of: int | None) -> tuple[Run, ...]:
-  """The runs that starter `index` of `of` is for: index, index + of, ...; all of them without an index.
-
-  Over all indices, every run comes once. of: by default the number of runs. Raises UserError: there is no such index.
-  """
-  if index is None:
-    if of is not None:
-      raise UserError(f"--of={of}: says how many starters share the runs, and --index or --array which one this is")
-    return runs
-  count = len(runs) if of is None else of
-  if not 0 <= index < count:
-    raise UserError(f"--index={index}: there are the indices 0 to {count - 1}")
-  return runs[index::count]
