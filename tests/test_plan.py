@@ -97,6 +97,23 @@ def test_a_mesh_over_two_slices_keeps_fsdp_on_one(tpu):
 
 
 @needs_libtpu
+@pytest.mark.parametrize("slices", [1, 2])
+@pytest.mark.parametrize("name", ["v4:2x2x4", "v4:4x4x8", "v5e:4x8", "v5p:4x4x4", "v5p:4x8x8", "v6e:8x8", "tpu7x:2x4x4"])
+def test_every_fsdp_finds_its_place_on_a_slice(tpu, name, slices):
+  """Also where it is no product of whole axes of the chips, such as 4 on 8 x 8. A group is a box of chips without gaps."""
+  devices = topology.describe(tpu(name, slices))
+  for fsdp in (size for size in (1, 2, 4, 8, 16, 32) if size * slices <= len(devices)):
+    mesh = sharding.make_mesh(fsdp=fsdp, devices=devices)
+    assert mesh.devices.shape == (len(devices) // fsdp, fsdp) and set(mesh.devices.flat) == set(devices)
+    places = np.array([[getattr(device, "slice_index", 0) or 0, *device.coords] for device in mesh.devices.flat])
+    places = places.reshape(*mesh.devices.shape, -1)
+    assert (places[..., 0] == places[:, :1, 0]).all()
+    spans = np.ptp(places[..., 1:], axis=1) + 1  # of a group, along each axis of the chips
+    chips = len({tuple(device.coords) for device in mesh.devices[0]})
+    assert (spans.prod(axis=1) == chips).all()
+
+
+@needs_libtpu
 def test_the_compilers_clock_is_the_tables(tpu):
   # A well-shaped product takes FLOPs / (FLOPs a cycle), never less.
   import jax.numpy as jnp

@@ -44,12 +44,21 @@ def make_mesh(data: int = -1, fsdp: int = 1, devices: list | None = None) -> Mes
   # Auto axes: make_mesh defaults to Explicit, under which linen's modules fail.
   auto = (AxisType.Auto,) * 2
   slices = len({getattr(device, "slice_index", 0) or 0 for device in devices if device.platform == "tpu"})
-  if slices <= 1:
-    return jax.make_mesh((data, fsdp), BATCH_AXES, axis_types=auto, devices=devices)
-  if data % slices:
+  if slices > 1 and data % slices:
     raise UserError(f"config.mesh.data={data} does not divide over {slices} slices, and fsdp must stay on one; "
                     "choose another config.mesh.fsdp")  # fmt: skip
-  grid = mesh_utils.create_hybrid_device_mesh((data // slices, fsdp), (slices, 1), devices)
+  try:
+    if slices <= 1:
+      return jax.make_mesh((data, fsdp), BATCH_AXES, axis_types=auto, devices=devices)
+    grid = mesh_utils.create_hybrid_device_mesh((data // slices, fsdp), (slices, 1), devices)
+  except NotImplementedError:
+    # Where fsdp is no product of whole axes of the chips, such as 4 on 8 x 8 of them, jax.make_mesh gives up, except on v5e.
+    # An axis of the chips is divided then, and neighbours along it stay together.
+    split = {"allow_split_physical_axes": True}
+    if slices <= 1:
+      grid = mesh_utils.create_device_mesh((data, fsdp), devices, **split)
+    else:
+      grid = mesh_utils.create_hybrid_device_mesh((data // slices, fsdp), (slices, 1), devices, **split)
   return Mesh(grid, BATCH_AXES, axis_types=auto)
 
 
