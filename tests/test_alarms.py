@@ -136,6 +136,23 @@ def test_a_phase_with_another_loss_is_no_spike():
   assert raised(in_phases, limits(spike_nats=1.0)) == [(70, "spike", "sw")]
 
 
+def test_losses_that_do_not_compare_with_those_before_raise_nothing():
+  """A branch with other masks: its first pass has the step of the other run's last one, and its losses are higher."""
+  asked = limits(held_out_rise=0.01, spike_nats=1.0)
+  state = new_state()
+  for line in [train_line(step, sw=(2.0, step, 0.0, 1.0)) for step in range(1, 30)]:
+    state, _ = after_train(state, line, asked)
+  for line in held_out_lines([2.0, 2.1, 2.2], [5.0, 4.0, 3.0]):
+    state, _ = after_held_out(state, line, asked)
+  assert state["raised"] == [["turned_up", "sw"]]
+  held_out = [line | {"step": line["step"] + 20} for line in held_out_lines([5.0, 5.1, 5.2], [2.9, 2.8, 2.7])]
+  train = [train_line(step, sw=(5.0, step, 0.0, 1.0)) for step in range(30, 60)]
+  assert raised(held_out, asked, after_held_out, state) == [] and raised(train, asked, state=state) != []
+  fresh = alarms.without_losses(state)
+  assert raised(train, asked, state=fresh) == []
+  assert raised(held_out, asked, after_held_out, fresh) == [(40, "turned_up", "sw")]  # A rise of its own is one.
+
+
 def test_a_line_of_an_older_version_raises_nothing():
   lines = [{"step": step, "languages": {"sw": {"loss": 2.0}}} for step in range(20)]
   assert raised(lines, default_config().alarms) == []

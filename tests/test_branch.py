@@ -1,7 +1,9 @@
 """Branches: a run that goes on from a checkpoint of another one is that run continued, and leaves it as it was."""
 
 import dataclasses
+import itertools
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests import bucket_server, tiny
-from tests.test_phases import THREE, config_of, three_phases  # noqa: F401  a fixture
+from tests.test_phases import THREE, config_of, read, three_phases  # noqa: F401  a fixture
 from tests.test_train import assert_same_run, final_state
 from xlmr_jax.data import phases
 from xlmr_jax.errors import EXIT_DONE, EXIT_RESTART, UserError
@@ -21,7 +23,8 @@ from xlmr_jax.folders import copy_folder
 from xlmr_jax.run import branch as branches
 from xlmr_jax.run import manifest, retention
 from xlmr_jax.run.checkpoint import sound_steps
-from xlmr_jax.run.logs import read_train
+from xlmr_jax.run.logs import read_held_out, read_train
+from xlmr_jax.run.past import measures_alike
 from xlmr_jax.run.workdir import RunRecord, Workdir, read_record
 from xlmr_jax.training import loop, preparation
 
@@ -38,10 +41,14 @@ def start(config, folder, store, branch="", stop=None):
   folder.mkdir(exist_ok=True)
   workdir, rows = Workdir(folder), preparation.rows_of(store)
   record = record_of(config, store)
+  branches.refuse_other_order(workdir, record, rows)
   chosen = branches.choose(branch, workdir, record, rows)
   past = chosen.phases if chosen else ()
-  prepared = tiny.prepared(config, store) if not past else preparation.prepare(config, store, past)
+  before = branches.past_of(workdir, chosen, rows)
+  prepared = tiny.prepared(config, store) if not past else preparation.prepare(config, store, past, before.oldest)
   branches.refuse_other_past(workdir, prepared.phases, rows, record.config)
+  if before:
+    preparation.say_other_rate(before, prepared)
   if chosen and not workdir.record.exists():
     branches.refuse_other_model(chosen, prepared.program.state)
   dataclasses.replace(record, branch=chosen.to_json() if chosen else None).write(workdir)
@@ -240,6 +247,34 @@ def test_the_command(tiny_rows, tmp_path):
   assert code == 0 and "branching off with config.train_steps=16 (there 12)" in said and "resuming at step 8" in said
   assert pretrain(run, *more, "--allow_change=phases,train_steps")[0] == 0
   assert sound_steps(Workdir(run).checkpoints)[0] == 16
+  # A record of a version whose phases and branches had fewer fields is the same branch.
+  record = json.loads((tmp_path / "new" / "config.json").read_text())
+  del record["branch"]["measures_anew"]
+  for phase in record["branch"]["phases"]:
+    del phase["parallel_share"]
+  (tmp_path / "new" / "config.json").write_text(json.dumps(record))
+  assert pretrain(tmp_path / "new", *more)[0] == 0
+
+
+@pytest.mark.slow
+def test_another_batch_begins_where_the_old_one_ended(tiny_rows, tiny_store, tmp_path):
+  """As after a batch that was too large for the memory: the refusal gives the flags, and they work."""
+  run, alone = tmp_path / "run", ["--config.batch_rows=32", "--allow_change=batch_rows"]
+  # Two of the seven calls are of held-out passes, so that it stops at step 5.
+  assert start(tiny.config(tiny_rows), run, tiny_store, stop=7) == EXIT_RESTART
+  command = [sys.executable, "-m", "xlmr_jax", "pretrain", f"--config=tests/tiny.py:{tiny_rows}", f"--workdir={run}"]
+  done = subprocess.run([*command, *alone], capture_output=True, text=True)
+  assert done.returncode == 1 and "5 steps have been made, and what a step reads" in done.stderr
+  advised = shlex.split(done.stderr.partition("begin at step 5: add ")[2])
+  done = subprocess.run([*command, alone[0], *advised], capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  lines = read_train(Workdir(run))
+  assert [sum(of["rows"] for of in line["languages"].values()) for line in lines] == [48, 112, 208, 304]
+  for a, b in itertools.pairwise(lines):
+    assert all(of["epochs"] <= b["languages"][name]["epochs"] for name, of in a["languages"].items())
+  config = tiny.config(tiny_rows, batch_rows=32, phases=tuple(read_record(Workdir(run)).config["phases"]))
+  language, row, epoch = read(tiny.prepared(config, tiny_store).timeline(), 0, 12)
+  assert len(np.unique(np.stack([language, row, epoch]), axis=1).T) == len(row) == 304
 
 
 # --- a past that may not change ---------------------------------------------------------------------------------------
@@ -259,6 +294,7 @@ def run_at(tmp_path, monkeypatch, store, step, recoveries=(), **changes):
 def go_on(workdir, store, **changes):
   """The checks of a start with --allow_change."""
   config, rows = config_of(**changes), preparation.rows_of(store)
+  branches.refuse_other_order(workdir, record_of(config, store), rows)
   branches.refuse_other_past(workdir, phases.phases_of(config, rows), rows, config.to_dict())
 
 
@@ -269,7 +305,44 @@ def test_one_phase_is_a_change_of_the_past_too(tmp_path, monkeypatch, tiny_store
   go_on(workdir, tiny_store, phases=("until=6", "until=end,alpha=0.9"))
   with pytest.raises(UserError, match="6 steps have been made, and phase 1 of them would change"):
     go_on(workdir, tiny_store, phases=("until=end,alpha=0.9",))
-  go_on(workdir, tiny_store, phases=(), data__alpha=0.9)  # --allow_change=data.alpha: as docs/phases.md says
+
+
+@pytest.mark.parametrize(
+  "changes, told",
+  [
+    ({"batch_rows": 8}, r'config\.batch_rows=8, until now 16: .* step 6: add --allow_change=batch_rows,phases '
+                        r'--config\.phases="until=6,batch_rows=16;until=100%"$'),
+    ({"data__alpha": 0.9, "batch_rows": 8}, r'=batch_rows,data\.alpha,phases .*=6,batch_rows=16,alpha=0\.3;until=100%"$'),
+    ({"batch_rows": 8, "train_steps": 6}, r"or be left out; set it as before, or use a new workdir$"),
+    ({"data__row_shares": "0.5"}, r"row_shares='0\.5', but the 6 steps so far were made with '', .*: set it as before, or"),
+  ],
+)  # fmt: skip
+def test_a_run_without_phases_reads_on_in_its_order(tmp_path, monkeypatch, tiny_store, changes, told):
+  """For all steps alike, another batch or alpha would read rows a second time, or leave some out."""
+  workdir = run_at(tmp_path, monkeypatch, tiny_store, 6, phases=())
+  go_on(workdir, tiny_store, phases=(), data__mask_share=0.3, train_steps=20)  # These read the same rows.
+  go_on(workdir, tiny_store, phases=(), data__parallel_share=0.1)  # There are no pairs.
+  with pytest.raises(UserError, match=told):
+    go_on(workdir, tiny_store, phases=(), **changes)
+  run_at(tmp_path, monkeypatch, tiny_store, 0, phases=())
+  go_on(workdir, tiny_store, phases=(), **changes)  # Nothing has been read yet.
+
+
+def test_the_change_begins_behind_what_a_recovery_left_out(tmp_path, monkeypatch, tiny_store):
+  workdir = run_at(tmp_path, monkeypatch, tiny_store, 6, [(4, 8)], phases=())
+  with pytest.raises(UserError, match=r'begin at step 8: .*"until=8,batch_rows=16;until=100%"$'):
+    go_on(workdir, tiny_store, phases=(), batch_rows=8)
+  go_on(workdir, tiny_store, phases=("until=8,batch_rows=16", "until=100%"), batch_rows=8)
+
+
+def test_a_branch_without_its_checkpoints_reads_on_in_the_order_too(stopped, tiny_store, tmp_path):
+  """It copies the other run's again, so that nothing may change that a continued run may not."""
+  workdir = Workdir(tmp_path)
+  record = record_of(config_of(phases=("until=end,alpha=0.9",)), tiny_store)
+  chosen = branches.choose(f"{stopped}@4", workdir, record, preparation.rows_of(tiny_store))
+  dataclasses.replace(record, branch=chosen.to_json()).write(workdir)
+  with pytest.raises(UserError, match=r"row_shares='0\.5', but the 4 steps so far"):
+    go_on(workdir, tiny_store, data__row_shares="0.5")
 
 
 @pytest.mark.parametrize("at, newest", [(4, 4), (4, 6)])
@@ -334,6 +407,130 @@ def test_a_branch_within_a_decay_keeps_it(stopped, tiny_store, tmp_path):
   ):
     begin(train_steps=20)
   assert begin(optimizer__decay_steps=7).step == 7  # The same steps by number.
+
+
+def test_a_decay_by_number_that_would_have_begun_is_refused_too(stopped, tiny_store, tmp_path):
+  """Of a trunk that does not decay, and of one that decays otherwise."""
+  folder, rows = tmp_path / "run", preparation.rows_of(tiny_store)
+  shutil.copytree(stopped, folder)
+
+  def begin(before, **changes):
+    record_of(config_of(optimizer__schedule="wsd", optimizer__decay_steps=before), tiny_store).write(Workdir(folder))
+    record = record_of(config_of(optimizer__schedule="wsd", **changes), tiny_store)
+    return branches.begin(f"{folder}@7", record, rows)
+
+  with pytest.raises(
+    UserError, match=r"decay_steps=7 begins to decay at step 5, and the rate would jump at step 7; set it to 5"
+  ):
+    begin(0, optimizer__decay_steps=7)
+  with pytest.raises(
+    UserError, match=r"decay_steps=14 begins to decay at step 6, .*; the rate of that run falls from step 4 to"
+  ):
+    begin(8, optimizer__decay_steps=14, train_steps=20)
+  assert begin(0, optimizer__decay_steps=5).step == begin(8, optimizer__decay_steps=8).step == 7
+
+
+def test_a_continued_run_has_no_other_decay_by_number(tmp_path, monkeypatch, tiny_store):
+  wsd = {"phases": (), "optimizer__schedule": "wsd"}
+  workdir = run_at(tmp_path, monkeypatch, tiny_store, 8, **wsd, optimizer__decay_steps=0)
+  with pytest.raises(
+    UserError, match=r"decay_steps=6 the rate would decay from step 6 to 12 instead of not at all, .* 4 or less"
+  ):
+    go_on(workdir, tiny_store, **wsd, optimizer__decay_steps=6)
+  go_on(workdir, tiny_store, **wsd, optimizer__decay_steps=4)
+  go_on(workdir, tiny_store, **wsd, optimizer__decay_steps=0, train_steps=20)
+
+
+@pytest.mark.parametrize(
+  "changes, told",
+  [
+    ({}, ""),
+    ({"train_steps": 24}, "learning rate: at step 8 it is 0.00714 here, 0.00333 as it was\n"),
+    ({"optimizer__peak_lr": 2e-2}, "learning rate: at step 8 it is 0.00667 here, 0.00333 as it was\n"),
+    ({"optimizer__weight_decay": 0.1}, ""),
+    ({"optimizer__schedule": "wsd"}, "learning rate: at step 8 it is 0.01 here, 0.00333 as it was\n"),
+  ],
+)
+def test_a_rate_that_jumps_is_told(tiny_store, capsys, changes, told):
+  before = tiny.config(phases=())
+  past = branches.Past(before.to_dict(), (), 4, 8, "as it was")
+  preparation.say_other_rate(past, tiny.prepared(tiny.config(phases=(), **changes), tiny_store))
+  assert capsys.readouterr().out == told
+
+
+def test_what_a_start_goes_on_from(stopped, tiny_store, tmp_path):
+  """The run in the workdir, or the one that it branches off from as long as there is none."""
+  rows, new = preparation.rows_of(tiny_store), Workdir(tmp_path)
+  past = branches.past_of(Workdir(stopped), None, rows)
+  assert past[2:] == (4, 7, "as it was") and [phase.until for phase in past.phases] == [5, 9, 12]
+  assert branches.past_of(new, None, rows) is None
+  chosen = branches.choose(f"{stopped}@4", new, record_of(config_of(), tiny_store), rows)
+  assert branches.past_of(new, chosen, rows) == past._replace(newest=4, where="there")
+
+
+# --- losses that do not compare -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def measured(tiny_store, tmp_path_factory):
+  """A run up to step 5 with held-out passes at steps 0 and 4, and checkpoints 4 and 5."""
+  folder = tmp_path_factory.mktemp("measured")
+  assert start(tiny.config(), folder, tiny_store, stop=7) == EXIT_RESTART
+  return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  "changes, steps, own",
+  [
+    ({}, [0, 4, 8, 12], [4, 8, 12]),
+    ({"data__mask_share": 0.6}, [0, 4, 8, 12], [4, 8, 12]),
+    ({"held_out__max_rows_per_language": 1}, [0, 4, 8, 12], [4, 8, 12]),
+    ({"data__mask_share": 0.6, "held_out__every_steps": 3}, [0, 6, 9, 12], [6, 9, 12]),
+  ],
+)
+def test_a_branch_that_measures_otherwise_measures_its_first_step_anew(measured, tiny_store, tmp_path, changes, steps, own):
+  """Else stop.by=held_out would compare its losses with one of other masks; what came before stays in the log."""
+  config, new = tiny.config(checkpoint__every_steps=1, **changes), Workdir(tmp_path / "new")
+  assert start(config, new.root, tiny_store, f"{measured}@4", stop=1) == EXIT_RESTART
+  assert read_record(new).branch["measures_anew"] == bool(changes)
+  assert start(config, new.root, tiny_store) == EXIT_DONE
+  theirs = {line["step"]: line for line in read_held_out(Workdir(measured))}
+  ours = {line["step"]: line for line in read_held_out(new)}
+  assert sorted(ours) == steps and ours[0] == theirs[0]
+  assert [line["step"] for line in branches.own_held_out(new)] == own
+  if 4 in ours:
+    assert (ours[4] == theirs[4]) == (not changes)
+
+
+def test_the_notes_of_other_masks_lose_their_losses():
+  state = {
+    "raised": [["turned_up", "aa"], ["epochs", "aa"]],
+    "losses": {"aa": [1]},
+    "held_out": {"aa": [1]},
+    "held_out_step": 4,
+  }
+  notes = {"steps": 2, "logs": {"train": 1, "held_out": 2}, "alarms": {"lines": 3, "state": state}}
+  found = preparation._without_held_out(notes)
+  assert found["logs"] == {"train": 1} and found["steps"] == 2 and found["alarms"]["lines"] == 3
+  assert found["alarms"]["state"] == {"raised": [["epochs", "aa"]], "losses": {}, "held_out": {}}
+  assert notes["alarms"]["state"] is state and "held_out_step" in state
+  assert preparation._without_held_out({"steps": 2}) == {"steps": 2, "logs": {}}
+
+
+@pytest.mark.parametrize(
+  "changes, alike",
+  [
+    ({}, True),
+    ({"data__alpha": 0.7, "held_out__every_steps": 3, "batch_rows": 32}, True),
+    ({"data__mask_unit": "word"}, False),
+    ({"data__mask_span_mean": 5.0}, True),  # There are no spans.
+    ({"data__mask_unit": "span", "data__mask_span_mean": 5.0}, False),
+    ({"model__isolate_documents": True}, False),
+  ],
+)
+def test_what_held_out_losses_depend_on(changes, alike):
+  assert measures_alike(tiny.config().to_dict(), tiny.config(**changes).to_dict()) == alike
 
 
 @pytest.mark.parametrize("key, value", [("family", "bert"), ("layer_norm_epsilon", 1e-12), ("heads", 1)])

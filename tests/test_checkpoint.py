@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+import threading
 import time
 
 import jax
@@ -12,9 +13,9 @@ import pytest
 
 from tests import tiny
 from xlmr_jax.config_checks import check_config
-from xlmr_jax.errors import UserError
+from xlmr_jax.errors import StoreError, UserError
 from xlmr_jax.files import write_json
-from xlmr_jax.run import checkpoint, checkpoint_folder, manifest, retention
+from xlmr_jax.run import branch, checkpoint, checkpoint_folder, manifest, retention
 from xlmr_jax.run.checkpoint import MANIFEST, Checkpoints, DamagedError, verify
 from xlmr_jax.run.retention import Retention, steps_to_keep
 from xlmr_jax.run.workdir import Workdir
@@ -197,6 +198,30 @@ def test_errors_of_a_background_save_are_not_swallowed(tmp_path, monkeypatch):
 
 
 # --- retention ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [UserError("POST: access is refused"), StoreError("503"), OSError("read-only")])
+def test_who_may_not_pin_reads_all_the_same(tmp_path, monkeypatch, capsys, error):
+  """A bucket that may only be read: what it refuses is a UserError. A pin that cannot be renewed still counts."""
+
+  def refuse(*_):
+    raise error
+
+  workdir, write = Workdir(tmp_path), retention.write_json
+  monkeypatch.setattr(retention, "write_json", refuse)
+  with retention.pin_to_read(workdir, 3), branch._pinned(workdir, 3):
+    said = capsys.readouterr().err
+    assert f"checkpoint 3 is read without a pin: {error}" in said and f"3 of {tmp_path} cannot be pinned ({error})" in said
+  monkeypatch.setattr(retention, "RENEW_PIN_S", 0.01)
+  monkeypatch.setattr(retention, "write_json", write)
+  with retention.pin(workdir, 3):
+    monkeypatch.setattr(retention, "write_json", refuse)
+    until = time.monotonic() + 5
+    while (said := capsys.readouterr().err).count("could not be renewed") < 1 and time.monotonic() < until:
+      time.sleep(0.02)
+    time.sleep(0.05)
+    assert f"could not be renewed: {error}" in said + capsys.readouterr().err
+    assert any(thread.name == "pin" for thread in threading.enumerate()) and retention.pinned_steps(workdir) == {3}
 
 
 def test_what_is_kept_in_a_thousand_random_histories():

@@ -127,9 +127,9 @@ def test_every_checkpoint_once_and_in_order(workdir, capsys):
 
 
 def test_only_eligible_ones(workdir):
-  scorer = Fake()
-  follow(workdir, config_of(evaluate__every_steps=8, train_steps=20), scorer)
-  assert scorer.steps == [8, 16, 20]
+  scorer, announced = Fake(), []
+  follow(workdir, config_of(evaluate__every_steps=8, train_steps=20), scorer, before=announced.append)
+  assert scorer.steps == announced == [8, 16, 20]
 
 
 def test_the_rule_ends_it_and_replay_agrees(workdir):
@@ -656,6 +656,20 @@ def test_the_command_replays(workdir):
     (["--replay", "--tasks=t"], "--tasks: --replay fine-tunes nothing"),
     (["--settings=zero_shot"], "--settings works only together with --checkpoint"),
     (["--checkpoint=", "--tasks=xnli"], "--checkpoint= is empty; give a value, or leave the flag out"),
+    (["--once", "--tasks=xnli", "--config.evaluate.tasks=panx"], "--tasks, --config.evaluate.tasks: give one of them"),
+    *(
+      pytest.param(
+        [f"--{name}={value}", f"--config.evaluate.{key}={value}"],
+        f"--{name}, --config.evaluate.{key}: give one",
+        marks=pytest.mark.slow,
+      )
+      for name, key, value in (
+        ("seeds", "seeds", 2),
+        ("seeds", "seed_list", "3,7"),
+        ("precision", "dtype", "float32"),
+        ("settings", "setting", "per_language"),
+      )
+    ),
     *(
       pytest.param(["--checkpoint=latest", f"--{name}="], f"--{name}= is empty", marks=pytest.mark.slow)
       for name in ("out", "settings", "tasks", "seeds")

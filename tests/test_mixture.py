@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from xlmr_jax.data.mixture import Mixture, smoothed_shares
+from xlmr_jax.data.mixture import Mixture, Unread, smoothed_shares
 from xlmr_jax.errors import UserError
 
 # Words of text in millions, CC-100's 100 languages (Conneau et al. 2020, table 6; sv, uk as corrected since).
@@ -181,6 +181,40 @@ def test_rows_are_counted_in_any_order_and_in_parts(monkeypatch):
   language = mixture.locate(np.arange(3 * mixture.block_rows))[0]
   for position in (10, 5000, 5000, 7000, 6999, 0, 2 * mixture.block_rows + 1500, mixture.block_rows, 8000):
     np.testing.assert_array_equal(mixture.rows(position), np.bincount(language[:position], minlength=100))
+
+
+def unread_at_once(mixture, position):
+  """What Mixture.unread_after() gives, of the whole rest of the block in one piece."""
+  blocks, rest = divmod(position, mixture.block_rows)
+  _, language, within = mixture._slots(blocks * mixture.block_rows + np.arange(rest))
+  nothing = [np.empty(0, np.int64)] * len(mixture.counts)
+  before = mixture._unread or Unread.from_parts(nothing, np.zeros(len(mixture.counts), np.int64))
+  parts, following = [], []
+  for l, quota in enumerate(mixture.quotas.tolist()):
+    in_block = np.arange(quota if rest else 0)
+    unread = blocks * quota + np.setdiff1d(in_block, within[language == l])
+    ours = before.left[before.starts[l] : before.starts[l + 1]]
+    end = blocks * quota + len(in_block)
+    parts.append(np.concatenate([before.nth(np.full_like(unread, l), unread), ours[end:]]))
+    following.append(int(before.following[l]) + max(end - len(ours), 0))
+  return Unread.from_parts(parts, following)
+
+
+@pytest.mark.parametrize("counts", [np.array([16, 64, 256]), CC100])
+def test_what_is_unread_is_counted_in_parts(monkeypatch, counts):
+  """Over three mixtures, each of which goes on where the one before was left, also within its block."""
+  monkeypatch.setattr("xlmr_jax.data.mixture._COUNTED_AT_ONCE", 1000)
+  rng, unread = np.random.default_rng(0), None
+  for number, alpha in enumerate((0.3, 0.7, 0.0)):
+    among = rng.random(len(counts)) < 0.7
+    among[0] = True
+    mixture = Mixture(counts, alpha, 5, among=among, unread=unread, number=number)
+    block = mixture.block_rows
+    for position in (0, 1, block // 2, block // 2 + 1, block - 1, block, int(rng.integers(block, 2 * block))):
+      unread = mixture.unread_after(position)
+      for a, b in zip(unread, unread_at_once(mixture, position)):
+        np.testing.assert_array_equal(a, b)
+        assert a.dtype == np.int64
 
 
 @pytest.mark.parametrize("alpha", [-0.1, 1.01, float("nan")])

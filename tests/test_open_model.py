@@ -208,14 +208,21 @@ def test_texts_longer_than_the_rows_of_the_training_are_told(model, folder):
 
 
 def test_the_longest_rows_of_a_run(folder):
+  """Of the phases that a checkpoint has come to: a model of 512 positions may have seen rows of 128 alone."""
   record = record_of(folder)
-  assert positions.longest_trained(record) == 64
-  config = record.config | {"phases": ("until=50%,seq_len=16", "until=end,seq_len=32")}
-  assert positions.longest_trained(dataclasses.replace(record, config=config)) == 32
-  phase = Phase(4, 0.3, (), 0.15, 128, 16)
-  branch = Branch("other", 4, (phase,)).to_json()
-  assert positions.longest_trained(dataclasses.replace(record, config=config, branch=branch)) == 128
-  assert positions.longest_trained(open_record(folder)) == 128
+  assert positions.longest_trained(record, 0) == positions.longest_trained(record, 4) == 64
+  config = record.config | {"train_steps": 12, "phases": ("until=50%,seq_len=16", "until=9", "until=end,seq_len=32")}
+  record = dataclasses.replace(record, config=config)
+  assert [positions.longest_trained(record, step) for step in (0, 6, 7, 12)] == [16, 16, 64, 64]
+  past = (Phase(2, 0.3, (), 0.15, 8, 16), Phase(7, 0.3, (), 0.15, 32, 16))
+  branched = dataclasses.replace(record, branch=Branch("other", 7, past).to_json())
+  # Its own first phase would have ended before it branched off.
+  assert [positions.longest_trained(branched, step) for step in (7, 8, 12)] == [32, 64, 64]
+  branched = dataclasses.replace(record, branch=Branch("other", 9, (Phase(9, 0.3, (), 0.15, 128, 16),)).to_json())
+  assert positions.longest_trained(branched, 9) == positions.longest_trained(branched, 12) == 128
+  branched = dataclasses.replace(record, branch=Branch("other", 9, past[1:]).to_json())
+  assert positions.longest_trained(branched, 12) == 32  # The phase with whole rows was over by then.
+  assert positions.longest_trained(open_record(folder), 0) == 128
 
 
 @pytest.mark.parametrize("max_positions", [tiny.SEQ_LEN + 2, 2 * tiny.SEQ_LEN])

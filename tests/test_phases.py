@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import logging
+import shutil
 
 import jax
 import numpy as np
@@ -225,6 +226,36 @@ def test_the_largest_languages_by_number():
 def test_a_batch_that_does_not_fit_the_devices_is_refused_with_its_phase(tiny_store):
   with pytest.raises(UserError, match=r"phase 2, with its own batch: config.batch_rows=12 does not divide"):
     preparation.prepare(tiny.config(phases=("until=3", "until=end,batch_rows=12")), tiny_store)
+
+
+@pytest.mark.slow
+def test_the_batch_of_a_phase_that_is_over_need_not_fit_the_devices(tiny_store, tmp_path, monkeypatch):
+  """The run was moved from one device to eight, which 12 rows do not divide over."""
+  config, make_mesh = tiny.config(phases=("until=3,batch_rows=12", "until=end")), sharding.make_mesh
+  with monkeypatch.context() as patch:
+    patch.setattr(sharding, "make_mesh", lambda data=-1, fsdp=1: make_mesh(data, fsdp, jax.devices()[:1]))
+    assert loop.run(preparation.prepare(config, tiny_store), Workdir(tmp_path), tiny.StopAt(5)).step == 4
+  with pytest.raises(UserError, match=r"phase 1, with its own batch: config.batch_rows=12 does not divide"):
+    preparation.prepare(config, tiny_store, begin=2)
+  prepared = preparation.prepare(config, tiny_store, begin=4)
+  assert loop.run(prepared, Workdir(tmp_path), tiny.StopAt()).step == 12
+  shutil.rmtree(tmp_path / "checkpoints")
+  with pytest.raises(UserError, match=r"goes back to a phase with 12 rows of 32 tokens in a batch, which does not fit"):
+    loop.run(prepared, Workdir(tmp_path), tiny.StopAt())
+
+
+def test_a_timeline_with_recoveries_shares_what_was_counted():
+  """And is the same as one that is made anew; the one without them stays as it is."""
+  texts, restarts = ("until=40,alpha=0.7", "until=end,alpha=0.3,languages=60"), [(30, 45), (35, 60)]
+  plain, anew = timeline_of(texts), timeline_of(texts, restarts=restarts)
+  plain.rows(70)
+  after = plain.after(restarts)
+  for a, b in zip(read(after, 0, 100), read(anew, 0, 100)):
+    np.testing.assert_array_equal(a, b)
+  np.testing.assert_array_equal(after.rows(70), anew.rows(70))
+  assert plain.stretches == plain.after(()).stretches and len(plain.stretches) == 2
+  assert after.stretches[0].mixture is plain.stretches[0].mixture
+  np.testing.assert_array_equal(plain.rows(71), timeline_of(texts).rows(71))
 
 
 def test_more_short_rows_go_on_a_device():

@@ -173,7 +173,7 @@ class Model:
     config.model.dtype = "float32"
     self.module: Any = build_model(config, record.vocabulary_size)  # the flax module that takes the parameters
     self.max_tokens = self.module.encoder.max_seq_len  # of a text, with <s> and </s>
-    self.trained_tokens = longest_trained(record)  # of the longest rows of the training; may be fewer than max_tokens
+    self.trained_tokens = longest_trained(record, step)  # of the longest rows of the training; may be fewer than max_tokens
     self.needs_language = has_embeddings(config)  # whether fill() and encode() must be told the language of their texts
     self._likeliest = jax.jit(self._make_likeliest(), static_argnums=3)
     self._pooled = jax.jit(self._make_pooled(), static_argnums=2)

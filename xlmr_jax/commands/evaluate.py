@@ -17,6 +17,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -100,9 +101,23 @@ def refuse_ignored(overrides: list[str]) -> None:
                       "--config.stop.score=TASK or TASK/LANGUAGE takes some of them")  # fmt: skip
 
 
+# Flags that are short for keys.
+_SHORT = {"tasks": ("tasks",), "precision": ("dtype",), "seeds": ("seeds", "seed_list"), "settings": ("setting",)}
+
+
+def refuse_twice(overrides: list[str]) -> None:
+  """UserError for a flag beside a key that it is short for: one of them would be ignored without a word."""
+  given = {text.partition("=")[0] for text in overrides}
+  for name, keys in _SHORT.items():
+    for long in (f"--config.evaluate.{key}" for key in keys):
+      if FLAGS[name].present and long in given:
+        raise UserError(f"--{name}, {long}: give one of them; they say the same")
+
+
 def main(argv: list[str]) -> int:
   overrides = refuse_arguments(argv, allowed_prefix="--config.")
   refuse_empty()
+  refuse_twice(overrides)
   if FLAGS.once + FLAGS.replay + bool(FLAGS.checkpoint) > 1:
     raise UserError("--once, --replay and --checkpoint: give one of them")
   given = {"tasks": FLAGS.tasks, "dtype": FLAGS.precision}
@@ -163,14 +178,26 @@ def main(argv: list[str]) -> int:
   from xlmr_jax.training.positions import longest_trained
 
   most = family_of(config).max_seq_len(config.model)
-  for line in say_longer_than_trained(config, longest_trained(record), most):
-    print(line, file=sys.stderr, flush=True)
+  told: set[str] = set()
+
+  def say_untrained(step: int) -> None:  # Rows may become longer from phase to phase of a run.
+    for line in say_longer_than_trained(config, longest_trained(record, step), most):
+      if line not in told:
+        print(line, file=sys.stderr, flush=True)
+      told.add(line)
+
   memory.keep_freed_memory(of_many_shapes=True)
   compile_cache.use(config.compile_cache, workdir.root)
   tokenizer, pooler = open_tokenizer_of(workdir.root, record), pooler_of_run(workdir, record)
   if FLAGS.checkpoint:
+
+    def load() -> tuple[int, Any]:
+      step, params = load_params(workdir.root, record, config, FLAGS.checkpoint)
+      say_untrained(step)
+      return step, params
+
     result = score_final(
-      out, config, record.vocabulary_size, tokenizer, lambda: load_params(workdir.root, record, config, FLAGS.checkpoint),
+      out, config, record.vocabulary_size, tokenizer, load,
       FLAGS.checkpoint, FLAGS.settings or [config.evaluate.setting], FLAGS.split,
       "" if out.is_relative_to(workdir.root) else str(workdir), pooler,
       weights_digest(workdir.root) if is_hugging_face(workdir.root) else "",
@@ -183,7 +210,8 @@ def main(argv: list[str]) -> int:
     print("the run was started without config.evaluate.tasks: it may remove checkpoints before they are evaluated",
           file=sys.stderr, flush=True)  # fmt: skip
   scorer = Scorer(config, record.vocabulary_size, tokenizer, pooler=pooler)
-  return follow(config, workdir, scorer, params_shapes(config, record.vocabulary_size), once=FLAGS.once)
+  shapes = params_shapes(config, record.vocabulary_size)
+  return follow(config, workdir, scorer, shapes, once=FLAGS.once, before=say_untrained)
 
 
 def run() -> None:

@@ -153,10 +153,10 @@ def pretrain(argv: list[str]) -> int:
   hosts.refuse_disagreement(
     {"rows_fingerprint": record.rows_fingerprint, "tokenizer": record.tokenizer_sha256, "languages": record.languages}
   )
-  allowed = tuple(FLAGS.allow_change)
+  allowed, rows = tuple(FLAGS.allow_change), preparation.rows_of(store)
+  branches.refuse_other_order(workdir, record, rows)  # First, because --allow_change does not help there by itself.
   refuse_other_run(workdir, record, allowed)
   branches.refuse_other_languages(workdir, record)
-  rows = preparation.rows_of(store)
 
   def choose_branch() -> dict | None:  # Once for all processes, because RUN's newest checkpoint may soon be another one.
     chosen = branches.choose(FLAGS.branch, workdir, record, rows)
@@ -164,8 +164,11 @@ def pretrain(argv: list[str]) -> int:
 
   record = dataclasses.replace(record, branch=hosts.on_first(choose_branch))
   branch = branches.branch_of(record)
-  prepared = preparation.prepare(config, store, branch.phases if branch else ())
+  past = branches.past_of(workdir, branch, rows)
+  prepared = preparation.prepare(config, store, branch.phases if branch else (), past.oldest if past else 0)
   branches.refuse_other_past(workdir, prepared.phases, rows, record.config)
+  if past:
+    preparation.say_other_rate(past, prepared)
   if branch and not workdir.record.exists():
     branches.refuse_other_model(branch, prepared.program.state)
     record = dataclasses.replace(
@@ -178,7 +181,8 @@ def pretrain(argv: list[str]) -> int:
       workdir.root.mkdir(parents=True, exist_ok=True)
       _LOCKS.append(workdir.lock_training())
       refuse_other_run(workdir, record, allowed, quiet=True)  # Another start may have begun a run while this one waited.
-      if workdir.record.exists() and read_record(workdir).branch != record.branch:
+      # Not as JSON, which may be of a version that recorded less.
+      if workdir.record.exists() and branches.branch_of(read_record(workdir)) != branch:
         raise UserError(f"{workdir} has just become a run with another --branch; use a new workdir")
       write_whole(workdir.tokenizer, read_bytes(store.tokenizer_path))  # Whole: a link there keeps its target's content.
       record.write(workdir)

@@ -64,7 +64,7 @@ class Unread(NamedTuple):
       kept.append(part[: len(part) - n])
       following[language] -= n
     starts = np.cumsum([0, *map(len, kept)])
-    return cls(starts, np.concatenate(kept).astype(np.int64), following)
+    return cls(starts, np.concatenate(kept).astype(np.int64, copy=False), following)
 
   def nth(self, language: np.ndarray, n: np.ndarray) -> np.ndarray:
     """The ordinal, int64[m], that is read as the n-th of its language from here on. language, n: int64[m]."""
@@ -166,21 +166,33 @@ class Mixture:
   def unread_after(self, position: int) -> Unread:
     """What is left of each language once the positions [0, position) have been read, and all mixtures before this one."""
     blocks, rest = divmod(int(position), self.block_rows)
-    _, language, within = self._slots(blocks * self.block_rows + np.arange(rest))
     everything = Unread.from_parts([np.empty(0, np.int64)] * len(self.counts), np.zeros(len(self.counts), np.int64))
     before, parts, following = self._unread or everything, [], []
-    ends = np.cumsum(np.bincount(language, minlength=len(self.counts)))
-    read = np.split(within[np.argsort(language, kind="stable")], ends[:-1])
-    for l, quota in enumerate(self.quotas.tolist()):
-      is_read = np.zeros(quota if rest else 0, bool)
-      is_read[read[l]] = True
-      first = blocks * quota
+    is_read = self._is_read(blocks, rest) if rest else np.empty(0, bool)
+    for l, end in enumerate(self._ends.tolist()):
+      quota = int(self.quotas[l])
+      first, of_language = blocks * quota, is_read[end - quota : end]
       ours = before.left[before.starts[l] : before.starts[l + 1]]
-      after_block = first + len(is_read)  # From this one on, this mixture has read none.
-      unread = first + np.flatnonzero(~is_read)
+      after_block = first + len(of_language)  # From this one on, this mixture has read none.
+      unread = first + np.flatnonzero(~of_language)
       parts.append(np.concatenate([before.nth(np.full_like(unread, l), unread), ours[after_block:]]))
       following.append(int(before.following[l]) + max(after_block - len(ours), 0))
     return Unread.from_parts(parts, following)
+
+  def _is_read(self, block: int, rest: int) -> np.ndarray:
+    """Whether the first `rest` positions of a block hold each of its rows: bool[block_rows], language after language.
+
+    In parts, because a block can have more positions than memory; and by the others where those are fewer.
+    """
+    is_more = rest > self.block_rows // 2
+    is_read = np.full(self.block_rows, is_more)
+    counted, end = (rest, self.block_rows) if is_more else (0, rest)
+    while counted < end:
+      until = min(counted + _COUNTED_AT_ONCE, end)
+      _, language, within = self._slots(block * self.block_rows + np.arange(counted, until))
+      is_read[(self._ends - self.quotas)[language] + within] = not is_more
+      counted = until
+    return is_read
 
   def _slots(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The (block, language, index among the block's rows of that language) of positions, int64[n] each."""

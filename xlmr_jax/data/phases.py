@@ -213,6 +213,12 @@ def phases_of(config: Any, rows: Rows | None) -> tuple[Phase, ...]:
   return tuple(found)
 
 
+def row_lengths(config: Any, seq_len: int) -> list[tuple[int, int]]:
+  """(the step before which it ends, tokens of its rows) of each phase of a config that was checked. seq_len: as stored."""
+  texts = parse(config["phases"]) or [{}]
+  return [(_until(pairs.get("until", "end"), config["train_steps"]), _number(pairs, "seq_len", seq_len)) for pairs in texts]
+
+
 def merged(phases: Sequence[Phase]) -> tuple[Phase, ...]:
   """The phases, of which those beside each other that read alike become one."""
   kept: list[Phase] = []

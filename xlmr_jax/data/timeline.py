@@ -4,6 +4,7 @@ All phases share one order of each language's rows. A phase goes on where the on
 in an epoch over all of them.
 """
 
+import copy
 import functools
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -45,12 +46,21 @@ class Timeline:
     """
     self.phases, self.stored, self._seed = tuple(phases), rows, seed
     self.stretches = tuple(self._from(0, None, 0))
+    self._go_back(restarts)
+
+  def _go_back(self, restarts: Iterable[tuple[int, int]]) -> None:
     for step, end in restarts:
       last = self.at(end - 1)
       kept = [stretch._replace(end=min(stretch.end, step)) for stretch in self.stretches if stretch.first < step]
       self.stretches = (*kept, *self._from(step, last, last.position_at(end)))
     self.rows = functools.lru_cache(maxsize=64)(self._rows)
     self._rows_before = functools.lru_cache(maxsize=64)(lambda mixture, position: mixture.rows(position))
+
+  def after(self, restarts: Iterable[tuple[int, int]]) -> "Timeline":
+    """This timeline, which has no restarts, with them; what its edges left unread is not counted again."""
+    later = copy.copy(self)
+    later._go_back(restarts)
+    return later
 
   def _from(self, step: int, last: Stretch | None, position: int) -> list[Stretch]:
     """The stretches of the steps from `step` on, if all before have read `last` up to a position of its mixture."""

@@ -288,7 +288,10 @@ def _only_evaluator(workdir: Workdir) -> Iterator[None]:
     lock.close()
 
 
-def follow(config: ConfigDict, workdir: Workdir, scorer: Scores, abstract_params: Any, *, once: bool = False) -> int:
+def follow(
+  config: ConfigDict, workdir: Workdir, scorer: Scores, abstract_params: Any, *, once: bool = False,
+  before: Callable[[int], None] = lambda step: None,
+) -> int:  # fmt: skip
   """Evaluates every eligible checkpoint of a run, in order, until STOP.json or its last one; returns the exit code.
 
   With config.stop.by=held_out, where the run itself stops, the checkpoint that it ended with is eligible and the last one.
@@ -296,6 +299,7 @@ def follow(config: ConfigDict, workdir: Workdir, scorer: Scores, abstract_params
   how what a stopped run still saved gets its scores, its last checkpoint too. It raises UserError as long as the ledger has
   a task that failed and could be scored again. UserError also where the data of no task can be read, before a checkpoint is
   spent on that.
+  before: called with each step that is to be evaluated.
   """
   with _only_evaluator(workdir):
     refuse_other_evaluations(config, workdir)
@@ -314,6 +318,7 @@ def follow(config: ConfigDict, workdir: Workdir, scorer: Scores, abstract_params
           is_data_read = _read_data(config, scorer)
         if waiting:
           announced_waiting = False
+          before(waiting[0])
           entry = evaluate_step(config, workdir, waiting[0], abstract_params, scorer)
           if entry and scores:
             scores.add(entry)

@@ -58,7 +58,7 @@ def to_hf(
   stored = export.DTYPES[dtype] if dtype else None if as_it_was else export.DTYPES["float32"]
   named = dtype or (as_it_was.tensors[sizes.names.word_table].dtype.name if as_it_was else "float32")
   # transformers cuts texts there, and behind the longest rows there are positions that no text has trained.
-  max_tokens = max(longest_trained(record), tuned.task.recipe.max_len if tuned else 0)
+  max_tokens = max(longest_trained(record, step), tuned.task.recipe.max_len if tuned else 0)
   with whole_folder(out) as folder:
     write_tokenizer(folder, tokenizer, max_tokens, sizes.token_types)
     with Progress(f"writing the parameters to {out}"):

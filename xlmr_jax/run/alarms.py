@@ -41,6 +41,14 @@ def new_state() -> dict[str, Any]:
   return {"raised": [], "losses": {}, "held_out": {}}
 
 
+def without_losses(state: dict) -> dict:
+  """The state for a run that goes on with losses that do not compare with those before, because it masks otherwise."""
+  raised = [cause for cause in state["raised"] if cause[0] not in ("turned_up", "spike")]
+  return {key: value for key, value in state.items() if key != "held_out_step"} | {
+    "raised": raised, "losses": {}, "held_out": {},
+  }  # fmt: skip
+
+
 def after_train(state: dict, line: Mapping[str, Any], limits: Limits) -> tuple[dict, list[Alarm]]:
   """(the state, the new alarms) after a line of train.jsonl."""
   state, found = copy.deepcopy(state), []

@@ -1,15 +1,14 @@
 """A run that goes on from a checkpoint of another one, which it leaves as it is: RUN@STEP, and what of it is copied."""
 
 import contextlib
-import dataclasses
 import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from xlmr_jax.data.phases import Phase, Rows, continued, cut, decay_begin, phases_of
+from xlmr_jax.data.phases import Phase, Rows, continued, cut, phases_of
 from xlmr_jax.data.phases import refuse_other_past as refuse_change
-from xlmr_jax.errors import StoreError, UserError, one_line
+from xlmr_jax.errors import UserError, one_line
 from xlmr_jax.files import AnyPath, absolute, any_path, flatten, read_json, read_sealed_json, write_sealed_json
 from xlmr_jax.folders import copy_folder, remove_folder
 from xlmr_jax.given_paths import path_given
@@ -18,47 +17,28 @@ from xlmr_jax.run.checkpoint_folder import sound_steps, warn
 from xlmr_jax.run.growing import open_growing, read_growing
 from xlmr_jax.run.heartbeat import heartbeat
 from xlmr_jax.run.manifest import MANIFEST, DamagedError, describe_leaves, read_manifest, refuse_other_leaves, verify
-from xlmr_jax.run.retention import pin
+from xlmr_jax.run.past import (
+  Branch,
+  branch_of,
+  measures_alike,
+  phases_in,
+  refuse_before_recovery,
+  refuse_begun_decay,
+  refuse_moved_decay,
+  settled_by_recoveries,
+)
+from xlmr_jax.run.retention import NOT_WRITTEN, pin
 from xlmr_jax.run.workdir import MODEL_RULES, MODEL_SIZES, RunRecord, Workdir, read_record, step_of
-
-
-class Branch(NamedTuple):
-  """Where a run comes from; "branch" in its record."""
-
-  run: str  # the folder of the other run, absolute
-  step: int  # the checkpoint
-  phases: tuple[Phase, ...]  # what the other run's steps before it read
-
-  def to_json(self) -> dict[str, Any]:
-    """For config.json."""
-    return {"run": self.run, "step": self.step, "phases": [dataclasses.asdict(phase) for phase in self.phases]}
-
-
-def branch_of(record: RunRecord) -> Branch | None:
-  """The branch that a record tells. UserError: it is damaged."""
-  if record.branch is None:
-    return None
-  try:
-    value = record.branch
-    phases = tuple(Phase(**{**phase, "languages": tuple(phase["languages"])}) for phase in value["phases"])
-    return Branch(str(value["run"]), int(value["step"]), phases)
-  except (KeyError, TypeError, ValueError) as error:
-    raise UserError(f"the record of the run says where it branched off, but not so that it can be read ({error})") from None
 
 
 def own_held_out(workdir: Workdir) -> list[dict]:
   """The lines of a run's held_out.jsonl from the step on at which it branched off, if it did.
 
-  What the other run did before says nothing about what this one changes.
+  What the other run did before says nothing about what this one changes. The line of that step itself may be the other
+  run's, unless the two measure otherwise: then the log is cut before it (preparation.open_log).
   """
   branch = branch_of(read_record(workdir)) if workdir.record.exists() else None
   return [line for line in logs.read_held_out(workdir) if line["step"] >= (branch.step if branch else 0)]
-
-
-def phases_in(record: RunRecord, rows: Rows) -> tuple[Phase, ...]:
-  """What the steps of a recorded run read, from step 0 on, also where it branched off."""
-  branch = branch_of(record)
-  return continued(branch.phases if branch else (), phases_of(record.config, rows))
 
 
 def parse(text: str) -> tuple[AnyPath, int | None]:
@@ -117,21 +97,13 @@ def begin(text: str, record: RunRecord, rows: Rows) -> Branch:
   whole = phases_in(other, rows)
   past = cut(whole, step)
   own = continued(past, phases_of(record.config, rows))
-  theirs, ours = (_decay(run.config, phases) for run, phases in ((other, whole), (record, own)))
-  if ours != theirs and _is_last_phase(record.config) and ours and ours[0] < step:
-    raise UserError(
-      f"--branch={text}: config.optimizer.decay_steps=-1 is the last phase, which begins at step {ours[0]}, and the rate "
-      f"would jump at step {step}; "
-      + (
-        f"the rate of that run falls from step {theirs[0]} to {theirs[1]}: branch off a checkpoint before that, or set "
-        f"decay_steps and train_steps as there"
-        if theirs and theirs[0] < step
-        else f"set it to {record.config['train_steps'] - step}, or let a phase that reads otherwise begin there"
-      )
-    )
+  refuse_begun_decay(f"--branch={text}", other.config, whole, record.config, own, step)
   if (settled := settled_by_recoveries(source, step, _recoveries_in(source, step))) > step:
-    _refuse_before_recovery(f"--branch={text}", whole, own, step, settled)
-  return Branch(str(absolute(root)), step, past)
+    refuse_before_recovery(f"--branch={text}", whole, own, step, settled)
+  measures_anew = not measures_alike(other.config, record.config)
+  if measures_anew:
+    print("its held-out losses do not compare with those of that run, because it measures them otherwise", flush=True)
+  return Branch(str(absolute(root)), step, past, measures_anew)
 
 
 def _recoveries_in(workdir: Workdir, step: int) -> int:
@@ -202,6 +174,12 @@ def refuse_other_model(branch: Branch, abstract_state: Any) -> None:
   refuse_other_leaves(directory, branch.step, leaves, describe_leaves(abstract_state))
 
 
+def _newest(workdir: Workdir, before: RunRecord) -> int:
+  """The step that a recorded run goes on from; one that has lost its checkpoints copies that of its branch again."""
+  branch = branch_of(before)
+  return max(sound_steps(workdir.checkpoints), default=branch.step if branch else 0)
+
+
 def refuse_other_languages(workdir: Workdir, record: RunRecord) -> None:
   """UserError if a continued run has a checkpoint and would read other languages, or no pairs: --allow_change lets both by.
 
@@ -209,72 +187,93 @@ def refuse_other_languages(workdir: Workdir, record: RunRecord) -> None:
   """
   if not workdir.record.exists():
     return
-  before, newest = read_record(workdir), max(sound_steps(workdir.checkpoints), default=0)
-  if newest and before.languages and before.languages != record.languages:
+  before = read_record(workdir)
+  if (newest := _newest(workdir, before)) and before.languages and before.languages != record.languages:
     past = f"{'...;' if before.config['phases'] else ''}until={newest};"
     phases = f'--allow_change=phases --config.phases="{past}until=100%,'
     raise UserError(f"{workdir}: {_other_languages(before, record.config, record.languages, phases)}")
 
 
+# Keys that decide which rows a step reads, and the same of a phase.
+_ORDERED_BY = (("batch_rows", "batch_rows"), ("data.alpha", "alpha"), ("data.parallel_share", "parallel_share"))
+
+
+def refuse_other_order(workdir: Workdir, record: RunRecord, rows: Rows) -> None:
+  """UserError if a continued run without phases would read rows a second time, or leave some out, with another batch, say.
+
+  What a step reads follows from its number and these keys, which hold for all steps; phases change them from a step on.
+  With phases refuse_other_past() finds it. record: of this start, not yet checked against the one before.
+  """
+  if not workdir.record.exists():
+    return
+  before = read_record(workdir)
+  newest = _newest(workdir, before)
+  if not newest or (before.rows_fingerprint, before.languages) != (record.rows_fingerprint, record.languages):
+    return  # Nothing has been made, or others say what is wrong.
+  was, now = (flatten(run.config) for run in (before, record))
+  if was["data.row_shares"] != now["data.row_shares"]:
+    raise UserError(
+      f"{workdir}: config.data.row_shares={now['data.row_shares']!r}, but the {newest} steps so far were made with "
+      f"{was['data.row_shares']!r}, and the order of all rows follows from it: set it as before, or use a new workdir"
+    )
+  if before.config["phases"] or before.branch or record.config["phases"]:
+    return
+  (old,), (new,) = (phases_of(run.config, rows) for run in (before, record))
+  changed = [(key, name) for key, name in _ORDERED_BY if getattr(old, name) != getattr(new, name)]
+  if not changed:
+    return
+  text = ", ".join(f"config.{key}={getattr(new, name)!r}, until now {getattr(old, name)!r}" for key, name in changed)
+  past = ",".join(f"{name}={getattr(old, name)!r}" for _, name in changed)
+  settled, flags = settled_by_recoveries(workdir, newest), ",".join([*(key for key, _ in changed), "phases"])
+  instead = "set it as before, or use a new workdir"
+  if settled < record.config["train_steps"]:
+    phases = f'--config.phases="until={settled},{past};until=100%"'
+    instead += f", or let the change begin at step {settled}: add --allow_change={flags} {phases}"
+  raise UserError(
+    f"{workdir}: {text}: {newest} steps have been made, and what a step reads follows from its number, so that rows would "
+    f"come a second time in an epoch or be left out; {instead}"
+  )
+
+
 def refuse_other_past(workdir: Workdir, now: Sequence[Phase], rows: Rows, config: Mapping[str, Any]) -> None:
   """UserError if a continued run would change what the steps before its newest checkpoint read, or their learning rate.
 
-  Where there are phases neither then nor now, nothing is refused: --allow_change may change data.alpha for all steps.
+  Where there are phases neither then nor now, refuse_other_order() says what may not change.
   now: all phases of this start, and config: its config.
   """
   if not workdir.record.exists():
     return
   before = read_record(workdir)
-  if before.is_untrained_import or not (before.config["phases"] or before.branch or config["phases"]):
+  if before.is_untrained_import:
     return
-  old, newest = phases_in(before, rows), max(sound_steps(workdir.checkpoints), default=0)
-  refuse_change(old, now, newest)
-  _refuse_before_recovery(str(workdir), old, now, newest, settled_by_recoveries(workdir, newest))
-  was, decay = _decay(before.config, old), _decay(config, now)
-  if was != decay and _is_last_phase(config) and decay and min(decay[0], was[0] if was else decay[0]) < newest:
-    instead = f"from step {was[0]} to {was[1]}" if was else "not at all"
-    raise UserError(
-      f"{workdir}: with config.optimizer.decay_steps=-1 the rate would decay from step {decay[0]} to {decay[1]} instead of "
-      f"{instead}, and {newest} steps have been made; set it to the steps that the decay shall have, or branch off into a "
-      "new workdir"
-    )
+  old, newest = phases_in(before, rows), _newest(workdir, before)
+  if before.config["phases"] or before.branch or config["phases"]:
+    refuse_change(old, now, newest)
+    refuse_before_recovery(str(workdir), old, now, newest, settled_by_recoveries(workdir, newest))
+  refuse_moved_decay(workdir, before.config, old, config, now, newest)
 
 
-def _is_last_phase(config: Mapping[str, Any]) -> bool:
-  """Whether the rate decays in the last phase, wherever that lies."""
-  return (config["optimizer"]["schedule"], config["optimizer"]["decay_steps"]) == ("wsd", -1)
+class Past(NamedTuple):
+  """What a start goes on from."""
+
+  config: dict[str, Any]  # by which the steps so far were made
+  phases: tuple[Phase, ...]  # all of that run, also those to come
+  oldest: int  # the first step that the run may go back to
+  newest: int  # the step that it goes on from
+  where: str  # for messages
 
 
-def _decay(config: Mapping[str, Any], whole: Sequence[Phase]) -> tuple[int, int] | None:
-  """[first step, end) of a run's decay by wsd; None where it has none. whole: all phases of the run."""
-  rate, end = config["optimizer"], config["train_steps"]
-  if rate["schedule"] != "wsd" or not rate["decay_steps"]:
-    return None
-  return (decay_begin(whole, rate["warmup_steps"]) if rate["decay_steps"] == -1 else end - rate["decay_steps"]), end
+def past_of(workdir: Workdir, branch: Branch | None, rows: Rows) -> Past | None:
+  """What a start goes on from, before its own record is written: the run in the workdir, or the one that it branches off.
 
-
-def settled_by_recoveries(workdir: Workdir, step: int, count: int | None = None) -> int:
-  """The step before which phases may not change at `step`: a recovery reads on from behind its bad steps.
-
-  count: of the recoveries that are in the checkpoint; None for all that the run had from before it.
+  None: it begins at step 0.
   """
-  try:
-    entries = read_sealed_json(workdir.recoveries)["recoveries"][:count]
-    return max([step, *(int(entry["steps"][1]) for entry in entries if int(entry["at"]) <= step)])
-  except FileNotFoundError:
-    return step
-  except (OSError, ValueError, KeyError, TypeError) as error:
-    raise UserError(f"{workdir.recoveries} cannot be read ({one_line(error)}); restore it, or use a new workdir") from None
-
-
-def _refuse_before_recovery(where: str, old: Sequence[Phase], new: Sequence[Phase], step: int, settled: int) -> None:
-  try:
-    refuse_change(old, new, settled)
-  except UserError:
-    raise UserError(
-      f"{where}: the run went back before step {step} and reads on from behind step {settled}, up to which its old phases "
-      f"say what was left out; let a new phase begin at step {settled} or later"
-    ) from None
+  steps = sound_steps(workdir.checkpoints) or ([branch.step] if branch else [])
+  source = workdir if workdir.record.exists() else Workdir(any_path(branch.run)) if branch else None
+  if not steps or source is None:
+    return None
+  before = read_record(source)
+  return Past(before.config, phases_in(before, rows), min(steps), max(steps), "as it was" if source is workdir else "there")
 
 
 @contextlib.contextmanager
@@ -283,7 +282,7 @@ def _pinned(source: Workdir, step: int) -> Iterator[None]:
   with contextlib.ExitStack() as stack:
     try:
       stack.enter_context(pin(source, step, f"branch{uuid.uuid4().hex}"))
-    except (OSError, StoreError) as error:
+    except NOT_WRITTEN as error:
       warn(f"checkpoint {step} of {source} cannot be pinned ({one_line(error)}); it is read all the same")
     yield
 

@@ -13,12 +13,14 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 
+from xlmr_jax.errors import StoreError, UserError, one_line
 from xlmr_jax.files import read_json, write_json
 from xlmr_jax.folders import entries
 from xlmr_jax.run.workdir import Workdir, best_step, step_of
 
 STALE_PIN_S = 12 * 3600.0  # The evaluator of an older pin is gone: a live one renews its pin.
 RENEW_PIN_S = 1800.0  # One fine-tuning of a large model can take longer than a pin lives.
+NOT_WRITTEN = (OSError, StoreError, UserError)  # why a pin could not be; what a bucket refuses is a UserError
 
 
 def _numbers(names: Iterable[str]) -> set[int]:
@@ -57,8 +59,8 @@ def pin(workdir: Workdir, step: int, reader: str = "") -> Iterator[None]:
     while not done.wait(RENEW_PIN_S):
       try:
         renew_pin(workdir, step, reader)
-      except OSError as error:  # The next time may go well, and the pin lives for many of them.
-        print(f"the pin of checkpoint {step} could not be renewed: {error}", file=sys.stderr, flush=True)
+      except NOT_WRITTEN as error:  # The next time may go well, and the pin lives for many of them.
+        print(f"the pin of checkpoint {step} could not be renewed: {one_line(error)}", file=sys.stderr, flush=True)
 
   clock = threading.Thread(target=renew, daemon=True, name="pin")
   clock.start()
@@ -76,9 +78,9 @@ def pin_to_read(workdir: Workdir, step: int) -> Iterator[None]:
   with contextlib.ExitStack() as stack:
     try:
       stack.enter_context(pin(workdir, step, f"reader{uuid.uuid4().hex}"))
-    except OSError as error:
+    except NOT_WRITTEN as error:
       # Nothing is lost where no trainer runs; where one does, the checkpoint may go while it is read.
-      print(f"checkpoint {step} is read without a pin: {error}", file=sys.stderr, flush=True)
+      print(f"checkpoint {step} is read without a pin: {one_line(error)}", file=sys.stderr, flush=True)
     yield
 
 

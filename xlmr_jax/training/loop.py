@@ -58,11 +58,11 @@ def _begin(
 def _with_its_line(progress: Progress, log: RunLog, step: int) -> Progress:
   """The progress at a step, whose held-out pass is to be made again if the log has lost its line."""
 
-  def is_lost() -> bool:
-    return progress.held_out_at == step and (log.last_held_out or {}).get("step") != step
+  def newest_line() -> int:  # A log that is opened again at -1 would lose all lines before.
+    return (log.last_held_out or {}).get("step", -1) if progress.held_out_at == step else progress.held_out_at
 
   with jax.transfer_guard("allow"):  # Hosts agree by way of the devices.
-    return progress._replace(held_out_at=-1) if hosts.on_first(is_lost) else progress
+    return progress._replace(held_out_at=hosts.on_first(newest_line))
 
 
 def run(prepared: Prepared, workdir: Workdir, preemption: Preemption, initial: Callable[[Any], Any] | None = None) -> Result:

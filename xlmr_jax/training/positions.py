@@ -7,21 +7,24 @@ from ml_collections import ConfigDict
 from xlmr_jax.data import phases
 from xlmr_jax.data.phases import Phase
 from xlmr_jax.model.build import family_of
-from xlmr_jax.run.branch import branch_of
+from xlmr_jax.run.past import branch_of
 from xlmr_jax.run.workdir import RunRecord
 
 
-def longest_trained(record: RunRecord) -> int:
-  """Tokens of the longest rows that a model was trained on, in its run or the one that it branched off from.
+def longest_trained(record: RunRecord, step: int) -> int:
+  """Tokens of the longest rows that a model was trained on by `step`, in its run or the one that it branched off from.
 
-  An imported model was trained elsewhere, on as many as it takes.
+  An imported model was trained elsewhere, on as many as it takes. Before the first step it is what that step reads.
   """
   most = family_of(ConfigDict(record.config)).max_seq_len(ConfigDict(record.config["model"]))
   if record.imported:
     return most
-  own = [int(pairs.get("seq_len", record.seq_len)) for pairs in phases.parse(record.config["phases"])] or [record.seq_len]
   branch = branch_of(record)
-  return min(most, max(own + [phase.seq_len for phase in (branch.phases if branch else ())]))
+  past = [(phase.until, phase.seq_len) for phase in branch.phases] if branch else []
+  own = [(until, tokens) for until, tokens in phases.row_lengths(record.config, record.seq_len)
+         if not branch or until > branch.step]  # fmt: skip
+  begins = [0, *(until for until, _ in past + own)]
+  return min(most, max(tokens for begin, (_, tokens) in zip(begins, past + own) if begin < max(step, 1)))
 
 
 def say_untrained(config: ConfigDict, read: Iterable[Phase]) -> list[str]:

@@ -60,11 +60,12 @@ def config_of(phase: Phase, config: ConfigDict, cuts: int, devices: int) -> Conf
 
 def build_programs(
   phases: tuple[Phase, ...], config: ConfigDict, base: Program, *, vocabulary_size: int, languages: int, seq_len: int,
-  sides: Sides | None = None,
+  sides: Sides | None = None, begin: int = 0,
 ) -> dict[Shape, Program]:  # fmt: skip
   """A Program for each shape of the phases. base: that of config and seq_len, the tokens of the store's rows.
 
-  languages, sides: as of build_program.
+  languages, sides: as of build_program. begin: the first step that the run may still make. The batch of a phase that is over
+  by then may not fit the devices, because others may have made it; its shape has no Program then.
 
   Raises UserError naming the phase whose batch does not fit the devices.
   """
@@ -79,8 +80,20 @@ def build_programs(
         changed, base.mesh, vocabulary_size=vocabulary_size, languages=languages, seq_len=phase.seq_len, sides=sides
       )
     except UserError as error:
-      raise UserError(f"config.phases, phase {number}, with its own batch: {error}") from None
-  return {shape_of(phase): built[phase.batch_rows, phase.seq_len] for phase in phases}
+      if phase.until > begin:
+        raise UserError(f"config.phases, phase {number}, with its own batch: {error}") from None
+  shapes = {shape_of(phase): (phase.batch_rows, phase.seq_len) for phase in phases}
+  return {shape: built[sizes] for shape, sizes in shapes.items() if sizes in built}
+
+
+def program_of(shape: Shape, by_shape: Mapping[Shape, Program]) -> Program:
+  """The Program of a shape. UserError: there is none, because the run has lost the checkpoints behind that phase."""
+  if shape not in by_shape:
+    raise UserError(
+      f"the run goes back to a phase with {shape.batch_rows} rows of {shape.seq_len} tokens in a batch, which does not fit "
+      "these devices; go on with as many as made those steps, or restore a later checkpoint"
+    )
+  return by_shape[shape]
 
 
 def rates(timeline: Timeline, config: ConfigDict, vocabulary_size: int) -> list[Rate]:
@@ -147,7 +160,7 @@ class CompiledSteps:
         future.result()
 
   def _compile_train(self, shape: Shape) -> Any:
-    program = self._by_shape[shape]
+    program = program_of(shape, self._by_shape)
     mesh = program.mesh
     with jax.set_mesh(mesh):
       batch = programs.abstract_batch(mesh, *shape)
