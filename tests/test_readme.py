@@ -1,4 +1,4 @@
-"""The README is short; README, docs, launch and benchmarks name only commands, flags, keys, files and headings that exist."""
+"""The README is short; no page names a command, flag, key, file or heading that does not exist."""
 
 import re
 from pathlib import Path
