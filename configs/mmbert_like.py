@@ -10,8 +10,7 @@ vocabulary, row length and batch are XLM-R Base's, and the numbers of languages 
 
 from ml_collections import ConfigDict
 
-from xlmr_jax.config import variant
-from xlmr_jax.config_files import load_config
+from xlmr_jax.config import load_config, variant
 
 
 def get_config(arg: str = "") -> ConfigDict:

@@ -45,7 +45,7 @@ def start(config, folder, store, branch="", stop=None):
   chosen = branches.choose(branch, workdir, record, rows)
   past = chosen.phases if chosen else ()
   before = branches.past_of(workdir, chosen, rows)
-  prepared = tiny.prepared(config, store) if not past else preparation.prepare(config, store, past, before.oldest)
+  prepared = tiny.prepared(config, store) if not past else preparation.prepare(config, store, past, before.newest)
   branches.refuse_other_past(workdir, prepared.phases, rows, record.config)
   if before:
     preparation.say_other_rate(before, prepared)
@@ -313,7 +313,6 @@ def test_one_phase_is_a_change_of_the_past_too(tmp_path, monkeypatch, tiny_store
     ({"batch_rows": 8}, r'config\.batch_rows=8, until now 16: .* step 6: add --allow_change=batch_rows,phases '
                         r'--config\.phases="until=6,batch_rows=16;until=100%"$'),
     ({"data__alpha": 0.9, "batch_rows": 8}, r'=batch_rows,data\.alpha,phases .*=6,batch_rows=16,alpha=0\.3;until=100%"$'),
-    ({"batch_rows": 8, "train_steps": 6}, r"or be left out; set it as before, or use a new workdir$"),
     ({"data__row_shares": "0.5"}, r"row_shares='0\.5', but the 6 steps so far were made with '', .*: set it as before, or"),
   ],
 )  # fmt: skip
@@ -324,6 +323,7 @@ def test_a_run_without_phases_reads_on_in_its_order(tmp_path, monkeypatch, tiny_
   go_on(workdir, tiny_store, phases=(), data__parallel_share=0.1)  # There are no pairs.
   with pytest.raises(UserError, match=told):
     go_on(workdir, tiny_store, phases=(), **changes)
+  go_on(workdir, tiny_store, phases=(), **changes | {"train_steps": 6})  # Nothing is left to be read.
   run_at(tmp_path, monkeypatch, tiny_store, 0, phases=())
   go_on(workdir, tiny_store, phases=(), **changes)  # Nothing has been read yet.
 
@@ -332,6 +332,8 @@ def test_the_change_begins_behind_what_a_recovery_left_out(tmp_path, monkeypatch
   workdir = run_at(tmp_path, monkeypatch, tiny_store, 6, [(4, 8)], phases=())
   with pytest.raises(UserError, match=r'begin at step 8: .*"until=8,batch_rows=16;until=100%"$'):
     go_on(workdir, tiny_store, phases=(), batch_rows=8)
+  with pytest.raises(UserError, match=r"or be left out; set it as before, or use a new workdir$"):
+    go_on(workdir, tiny_store, phases=(), batch_rows=8, train_steps=8)
   go_on(workdir, tiny_store, phases=("until=8,batch_rows=16", "until=100%"), batch_rows=8)
 
 
@@ -420,7 +422,7 @@ def test_a_decay_by_number_that_would_have_begun_is_refused_too(stopped, tiny_st
     return branches.begin(f"{folder}@7", record, rows)
 
   with pytest.raises(
-    UserError, match=r"decay_steps=7 begins to decay at step 5, and the rate would jump at step 7; set it to 5"
+    UserError, match=r"decay_steps=7 begins to decay at step 5, and the rate would jump at step 7; set it to at most 5"
   ):
     begin(0, optimizer__decay_steps=7)
   with pytest.raises(
@@ -434,11 +436,12 @@ def test_a_continued_run_has_no_other_decay_by_number(tmp_path, monkeypatch, tin
   wsd = {"phases": (), "optimizer__schedule": "wsd"}
   workdir = run_at(tmp_path, monkeypatch, tiny_store, 8, **wsd, optimizer__decay_steps=0)
   with pytest.raises(
-    UserError, match=r"decay_steps=6 the rate would decay from step 6 to 12 instead of not at all, .* 4 or less"
+    UserError, match=r"decay_steps=6 the rate would decay from step 6 to 12 instead of not at all, .* at most 4"
   ):
     go_on(workdir, tiny_store, **wsd, optimizer__decay_steps=6)
   go_on(workdir, tiny_store, **wsd, optimizer__decay_steps=4)
   go_on(workdir, tiny_store, **wsd, optimizer__decay_steps=0, train_steps=20)
+  go_on(workdir, tiny_store, **wsd, optimizer__decay_steps=4, train_steps=8)  # No step is left, at whatever rate.
 
 
 @pytest.mark.parametrize(
@@ -453,7 +456,7 @@ def test_a_continued_run_has_no_other_decay_by_number(tmp_path, monkeypatch, tin
 )
 def test_a_rate_that_jumps_is_told(tiny_store, capsys, changes, told):
   before = tiny.config(phases=())
-  past = branches.Past(before.to_dict(), (), 4, 8, "as it was")
+  past = branches.Past(before.to_dict(), (), 8, "as it was")
   preparation.say_other_rate(past, tiny.prepared(tiny.config(phases=(), **changes), tiny_store))
   assert capsys.readouterr().out == told
 
@@ -462,7 +465,7 @@ def test_what_a_start_goes_on_from(stopped, tiny_store, tmp_path):
   """The run in the workdir, or the one that it branches off from as long as there is none."""
   rows, new = preparation.rows_of(tiny_store), Workdir(tmp_path)
   past = branches.past_of(Workdir(stopped), None, rows)
-  assert past[2:] == (4, 7, "as it was") and [phase.until for phase in past.phases] == [5, 9, 12]
+  assert past[2:] == (7, "as it was") and [phase.until for phase in past.phases] == [5, 9, 12]
   assert branches.past_of(new, None, rows) is None
   chosen = branches.choose(f"{stopped}@4", new, record_of(config_of(), tiny_store), rows)
   assert branches.past_of(new, chosen, rows) == past._replace(newest=4, where="there")
@@ -494,6 +497,8 @@ def test_a_branch_that_measures_otherwise_measures_its_first_step_anew(measured,
   config, new = tiny.config(checkpoint__every_steps=1, **changes), Workdir(tmp_path / "new")
   assert start(config, new.root, tiny_store, f"{measured}@4", stop=1) == EXIT_RESTART
   assert read_record(new).branch["measures_anew"] == bool(changes)
+  branch_of_it = branches.begin(f"{new.root}@4", record_of(config, tiny_store), preparation.rows_of(tiny_store))
+  assert branch_of_it.measures_anew == bool(changes)  # That checkpoint is the first run's.
   assert start(config, new.root, tiny_store) == EXIT_DONE
   theirs = {line["step"]: line for line in read_held_out(Workdir(measured))}
   ours = {line["step"]: line for line in read_held_out(new)}

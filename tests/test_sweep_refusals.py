@@ -64,8 +64,8 @@ def test_text_that_some_run_reads_is_taken(tmp_path):
   sweep_rows.refuse_unread_text(plan.sweep.runs, None, tmp_path)
 
 
-def test_rows_that_were_built_otherwise_are_not_taken(tmp_path):
-  """As the sweep asked for them before its file was changed, or from another text."""
+def test_rows_that_were_built_otherwise_are_not_taken(tmp_path, capsys):
+  """As the sweep asked for them before its file was changed. Another text, which may be the same one elsewhere, is told."""
   own, text = tmp_path / "sweep" / "rows", tmp_path / "text"
   tiny.make_store(own / "r")
   plan = make_plan(tmp_path, TWO.replace("3})", "3}, rows=Rows('r', 100))"), given_rows=None, text=text)
@@ -74,13 +74,13 @@ def test_rows_that_were_built_otherwise_are_not_taken(tmp_path):
   (own / "r.json").write_text(json.dumps({"name": "r", "vocabulary_size": 100, "languages": [], "from": str(text)}))
   before = (own / "r.json").read_bytes()
   check(plan, plan.sweep.runs)
-  for now in (text, None):
+  for now in (text, None, tmp_path / "moved"):
     assert built(Rows("r", 100), now) == 0
+  assert f"was built of {text} and stays as it is; {tmp_path / 'moved'} is not read" in capsys.readouterr().err
   for rows, where, said in (
     (Rows("r", 200), text, "vocabulary_size: 100 there, 200 here"),
     (Rows("r", 100, languages=("sw",)), None, r"languages: \[\] there, \['sw'\] here"),
     (Rows("r", 100, seq_len=64), text, "seq_len: 512 there, 64 here"),
-    (Rows("r", 100), tmp_path / "other", "from: .*leave --text out to take them as they are"),
   ):
     with pytest.raises(UserError, match=rf"rows/r was made for other rows \(.*{said}.*remove .*rows/r.*r\.json"):
       built(rows, where)

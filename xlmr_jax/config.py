@@ -9,6 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from xlmr_jax.config_files import load_config as load_config  # for config files, which need nothing but this module
 from xlmr_jax.files import flatten
 
 # How training and evaluation languages combine (Conneau et al. 2020, section 5.1).

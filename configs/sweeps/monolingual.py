@@ -13,8 +13,7 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
-from xlmr_jax.config import variant
-from xlmr_jax.config_files import load_config
+from xlmr_jax.config import load_config, variant
 from xlmr_jax.sweep.languages import SEVEN, SEVEN_OF_TASKS
 from xlmr_jax.sweep.runs import Rows, Study, is_tiny, without_tiny
 from xlmr_jax.sweep.studies import SEEDS, demo_config, demo_rows, seeded

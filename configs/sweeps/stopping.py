@@ -11,8 +11,7 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
-from xlmr_jax.config import variant
-from xlmr_jax.config_files import load_config
+from xlmr_jax.config import load_config, variant
 from xlmr_jax.sweep.runs import Study, is_tiny, without_tiny
 from xlmr_jax.sweep.studies import SEEDS, demo_rows, study_rows
 

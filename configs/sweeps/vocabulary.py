@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from xlmr_jax.config_files import load_config
+from xlmr_jax.config import load_config
 from xlmr_jax.sweep.languages import GROUPS
 from xlmr_jax.sweep.runs import Study, is_tiny
 from xlmr_jax.sweep.studies import SEEDS, seeded, study_rows, tiny_init_std

@@ -165,7 +165,7 @@ def pretrain(argv: list[str]) -> int:
   record = dataclasses.replace(record, branch=hosts.on_first(choose_branch))
   branch = branches.branch_of(record)
   past = branches.past_of(workdir, branch, rows)
-  prepared = preparation.prepare(config, store, branch.phases if branch else (), past.oldest if past else 0)
+  prepared = preparation.prepare(config, store, branch.phases if branch else (), past.newest if past else 0)
   branches.refuse_other_past(workdir, prepared.phases, rows, record.config)
   if past:
     preparation.say_other_rate(past, prepared)

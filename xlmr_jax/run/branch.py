@@ -100,7 +100,9 @@ def begin(text: str, record: RunRecord, rows: Rows) -> Branch:
   refuse_begun_decay(f"--branch={text}", other.config, whole, record.config, own, step)
   if (settled := settled_by_recoveries(source, step, _recoveries_in(source, step))) > step:
     refuse_before_recovery(f"--branch={text}", whole, own, step, settled)
-  measures_anew = not measures_alike(other.config, record.config)
+  theirs = branch_of(other)  # Its checkpoint may be the copy of another run's, with losses of that one in its notes.
+  has_foreign_losses = theirs is not None and theirs.step == step and theirs.measures_anew
+  measures_anew = has_foreign_losses or not measures_alike(other.config, record.config)
   if measures_anew:
     print("its held-out losses do not compare with those of that run, because it measures them otherwise", flush=True)
   return Branch(str(absolute(root)), step, past, measures_anew)
@@ -208,8 +210,10 @@ def refuse_other_order(workdir: Workdir, record: RunRecord, rows: Rows) -> None:
     return
   before = read_record(workdir)
   newest = _newest(workdir, before)
-  if not newest or (before.rows_fingerprint, before.languages) != (record.rows_fingerprint, record.languages):
-    return  # Nothing has been made, or others say what is wrong.
+  if not 0 < newest < record.config["train_steps"]:
+    return  # Nothing has been made, or nothing is left to be made.
+  if (before.rows_fingerprint, before.languages) != (record.rows_fingerprint, record.languages):
+    return  # Others say what is wrong.
   was, now = (flatten(run.config) for run in (before, record))
   if was["data.row_shares"] != now["data.row_shares"]:
     raise UserError(
@@ -258,7 +262,6 @@ class Past(NamedTuple):
 
   config: dict[str, Any]  # by which the steps so far were made
   phases: tuple[Phase, ...]  # all of that run, also those to come
-  oldest: int  # the first step that the run may go back to
   newest: int  # the step that it goes on from
   where: str  # for messages
 
@@ -273,7 +276,7 @@ def past_of(workdir: Workdir, branch: Branch | None, rows: Rows) -> Past | None:
   if not steps or source is None:
     return None
   before = read_record(source)
-  return Past(before.config, phases_in(before, rows), min(steps), max(steps), "as it was" if source is workdir else "there")
+  return Past(before.config, phases_in(before, rows), max(steps), "as it was" if source is workdir else "there")
 
 
 @contextlib.contextmanager

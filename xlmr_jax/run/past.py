@@ -112,7 +112,7 @@ def refuse_begun_decay(
   elif steps == -1:
     instead = f"set it to {left}, or let a phase that reads otherwise begin there"
   else:
-    instead = f"set it to {left} or less"
+    instead = f"set it to at most {left}"
   raise UserError(
     f"{where}: config.optimizer.decay_steps={steps} {is_what}, and the rate would jump at step {step}; {instead}"
   )
@@ -128,7 +128,7 @@ def refuse_moved_decay(
   phases of the start before; config, now: of this one.
   """
   was, decay = decay_of(before, old), decay_of(config, now)
-  if decay is None or was == decay:
+  if decay is None or was == decay or newest >= config["train_steps"]:
     return
   steps = config["optimizer"]["decay_steps"]
   if min(decay[0], was[0] if was and steps == -1 else decay[0]) >= newest:
@@ -136,7 +136,7 @@ def refuse_moved_decay(
   instead = f"from step {was[0]} to {was[1]}" if was else "not at all"
   mend = (
     "set it to the steps that the decay shall have" if steps == -1
-    else f"leave it as it was, or set it to {config['train_steps'] - newest} or less"
+    else f"leave it and config.train_steps as they were, or set it to at most {config['train_steps'] - newest}"
   )  # fmt: skip
   raise UserError(
     f"{workdir}: with config.optimizer.decay_steps={steps} the rate would decay from step {decay[0]} to {decay[1]} instead "

@@ -227,10 +227,12 @@ def refuse_made_otherwise(rows: Rows, out: AnyPath, text: AnyPath | None) -> Non
     raise UserError(f"{path} cannot be read ({one_line(error)}); remove it {what}") from None
   now = _describe(rows, text)
   changed = [key for key in now if before.get(key, now[key]) != now[key] and not (key == "from" and text is None)]
-  if changed:
+  if changed == ["from"] and is_built(rows, out):  # The same text may lie elsewhere on another machine.
+    print(f"rows {rows.name}: {out} was built of {before['from']} and stays as it is; {now['from']} is not read for it",
+          file=sys.stderr, flush=True)  # fmt: skip
+  elif changed:
     what = ", ".join(f"{key}: {before[key]!r} there, {now[key]!r} here" for key in changed)
-    leave_out = "leave --text out to take them as they are, " if changed == ["from"] and is_built(rows, out) else ""
-    raise UserError(f"{' and '.join(left)} {'were' if left[1:] else 'was'} made for other rows ({what}); {leave_out}remove "
+    raise UserError(f"{' and '.join(left)} {'were' if left[1:] else 'was'} made for other rows ({what}); remove "
                     f"{', '.join([*left, str(path)])}, or use another --workdir")  # fmt: skip
 
 

@@ -66,7 +66,7 @@ def prepare(config: ConfigDict, store: RowStore, past: Sequence[Phase] = (), beg
   """Builds a run's programs and data order. Raises UserError for whatever does not fit; writes nothing.
 
   config: checked by check_config; store: checked against it by the command. past: the phases of the run that this one
-  branches off from, up to the step where it does. begin: the first step that the run may still make.
+  branches off from, up to the step where it does. begin: the step that the run goes on from.
   """
   if not store.counts("held_out").sum():
     raise UserError(f"{store.root}: has no held-out rows, by which a run is measured; build them with --held_out=0.01")

@@ -64,8 +64,8 @@ def build_programs(
 ) -> dict[Shape, Program]:  # fmt: skip
   """A Program for each shape of the phases. base: that of config and seq_len, the tokens of the store's rows.
 
-  languages, sides: as of build_program. begin: the first step that the run may still make. The batch of a phase that is over
-  by then may not fit the devices, because others may have made it; its shape has no Program then.
+  languages, sides: as of build_program. begin: the step that the run goes on from. The batch of a phase that is over by then
+  may not fit the devices, because others may have made it; its shape has no Program then.
 
   Raises UserError naming the phase whose batch does not fit the devices.
   """
