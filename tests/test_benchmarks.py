@@ -293,6 +293,7 @@ def test_scores_beside_the_peers_are_of_the_task_s_metric(tmp_path):
 # --- an accelerator beside the CPU -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_parity_finds_a_step_that_computes_something_else(monkeypatch, capsys):
   """The accelerator is the CPU here: the same step is equal to the bit, and a wrong gradient or loss is found."""
   config = tiny.config(**{"model.attention_dropout": 0.1})

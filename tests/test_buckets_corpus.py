@@ -221,6 +221,7 @@ def built(text, tmp_path_factory):
   return out
 
 
+@pytest.mark.slow
 def test_a_corpus_in_a_bucket_is_the_corpus_on_a_disk(text, built, folder):
   options = dataclasses.replace(OPTIONS, removed="all")
   source = open_source(f"wet:{text[1]}/wet")

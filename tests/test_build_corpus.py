@@ -114,6 +114,7 @@ def test_documents_in_are_documents_out_or_removed(built):
   assert moved <= 0.1 * kept
 
 
+@pytest.mark.slow
 def test_two_processes_build_the_same(wet, built, tmp_path):
   build_corpus(open_source(wet), tmp_path / "clean", OPTIONS, workers=2)
   assert tree(tmp_path / "clean") == tree(built)

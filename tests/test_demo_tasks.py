@@ -78,6 +78,7 @@ def test_languages_and_splits_are_drawn_apart(name):
     assert [e.label for e in english["test"]] != [e.label for e in load(name, "de", "test")]
 
 
+@pytest.mark.slow
 def test_other_processes_make_the_same():
   program = (
     "import xlmr_jax.demo.tasks as tasks, zlib; from xlmr_jax.evaluation.tasks.registry import TASKS; "

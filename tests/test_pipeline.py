@@ -80,7 +80,7 @@ def place(parts, steps):
   return [{key: np.concatenate([part[s][key] for _, part in parts])[where] for key in KEYS} for s in range(steps)]
 
 
-@pytest.mark.parametrize("hosts", [1, 2, 4, 8])
+@pytest.mark.parametrize("hosts", [1, 2, 4, pytest.param(8, marks=pytest.mark.slow)])
 def test_steps_0_to_99_are_the_same_for_any_number_of_hosts(made, hundred, hosts):
   each = np.arange(16).reshape(hosts, -1)
   parts = [(positions, take(made, 100, host_rows=positions)) for positions in each]

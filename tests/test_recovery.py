@@ -216,7 +216,8 @@ def test_the_run_follows_from_seed_step_and_ledger(recovered, tiny_store, tmp_pa
 
 
 # Calls of Preemption.stop(): 11 is in the bad window, which is saved with it; 13 and 14 follow the recovery.
-@pytest.mark.parametrize("stops", [[13, 14], *(pytest.param([n], marks=pytest.mark.slow) for n in (11, 12, 15, 16, 19))])
+@pytest.mark.slow
+@pytest.mark.parametrize("stops", [[13, 14], [11], [12], [15], [16], [19]])
 def test_a_resumed_recovery_is_bit_equal(recovered, tiny_store, tmp_path, monkeypatch, stops):
   poison(monkeypatch, {9, 10, 11})
   for stop in stops:

@@ -511,7 +511,7 @@ def test_a_stop_waits_for_its_step(tmp_path):
   [
     pytest.param((), 0, [8, 10], marks=pytest.mark.slow),
     pytest.param(("t",), 0, [4, 6, 8, 10], marks=pytest.mark.slow),
-    (("t",), 4, [4, 8, 10]),
+    pytest.param(("t",), 4, [4, 8, 10], marks=pytest.mark.slow),
   ],
 )
 def test_what_the_evaluator_has_to_see_stays(tiny_store, tmp_path, tasks, every, left):
