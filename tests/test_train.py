@@ -316,6 +316,22 @@ def test_a_run_past_its_end_is_refused(tiny_run, tiny_store, tmp_path):
     tiny.run(tiny.config(train_steps=9), tiny_run, tiny_store)
 
 
+@pytest.mark.parametrize("slices", [1, 2])
+def test_an_fsdp_that_has_no_place_on_the_chips_is_refused(monkeypatch, slices):
+  """After both ways to place it, of which the second one may divide an axis of the chips. JAX says so without a name."""
+  tried = []
+
+  def fail(*_, allow_split_physical_axes):
+    tried.append(allow_split_physical_axes)
+    raise NotImplementedError("Failed to find assignment for logical_axis_index 1")
+
+  for name in ("create_device_mesh", "create_hybrid_device_mesh"):
+    monkeypatch.setattr(sharding.mesh_utils, name, fail)
+  with pytest.raises(UserError, match="config.mesh.fsdp=2: has no place on these chips"):
+    sharding._grid(4, 2, slices, jax.devices())
+  assert tried == [False, True]
+
+
 @pytest.mark.parametrize("order", [range(8), (3, 0, 6, 1, 7, 2, 5, 4)])
 def test_a_host_feeds_the_rows_that_its_devices_hold(order, monkeypatch):
   """A mesh follows the interconnect, so that devices of two processes may come in any order: by turns, and mixed."""

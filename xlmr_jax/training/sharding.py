@@ -33,7 +33,7 @@ def path_of(path: tuple) -> str:
 def make_mesh(data: int = -1, fsdp: int = 1, devices: list | None = None) -> Mesh:
   """Mesh of data x fsdp devices in the order of the interconnect; data = -1 takes what fsdp leaves.
 
-  Raises UserError if they do not multiply to all devices.
+  Raises UserError if they do not multiply to all devices, or if fsdp has no place on the chips of a slice.
   """
   devices = jax.devices() if devices is None else devices
   count = len(devices)
@@ -47,19 +47,25 @@ def make_mesh(data: int = -1, fsdp: int = 1, devices: list | None = None) -> Mes
   if slices > 1 and data % slices:
     raise UserError(f"config.mesh.data={data} does not divide over {slices} slices, and fsdp must stay on one; "
                     "choose another config.mesh.fsdp")  # fmt: skip
-  try:
-    if slices <= 1:
-      return jax.make_mesh((data, fsdp), BATCH_AXES, axis_types=auto, devices=devices)
-    grid = mesh_utils.create_hybrid_device_mesh((data // slices, fsdp), (slices, 1), devices)
-  except NotImplementedError:
-    # Where fsdp is no product of whole axes of the chips, such as 4 on 8 x 8 of them, jax.make_mesh gives up, except on v5e.
-    # An axis of the chips is divided then, and neighbours along it stay together.
-    split = {"allow_split_physical_axes": True}
-    if slices <= 1:
-      grid = mesh_utils.create_device_mesh((data, fsdp), devices, **split)
-    else:
-      grid = mesh_utils.create_hybrid_device_mesh((data // slices, fsdp), (slices, 1), devices, **split)
-  return Mesh(grid, BATCH_AXES, axis_types=auto)
+  return Mesh(_grid(data, fsdp, slices, devices), BATCH_AXES, axis_types=auto)
+
+
+def _grid(data: int, fsdp: int, slices: int, devices: list) -> np.ndarray:
+  """The devices as [data, fsdp] in the order of jax.make_mesh, which knows one slice alone; fsdp stays on a slice.
+
+  jax.make_mesh raises NotImplementedError where fsdp is no product of whole axes of the chips, such as 4 on 8 x 8 of them.
+  An axis of the chips is divided then, and neighbours along it stay together.
+  """
+  for is_split in (False, True):
+    try:
+      if slices <= 1:
+        return mesh_utils.create_device_mesh((data, fsdp), devices, allow_split_physical_axes=is_split)
+      return mesh_utils.create_hybrid_device_mesh(
+        (data // slices, fsdp), (slices, 1), devices, allow_split_physical_axes=is_split
+      )
+    except NotImplementedError:
+      continue
+  raise UserError(f"config.mesh.fsdp={fsdp}: has no place on these chips; choose a product of factors of their axes")
 
 
 def specs(state: Any, rules: Rules) -> Any:
