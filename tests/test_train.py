@@ -327,7 +327,7 @@ def test_an_fsdp_that_has_no_place_on_the_chips_is_refused(monkeypatch, slices):
 
   for name in ("create_device_mesh", "create_hybrid_device_mesh"):
     monkeypatch.setattr(sharding.mesh_utils, name, fail)
-  with pytest.raises(UserError, match="config.mesh.fsdp=2: has no place on these chips"):
+  with pytest.raises(UserError, match=r"config\.mesh\.fsdp=2: has no place on these chips"):
     sharding._grid(4, 2, slices, jax.devices())
   assert tried == [False, True]
 
